@@ -1,0 +1,86 @@
+"""Capturing the projections of one transformer block while a diffusers UNet runs."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from features.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+_TRANSFORMER_BLOCK = re.compile(r"up_blocks\.(\d+)\.attentions\.(\d+)\.transformer_blocks\.(\d+)")
+
+
+class _CapturedError(Exception):
+    """Leaves the UNet's forward pass once everything wanted has been seen."""
+
+
+def last_transformer_block(unet: "torch.nn.Module") -> str:
+    """The module path of the last transformer block on the UNet's up path.
+
+    Raises ModelError where the up path has no transformer block.
+    """
+    places = [
+        (tuple(int(number) for number in match.groups()), name)
+        for name, _ in unet.named_modules()
+        if (match := _TRANSFORMER_BLOCK.fullmatch(name))
+    ]
+    if not places:
+        raise ModelError("the model's UNet has no transformer block on its up path")
+    return max(places)[1]
+
+
+def transformer_block(unet: "torch.nn.Module", path: str) -> Any:
+    """The block at a module path, having both self- and cross-attention.
+
+    Raises ModelError naming the path where there is none.
+    """
+    try:
+        block = unet.get_submodule(path)
+    except AttributeError:
+        raise ModelError(f"the model's UNet has no block {path}") from None
+    for attention in ("attn1", "attn2"):
+        if not hasattr(getattr(block, attention, None), "to_q"):
+            raise ModelError(f"the block {path} lacks the attention layer {attention}")
+    return block
+
+
+def map_side(latent_side: int, n_up_blocks: int, path: str) -> int:
+    """Side of the map at a block, in cells: each up block after it doubles the resolution."""
+    match = _TRANSFORMER_BLOCK.fullmatch(path)
+    if match is None:
+        raise ModelError(f"{path} is not a transformer block on the UNet's up path")
+    return latent_side // 2 ** (n_up_blocks - 1 - int(match.group(1)))
+
+
+def capture(block: Any, forward: Callable[[], object]) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """F_A = (Q_SA + K_SA) / 2 and F_S = Q_CA of one UNet evaluation (PDM Eq. 1 and 2).
+
+    block: from `transformer_block`. forward: evaluates the UNet; what follows the captured
+    projections is left unrun. Returns two (batch, cells, d) tensors in the UNet's dtype.
+    """
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, last: bool = False) -> Callable[..., None]:
+        def hook(_module: object, _inputs: object, output: "torch.Tensor") -> None:
+            seen[name] = output
+            if last:
+                raise _CapturedError
+
+        return hook
+
+    hooks = [
+        block.attn1.to_q.register_forward_hook(keep("self_query")),
+        block.attn1.to_k.register_forward_hook(keep("self_key")),
+        # Cross-attention follows self-attention within the block, so its query comes last.
+        block.attn2.to_q.register_forward_hook(keep("cross_query", last=True)),
+    ]
+    try:
+        forward()
+    except _CapturedError:
+        pass
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return (seen["self_query"] + seen["self_key"]) / 2, seen["cross_query"]

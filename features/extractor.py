@@ -1,0 +1,102 @@
+"""Photos in, feature maps out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from features.errors import ModelError
+from features.inversion import invert
+from features.maps import FeatureMaps
+from features.model import DiffusionModel, load_model
+from features.photo import ModelInput
+from features.presets import PRESETS, FeatureSettings
+
+# Raised whenever the same file and model would give other model inputs than before.
+PREPROCESSING = 1
+
+
+class FeatureExtractor:
+    """Takes feature maps from photos by one model under one set of settings.
+
+    image_size: side of the model's square input, pixels. grid, dim: maps are (grid, grid, dim).
+    batch_size: photos a UNet evaluation; smaller batches are filled up to it, so that a photo's
+    numbers do not depend on how many others came with it.
+    """
+
+    def __init__(self, model: DiffusionModel, settings: FeatureSettings, batch_size: int) -> None:
+        self.model = model
+        self.settings = settings
+        self.batch_size = batch_size
+        self.image_size = settings.image_size
+        self.grid, self.dim = model.map_shape(settings)
+        self._conditioning = model.condition(settings.prompt)
+
+    @classmethod
+    def load(cls, name: str, device: str = "auto", batch_size: int = 8) -> "FeatureExtractor":
+        """Load a model by preset name, local folder or hub id, with its own settings.
+
+        Raises ModelError where it cannot be had or used.
+        """
+        model = load_model(name, device)
+        preset = PRESETS.get(name)
+        return cls(model, preset.settings if preset else model.inspected_settings(), batch_size)
+
+    @classmethod
+    def from_fingerprint(
+        cls, fingerprint: dict[str, str | int], device: str = "auto"
+    ) -> "FeatureExtractor":
+        """The extractor that gave a store its features, for one photo at a time.
+
+        Raises ModelError where the model is not to be had any more, or is not the same any more.
+        """
+        name, revision = str(fingerprint["model"]), str(fingerprint["revision"])
+        model = load_model(name, device, None if revision.startswith("sha256:") else revision)
+        extractor = cls(model, FeatureSettings.from_dict(fingerprint), batch_size=1)
+        if extractor.fingerprint() != fingerprint:
+            raise ModelError(
+                f"the index was made with another version of the model {name}; "
+                "index the photos again into a new folder"
+            )
+        return extractor
+
+    def fingerprint(self) -> dict[str, str | int]:
+        """All that decides the numbers in the maps; equal fingerprints mean comparable maps."""
+        return {
+            "model": self.model.name,
+            "revision": self.model.revision,
+            "preprocessing": PREPROCESSING,
+            **self.settings.as_dict(),
+        }
+
+    def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
+        """Feature maps of photos prepared for `image_size` and `grid`, in their order.
+
+        Raises ModelError where the model gives numbers that are not finite.
+        """
+        maps: list[FeatureMaps] = []
+        for start in range(0, len(inputs), self.batch_size):
+            maps += self._extract_batch(inputs[start : start + self.batch_size])
+        return maps
+
+    def _extract_batch(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
+        filled = [*inputs, *[inputs[0]] * (self.batch_size - len(inputs))]
+        latents = self.model.encode_photos(np.stack([photo.pixels for photo in filled]))
+        settings = self.settings
+        hashes = [photo.content_hash for photo in filled]
+        noisy = invert(self.model, latents, settings, self._conditioning, hashes).latents
+        # A row may be missing at the end: the fill is dropped here.
+        features = self.model.features(noisy, settings.timestep, self._conditioning, settings.block)
+        shape = (self.batch_size, self.grid, self.grid, self.dim)
+        appearance, semantic = (
+            values.cpu().numpy().astype(np.float16).reshape(shape) for values in features
+        )
+        for photo, *arrays in zip(inputs, appearance, semantic, strict=False):
+            if not all(np.isfinite(array).all() for array in arrays):
+                raise ModelError(
+                    f"{self.model.name}: features of photo {photo.content_hash[:12]} overflow "
+                    "half precision; use another model or --device cpu"
+                )
+        return [
+            FeatureMaps(a.copy(), s.copy(), photo.frame, photo.content_hash)
+            for photo, a, s in zip(inputs, appearance, semantic, strict=False)
+        ]

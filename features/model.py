@@ -1,0 +1,435 @@
+"""A pre-trained text-to-image diffusion model, loaded from diffusers' layout.
+
+Only what features need is kept: the VAE's encoder, the UNet, the text encoders and the noise
+schedule. Weights are read from safetensors files alone.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.capture import capture, last_transformer_block, map_side, transformer_block
+from features.errors import ModelError, RegionError
+from features.presets import PRESETS, FeatureSettings, bundled_path
+
+if TYPE_CHECKING:
+    import torch
+
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """A prompt as the UNet takes it.
+
+    states: (1, tokens, width) text encoder output. pooled: (1, width) for SDXL, else None.
+    """
+
+    states: "torch.Tensor"
+    pooled: "torch.Tensor | None"
+
+
+class DiffusionModel:
+    """The parts of a Stable-Diffusion-family pipeline that features are made of.
+
+    name: the preset's name, hub id or folder it was asked for by. revision: the hub's commit, or
+    "sha256:..." over the weight files of a local folder. All tensors returned are float32 on
+    `device` unless said otherwise; latents are (batch, channels, height, width), scaled to unit
+    variance as the UNet expects them.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        revision: str,
+        unet: Any,
+        vae: Any,
+        tokenizers: Sequence[Any],
+        text_encoders: Sequence[Any],
+        scheduler_config: dict[str, Any],
+    ) -> None:
+        from diffusers import DDIMScheduler
+
+        self.name = name
+        self.revision = revision
+        self.unet = unet
+        self.vae = vae
+        self.tokenizers = list(tokenizers)
+        self.text_encoders = list(text_encoders)
+        scheduler = DDIMScheduler.from_config(scheduler_config)
+        self.prediction_type: str = scheduler.config.prediction_type
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise ModelError(f"{name}: predicts {self.prediction_type}, not noise or velocity")
+        if unet.config.addition_embed_type not in (None, "text_time"):
+            raise ModelError(
+                f"{name}: conditioning by {unet.config.addition_embed_type} is not known"
+            )
+        # (1000,) float64, the product of (1 - beta): how much of the clean latent remains.
+        self.alphas_cumprod = scheduler.alphas_cumprod.double()
+        stages = vae.config.get("encoder_block_out_channels") or vae.config.block_out_channels
+        self.latent_factor: int = 2 ** (len(stages) - 1)
+
+    @property
+    def device(self) -> "torch.device":
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def native_size(self) -> int:
+        """Side of the images the model was trained for, pixels."""
+        return int(self.unet.config.sample_size) * self.latent_factor
+
+    def inspected_settings(self) -> FeatureSettings:
+        """Settings for a model without a preset: DIFT's noising, the last block of the up path.
+
+        Noising at t = 261 costs one evaluation and works for every noise schedule.
+        """
+        return FeatureSettings(
+            image_size=min(512, self.native_size),
+            block=last_transformer_block(self.unet),
+            timestep=261,
+            inversion="noise",
+        )
+
+    def map_shape(self, settings: FeatureSettings) -> tuple[int, int]:
+        """(grid, d) of the maps at the settings' block. Raises ModelError for no such block."""
+        n_up_blocks = len(self.unet.config.up_block_types)
+        step = self.latent_factor * 2 ** (n_up_blocks - 1)
+        if settings.image_size % step:
+            raise ModelError(
+                f"{self.name}: the image size {settings.image_size} is no multiple of {step}"
+            )
+        grid = map_side(settings.image_size // self.latent_factor, n_up_blocks, settings.block)
+        block = transformer_block(self.unet, settings.block)
+        return grid, int(block.attn1.to_q.out_features)
+
+    def encode_photos(self, pixels: NDArray[np.uint8]) -> "torch.Tensor":
+        """Clean latents z0 of (batch, size, size, 3) uint8 sRGB pixels."""
+        import torch
+
+        weight = next(self.vae.parameters())
+        image = torch.from_numpy(pixels).to(weight.device, weight.dtype).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            encoded = self.vae.encode(image / 127.5 - 1.0)
+            # The mode, not a sample: the same photo gives the same latent.
+            latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mode()
+        shift = self.vae.config.get("shift_factor") or 0.0
+        return (latents.float() - shift) * self.vae.config.scaling_factor
+
+    def condition(self, prompt: str) -> Conditioning:
+        """A prompt's conditioning, padded to the text encoder's length as the pipeline does."""
+        import torch
+
+        states: list[torch.Tensor] = []
+        pooled: torch.Tensor | None = None
+        is_xl = self.unet.config.addition_embed_type == "text_time"
+        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
+            ids = self._tokenize(tokenizer, prompt).to(encoder.device)
+            with torch.inference_mode():
+                output = encoder(ids, output_hidden_states=True)
+            if is_xl:
+                # SDXL was trained on the states before the last layer, of both encoders.
+                states.append(output.hidden_states[-2])
+                pooled = output[0]
+            else:
+                states.append(output[0])
+        return Conditioning(
+            torch.cat(states, dim=-1),
+            pooled.to(self.dtype) if is_xl and pooled is not None else None,
+        )
+
+    def class_states(self, name: str) -> "torch.Tensor":
+        """Text encoder output at the tokens of a bare class name, (tokens, width).
+
+        Begin, end and padding tokens are left out, as are words that the model does not know.
+        Raises RegionError where no known token is left.
+        """
+        import torch
+
+        ids = self._tokenize(self.tokenizers[0], name)[0]
+        special = torch.tensor(self.tokenizers[0].all_special_ids)
+        positions = (~torch.isin(ids, special)).nonzero()[:, 0]
+        if len(positions) == 0:
+            raise RegionError(
+                f"class name {name!r}: the model {self.name} knows none of its words; "
+                "use another word for it, or give a --mask, --box or --point"
+            )
+        return self.condition(name).states[0, positions.to(self.device)]
+
+    def class_vector(self, name: str, block: str) -> "torch.Tensor":
+        """C, (d,): mean over the class name's tokens of the block's cross-attention keys.
+
+        Raises RegionError where the model knows no token of the name.
+        """
+        import torch
+
+        layer = transformer_block(self.unet, block).attn2.to_k
+        with torch.inference_mode():
+            return layer(self.class_states(name).to(self.dtype)).float().mean(dim=0)
+
+    def predict_noise(
+        self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
+    ) -> "torch.Tensor":
+        """The noise in noisy latents at a timestep, by one evaluation of the whole UNet."""
+        import torch
+
+        with torch.inference_mode():
+            output = self._forward(latents, timestep, conditioning).float()
+        if self.prediction_type == "epsilon":
+            return output
+        alpha = float(self.alphas_cumprod[timestep])
+        return alpha**0.5 * output + (1.0 - alpha) ** 0.5 * latents
+
+    def features(
+        self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning, block: str
+    ) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """F_A and F_S, each (batch, cells, d), at a block (PDM Eq. 1 and 2)."""
+        import torch
+
+        module = transformer_block(self.unet, block)
+        with torch.inference_mode():
+            appearance, semantic = capture(
+                module, lambda: self._forward(latents, timestep, conditioning)
+            )
+        return appearance.float(), semantic.float()
+
+    def _forward(
+        self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
+    ) -> "torch.Tensor":
+        import torch
+
+        batch = len(latents)
+        added = None
+        if conditioning.pooled is not None:
+            size = float(self.native_size)
+            # Original size, crop corner and target size, each (height, width).
+            time_ids = torch.tensor([[size, size, 0.0, 0.0, size, size]], device=self.device)
+            added = {
+                "text_embeds": conditioning.pooled.expand(batch, -1),
+                "time_ids": time_ids.to(self.dtype).expand(batch, -1),
+            }
+        output: torch.Tensor = self.unet(
+            latents.to(self.dtype),
+            timestep,
+            encoder_hidden_states=conditioning.states.to(self.dtype).expand(batch, -1, -1),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+        return output
+
+    @staticmethod
+    def _tokenize(tokenizer: Any, text: str) -> "torch.Tensor":
+        ids: torch.Tensor = tokenizer(
+            text,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        return ids
+
+
+def load_model(name: str, device: str = "auto", revision: str | None = None) -> DiffusionModel:
+    """Load a model by preset name, local folder in diffusers' layout, or hub id.
+
+    device: "auto" (a GPU where there is one), or any torch device. revision: a hub commit.
+    A hub model that is not on this machine yet is downloaded. Raises ModelError where the weights
+    cannot be had or are not of the Stable Diffusion family.
+    """
+    import torch
+
+    try:
+        target = torch.device(_pick_device() if device == "auto" else device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"--device {device}: not usable here ({reason})") from None
+    folder, resolved, variant = _locate(name, revision)
+    # Half precision only where the hardware is made for it.
+    dtype = torch.float16 if target.type in ("cuda", "mps") else torch.float32
+    if Path(name).is_dir() and name not in PRESETS:
+        name = str(folder)
+    return _load_folder(name, folder, resolved, variant, target, dtype)
+
+
+def _pick_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:
+    """The local folder of a model, its resolved revision, and its weight files' variant."""
+    preset = PRESETS.get(name)
+    source = preset.source if preset else name
+    if source.startswith("bundled:"):
+        folder = bundled_path(source)
+        return folder, weights_digest(folder), None
+    local = Path(source)
+    if local.is_dir():
+        if not (local / "model_index.json").is_file():
+            raise ModelError(
+                f"{source}: not a model in diffusers' layout (no model_index.json in it)"
+            )
+        return local.resolve(), weights_digest(local), _local_variant(local)
+    if source.count("/") != 1 or local.is_absolute():
+        known = ", ".join(PRESETS)
+        raise ModelError(f"{name}: no such model; known names: {known}, or a local folder")
+    variant = preset.variant if preset else None
+    folder = _hub_folder(source, revision, variant)
+    return folder, folder.name, variant
+
+
+def _hub_folder(repository: str, revision: str | None, variant: str | None) -> Path:
+    """The snapshot folder of a hub model, from the local cache or else downloaded."""
+    from huggingface_hub import snapshot_download
+
+    weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
+    patterns = ["model_index.json"]
+    for part in _PARTS:
+        patterns += [f"{part}/*.json", f"{part}/*.txt", f"{part}/{weights}"]
+    ignored = None if variant else ["*.fp16.*", "*non_ema*"]
+    for local_only in (True, False):
+        try:
+            folder = Path(
+                snapshot_download(
+                    repository,
+                    revision=revision,
+                    allow_patterns=patterns,
+                    ignore_patterns=ignored,
+                    local_files_only=local_only,
+                )
+            )
+        except Exception:
+            # Whatever the hub client raises (offline, refused, no such model), what a person can
+            # do about it is the same, and said below.
+            continue
+        if any((folder / "unet").glob("*.safetensors")):
+            return folder
+    raise ModelError(
+        f"{repository}: not on this machine, and the hub did not give it; run "
+        f"`hf download {repository}` where there is a network (some models ask you to accept "
+        "their licence first), or give --model a local folder in diffusers' layout"
+    )
+
+
+def _local_variant(folder: Path) -> str | None:
+    """ "fp16" where a folder holds only that variant of the UNet's weights."""
+    names = [path.name for path in (folder / "unet").glob("*.safetensors*")]
+    return "fp16" if names and all(".fp16" in name for name in names) else None
+
+
+def weights_digest(folder: Path) -> str:
+    """ "sha256:..." over names and contents of the model's configuration and weight files."""
+    digest = hashlib.sha256()
+    for part in _PARTS:
+        for path in sorted((folder / part).glob("*")):
+            if path.suffix in (".json", ".safetensors", ".txt"):
+                digest.update(f"{part}/{path.name}\0".encode())
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _load_folder(
+    name: str,
+    folder: Path,
+    revision: str,
+    variant: str | None,
+    device: "torch.device",
+    dtype: "torch.dtype",
+) -> DiffusionModel:
+    import torch
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+    from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
+
+    vae_classes = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+    text_classes = {
+        "CLIPTextModel": CLIPTextModel,
+        "CLIPTextModelWithProjection": CLIPTextModelWithProjection,
+    }
+    options = {"use_safetensors": True, "local_files_only": True, "variant": variant}
+    try:
+        index = json.loads((folder / "model_index.json").read_text())
+        names = [part for part in ("text_encoder", "text_encoder_2") if any(index.get(part) or ())]
+        unet_class = _part_class(index, "unet", {"UNet2DConditionModel": UNet2DConditionModel})
+        vae_class = _part_class(index, "vae", vae_classes)
+        with _quiet_libraries():
+            unet = unet_class.from_pretrained(folder / "unet", torch_dtype=dtype, **options)
+            # SDXL's VAE overflows in half precision; in float32 every VAE is right.
+            vae = vae_class.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options)
+            encoders = [
+                _part_class(index, part, text_classes).from_pretrained(folder / part, **options)
+                for part in names
+            ]
+            tokenizers = [
+                AutoTokenizer.from_pretrained(
+                    folder / part.replace("text_encoder", "tokenizer"), local_files_only=True
+                )
+                for part in names
+            ]
+        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{name}: the model's files cannot be loaded from {os.fspath(folder)} ({reason}); "
+            "Waldo needs a whole pipeline in diffusers' layout with safetensors weights"
+        ) from error
+    vae.decoder = None
+    for module in (unet, vae, *encoders):
+        module.requires_grad_(False).eval()
+    vae.to(device)
+    unet.to(device)
+    for encoder in encoders:
+        encoder.to(device, dtype)
+    return DiffusionModel(
+        name=name,
+        revision=revision,
+        unet=unet,
+        vae=vae,
+        tokenizers=tokenizers,
+        text_encoders=encoders,
+        scheduler_config=scheduler,
+    )
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Without the libraries' own progress bars and advice, which mean nothing to Waldo's users."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    before = [library.get_verbosity() for library in (diffusers_logging, transformers_logging)]
+    bars = transformers_logging.is_progress_bar_enabled()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(before[0])
+        transformers_logging.set_verbosity(before[1])
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _part_class(index: dict[str, Any], part: str, known: dict[str, Any]) -> Any:
+    """The class that model_index.json names for a part, among those Waldo can use."""
+    entry = index.get(part) or [None, None]
+    if entry[1] not in known:
+        raise ValueError(f"its {part} is {entry[1] or 'missing'}, not {' or '.join(known)}")
+    return known[entry[1]]

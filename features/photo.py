@@ -1,0 +1,173 @@
+"""Reading photos: whatever lies in the file, as an upright sRGB picture.
+
+What a file is, its content says: one whose name ends in .txt may be a JPEG. Orientation (EXIF) is
+applied, embedded colour profiles are converted to sRGB, transparency is laid over white, and of
+an animation the first frame is taken.
+"""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from features.errors import NotAPictureError, PhotoError
+from features.frame import Frame
+
+# Formats decoded by Pillow itself. EPS would start an interpreter, so it is not among them.
+FORMATS = (
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "TGA", "HEIF",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An upright sRGB photo.
+
+    path: the file. content_hash: SHA-256 of the file's bytes, hexadecimal.
+    width, height: size of the upright photo in pixels, as stored in the file.
+    image: Pillow RGB image, of that size or (see `load_photo`) decoded smaller.
+    """
+
+    path: Path
+    content_hash: str
+    width: int
+    height: int
+    image: Image.Image
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """A whole photo scaled and padded to a model's square.
+
+    pixels: (size, size, 3) uint8 sRGB, padding in mid grey.
+    frame: the mapping between these pixels, the source photo and the feature map.
+    content_hash: SHA-256 of the file's bytes; it also seeds the photo's noise.
+    """
+
+    pixels: NDArray[np.uint8]
+    frame: Frame
+    content_hash: str
+
+
+def load_photo(path: Path, at_least: int | None = None) -> Photo:
+    """Read a photo upright, in sRGB, without transparency.
+
+    at_least: when given, the decoder may return a smaller image, as long as its longer side keeps
+    this many pixels (JPEGs decode several times faster so); width and height stay the file's.
+
+    Raises NotAPictureError where neither content nor name is a picture's, PhotoError where the
+    content cannot be decoded or has too many pixels, OSError where the file cannot be read.
+    """
+    _register_heif()
+    data = path.read_bytes()
+    content_hash = hashlib.sha256(data).hexdigest()
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError:
+        if path.suffix.lower() in Image.registered_extensions():
+            raise PhotoError(f"{path}: named like a picture, but its content is none") from None
+        raise NotAPictureError(f"{path}: not a picture") from None
+    except Image.DecompressionBombError:
+        raise PhotoError(f"{path}: too many pixels; scale it down to index it") from None
+    except Exception as error:
+        raise PhotoError(f"{path}: broken picture ({error})") from error
+    try:
+        stored_width, stored_height = image.size
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        # exif_transpose drops neither the profile nor the transparency that follow.
+        rgb = _to_srgb(upright)
+    except Image.DecompressionBombError:
+        raise PhotoError(f"{path}: too many pixels; scale it down to index it") from None
+    except Exception as error:
+        raise PhotoError(f"{path}: broken picture ({error})") from error
+    turned = image.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8)
+    width, height = (stored_height, stored_width) if turned else (stored_width, stored_height)
+    return Photo(path, content_hash, width, height, rgb)
+
+
+def to_model_input(photo: Photo, size: int, grid: int) -> ModelInput:
+    """Scale a photo into the top left of a (size, size) square whose map has grid x grid cells."""
+    frame = Frame(photo.width, photo.height, size, grid)
+    scaled = photo.image.resize(frame.content, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    square = Image.new("RGB", (size, size), (128, 128, 128))
+    square.paste(scaled, (0, 0))
+    return ModelInput(np.asarray(square), frame, photo.content_hash)
+
+
+def load_model_input(path: Path, size: int, grid: int) -> ModelInput:
+    """`load_photo` and `to_model_input` in one, decoding no more pixels than the model needs.
+
+    Raises what `load_photo` raises.
+    """
+    return to_model_input(load_photo(path, at_least=2 * size), size, grid)
+
+
+_ORIENTATION_TAG = 0x0112
+
+
+@cache
+def _register_heif() -> None:
+    """Let Pillow read HEIC where pillow-heif is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return
+    pillow_heif.register_heif_opener()
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode to RGB over white, through the embedded colour profile if there is one."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_eight_bits(image)
+    profile = image.info.get("icc_profile")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        colour = _convert_profile(rgba.convert("RGB"), profile)
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(colour, (0, 0), rgba.getchannel("A"))
+        return white
+    if image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("RGB")
+    return _convert_profile(image, profile)
+
+
+def _convert_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """To sRGB by an embedded ICC profile; by Pillow's plain conversion where that cannot serve."""
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+        except (ImageCms.PyCMSError, OSError):
+            # Broken profiles, and ones for another colour space than the pixels', are common.
+            converted = None
+        if converted is not None:
+            return converted
+    return image.convert("RGB")
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Greyscale of 16 or 32 bits, or floating point, to 8 bits."""
+    values = np.asarray(image, dtype=np.float64)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    if image.mode == "F":
+        low, high = float(values.min()), float(values.max())
+        scaled = (values - low) * (255.0 / (high - low)) if high > low else values * 0.0
+    else:
+        scaled = values / 257.0 if values.max() > 255 else values
+    return Image.fromarray(np.clip(np.round(scaled), 0, 255).astype(np.uint8))

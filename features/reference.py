@@ -1,0 +1,124 @@
+"""Which cells of the reference photo belong to the object that is looked for (PDM Eq. 3 and 4)."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from scipy import ndimage
+
+from features.errors import RegionError
+from features.frame import Frame
+from features.maps import FeatureMaps
+
+Box = tuple[float, float, float, float]
+Point = tuple[float, float]
+
+# tau of PDM Eq. 3, the paper's value.
+CLASS_THRESHOLD = 0.7
+
+# Cells at least this similar to the cell under a point belong to the object there.
+POINT_SIMILARITY = 0.5
+
+
+def class_cells(maps: FeatureMaps, class_vector: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """M_r of PDM Eq. 3: cells that attend to the class name, (grid, grid) bool.
+
+    class_vector: C, (d,) float32. The attention softmax(F_S C^T / sqrt(d)) is taken over the
+    valid cells and min-max normalised to 0..1 before the threshold, so one cell at least is left.
+    """
+    valid = maps.frame.valid()
+    logits = maps.semantic.astype(np.float32) @ class_vector / np.sqrt(len(class_vector))
+    attention = np.exp(logits - logits[valid].max())
+    low, high = attention[valid].min(), attention[valid].max()
+    if high <= low:
+        raise RegionError(
+            "the class name is equally everywhere in the reference photo; "
+            "give a --mask, --box or --point of the object"
+        )
+    return valid & ((attention - low) / (high - low) > CLASS_THRESHOLD)
+
+
+def mask_cells(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Cells that a source mask covers at least by half, or else most, (grid, grid) bool.
+
+    mask: (height, width) bool in source pixels. Raises RegionError for an empty mask.
+    """
+    coverage = frame.coverage(mask)
+    most = float(coverage.max())
+    if most == 0.0:
+        raise RegionError("the mask selects nothing; it must be non-zero on the object")
+    return coverage >= min(0.5, most)
+
+
+def box_cells(frame: Frame, box: Box) -> NDArray[np.bool_]:
+    """Cells in a box [x0, y0, x1, y1] of source pixels, (grid, grid) bool.
+
+    Raises RegionError for an empty box or one that leaves the photo.
+    """
+    x0, y0, x1, y1 = box
+    if not (x0 < x1 and y0 < y1):
+        raise RegionError(f"--box {_numbers(box)} is empty: it must be X0,Y0,X1,Y1, left top first")
+    if x0 < 0 or y0 < 0 or x1 > frame.width or y1 > frame.height:
+        raise RegionError(
+            f"--box {_numbers(box)} leaves the photo, which is {frame.width} x {frame.height} "
+            "pixels (upright)"
+        )
+    mask = np.zeros((frame.height, frame.width), dtype=bool)
+    left, top = int(np.floor(x0)), int(np.floor(y0))
+    mask[top : int(np.ceil(y1)), left : int(np.ceil(x1))] = True
+    return mask_cells(frame, mask)
+
+
+def point_cells(maps: FeatureMaps, point: Point) -> NDArray[np.bool_]:
+    """The object under a point (x, y) of source pixels, (grid, grid) bool.
+
+    Grown from the cell under the point over connected cells whose appearance resembles that
+    cell's (cosine, the photo's mean subtracted). Raises RegionError for a point off the photo.
+    """
+    frame = maps.frame
+    x, y = point
+    if not (0 <= x < frame.width and 0 <= y < frame.height):
+        raise RegionError(
+            f"--point {_numbers(point)} is outside the photo, which is {frame.width} x "
+            f"{frame.height} pixels (upright)"
+        )
+    valid = frame.valid()
+    centred = maps.appearance.astype(np.float32)
+    centred = centred - centred[valid].mean(axis=0)
+    unit = centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-12)
+    seed = frame.cell_at(x, y)
+    alike = valid & (unit @ unit[seed] >= POINT_SIMILARITY)
+    alike[seed] = True
+    regions, _ = ndimage.label(alike)
+    return np.asarray(regions == regions[seed])
+
+
+def load_mask(path: Path, width: int, height: int) -> NDArray[np.bool_]:
+    """A mask file for a photo of width x height pixels, (height, width) bool.
+
+    Palette images are masks by index (not 0), others by brightness (above half of the brightest).
+    A mask of another size is resized where its ratio agrees with the photo's within 1 %, and
+    refused otherwise (RegionError).
+    """
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            values = np.asarray(upright if upright.mode in ("P", "1") else upright.convert("L"))
+            indexed = upright.mode in ("P", "1")
+    except OSError as error:
+        raise RegionError(f"--mask {path}: not a readable picture ({error})") from None
+    mask = values > 0 if indexed else values > values.max() / 2
+    if mask.shape == (height, width):
+        return mask
+    if abs(mask.shape[1] / mask.shape[0] / (width / height) - 1.0) > 0.01:
+        raise RegionError(
+            f"--mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, the photo {width} x "
+            f"{height} (upright): their shapes differ; make the mask from that very photo"
+        )
+    resized = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(resized)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)
