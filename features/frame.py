@@ -98,14 +98,13 @@ class Frame:
         ys = np.flatnonzero(inside.any(axis=1))
         xs = np.flatnonzero(inside.any(axis=0))
         width, height = self.cell
-        # The last valid cell may end short of the photo's edge, or beyond it, by rounding.
-        x1 = self.width if xs[-1] == self.cols - 1 else min(self.width, round((xs[-1] + 1) * width))
-        y1 = (
-            self.height
-            if ys[-1] == self.rows - 1
-            else min(self.height, round((ys[-1] + 1) * height))
-        )
-        return round(xs[0] * width), round(ys[0] * height), int(x1), int(y1)
+        x0 = min(round(xs[0] * width), self.width - 1)
+        y0 = min(round(ys[0] * height), self.height - 1)
+        # By rounding, the last valid cell may end short of the photo's edge or beyond it; and
+        # cells of photos smaller than the map are less than a pixel wide.
+        x1 = self.width if xs[-1] == self.cols - 1 else round((xs[-1] + 1) * width)
+        y1 = self.height if ys[-1] == self.rows - 1 else round((ys[-1] + 1) * height)
+        return x0, y0, min(self.width, max(x1, x0 + 1)), min(self.height, max(y1, y0 + 1))
 
     def to_photo(self, cells: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
         """A cell map drawn over the photo at any size, bilinear, without the padding.

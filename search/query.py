@@ -1,0 +1,83 @@
+"""From a question to an answer: the data a query takes and gives."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.frame import Frame
+from features.reference import Box, Point
+from search.scores import DEFAULT_SCORE
+
+
+@dataclass(frozen=True)
+class Query:
+    """One object to look for.
+
+    photo: the reference photo's file. class_name: what the object is, in words.
+    mask: a file that is non-zero on the object. box: [x0, y0, x1, y1] and point: (x, y), in
+    pixels of the upright photo. At most one of mask, box and point; one of them, or a class name,
+    or both.
+    """
+
+    photo: Path
+    class_name: str | None = None
+    mask: Path | None = None
+    box: Box | None = None
+    point: Point | None = None
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """top: matches to return. candidates: photos from recall that are re-ranked.
+
+    score: the name of the re-ranking score. rerank: False keeps the order of recall.
+    """
+
+    top: int = 20
+    candidates: int = 400
+    score: str = DEFAULT_SCORE
+    rerank: bool = True
+
+
+@dataclass(frozen=True)
+class Match:
+    """One photo of the collection, as an answer.
+
+    rank: from 1. path: the file. id: its id in the index. score: what the rank was decided by,
+    higher is better. recall_score: the inner product of recall, mean(S_DF) of PDM Eq. 7.
+    box: [x0, y0, x1, y1] around the best evidence, pixels of the upright photo.
+    heatmap: (grid, grid) float32, the score's evidence by cell. frame: maps cells to pixels.
+    is_query: the file is the reference photo itself or an exact copy of it.
+    """
+
+    rank: int
+    path: Path
+    id: int
+    score: float
+    recall_score: float | None
+    box: tuple[int, int, int, int]
+    heatmap: NDArray[np.float32]
+    frame: Frame
+    is_query: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query found.
+
+    query, options: as asked. reference_cells: (grid, grid) bool, the cells taken as the object.
+    frame: the reference photo's. matches: best first. n_photos: size of the collection.
+    damaged: one line for each stored row that could not be trusted and was left out.
+    timing: seconds by stage: extract, recall, fetch, score, localise, total.
+    """
+
+    query: Query
+    options: SearchOptions
+    reference_cells: NDArray[np.bool_]
+    frame: Frame
+    matches: list[Match]
+    n_photos: int
+    damaged: list[str]
+    timing: dict[str, float]

@@ -1,0 +1,88 @@
+"""Answers as people read them on a terminal, and as programs read them in JSON."""
+
+from typing import TYPE_CHECKING, Any
+
+from features.presets import PRESETS
+from search.query import Answer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """An answer as JSON-ready values; boxes in pixels of the upright photo, times in seconds."""
+    query = answer.query
+    return {
+        "query": {
+            "photo": str(query.photo),
+            "class": query.class_name,
+            "mask": None if query.mask is None else str(query.mask),
+            "box": query.box,
+            "point": query.point,
+            "score": answer.options.score if answer.options.rerank else None,
+        },
+        "matches": [
+            {
+                "rank": match.rank,
+                "path": str(match.path),
+                "id": match.id,
+                "score": match.score,
+                "recall_score": match.recall_score,
+                "box": match.box,
+                "is_query": match.is_query,
+            }
+            for match in answer.matches
+        ],
+        "timing": answer.timing,
+    }
+
+
+def answer_table(answer: Answer) -> "Table":
+    """Ranks, scores, boxes and paths."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("rank", "score", "recall"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("box", no_wrap=True)
+    table.add_column("photo", overflow="fold")
+    for match in answer.matches:
+        note = "  (the query photo)" if match.is_query else ""
+        table.add_row(
+            str(match.rank),
+            f"{match.score:.4f}",
+            "" if match.recall_score is None else f"{match.recall_score:.4g}",
+            ",".join(str(edge) for edge in match.box),
+            # As Text: brackets in a file name are no markup.
+            Text(f"{match.path}{note}"),
+        )
+    return table
+
+
+def models_json() -> list[dict[str, Any]]:
+    """The presets as JSON-ready values."""
+    return [
+        {
+            "name": preset.name,
+            "source": preset.source,
+            "licence": preset.licence,
+            "download": preset.download,
+            "map": [preset.grid, preset.grid, preset.dim],
+            "settings": preset.settings.as_dict(),
+        }
+        for preset in PRESETS.values()
+    ]
+
+
+def models_table() -> "Table":
+    """The presets as a table."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "map", "size", "licence", "source"):
+        table.add_column(column, no_wrap=column != "source")
+    for preset in PRESETS.values():
+        shape = f"{preset.grid} x {preset.grid} x {preset.dim}"
+        table.add_row(preset.name, shape, preset.download, preset.licence, preset.source)
+    return table
