@@ -25,5 +25,8 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(READY)
+	$(BIN)/python benchmarks/end_to_end.py
+
 clean:
 	rm -rf $(VENV) .demo build *.egg-info

@@ -205,6 +205,27 @@ class DiffusionModel:
             )
         return appearance.float(), semantic.float()
 
+    def with_random_weights(self, seed: int = 0) -> "DiffusionModel":
+        """This model's architecture with freshly initialised weights: a baseline to compare with.
+
+        The same seed gives the same weights. Its revision is "random:SEED".
+        """
+        import copy
+
+        import torch
+
+        parts = copy.deepcopy([self.unet, self.vae, *self.text_encoders])
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for part in parts:
+                for module in part.modules():
+                    if hasattr(module, "reset_parameters"):
+                        module.reset_parameters()
+        twin = copy.copy(self)
+        twin.revision = f"random:{seed}"
+        twin.unet, twin.vae, *twin.text_encoders = parts
+        return twin
+
     def _forward(
         self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
     ) -> "torch.Tensor":

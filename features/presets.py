@@ -79,7 +79,7 @@ PRESETS: dict[str, Preset] = {
             grid=16,
             dim=128,
             settings=FeatureSettings(
-                128, "up_blocks.1.attentions.1.transformer_blocks.0", 0, "none"
+                128, "up_blocks.2.attentions.1.transformer_blocks.0", 0, "none"
             ),
         ),
         _stable_diffusion(

@@ -129,6 +129,45 @@ def query(
 
 
 @app.command()
+def evaluate(
+    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="folders")],
+    root: Annotated[Path, typer.Option(help="The benchmark's folder.")],
+    model: Annotated[str, typer.Option(help="As for `waldo index`.")] = "tiny",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A score or a baseline; may be repeated. Default: all."),
+    ] = None,
+    device: DeviceOption = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos a model evaluation.")] = 8,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN.json", help="Write every query's result.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Compare methods on a labelled benchmark, ranking the whole gallery for every query."""
+    from features.extractor import FeatureExtractor
+    from search.evaluation.methods import select_methods
+    from search.evaluation.protocols import read_benchmark
+    from search.evaluation.report import evaluation_json, evaluation_table, write_run
+    from search.evaluation.run import run_methods
+    from search.progress import ProgressDisplay
+
+    methods = select_methods(method or [])
+    benchmark = read_benchmark(protocol, root)
+    _say(f"loading the model {model}")
+    extractor = FeatureExtractor.load(model, device, batch_size)
+    with ProgressDisplay() as display:
+        results = run_methods(benchmark, methods, extractor, display)
+    report = evaluation_json(benchmark, extractor.fingerprint(), results)
+    if out is not None:
+        write_run(out, report, benchmark, results)
+    if json_output:
+        _print_json(report)
+    else:
+        _print_table(evaluation_table(report))
+
+
+@app.command()
 def info(index: IndexOption, json_output: JsonOption = False) -> None:
     """Say what an index holds."""
     from indexer.check import describe

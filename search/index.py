@@ -8,10 +8,6 @@ with open_index("holiday.waldo") as index:
         print(match.rank, match.path, match.score, match.box)
 """
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -21,43 +17,15 @@ from numpy.typing import NDArray
 from features.errors import RegionError, WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
-from features.maps import FeatureMaps
 from features.photo import load_model_input
 from features.reference import box_cells, class_cells, load_mask, mask_cells, point_cells
 from indexer.reader import IndexReader
+from search.clock import Clock
 from search.localise import object_cells
 from search.query import Answer, Match, Query, SearchOptions
-from search.scores import SCORES, CandidateMaps, Scored, ScoringReference
-
-# Candidates whose maps are scored at once are chosen so that float32 copies of their maps and
-# their token-by-cell cosines stay near this many numbers (256 MB).
-_BATCH_NUMBERS = 64_000_000
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The reference photo's side of a query.
-
-    maps: its features. cells: (grid, grid) bool, the object's cells (M_r of PDM Eq. 3).
-    class_vector: C, (d,) float32, or None.
-    """
-
-    maps: FeatureMaps
-    cells: NDArray[np.bool_]
-    class_vector: NDArray[np.float32] | None
-
-    def tokens(self) -> NDArray[np.float32]:
-        """F_AM_r of PDM Eq. 4, (n, d) float32."""
-        return self.maps.appearance[self.cells].astype(np.float32)
-
-    def recall_vector(self) -> NDArray[np.float32]:
-        """[a_r ; C] / 2, (2 d,) float32; [a_r ; 0] / 2 without a class name.
-
-        Its inner product with a photo's pooled vector is the mean of S_DF over that photo's map.
-        """
-        mean = self.tokens().mean(axis=0)
-        other = np.zeros_like(mean) if self.class_vector is None else self.class_vector
-        return (np.concatenate([mean, other]) / 2).astype(np.float32)
+from search.reference import Reference
+from search.rerank import RerankedCandidates, rerank
+from search.scores import SCORES
 
 
 class Index:
@@ -129,7 +97,7 @@ class Index:
             raise WaldoError(f"--score {score.name} needs the object's --class NAME")
         if options.top < 1 or options.candidates < 1:
             raise WaldoError("--top and --candidates must be 1 or more")
-        clock = _Clock()
+        clock = Clock()
         with clock("extract"):
             reference = self.reference(query)
         with clock("recall"):
@@ -137,7 +105,9 @@ class Index:
             ids, recall_scores = self.reader.recall.search(reference.recall_vector(), wanted)
         # Without re-ranking, the maps still say where in a photo the evidence lies.
         function = score if options.rerank else SCORES["pdm"]
-        scored = self._score(reference, ids, function.function, clock)
+        mean = self.reader.mean_pooled[: self.extractor.dim]
+        prepared = reference.for_scoring(mean, self.extractor.model.device)
+        scored = rerank(self.reader, ids, prepared, function, clock)
         recalled = dict(zip(ids.tolist(), recall_scores.tolist(), strict=True))
         values = (
             scored.scores
@@ -159,57 +129,10 @@ class Index:
             timing=clock.stages(),
         )
 
-    def _score(
-        self,
-        reference: Reference,
-        ids: NDArray[np.int64],
-        function: Callable[[ScoringReference, CandidateMaps], Scored],
-        clock: "_Clock",
-    ) -> "_ScoredCandidates":
-        """Read and score candidates' maps in batches that fit in memory."""
-        import torch
-
-        device = self.extractor.model.device
-        tokens = torch.from_numpy(reference.tokens()).to(device)
-        prepared = ScoringReference(
-            tokens=tokens,
-            class_vector=None
-            if reference.class_vector is None
-            else torch.from_numpy(reference.class_vector).to(device),
-            mean_appearance=torch.from_numpy(self.reader.mean_pooled[: self.extractor.dim]).to(
-                device
-            ),
-        )
-        cells = self.extractor.grid**2
-        batch = max(1, _BATCH_NUMBERS // (cells * (4 * self.extractor.dim + len(tokens))))
-        parts: list[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]] = []
-        damaged: list[str] = []
-        for start in range(0, len(ids), batch):
-            with clock("fetch"):
-                maps = self.reader.read_maps(ids[start : start + batch])
-            damaged += maps.damaged
-            if len(maps.ids) == 0:
-                continue
-            with clock("score"), torch.inference_mode():
-                result = function(
-                    prepared,
-                    CandidateMaps(
-                        torch.from_numpy(maps.appearance).to(device).float(),
-                        torch.from_numpy(maps.semantic).to(device).float(),
-                        torch.from_numpy(maps.valid).to(device),
-                    ),
-                )
-                parts.append((maps.ids, result.scores.cpu().numpy(), result.heatmaps.cpu().numpy()))
-        if not parts:
-            empty = np.zeros((0, cells), dtype=np.float32)
-            return _ScoredCandidates(np.zeros(0, np.int64), empty[:, 0], empty, damaged)
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return _ScoredCandidates(columns[0], columns[1], columns[2], damaged)
-
     def _matches(
         self,
         reference: Reference,
-        scored: "_ScoredCandidates",
+        scored: RerankedCandidates,
         values: NDArray[np.float32],
         order: NDArray[np.intp],
         recalled: dict[int, float],
@@ -234,36 +157,6 @@ class Index:
                 )
             )
         return matches
-
-
-@dataclass(frozen=True)
-class _ScoredCandidates:
-    """ids: (n,) int64. scores: (n,) float32. heatmaps: (n, cells) float32. damaged: lines."""
-
-    ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    heatmaps: NDArray[np.float32]
-    damaged: list[str]
-
-
-@dataclass
-class _Clock:
-    """Seconds by stage; a stage entered twice adds up."""
-
-    started: float = field(default_factory=time.perf_counter)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - begin
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
-
-    def stages(self) -> dict[str, float]:
-        return {**self.seconds, "total": time.perf_counter() - self.started}
 
 
 def open_index(directory: Path | str, device: str = "auto") -> Index:

@@ -70,6 +70,16 @@ def semantic(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
     return _mean_over_map(candidates.semantic @ reference.class_vector, candidates.valid)
 
 
+def cosine(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+    """Cosine of the object's mean appearance with the whole candidate's: one vector a photo.
+
+    The heatmap is the cosine of the object's mean with each cell.
+    """
+    mean = _unit(reference.tokens.mean(dim=0))
+    pooled = _unit(candidates.appearance.masked_fill(~candidates.valid[:, :, None], 0.0).sum(dim=1))
+    return Scored(pooled @ mean, _unit(candidates.appearance) @ mean)
+
+
 def late_interaction(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
     """Late interaction (ColBERT's MaxSim) by centred cosine of appearance.
 
@@ -102,6 +112,7 @@ SCORES: dict[str, Score] = {
         Score("late", "late interaction on F_A (ColBERT, 2020), centred cosine", late_interaction),
         Score("pdm", "mean of S_DF (PDM Eq. 5 to 7)", pdm),
         Score("appearance", "mean of S_A (PDM Eq. 5)", appearance),
+        Score("cosine", "cosine of pooled F_A", cosine),
         Score("semantic", "mean of S_S (PDM Eq. 6)", semantic, needs_class=True),
     )
 }

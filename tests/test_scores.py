@@ -57,10 +57,24 @@ def naive_late(a: Arrays, candidate: int) -> float:
     return total / len(a["tokens"])
 
 
+def naive_cosine(a: Arrays, candidate: int) -> float:
+    x = np.mean(a["tokens"], axis=0)
+    y = np.mean(
+        [
+            cell
+            for cell, valid in zip(a["appearance"][candidate], a["valid"][candidate], strict=True)
+            if valid
+        ],
+        axis=0,
+    )
+    return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
+
+
 NAIVE: dict[str, Callable[[Arrays, int], float]] = {
     "pdm": over_map(naive_fused),
     "appearance": over_map(naive_appearance),
     "semantic": over_map(naive_semantic),
+    "cosine": naive_cosine,
     "late": naive_late,
 }
 

@@ -1,0 +1,1 @@
+"""Evaluation: labelled benchmarks, the methods compared on them, and the metrics reported."""

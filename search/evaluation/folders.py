@@ -1,0 +1,82 @@
+"""The protocol for any labelled collection: one sub-folder an instance."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import WaldoError
+from features.frame import Frame
+from features.photo import FORMATS
+from features.reference import box_cells
+from search.evaluation.benchmark import Benchmark, BenchmarkQuery
+
+# The region of every query, for every method alike: the photo's central box, where photos of one
+# object tend to have it. Fractions of both sides.
+CENTRE = (0.2, 0.8)
+
+
+def read_folders(root: Path) -> Benchmark:
+    """Sub-folders of photos of one instance each; `classes.json` maps folder to class name.
+
+    Every photo is a query against all others; the photos of its own folder are relevant. Raises
+    WaldoError where the folder is missing or is not laid out so.
+    """
+    names = _read_classes(root)
+    gallery: list[Path] = []
+    instances: list[str] = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        for photo in sorted(path for path in folder.iterdir() if _is_photo(path)):
+            gallery.append(photo)
+            instances.append(folder.name)
+    counts = {name: instances.count(name) for name in set(instances)}
+    if not any(count > 1 for count in counts.values()):
+        raise WaldoError(
+            f"{root}: no sub-folder holds two photos; the folders protocol wants one sub-folder "
+            "an instance, with its photos in it"
+        )
+    classes = [names.get(name, name) for name in instances]
+    queries = []
+    for i, photo in enumerate(gallery):
+        if counts[instances[i]] < 2:
+            continue
+        same = np.array([name == instances[i] for name in instances])
+        itself = np.arange(len(gallery)) == i
+        rivals = {n for n, c in zip(instances, classes, strict=True) if c == classes[i]}
+        queries.append(
+            BenchmarkQuery(photo, centre_cells, classes[i], same & ~itself, itself, len(rivals) > 1)
+        )
+    return Benchmark("folders", gallery, classes, queries)
+
+
+def centre_cells(frame: Frame) -> NDArray[np.bool_]:
+    """The cells of the photo's central box, (grid, grid) bool."""
+    low, high = CENTRE
+    width, height = frame.width, frame.height
+    return box_cells(frame, (low * width, low * height, high * width, high * height))
+
+
+def _is_photo(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]):
+            return True
+    except OSError:
+        return False
+
+
+def _read_classes(root: Path) -> dict[str, str]:
+    if not root.is_dir():
+        raise WaldoError(f"--root {root}: no such folder")
+    path = root / "classes.json"
+    if not path.exists():
+        return {}
+    try:
+        classes = json.loads(path.read_text())
+    except ValueError as error:
+        raise WaldoError(f"{path}: not JSON ({error})") from None
+    if not isinstance(classes, dict):
+        raise WaldoError(f"{path}: must map each sub-folder's name to a class name")
+    return {str(folder): str(name) for folder, name in classes.items()}

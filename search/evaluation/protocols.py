@@ -1,0 +1,20 @@
+"""Protocols by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from features.errors import WaldoError
+from search.evaluation.benchmark import Benchmark
+from search.evaluation.folders import read_folders
+
+PROTOCOLS: dict[str, Callable[[Path], Benchmark]] = {"folders": read_folders}
+
+
+def read_benchmark(protocol: str, root: Path) -> Benchmark:
+    """Read a benchmark's folder by a protocol.
+
+    Raises WaldoError for an unknown protocol and for a folder that is not laid out for it.
+    """
+    if protocol not in PROTOCOLS:
+        raise WaldoError(f"{protocol}: no such protocol; one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol](root)

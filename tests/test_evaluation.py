@@ -1,0 +1,142 @@
+"""Metrics against scikit-learn, the folders protocol, and the evaluate command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+from sklearn.metrics import average_precision_score
+
+from features.errors import WaldoError
+from features.frame import Frame
+from search.evaluation.folders import centre_cells, read_folders
+from search.evaluation.methods import METHODS, select_methods
+from search.evaluation.metrics import average_precision, bootstrap_interval, recall_at
+from tests.cli import CommandLine
+from tests.pictures import smooth_pixels
+
+rankings = st.lists(st.tuples(st.booleans(), st.integers(-4, 4)), min_size=1, max_size=40).filter(
+    lambda pairs: any(relevant for relevant, _ in pairs)
+)
+
+
+@given(rankings)
+@settings(max_examples=300, deadline=None)
+def test_average_precision_is_scikit_learns(pairs: list[tuple[bool, int]]) -> None:
+    relevant = np.array([pair[0] for pair in pairs])
+    scores = np.array([pair[1] for pair in pairs], dtype=np.float32)
+    expected = average_precision_score(relevant, scores)
+    assert average_precision(relevant, scores) == pytest.approx(expected, abs=1e-12)
+
+
+@given(rankings, st.integers(1, 10))
+@settings(max_examples=200, deadline=None)
+def test_recall_counts_ties_against_the_method(pairs: list[tuple[bool, int]], k: int) -> None:
+    # A pessimistic sort by hand: among equals, the wrong ones first.
+    ranked = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+    relevant = np.array([pair[0] for pair in pairs])
+    scores = np.array([pair[1] for pair in pairs], dtype=np.float32)
+    assert recall_at(relevant, scores, k) == float(any(pair[0] for pair in ranked[:k]))
+
+
+def test_average_precision_of_nothing_relevant() -> None:
+    with pytest.raises(ValueError, match="undefined"):
+        average_precision(np.zeros(3, dtype=bool), np.arange(3.0))
+
+
+def test_bootstrap_interval_holds_the_mean_and_shrinks() -> None:
+    values = np.random.default_rng(0).random(400)
+    low, high = bootstrap_interval(list(values))
+    assert low < values.mean() < high
+    # The normal approximation of the interval's width.
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
+    few_low, few_high = bootstrap_interval(list(values[:25]))
+    assert few_high - few_low > 2 * (high - low)
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """Three instances of two classes, two photos each: the same colours, darker or lighter."""
+    root = tmp_path / "collection"
+    for seed, name in enumerate(["mug1", "mug2", "kettle"]):
+        (root / name).mkdir(parents=True)
+        for i, light in enumerate((0.9, 1.1)):
+            picture = Image.fromarray(smooth_pixels(120, 90, seed))
+            ImageEnhance.Brightness(picture).enhance(light).save(root / name / f"{i}.png")
+    (root / "alone").mkdir()
+    Image.new("RGB", (50, 50)).save(root / "alone" / "0.png")
+    (root / "mug1" / "notes.txt").write_text("not a photo")
+    classes = {"mug1": "mug", "mug2": "mug", "kettle": "kettle", "alone": "mug"}
+    (root / "classes.json").write_text(json.dumps(classes))
+    return root
+
+
+def test_folders_protocol(collection: Path) -> None:
+    benchmark = read_folders(collection)
+    names = [f"{path.parent.name}/{path.name}" for path in benchmark.gallery]
+    assert names == [
+        *("alone/0.png", "kettle/0.png", "kettle/1.png"),
+        *("mug1/0.png", "mug1/1.png", "mug2/0.png", "mug2/1.png"),
+    ]
+    # A photo alone in its folder has nothing to be found, but may be found wrongly.
+    assert len(benchmark.queries) == 6
+    first_mug = benchmark.queries[2]
+    assert first_mug.photo.parent.name == "mug1"
+    assert np.flatnonzero(first_mug.relevant).tolist() == [4]
+    assert np.flatnonzero(first_mug.ignored).tolist() == [3]
+    assert first_mug.class_name == "mug"
+    assert [query.confusable for query in benchmark.queries] == [False] * 2 + [True] * 4
+
+
+def test_centre_region() -> None:
+    cells = centre_cells(Frame(width=100, height=50, size=128, grid=16))
+    # 20 % to 80 % of 16 columns and 8 rows, cells covered by half.
+    expected = np.zeros((16, 16), dtype=bool)
+    expected[2:6, 3:13] = True
+    np.testing.assert_array_equal(cells, expected)
+
+
+def test_folders_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(WaldoError, match="no such folder"):
+        read_folders(tmp_path / "nowhere")
+    with pytest.raises(WaldoError, match="no sub-folder holds two photos"):
+        read_folders(tmp_path)
+    (tmp_path / "classes.json").write_text("{")
+    with pytest.raises(WaldoError, match="not JSON"):
+        read_folders(tmp_path)
+
+
+def test_evaluate_json_and_run_file(waldo: CommandLine, collection: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run.json"
+    result = waldo(
+        *("evaluate", "folders", "--root", collection, "--json", "--out", out),
+        *("--method", "rgb-patches", "--method", "class-oracle", "--method", "late"),
+    )
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert set(report) == {"protocol", "model", "methods", "n_queries", "n_gallery"}
+    assert (report["n_queries"], report["n_gallery"]) == (6, 7)
+    # The same colours but for brightness: patches find them all. The oracle knows mugs from
+    # kettles, not one mug from the others: 1 of the 4 other mugs' places is right.
+    assert report["methods"]["rgb-patches"]["mAP"] == 1.0
+    assert report["methods"]["class-oracle"]["mAP"] == pytest.approx((2 * 1 + 4 * 0.25) / 6)
+    assert 0.0 < report["methods"]["late"]["mAP"] <= 1.0
+    run = json.loads(out.read_text())
+    assert len(run["queries"]) == 6
+    ranking = run["queries"][0]["methods"]["rgb-patches"]["ranking"]
+    assert sorted(ranking) == list(range(7))
+    assert ranking[1] == run["queries"][0]["relevant"][0]  # behind the query itself
+
+
+def test_evaluate_refuses_what_it_does_not_know(waldo: CommandLine, collection: Path) -> None:
+    assert "no such protocol" in waldo.refusal("evaluate", "nothing", "--root", collection)
+    line = waldo.refusal("evaluate", "folders", "--root", collection, "--method", "magic")
+    assert "no such method" in line
+    assert "class-oracle" in line
+
+
+def test_all_methods_by_default() -> None:
+    assert select_methods([]) == list(METHODS.values())
