@@ -434,18 +434,18 @@ def _quiet_libraries() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    before = [library.get_verbosity() for library in (diffusers_logging, transformers_logging)]
-    bars = transformers_logging.is_progress_bar_enabled()
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(lib.get_verbosity(), lib.is_progress_bar_enabled()) for lib in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        diffusers_logging.set_verbosity(before[0])
-        transformers_logging.set_verbosity(before[1])
-        if bars:
-            transformers_logging.enable_progress_bar()
+        for library, (verbosity, had_bars) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if had_bars:
+                library.enable_progress_bar()
 
 
 def _part_class(index: dict[str, Any], part: str, known: dict[str, Any]) -> Any:

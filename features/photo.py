@@ -10,6 +10,7 @@ import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,34 +64,42 @@ def load_photo(path: Path, at_least: int | None = None) -> Photo:
     Raises NotAPictureError where neither content nor name is a picture's, PhotoError where the
     content cannot be decoded or has too many pixels, OSError where the file cannot be read.
     """
-    _register_heif()
-    data = path.read_bytes()
-    content_hash = hashlib.sha256(data).hexdigest()
-    try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
-    except UnidentifiedImageError:
-        if path.suffix.lower() in Image.registered_extensions():
-            raise PhotoError(f"{path}: named like a picture, but its content is none") from None
-        raise NotAPictureError(f"{path}: not a picture") from None
-    except Image.DecompressionBombError:
-        raise PhotoError(f"{path}: too many pixels; scale it down to index it") from None
-    except Exception as error:
-        raise PhotoError(f"{path}: broken picture ({error})") from error
-    try:
-        stored_width, stored_height = image.size
-        if at_least is not None:
-            image.draft(None, (at_least, at_least))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        # exif_transpose drops neither the profile nor the transparency that follow.
-        rgb = _to_srgb(upright)
-    except Image.DecompressionBombError:
-        raise PhotoError(f"{path}: too many pixels; scale it down to index it") from None
-    except Exception as error:
-        raise PhotoError(f"{path}: broken picture ({error})") from error
+    with path.open("rb") as file:
+        image = _identify(path, file)
+        try:
+            stored_width, stored_height = image.size
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            # exif_transpose drops neither the profile nor the transparency that follow.
+            rgb = _to_srgb(upright)
+        except Image.DecompressionBombError:
+            raise PhotoError(_TOO_LARGE.format(path)) from None
+        except Exception as error:
+            raise PhotoError(f"{path}: broken picture ({error})") from error
+        file.seek(0)
+        content_hash = hashlib.file_digest(file, "sha256").hexdigest()
     turned = image.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8)
     width, height = (stored_height, stored_width) if turned else (stored_width, stored_height)
     return Photo(path, content_hash, width, height, rgb)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's content is a picture or its name claims so; broken pictures count.
+
+    Reads no more than the file's header.
+    """
+    if _is_picture_name(path):
+        return True
+    try:
+        with path.open("rb") as file:
+            _identify(path, file)
+    except NotAPictureError:
+        return False
+    except (PhotoError, OSError):
+        return True
+    return True
 
 
 def to_model_input(photo: Photo, size: int, grid: int) -> ModelInput:
@@ -111,16 +120,41 @@ def load_model_input(path: Path, size: int, grid: int) -> ModelInput:
 
 
 _ORIENTATION_TAG = 0x0112
+_HEIF_SUFFIXES = (".heic", ".heif")
+_TOO_LARGE = "{}: too many pixels; scale it down to index it"
+
+
+def _is_picture_name(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in _HEIF_SUFFIXES or Image.registered_extensions().get(suffix) in FORMATS
+
+
+def _identify(path: Path, file: BinaryIO) -> Image.Image:
+    """The picture in an open file, its header read. Raises as `load_photo`."""
+    has_heif = _register_heif()
+    try:
+        return Image.open(file, formats=_formats())
+    except UnidentifiedImageError:
+        if path.suffix.lower() in _HEIF_SUFFIXES and not has_heif:
+            raise PhotoError(f"{path}: to read HEIC photos, install pillow-heif") from None
+        if _is_picture_name(path):
+            raise PhotoError(f"{path}: named like a picture, but its content is none") from None
+        raise NotAPictureError(f"{path}: not a picture") from None
+    except Image.DecompressionBombError:
+        raise PhotoError(_TOO_LARGE.format(path)) from None
+    except Exception as error:
+        raise PhotoError(f"{path}: broken picture ({error})") from error
 
 
 @cache
-def _register_heif() -> None:
-    """Let Pillow read HEIC where pillow-heif is installed."""
+def _register_heif() -> bool:
+    """Let Pillow read HEIC where pillow-heif is installed; whether it is."""
     try:
         import pillow_heif
     except ImportError:
-        return
+        return False
     pillow_heif.register_heif_opener()
+    return True
 
 
 @cache

@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import RegionError, WaldoError
+from features.errors import ModelError, RegionError, WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.photo import load_model_input
@@ -55,7 +55,8 @@ class Index:
     def reference(self, query: Query) -> Reference:
         """Features of the query's photo and the cells of its object.
 
-        Raises RegionError where the query selects nothing, PhotoError for a broken photo.
+        Raises RegionError where the query selects nothing, PhotoError for a broken photo,
+        ModelError where the model gives no finite features.
         """
         regions = [name for name in ("mask", "box", "point") if getattr(query, name) is not None]
         if len(regions) > 1:
@@ -76,6 +77,8 @@ class Index:
         elif query.box is not None:
             cells = box_cells(frame, query.box)
         [maps] = self.extractor.extract([photo])
+        if not np.isfinite(maps.pooled()).all():
+            raise ModelError(f"{query.photo}: the model gave no finite features for it")
         if query.point is not None:
             cells = point_cells(maps, query.point)
         elif not regions:

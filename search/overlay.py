@@ -36,12 +36,13 @@ def thumbnail(path: Path, longest: int) -> Image.Image:
 
 
 def heatmap_over(picture: Image.Image, heatmap: NDArray[np.float32], frame: Frame) -> Image.Image:
-    """A photo in grey under its heatmap in colour, each stretched over its own range.
+    """A photo in grey under its heatmap in colour, from its median (dark) to its peak (bright).
 
     picture: the photo at any size. heatmap: (grid, grid) float32.
     """
+    # From the median, as in localisation: a few very cold cells must not wash out the rest.
     valid = frame.valid()
-    low, high = float(heatmap[valid].min()), float(heatmap[valid].max())
+    low, high = float(np.median(heatmap[valid])), float(heatmap[valid].max())
     scaled = (heatmap - low) / max(high - low, 1e-12)
     drawn = np.clip(frame.to_photo(scaled.astype(np.float32), *picture.size), 0.0, 1.0)
     places = drawn * (len(_VIRIDIS) - 1)

@@ -33,7 +33,8 @@ article header { display: flex; align-items: baseline; gap: 10px; margin-bottom:
   padding: 1px 8px; margin-left: auto; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 8px; align-items: start; }
 .picture { position: relative; display: block; }
-.picture img { display: block; width: 100%; border-radius: 4px; }
+img { display: block; max-width: 100%; height: auto; border-radius: 4px; }
+.picture img { width: 100%; }
 .picture svg { position: absolute; inset: 0; width: 100%; height: 100%; }
 .picture rect { fill: none; stroke: var(--hit); stroke-width: 3;
   vector-effect: non-scaling-stroke; }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from features.errors import NotAPictureError, PhotoError
-from features.photo import load_model_input, load_photo, to_model_input
+from features.photo import is_picture, load_model_input, load_photo, to_model_input
 from tests.pictures import save_photo, smooth_pixels
 
 # How a stored picture must be turned to stand upright, by EXIF orientation, as numpy does it.
@@ -161,6 +161,16 @@ def test_content_not_name_says_what_a_file_is(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_text("words")
     with pytest.raises(PhotoError, match=r"broken\.jpg"):
         load_photo(tmp_path / "broken.jpg")
+
+
+def test_files_of_other_kinds_are_passed_over(tmp_path: Path) -> None:
+    # Formats that Pillow knows but Waldo does not read are no broken pictures.
+    for name in ("paper.pdf", "drawing.eps", "film.mpg", "table.h5"):
+        (tmp_path / name).write_bytes(b"%PDF-1.4 words")
+        assert not is_picture(tmp_path / name)
+        with pytest.raises(NotAPictureError):
+            load_photo(tmp_path / name)
+    assert is_picture(save_photo(tmp_path / "photo.png").rename(tmp_path / "photo"))
 
 
 def test_truncated_picture_is_an_error(tmp_path: Path) -> None:

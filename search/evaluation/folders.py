@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from features.frame import Frame
-from features.photo import FORMATS
+from features.photo import is_picture
 from features.reference import box_cells
 from search.evaluation.benchmark import Benchmark, BenchmarkQuery
 
@@ -27,7 +27,9 @@ def read_folders(root: Path) -> Benchmark:
     gallery: list[Path] = []
     instances: list[str] = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        for photo in sorted(path for path in folder.iterdir() if _is_photo(path)):
+        for photo in sorted(
+            path for path in folder.iterdir() if path.is_file() and is_picture(path)
+        ):
             gallery.append(photo)
             instances.append(folder.name)
     counts = {name: instances.count(name) for name in set(instances)}
@@ -55,16 +57,6 @@ def centre_cells(frame: Frame) -> NDArray[np.bool_]:
     low, high = CENTRE
     width, height = frame.width, frame.height
     return box_cells(frame, (low * width, low * height, high * width, high * height))
-
-
-def _is_photo(path: Path) -> bool:
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]):
-            return True
-    except OSError:
-        return False
 
 
 def _read_classes(root: Path) -> dict[str, str]:

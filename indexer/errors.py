@@ -1,0 +1,36 @@
+"""What can be wrong with an index or its sources; every message names the mend."""
+
+from features.errors import WaldoError
+
+
+class SourceError(WaldoError):
+    """A SOURCE is missing, cannot be read, or holds no picture."""
+
+
+class IndexMissingError(WaldoError):
+    """There is no index in this folder, or no photo in it."""
+
+
+class IndexFormatError(WaldoError):
+    """The index was written in a format that this version cannot read."""
+
+
+class IndexDamagedError(WaldoError):
+    """A file of the index is missing or not what was written."""
+
+
+class IndexWriteError(WaldoError):
+    """The disk refused what was to be written."""
+
+
+class IndexBusyError(WaldoError):
+    """Another run is writing to the index."""
+
+
+class FingerprintError(WaldoError):
+    """The index was made by another model, or with other settings, than those in use."""
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, without its line breaks."""
+    return " ".join(str(error).split())

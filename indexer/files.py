@@ -1,0 +1,79 @@
+"""Files that are either whole or absent, whenever the power goes."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the index as its manifest names it.
+
+    name: path below the index folder, with "/". number: the generation that wrote it.
+    rows: photos or maps in it. bytes: size. sha256: hexadecimal digest of the content.
+    """
+
+    name: str
+    number: int
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file, then put it at `path`, durable before and after.
+
+    Raises whatever `write` raises, and OSError; `path` is then as it was.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    try:
+        write(temporary)
+        descriptor = os.open(temporary, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """`write_atomically` for UTF-8 text. Raises OSError."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(text.encode("utf-8"))
+
+    write_atomically(path, write)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the platform lets a folder be opened."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_file(index_dir: Path, name: str, number: int, rows: int) -> StoredFile:
+    """The manifest's entry for a file that was just written. Raises OSError."""
+    path = index_dir / name
+    return StoredFile(name, number, rows, path.stat().st_size, digest(path))

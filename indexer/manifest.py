@@ -1,0 +1,197 @@
+"""The manifest: the one file that says what the index holds; replacing it is the commit."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from indexer.errors import (
+    FingerprintError,
+    IndexDamagedError,
+    IndexFormatError,
+    IndexMissingError,
+    one_line,
+)
+from indexer.files import StoredFile, write_text_atomically
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = 1
+
+Fingerprint = Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class SourceRoot:
+    """What photo paths are relative to.
+
+    root: an absolute folder. list_name: name of the list file in it that named the photos; None
+    for photos found in the folder or given one by one.
+    """
+
+    root: str
+    list_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A file that can be made again from the photo table.
+
+    file: where it is. covers: number of the last photo table shard whose photos are in it.
+    """
+
+    file: StoredFile
+    covers: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One committed state of an index; immutable, and so are the files it names.
+
+    generation: counts commits; a file written by a commit carries its number.
+    fingerprint: everything that decides the features. image_size, grid, dim: as the extractor's.
+    shards, photos: map and photo table shards, oldest first. recall, statistics: None before the
+    first run ends. next_id: the id of the next new photo. tombstones: ids that are deleted.
+    """
+
+    fingerprint: Fingerprint
+    image_size: int
+    grid: int
+    dim: int
+    generation: int = 0
+    sources: tuple[SourceRoot, ...] = ()
+    shards: tuple[StoredFile, ...] = ()
+    photos: tuple[StoredFile, ...] = ()
+    recall: Derived | None = None
+    statistics: Derived | None = None
+    next_id: int = 0
+    tombstones: tuple[int, ...] = ()
+    format: int = field(default=FORMAT)
+
+    @classmethod
+    def load_if_present(cls, index_dir: Path) -> "Manifest | None":
+        """The last committed state, or None where there is no index; else as `read_manifest`."""
+        return read_manifest(index_dir) if (index_dir / MANIFEST_NAME).exists() else None
+
+    @property
+    def map_bytes(self) -> int:
+        """Size of one map (appearance or semantic) of one photo, bytes."""
+        return self.grid * self.grid * self.dim * 2
+
+    @property
+    def last_photos(self) -> int:
+        """Number of the newest photo table shard, 0 if there is none."""
+        return self.photos[-1].number if self.photos else 0
+
+    @property
+    def n_photos(self) -> int:
+        """Photos that can be found, as of the last run that ended; 0 before."""
+        return self.statistics.file.rows if self.statistics is not None else 0
+
+    def files(self) -> list[StoredFile]:
+        """Every file that this state of the index consists of."""
+        derived = [d.file for d in (self.recall, self.statistics) if d is not None]
+        return [*self.shards, *self.photos, *derived]
+
+
+def read_manifest(index_dir: Path) -> Manifest:
+    """The last committed state.
+
+    Raises IndexMissingError, IndexFormatError for another format, IndexDamagedError.
+    """
+    path = index_dir / MANIFEST_NAME
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise IndexMissingError(
+            f"{index_dir}: no index here; run `waldo index PHOTOS --index {index_dir}` first"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise IndexDamagedError(
+            f"{path} cannot be read ({one_line(error)}); delete {index_dir} and index the photos "
+            "again"
+        ) from error
+    version = raw.get("format") if isinstance(raw, dict) else None
+    if not isinstance(version, int):
+        raise IndexDamagedError(f"{path} is no index manifest; choose another folder with --index")
+    if version != FORMAT:
+        mend = "update waldo" if version > FORMAT else "index the photos again"
+        raise IndexFormatError(
+            f"{index_dir}: the index has format {version}, this waldo reads format {FORMAT}; {mend}"
+        )
+    try:
+        return _from_json(raw)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IndexDamagedError(
+            f"{path} lacks something ({error!r}); delete {index_dir} and index the photos again"
+        ) from error
+
+
+def write_manifest(index_dir: Path, manifest: Manifest) -> None:
+    """Commit: after this returns, and not before, the index is in the new state."""
+    text = json.dumps(asdict(manifest), indent=1) + "\n"
+    write_text_atomically(index_dir / MANIFEST_NAME, text)
+
+
+def check_fingerprint(index_dir: Path, manifest: Manifest, current: Fingerprint) -> None:
+    """Raise FingerprintError unless `current` is what the index was made with."""
+    stored = dict(manifest.fingerprint)
+    if stored == dict(current):
+        return
+    differing = sorted(
+        key for key in stored.keys() | current.keys() if stored.get(key) != current.get(key)
+    )
+    details = "; ".join(
+        f"{key}: {stored.get(key)} in the index, {current.get(key)} now" for key in differing
+    )
+    raise FingerprintError(
+        f"{index_dir}: made with model {stored.get('model')}, but model {current.get('model')} is "
+        f"in use ({details}); use the index's model, or another folder with --index"
+    )
+
+
+def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
+    """The manifest without the files that are gone or cut short, so that a run makes them again.
+
+    With a photo table shard go the derived files: they hold photos that the table no longer does.
+    """
+    photos = tuple(file for file in manifest.photos if _is_whole(index_dir, file))
+
+    def derived(value: Derived | None) -> Derived | None:
+        whole = value is not None and _is_whole(index_dir, value.file)
+        return value if whole and photos == manifest.photos else None
+
+    return replace(
+        manifest,
+        shards=tuple(file for file in manifest.shards if _is_whole(index_dir, file)),
+        photos=photos,
+        recall=derived(manifest.recall),
+        statistics=derived(manifest.statistics),
+    )
+
+
+def _is_whole(index_dir: Path, file: StoredFile) -> bool:
+    try:
+        return (index_dir / file.name).stat().st_size == file.bytes
+    except OSError:
+        return False
+
+
+def _from_json(raw: dict[str, Any]) -> Manifest:
+    def derived(value: dict[str, Any] | None) -> Derived | None:
+        return Derived(StoredFile(**value["file"]), value["covers"]) if value else None
+
+    return Manifest(
+        fingerprint=raw["fingerprint"],
+        image_size=raw["image_size"],
+        grid=raw["grid"],
+        dim=raw["dim"],
+        generation=raw["generation"],
+        sources=tuple(SourceRoot(**source) for source in raw["sources"]),
+        shards=tuple(StoredFile(**file) for file in raw["shards"]),
+        photos=tuple(StoredFile(**file) for file in raw["photos"]),
+        recall=derived(raw["recall"]),
+        statistics=derived(raw["statistics"]),
+        next_id=raw["next_id"],
+        tombstones=tuple(raw["tombstones"]),
+    )

@@ -1,0 +1,187 @@
+"""The photo table: which photos the index holds, and where each one's maps lie.
+
+Written in Parquet shards that are never changed. A later row of the same id takes the place of an
+earlier one (a photo that moved, or was touched); deletion is a tombstone in the manifest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.errors import IndexDamagedError, one_line
+from indexer.mapstore import MEND, Place
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_NUMBERS = {
+    "id": np.int64,
+    "source": np.int32,
+    "size": np.int64,
+    "mtime_ns": np.int64,
+    "width": np.int32,
+    "height": np.int32,
+    "shard": np.int64,
+    "row": np.int32,
+    "maps_id": np.int64,
+}
+
+
+@dataclass(frozen=True)
+class PhotoRow:
+    """One row of the photo table.
+
+    id: stable, never used again. source: index into the manifest's sources. path: relative to
+    that source's root, "/" between folders. content_hash: SHA-256 of the file, 32 bytes.
+    size: bytes; mtime_ns: modification time when it was listed. width, height: upright, pixels.
+    place: where the maps lie. pooled: (2 d,) float32, see `FeatureMaps.pooled`.
+    """
+
+    id: int
+    source: int
+    path: str
+    content_hash: bytes
+    size: int
+    mtime_ns: int
+    width: int
+    height: int
+    place: Place
+    pooled: NDArray[np.float32]
+
+
+def photos_name(number: int) -> str:
+    """File name of a photo table shard below the index folder."""
+    return f"photos/{number:06d}.parquet"
+
+
+def write_photos(path: Path, rows: Sequence[PhotoRow], dim: int) -> None:
+    """Write rows to a new file; not atomic. dim: d, half the length of a pooled vector."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pooled = np.concatenate([row.pooled for row in rows]).astype(np.float32, copy=False)
+    columns = {
+        "id": pa.array([row.id for row in rows], pa.int64()),
+        "source": pa.array([row.source for row in rows], pa.int32()),
+        "path": pa.array([row.path for row in rows], pa.string()),
+        "content_hash": pa.array([row.content_hash for row in rows], pa.binary(32)),
+        "size": pa.array([row.size for row in rows], pa.int64()),
+        "mtime_ns": pa.array([row.mtime_ns for row in rows], pa.int64()),
+        "width": pa.array([row.width for row in rows], pa.int32()),
+        "height": pa.array([row.height for row in rows], pa.int32()),
+        "shard": pa.array([row.place.shard for row in rows], pa.int64()),
+        "row": pa.array([row.place.row for row in rows], pa.int32()),
+        "maps_id": pa.array([row.place.maps_id for row in rows], pa.int64()),
+        "pooled": pa.FixedSizeListArray.from_arrays(pa.array(pooled), 2 * dim),
+    }
+    pq.write_table(pa.table(columns), path, write_page_checksum=True)
+
+
+def read_pooled(path: Path, dim: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Ids (n,) and pooled vectors (n, 2 dim) of a photo table shard, in the file's order.
+
+    Raises IndexDamagedError.
+    """
+    table = _read(path, ["id", "pooled"])
+    vectors = table.column("pooled").combine_chunks().flatten().to_numpy()
+    return table.column("id").to_numpy(), vectors.reshape(-1, 2 * dim)
+
+
+@dataclass(frozen=True)
+class PhotoTable:
+    """The light columns of all photo table shards: one row an id, sorted by id, dead ones too.
+
+    numbers: name -> (n,) array for id, source, size, mtime_ns, width, height, shard, row, maps_id.
+    paths: n strings, relative to the photo's source. hashes: (n, 32) uint8. live: (n,) bool.
+    """
+
+    numbers: dict[str, NDArray[Any]]
+    paths: "pa.ChunkedArray"
+    hashes: NDArray[np.uint8]
+    live: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.live)
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        return self.numbers["id"]
+
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row numbers of some live photos, (n,). Raises KeyError for an id that is not live."""
+        rows = np.searchsorted(self.ids, ids)
+        inside = np.minimum(rows, max(0, len(self) - 1))
+        known = (self.ids[inside] == ids) & self.live[inside] if len(self) else np.zeros(len(ids))
+        if not np.all(known):
+            missing = [int(i) for i, found in zip(ids, known, strict=True) if not found]
+            raise KeyError(f"no photo has the id {missing[0]}")
+        return rows
+
+    def number(self, name: str, row: int) -> int:
+        return int(self.numbers[name][row])
+
+    def place(self, row: int) -> Place:
+        return Place(
+            self.number("shard", row), self.number("row", row), self.number("maps_id", row)
+        )
+
+    def path(self, row: int) -> str:
+        return str(self.paths[row].as_py())
+
+    def content_hash(self, row: int) -> bytes:
+        return self.hashes[row].tobytes()
+
+
+def read_photo_table(files: Sequence[Path], tombstones: NDArray[np.int64]) -> PhotoTable:
+    """Load the light columns of photo table shards, given in the order they were written.
+
+    Raises IndexDamagedError where one cannot be read.
+    """
+    import pyarrow as pa
+
+    names = [*_NUMBERS, "path", "content_hash"]
+    tables = [_read(file, names) for file in files]
+    if not tables:
+        return PhotoTable(
+            {name: np.empty(0, dtype) for name, dtype in _NUMBERS.items()},
+            pa.chunked_array([], pa.string()),
+            np.empty((0, 32), np.uint8),
+            np.empty(0, bool),
+        )
+    table = pa.concat_tables(tables)
+    ids = table.column("id").to_numpy()
+    # Of several rows of an id the last written counts: unique() finds the first of the reversed.
+    unique, from_end = np.unique(ids[::-1], return_index=True)
+    table = table.take(pa.array(len(ids) - 1 - from_end))
+    hashes = table.column("content_hash").combine_chunks()
+    return PhotoTable(
+        {name: table.column(name).to_numpy() for name in _NUMBERS},
+        table.column("path"),
+        _bytes_of(hashes, 32),
+        ~np.isin(unique, tombstones),
+    )
+
+
+def _read(path: Path, columns: list[str]) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns=columns)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise IndexDamagedError(f"{path} cannot be read ({one_line(error)}); {MEND}") from error
+
+
+def _bytes_of(values: Any, width: int) -> NDArray[np.uint8]:
+    """(n, width) uint8 of a pyarrow fixed-size binary array without nulls."""
+    import pyarrow as pa
+
+    if isinstance(values, pa.ChunkedArray):
+        values = pa.concat_arrays(values.chunks)
+    raw = np.frombuffer(values.buffers()[1], dtype=np.uint8)
+    return raw.reshape(-1, width)[values.offset : values.offset + len(values)]

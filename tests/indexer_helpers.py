@@ -1,0 +1,101 @@
+"""A small deterministic extractor for tests of the store, and photos and indexes made with it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from features.maps import FeatureMaps
+from features.photo import ModelInput, load_model_input
+from indexer.build import IndexReport, index_photos
+from indexer.reader import IndexReader
+from tests.pictures import save_photo
+
+
+@dataclass
+class PixelExtractor:
+    """Maps that follow from a photo's pixels alone: a fixed random projection of each cell.
+
+    batches: how many photos each call took. before: called with the count of photos extracted so
+    far, ahead of each call; it may raise.
+    """
+
+    image_size: int = 32
+    grid: int = 4
+    dim: int = 6
+    model: str = "pixels"
+    before: Callable[[int], None] | None = None
+    batches: list[int] = field(default_factory=list)
+
+    def fingerprint(self) -> dict[str, str | int | float]:
+        return {"model": self.model, "revision": "1", "timestep": 261, "scale": 0.5}
+
+    def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
+        if self.before is not None:
+            self.before(sum(self.batches))
+        self.batches.append(len(inputs))
+        return [self._extract(photo) for photo in inputs]
+
+    def _extract(self, photo: ModelInput) -> FeatureMaps:
+        side = self.image_size // self.grid
+        cells = photo.pixels.reshape(self.grid, side, self.grid, side, 3).transpose(0, 2, 1, 3, 4)
+        flat = cells.reshape(self.grid, self.grid, -1).astype(np.float64) / 255 - 0.5
+        weights = np.random.default_rng(7).normal(size=(2, flat.shape[-1], self.dim)) / side
+        appearance, semantic = ((flat @ w).astype(np.float16) for w in weights)
+        return FeatureMaps(appearance, semantic, photo.frame, photo.content_hash)
+
+
+def make_photos(folder: Path, count: int, first: int = 0) -> list[Path]:
+    """Distinct PNGs photo-000.png, photo-001.png, ... of several shapes, in the order of names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = [(40, 30), (30, 40), (36, 36), (64, 20)]
+    return [
+        save_photo(folder / f"photo-{i:03}.png", *shapes[i % len(shapes)], seed=i)
+        for i in range(first, first + count)
+    ]
+
+
+def maps_of(path: Path, extractor: PixelExtractor) -> FeatureMaps:
+    """What the extractor makes of one photo by itself."""
+    photo = load_model_input(path, extractor.image_size, extractor.grid)
+    return PixelExtractor(extractor.image_size, extractor.grid, extractor.dim).extract([photo])[0]
+
+
+def run(
+    sources: Sequence[Path] | Path,
+    index_dir: Path,
+    extractor: PixelExtractor | None = None,
+    batch_size: int = 4,
+) -> IndexReport:
+    """`index_photos` with the extractor above."""
+    chosen = [sources] if isinstance(sources, Path) else list(sources)
+    return index_photos(chosen, index_dir, extractor or PixelExtractor(), batch_size=batch_size)
+
+
+def rows(index_dir: Path) -> dict[str, tuple[int, bytes, bytes, bytes]]:
+    """Every photo by its path: id, appearance bytes, semantic bytes and pooled vector."""
+    with IndexReader.open(index_dir) as reader:
+        records, batch = reader.photos(reader.ids), reader.read_maps(reader.ids)
+        assert batch.damaged == []
+        vectors = vectors_by_id(reader)
+        return {
+            str(record.path): (
+                record.id,
+                appearance.tobytes(),
+                semantic.tobytes(),
+                vectors[record.id].tobytes(),
+            )
+            for record, appearance, semantic in zip(
+                records, batch.appearance, batch.semantic, strict=True
+            )
+        }
+
+
+def vectors_by_id(reader: IndexReader) -> dict[int, np.ndarray]:
+    """The vectors of the recall index, got back through its own search with unit vectors."""
+    columns = []
+    for axis in np.eye(2 * reader.dim, dtype=np.float32):
+        ids, scores = reader.recall.search(axis, reader.n_photos)
+        columns.append(scores[np.argsort(ids)])
+    return dict(zip(reader.ids.tolist(), np.stack(columns, axis=1), strict=True))
