@@ -51,11 +51,15 @@ def mask_cells(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return coverage >= min(0.5, most)
 
 
-def box_cells(frame: Frame, box: Box) -> NDArray[np.bool_]:
-    """Cells in a box [x0, y0, x1, y1] of source pixels, (grid, grid) bool.
+def box_cells(maps: FeatureMaps, box: Box) -> NDArray[np.bool_]:
+    """The object in a box [x0, y0, x1, y1] of source pixels, (grid, grid) bool.
 
+    A box holds background too: of its cells, the half is taken that resembles the photo outside
+    the box least (by the cosine of appearance with the most similar cell there). Where the box
+    leaves nothing outside, all its cells are taken.
     Raises RegionError for an empty box or one that leaves the photo.
     """
+    frame = maps.frame
     x0, y0, x1, y1 = box
     if not (x0 < x1 and y0 < y1):
         raise RegionError(f"--box {_numbers(box)} is empty: it must be X0,Y0,X1,Y1, left top first")
@@ -65,9 +69,17 @@ def box_cells(frame: Frame, box: Box) -> NDArray[np.bool_]:
             "pixels (upright)"
         )
     mask = np.zeros((frame.height, frame.width), dtype=bool)
-    left, top = int(np.floor(x0)), int(np.floor(y0))
-    mask[top : int(np.ceil(y1)), left : int(np.ceil(x1))] = True
-    return mask_cells(frame, mask)
+    mask[int(np.floor(y0)) : int(np.ceil(y1)), int(np.floor(x0)) : int(np.ceil(x1))] = True
+    inside = mask_cells(frame, mask)
+    outside = frame.valid() & ~inside
+    if not outside.any():
+        return inside
+    vectors = maps.appearance.astype(np.float32)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    likeness = (unit[inside] @ unit[outside].T).max(axis=1)
+    cells = inside.copy()
+    cells[inside] = likeness <= np.median(likeness)
+    return cells
 
 
 def point_cells(maps: FeatureMaps, point: Point) -> NDArray[np.bool_]:

@@ -74,14 +74,14 @@ class Index:
         frame = photo.frame
         if query.mask is not None:
             cells = mask_cells(frame, load_mask(query.mask, frame.width, frame.height))
-        elif query.box is not None:
-            cells = box_cells(frame, query.box)
         [maps] = self.extractor.extract([photo])
         if not np.isfinite(maps.pooled()).all():
             raise ModelError(f"{query.photo}: the model gave no finite features for it")
-        if query.point is not None:
+        if query.box is not None:
+            cells = box_cells(maps, query.box)
+        elif query.point is not None:
             cells = point_cells(maps, query.point)
-        elif not regions:
+        elif query.mask is None:
             assert class_vector is not None
             cells = class_cells(maps, class_vector)
         return Reference(maps, cells, class_vector)

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score
 
 from features.errors import WaldoError
 from features.frame import Frame
+from features.maps import FeatureMaps
 from search.evaluation.folders import centre_cells, read_folders
 from search.evaluation.methods import METHODS, select_methods
 from search.evaluation.metrics import average_precision, bootstrap_interval, recall_at
@@ -91,12 +92,16 @@ def test_folders_protocol(collection: Path) -> None:
     assert [query.confusable for query in benchmark.queries] == [False] * 2 + [True] * 4
 
 
-def test_centre_region() -> None:
-    cells = centre_cells(Frame(width=100, height=50, size=128, grid=16))
-    # 20 % to 80 % of 16 columns and 8 rows, cells covered by half.
+def test_centre_region_is_the_object_in_the_central_box() -> None:
+    frame = Frame(width=100, height=50, size=128, grid=16)
+    appearance = np.zeros((16, 16, 2), dtype=np.float16)
+    appearance[..., 0] = 1.0
+    # 20 % to 80 % of 16 columns and 8 rows, cells covered by half: rows 2 to 5, columns 3 to 12.
+    appearance[2:6, 3:8] = (0.0, 1.0)
+    maps = FeatureMaps(appearance, np.zeros_like(appearance), frame, "hash")
     expected = np.zeros((16, 16), dtype=bool)
-    expected[2:6, 3:13] = True
-    np.testing.assert_array_equal(cells, expected)
+    expected[2:6, 3:8] = True
+    np.testing.assert_array_equal(centre_cells(maps), expected)
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:

@@ -48,27 +48,58 @@ def test_class_that_is_everywhere_alike_is_refused() -> None:
         class_cells(maps, np.ones(6, dtype=np.float32))
 
 
-def test_box_selects_the_cells_it_covers_by_half() -> None:
-    cells = box_cells(FRAME, (20.0, 30.0, 46.0, 50.0))
+def test_box_selects_what_is_unlike_its_surroundings() -> None:
+    rng = np.random.default_rng(1)
+    appearance = rng.normal(size=(16, 16, 6)) * 0.1 + (3, 0, 0, 0, 0, 0)
+    appearance[3:5, 2:5] = rng.normal(size=(2, 3, 6)) * 0.1 + (0, 3, 0, 0, 0, 0)
+    maps = maps_of(appearance, appearance)
+    # Rows 2 to 5, columns 1 to 3, of which column 1 and rows 2 and 5 are background.
+    cells = box_cells(maps, (10.0, 20.0, 36.0, 60.0))
+    naive = np.zeros((16, 16), dtype=bool)
+    likeness = {}
+    for row in range(2, 6):
+        for column in range(1, 4):
+            cell = maps.appearance[row, column].astype(np.float64)
+            likeness[row, column] = max(
+                cell @ other / np.linalg.norm(cell) / np.linalg.norm(other)
+                for y in range(8)
+                for x in range(16)
+                if not (2 <= y < 6 and 1 <= x < 4)
+                for other in [maps.appearance[y, x].astype(np.float64)]
+            )
+    for place, value in likeness.items():
+        naive[place] = value <= np.median(list(likeness.values()))
+    np.testing.assert_array_equal(cells, naive)
+    assert cells[3:5, 2:4].all()
+    assert cells.sum() == 6  # half of the box
+
+
+def test_box_around_the_whole_photo_selects_all_of_it() -> None:
+    np.testing.assert_array_equal(box_cells(random_maps(0), (0, 0, 160, 80)), FRAME.valid())
+
+
+def test_mask_selects_the_cells_it_covers_by_half() -> None:
+    mask = np.zeros((80, 160), dtype=bool)
+    mask[30:50, 20:46] = True
     expected = np.zeros((16, 16), dtype=bool)
     expected[3:5, 2:5] = True  # 46 covers 6 of the 10 pixels of column 4
-    np.testing.assert_array_equal(cells, expected)
+    np.testing.assert_array_equal(mask_cells(FRAME, mask), expected)
 
 
 def test_object_smaller_than_a_cell_selects_one() -> None:
-    cells = box_cells(FRAME, (33.0, 71.0, 36.0, 73.0))
+    cells = box_cells(random_maps(0), (33.0, 71.0, 36.0, 73.0))
     assert np.argwhere(cells).tolist() == [[7, 3]]
 
 
 @pytest.mark.parametrize("box", [(0, 0, 161, 80), (-1, 0, 5, 5), (0, 0, 10, 80.5)])
 def test_box_outside_the_photo_is_refused(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(RegionError, match="leaves the photo, which is 160 x 80"):
-        box_cells(FRAME, box)
+        box_cells(random_maps(0), box)
 
 
 def test_empty_regions_are_refused() -> None:
     with pytest.raises(RegionError, match="is empty"):
-        box_cells(FRAME, (10, 10, 10, 20))
+        box_cells(random_maps(0), (10, 10, 10, 20))
     with pytest.raises(RegionError, match="selects nothing"):
         mask_cells(FRAME, np.zeros((80, 160), dtype=bool))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.frame import Frame
+from features.maps import FeatureMaps
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class BenchmarkQuery:
     """One question with its true answer.
 
     photo: the reference photo's file. region: gives the object's cells (grid, grid) bool from the
-    reference's frame; every method gets the same. class_name: of the object, or None.
+    reference's maps, by one rule for every method. class_name: of the object, or None.
     relevant, ignored: (n_gallery,) bool; ignored photos are left out of the ranking.
     confusable: the gallery holds other instances of the class.
     """
 
     photo: Path
-    region: Callable[[Frame], NDArray[np.bool_]]
+    region: Callable[[FeatureMaps], NDArray[np.bool_]]
     class_name: str | None
     relevant: NDArray[np.bool_]
     ignored: NDArray[np.bool_]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
-from features.frame import Frame
+from features.maps import FeatureMaps
 from features.photo import is_picture
 from features.reference import box_cells
 from search.evaluation.benchmark import Benchmark, BenchmarkQuery
@@ -52,11 +52,11 @@ def read_folders(root: Path) -> Benchmark:
     return Benchmark("folders", gallery, classes, queries)
 
 
-def centre_cells(frame: Frame) -> NDArray[np.bool_]:
-    """The cells of the photo's central box, (grid, grid) bool."""
+def centre_cells(maps: FeatureMaps) -> NDArray[np.bool_]:
+    """The object in the photo's central box, (grid, grid) bool; see `box_cells`."""
     low, high = CENTRE
-    width, height = frame.width, frame.height
-    return box_cells(frame, (low * width, low * height, high * width, high * height))
+    width, height = maps.frame.width, maps.frame.height
+    return box_cells(maps, (low * width, low * height, high * width, high * height))
 
 
 def _read_classes(root: Path) -> dict[str, str]:

@@ -135,7 +135,7 @@ def _reference(query: BenchmarkQuery, extractor: Extractor) -> Reference:
             raise WaldoError(f"{query.photo}: {error}") from None
     elif query.class_name is not None:
         vector = np.zeros(extractor.dim, dtype=np.float32)
-    return Reference(maps, query.region(photo.frame), vector)
+    return Reference(maps, query.region(maps), vector)
 
 
 def _device_of(extractor: Extractor) -> Any:
