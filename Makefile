@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO_QUERY := data/demo/query/cat.jpg --class cat --box 172,31,333,164
 
 .PHONY: demo test lint bench setup tiny-model clean
 
@@ -17,6 +18,12 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,heif]'
 	@touch $(READY)
 
+# Looks for one object of the sample collection; ends with the page's path and a table.
+demo: $(READY)
+	@rm -rf .demo
+	$(BIN)/waldo index data/demo/photos --index .demo/index
+	$(BIN)/waldo query $(DEMO_QUERY) --index .demo/index --top 9 --html .demo/answer.html
+
 test: $(READY)
 	$(BIN)/python -m pytest
 
@@ -24,6 +31,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Trains the bundled model anew, from pictures in Debian packages: hours on a CPU, resumable.
+tiny-model: $(READY)
+	sh features/tiny/prepare.sh build/tiny
+	$(BIN)/python -m features.tiny.train --pictures build/tiny/pictures \
+		--backgrounds build/tiny/backgrounds --work build/tiny/work \
+		--export features/tiny/weights
 
 bench: $(READY)
 	$(BIN)/python benchmarks/end_to_end.py

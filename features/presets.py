@@ -76,10 +76,10 @@ PRESETS: dict[str, Preset] = {
             source="bundled:tiny",
             licence="Apache-2.0",
             download="bundled",
-            grid=16,
+            grid=20,
             dim=128,
             settings=FeatureSettings(
-                128, "up_blocks.2.attentions.1.transformer_blocks.0", 0, "none"
+                160, "up_blocks.2.attentions.1.transformer_blocks.0", 0, "none"
             ),
         ),
         _stable_diffusion(

@@ -61,8 +61,14 @@ def index(
     name = model or (str(stored.fingerprint["model"]) if stored else "tiny")
     _say(f"loading the model {name}")
     extractor = FeatureExtractor.load(name, device, batch_size)
-    with ProgressDisplay() as display:
-        report = index_photos(sources, index, extractor, batch_size=batch_size, on_progress=display)
+    try:
+        with ProgressDisplay() as display:
+            report = index_photos(
+                sources, index, extractor, batch_size=batch_size, on_progress=display
+            )
+    except KeyboardInterrupt:
+        _say("stopped; what is done is kept: run the same command again to go on")
+        raise typer.Exit(130) from None
     if json_output:
         _print_json({**asdict(report), "index_dir": str(report.index_dir)})
     else:

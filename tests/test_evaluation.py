@@ -64,7 +64,7 @@ def collection(tmp_path: Path) -> Path:
     root = tmp_path / "collection"
     for seed, name in enumerate(["mug1", "mug2", "kettle"]):
         (root / name).mkdir(parents=True)
-        for i, light in enumerate((0.9, 1.1)):
+        for i, light in enumerate((0.97, 1.03)):
             picture = Image.fromarray(smooth_pixels(120, 90, seed))
             ImageEnhance.Brightness(picture).enhance(light).save(root / name / f"{i}.png")
     (root / "alone").mkdir()

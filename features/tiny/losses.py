@@ -1,0 +1,92 @@
+"""The co-training losses on the captured block's maps: naming, correspondence, retrieval.
+
+Maps are float32 (n, cells, d), cells of a square map in reading order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def class_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy of F_S . C / sqrt(d) over all names, for every cell whose class is known.
+
+    semantic: (n, cells, d); vectors: (1 + names, d), the background's first; classes: int64
+    (n, cells), 0 background, -1 unknown. Objects and background weigh 3 to 1, whatever their areas.
+    """
+    logits = semantic @ vectors.T / math.sqrt(semantic.shape[-1])
+    each = functional.cross_entropy(
+        logits.flatten(0, 1), classes.flatten(), ignore_index=-1, reduction="none"
+    )
+    objects = (classes.flatten() > 0).float()
+    background = (classes.flatten() == 0).float()
+    on_objects = (each * objects).sum() / objects.sum().clamp(min=1)
+    return 0.75 * on_objects + 0.25 * (each * background).sum() / background.sum().clamp(min=1)
+
+
+def centred(appearance: Tensor) -> Tensor:
+    """Unit vectors of a map after the batch's mean has been subtracted: (n, cells, d)."""
+    return functional.normalize(appearance - appearance.mean(dim=(0, 1), keepdim=True), dim=-1)
+
+
+def dense_loss(first: Tensor, second: Tensor, points: Tensor, temperature: float = 0.07) -> Tensor:
+    """InfoNCE between the two scenes' features at the same points of an object.
+
+    first, second: (n, cells, d); points: (n, 2, p, 2), (x, y) as fractions, NaN where absent. The
+    other pairs' points, and this pair's points more than a cell and a half away, are the negatives.
+    """
+    pairs, cells, width = first.shape
+    side = math.isqrt(cells)
+    present = torch.isfinite(points).all(dim=(1, 3)).flatten()
+    where = torch.nan_to_num(points, nan=0.5)
+    both = centred(torch.cat([first, second])).reshape(2, pairs, side, side, width)
+    sampled = [
+        functional.grid_sample(
+            both[view].permute(0, 3, 1, 2), where[:, view, None] * 2 - 1, align_corners=False
+        )[:, :, 0].transpose(1, 2)
+        for view in range(2)
+    ]
+    one, two = (functional.normalize(s, dim=-1).flatten(0, 1)[present] for s in sampled)
+    if len(one) < 2:
+        return first.sum() * 0
+    owner = torch.arange(pairs, device=first.device).repeat_interleave(points.shape[2])[present]
+    logits = one @ two.T / temperature
+    losses = []
+    for view, scores in ((1, logits), (0, logits.T)):
+        place = where[:, view].flatten(0, 1)[present] * side
+        near = (torch.cdist(place, place) < 1.5) & (owner[:, None] == owner[None])
+        near.fill_diagonal_(False)
+        targets = torch.arange(len(scores), device=scores.device)
+        losses.append(functional.cross_entropy(scores.masked_fill(near, -1e4), targets))
+    return torch.stack(losses).mean()
+
+
+def retrieval_loss(
+    appearance: Tensor, mask: Tensor, holds: Tensor, tokens: int = 16, temperature: float = 0.04
+) -> Tensor:
+    """InfoNCE whose score is late interaction: each query token's best target token, averaged.
+
+    appearance: (2n, cells, d), first scenes then second; mask: (2n, cells), the query's cover in
+    0..1; holds: int (2n, k), digests of what a scene holds, its query first, -1 for nothing. Every
+    scene is a query and a target; a query's own scene and other scenes that hold it are left out.
+    """
+    count = len(appearance)
+    half = count // 2
+    units = centred(appearance)
+    # at most `tokens` covered cells of each query, drawn at random among the well covered ones
+    keys = (mask.clamp(max=0.6) + 0.3 * torch.rand_like(mask)).masked_fill(mask < 0.2, -1)
+    best, index = keys.topk(tokens, dim=1)
+    index = torch.where(best > 0, index, index[:, :1])
+    weight = (best > 0).float()
+    weight[:, 0] = 1
+    query = units.gather(1, index[..., None].expand(-1, -1, units.shape[-1]))
+    similar = torch.einsum("qtd,gcd->qgtc", query, units).amax(dim=-1)
+    scores = (similar * weight[:, None]).sum(dim=-1) / weight.sum(dim=-1)[:, None]
+    same = (holds[:, :1, None] == holds.flatten()[None, None]).reshape(count, count, -1).any(-1)
+    targets = torch.arange(count, device=appearance.device).roll(half)
+    same[torch.arange(count), targets] = False
+    return functional.cross_entropy(scores.masked_fill(same, -1e4) / temperature, targets)

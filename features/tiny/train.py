@@ -1,0 +1,353 @@
+"""Trains the bundled model from nothing: first its autoencoder, then everything else jointly.
+
+    python -m features.tiny.train --pictures DIR --backgrounds DIR --work DIR --export DIR
+
+The joint loss is what `MODEL_CARD.md` calls co-training: denoising with captions (v-prediction),
+and on the maps of the captured block naming every cell (cross-entropy of F_S . C), correspondence
+between two scenes of one object (InfoNCE on F_A), and the retrieval score itself (InfoNCE whose
+score is late interaction). The schedule is by the clock: the learning rate falls to nothing when
+`--minutes` of training are over. It resumes from its last checkpoint in the work directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from features.tiny import batches
+from features.tiny.losses import class_loss, dense_loss, retrieval_loss
+from features.tiny.model import (
+    BACKGROUND,
+    NEUTRAL_PROMPT,
+    FeatureUNet,
+    Parts,
+    build_parts,
+    encode_images,
+    export,
+    prompt_states,
+)
+from features.tiny.names import SYNONYMS
+
+WEIGHTS = {"noise": 0.5, "class": 0.7, "dense": 0.35, "retrieval": 0.6}
+LOW_NOISE = 200
+
+
+class PairStore:
+    """Encoded pairs in memory, fed from the chunks a renderer writes.
+
+    arrays: those of `batches`, with `latents` float16 (n, 2, 16, 16, 16) in place of `images`.
+    """
+
+    def __init__(self, directory: Path, parts: Parts, device: torch.device) -> None:
+        self.directory, self.parts, self.device = directory, parts, device
+        self.taken: set[str] = set()
+        self.chunks: list[dict[str, NDArray[Any]]] = []
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self.of_class: dict[int, NDArray[np.int64]] = {}
+
+    def take_one(self) -> bool:
+        """Encodes one chunk not yet seen; False when there is none."""
+        fresh = [f for f in sorted(self.directory.glob("[0-9]*.npz")) if f.stem.isdigit()]
+        fresh = [f for f in fresh if f.name not in self.taken]
+        if not fresh:
+            return False
+        self.taken.add(fresh[0].name)
+        with np.load(fresh[0]) as file:
+            chunk = {key: file[key] for key in file.files}
+        images = chunk.pop("images")
+        flat = torch.from_numpy(images.reshape(-1, *images.shape[2:]))
+        latents = []
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+            for some in flat.split(50):
+                latents.append(encode_images(self.parts, some.to(self.device)).half().cpu())
+        packed = torch.cat(latents)
+        chunk["latents"] = packed.reshape(-1, 2, *packed.shape[1:]).numpy()
+        self.chunks.append(chunk)
+        return True
+
+    def gather(self) -> None:
+        """Makes the chunks taken so far available to `sample`."""
+        keys = self.chunks[0].keys()
+        self.arrays = {key: np.concatenate([chunk[key] for chunk in self.chunks]) for key in keys}
+        self.chunks = [self.arrays]
+        named = self.arrays["captions"][:, 0, 0]
+        self.of_class = {int(c): np.flatnonzero(named == c) for c in np.unique(named) if c >= 0}
+
+    def sample(self, rng: np.random.Generator, pairs: int) -> dict[str, Tensor]:
+        """Pairs for one step: over half from a few classes, so that look-alikes meet."""
+        chosen: list[int] = []
+        names = list(self.of_class)
+        while len(chosen) < pairs * 5 // 8:
+            members = self.of_class[names[int(rng.integers(len(names)))]]
+            chosen += [int(i) for i in rng.choice(members, min(3, len(members)), replace=False)]
+        total = len(self.arrays["mask"])
+        chosen += [int(i) for i in rng.integers(0, total, max(0, pairs - len(chosen)))]
+        rows = np.array(chosen[:pairs])
+        return {key: torch.from_numpy(array[rows]) for key, array in self.arrays.items()}
+
+
+def captions_of(rng: np.random.Generator, rows: NDArray[np.int16]) -> list[str]:
+    """Captions of scenes. rows: (n, 5) class indices, -1 for none."""
+    captions = []
+    for row in rows:
+        chance = rng.random()
+        names = [batches.CLASS_NAMES[i] for i in row if i >= 0]
+        rng.shuffle(names)
+        names = [SYNONYMS[n] if n in SYNONYMS and rng.random() < 0.3 else n for n in names]
+        phrase = " and ".join(("an " if n[0] in "aeiou" else "a ") + n for n in names)
+        if chance < 0.1:
+            captions.append("")
+        elif chance < 0.25 or not names:
+            captions.append(NEUTRAL_PROMPT)
+        else:
+            captions.append(f"a photo of {phrase}" if chance < 0.8 else phrase)
+    return captions
+
+
+@dataclass
+class Trainer:
+    """The state of joint training, all that a checkpoint keeps."""
+
+    parts: Parts
+    net: FeatureUNet
+    averaged: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    step: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def fresh(cls, parts: Parts, device: torch.device) -> Trainer:
+        parts.unet.to(device, memory_format=torch.channels_last).train()
+        parts.text_encoder.to(device).train()
+        trained = [*parts.unet.parameters(), *parts.text_encoder.parameters()]
+        optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)
+        trainer = cls(parts, FeatureUNet(parts.unet), {}, optimizer, device)
+        trainer.averaged = {k: v.detach().clone() for k, v in trainer.weights().items()}
+        return trainer
+
+    def weights(self) -> dict[str, Tensor]:
+        named = {f"unet.{k}": v for k, v in self.parts.unet.state_dict().items()}
+        return named | {f"text.{k}": v for k, v in self.parts.text_encoder.state_dict().items()}
+
+    def average(self) -> None:
+        """Moves the averaged weights towards the present ones."""
+        keep = min(0.998, (1 + self.step) / (10 + self.step))
+        for key, value in self.weights().items():
+            if value.is_floating_point():
+                self.averaged[key].lerp_(value.detach(), 1 - keep)
+
+    def averaged_parts(self) -> Parts:
+        """A copy of the parts that holds the averaged weights."""
+        parts = Parts(
+            copy.deepcopy(self.parts.unet),
+            self.parts.vae,
+            copy.deepcopy(self.parts.text_encoder),
+            self.parts.tokenizer,
+            self.parts.scheduler,
+        )
+        for module, prefix in ((parts.unet, "unet."), (parts.text_encoder, "text.")):
+            own = {k[len(prefix) :]: v for k, v in self.averaged.items() if k.startswith(prefix)}
+            module.load_state_dict(own)
+        return parts
+
+    def save(self, file: Path) -> None:
+        state = {
+            "weights": self.weights(),
+            "averaged": self.averaged,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(state, file.with_suffix(".part"))
+        file.with_suffix(".part").replace(file)
+
+    def load(self, file: Path) -> None:
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        for module, prefix in ((self.parts.unet, "unet."), (self.parts.text_encoder, "text.")):
+            weights = state["weights"]
+            own = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+            module.load_state_dict(own)
+        self.averaged = state["averaged"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def losses(
+        self, rng: np.random.Generator, batch: dict[str, Tensor], extra: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """One step's losses. batch: pairs to match; extra: pairs whose scenes are denoised."""
+        device, scheduler = self.device, self.parts.scheduler
+        views = torch.cat([batch["latents"][:, 0], batch["latents"][:, 1]]).float()
+        denoised = extra["latents"][:, 0].float()
+        latents = torch.cat([views, denoised]).to(device)
+        count, total = len(views), len(latents)
+        low = rng.integers(1, LOW_NOISE, count) * (rng.random(count) < 0.35)
+        anywhere = rng.integers(1, 1000, total - count)
+        steps = torch.from_numpy(np.concatenate([low, anywhere])).to(device)
+        noise = torch.randn_like(latents)
+        noisy = scheduler.add_noise(latents, noise, steps)
+        # t = 0 stands for the clean latent itself
+        noisy = torch.where((steps == 0)[:, None, None, None], latents, noisy)
+        texts = captions_of(rng, extra["captions"][:, 0].numpy())
+        states = prompt_states(self.parts, [NEUTRAL_PROMPT, *texts])
+        states = torch.cat([states[:1].expand(count, -1, -1), states[1:]])
+        with torch.autocast(device.type, torch.bfloat16):
+            predicted, appearance, semantic = self.net(
+                noisy.contiguous(memory_format=torch.channels_last), steps, states
+            )
+        target = scheduler.get_velocity(latents, noise, steps)
+        error = (predicted - target).pow(2).mean(dim=(1, 2, 3))
+        names = [BACKGROUND, *batches.CLASS_NAMES]
+        vectors = self.net.class_vectors(self.parts, names)
+        half = count // 2
+        classes = torch.cat([batch["classes"][:, 0], batch["classes"][:, 1]]).long().to(device)
+        mask = torch.cat([batch["mask"][:, 0], batch["mask"][:, 1]]).float().to(device) / 255
+        holds = torch.cat([batch["holds"][:, 0], batch["holds"][:, 1]]).to(device)
+        return {
+            "noise": error[count:].mean() + 0.3 * (error[:count] * (steps[:count] > 0)).mean(),
+            "class": class_loss(semantic[:count], vectors, classes.flatten(1)),
+            "dense": dense_loss(
+                appearance[:half], appearance[half:count], batch["points"].float().to(device)
+            ),
+            "retrieval": retrieval_loss(appearance[:count], mask.flatten(1), holds),
+        }
+
+
+def train_autoencoder(
+    parts: Parts, chunks: list[Path], minutes: float, device: torch.device
+) -> None:
+    """Trains the autoencoder on crops, holding its latents to mean 0 and variance 1 a channel."""
+    rng = np.random.default_rng(1)
+    images = np.concatenate([np.load(f)["images"][:, 0] for f in chunks])
+    vae = parts.vae.to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4)
+    began, step = time.monotonic(), 0
+    while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
+        rate = 2e-3 * min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * share))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        top, left = rng.integers(0, 65, 2)
+        rows = np.sort(rng.integers(0, len(images), 24))
+        crop = torch.from_numpy(images[rows, top : top + 64, left : left + 64]).to(device)
+        # in float32: with so few channels, bfloat16 was measured 15 times slower on a CPU
+        latents = encode_images(parts, crop)
+        back = vae.decode(latents + 0.05 * torch.randn_like(latents)).sample
+        target = crop.permute(0, 3, 1, 2).float() / 127.5 - 1
+        squared = functional.mse_loss(back, target)
+        mean, spread = latents.mean(dim=(0, 2, 3)), latents.var(dim=(0, 2, 3))
+        level = mean.pow(2).mean() + (spread + 1e-4).log().pow(2).mean()
+        loss = squared + 0.3 * functional.l1_loss(back, target) + 0.02 * level
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0:
+            quality = -10 * math.log10(max(squared.item() / 4, 1e-9))
+            print(f"autoencoder {step}: {quality:.1f} dB, level {level.item():.3f}", flush=True)
+        step += 1
+    vae.eval().requires_grad_(False)
+
+
+def train(trainer: Trainer, store: PairStore, given: argparse.Namespace, checkpoint: Path) -> None:
+    """Joint training until the schedule's time is over, exporting now and then."""
+    last_export = time.monotonic()
+    running: dict[str, float] = {}
+    while trainer.seconds < 60 * given.minutes:
+        began = time.monotonic()
+        if trainer.step % 20 == 0 and store.take_one() and trainer.step % 100 == 0:
+            store.gather()
+        rng = np.random.default_rng([given.seed, trainer.step])
+        torch.manual_seed(given.seed * 1_000_003 + trainer.step)
+        share = trainer.seconds / (60 * given.minutes)
+        rate = given.rate * min(1.0, (trainer.step + 1) / 100)
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        batch = store.sample(rng, given.pairs)
+        extra = store.sample(rng, given.denoised)
+        losses = trainer.losses(rng, batch, extra)
+        total = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
+        trainer.optimizer.zero_grad()
+        total.backward()
+        trained = trainer.optimizer.param_groups[0]["params"]
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        trainer.optimizer.step()
+        trainer.step += 1
+        trainer.average()
+        trainer.seconds += time.monotonic() - began
+        for name, value in losses.items():
+            running[name] = 0.98 * running.get(name, value.item()) + 0.02 * value.item()
+        if trainer.step % 50 == 0:
+            told = " ".join(f"{name} {value:.3f}" for name, value in running.items())
+            print(f"step {trainer.step} {trainer.seconds / 60:.1f} min: {told}", flush=True)
+        if trainer.step % 250 == 0:
+            trainer.save(checkpoint)
+        if time.monotonic() - last_export > 60 * given.export_every:
+            export(trainer.averaged_parts(), given.export)
+            last_export = time.monotonic()
+            print(f"exported at step {trainer.step}", flush=True)
+    trainer.save(checkpoint)
+    export(trainer.averaged_parts(), given.export)
+    print(f"finished: {trainer.step} steps, {trainer.seconds / 60:.1f} minutes", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Trains the bundled model tiny.")
+    parser.add_argument("--pictures", type=Path, required=True, help="cut-outs (see prepare.sh)")
+    parser.add_argument("--backgrounds", type=Path, required=True, help="wallpapers, textures")
+    parser.add_argument("--work", type=Path, required=True, help="chunks, caches, checkpoints")
+    parser.add_argument("--export", type=Path, required=True, help="where the model is written")
+    parser.add_argument("--minutes", type=float, default=85, help="of joint training")
+    parser.add_argument("--autoencoder-minutes", type=float, default=5)
+    parser.add_argument("--chunks", type=int, default=60, help="of 500 pairs, rendered if missing")
+    parser.add_argument("--pairs", type=int, default=24, help="pairs to match in a step")
+    parser.add_argument("--denoised", type=int, default=16, help="scenes to denoise in a step")
+    parser.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--export-every", type=float, default=10, help="minutes between exports")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's own")
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    given.work.mkdir(parents=True, exist_ok=True)
+    directory = given.work / "chunks-train"
+    directory.mkdir(exist_ok=True)
+    if len(list(directory.glob("*.npz"))) < min(10, given.chunks):
+        source = batches.load_split(given.pictures, given.backgrounds, "train", given.work)
+        for number in range(given.chunks):
+            batches.render_chunk(source, number, 500, directory / f"{number:04d}.npz")
+    torch.manual_seed(given.seed)
+    parts = build_parts()
+    autoencoder = given.work / "autoencoder.pt"
+    if not autoencoder.exists():
+        first = sorted(directory.glob("*.npz"))[:6]
+        train_autoencoder(parts, first, given.autoencoder_minutes, device)
+        torch.save(parts.vae.state_dict(), autoencoder)
+    parts.vae.load_state_dict(torch.load(autoencoder, weights_only=True))
+    parts.vae.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    trainer = Trainer.fresh(parts, device)
+    checkpoint = given.work / "checkpoint.pt"
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+    store = PairStore(directory, parts, device)
+    # a resumed run needs what it had before; a fresh one begins with little and takes the rest
+    wanted = 12 + trainer.step // 20
+    while len(store.taken) < wanted and store.take_one():
+        pass
+    store.gather()
+    train(trainer, store, given, checkpoint)
+
+
+if __name__ == "__main__":
+    main()
