@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
-from PIL import Image
 
 from features.extractor import FeatureExtractor
 from indexer.build import index_photos
@@ -70,16 +68,3 @@ def test_random_weights_are_seeded(tiny: FeatureExtractor) -> None:
     assert float((first.class_vector("dog", block) - other).abs().max()) > 0.01
     trained = tiny.model.class_vector("dog", block)
     assert float((first.class_vector("dog", block) - trained).abs().max()) > 0.01
-
-
-@pytest.mark.parametrize("name", ["photos", "query"])
-def test_labels_fit_the_photos(name: str) -> None:
-    labels = json.loads((DEMO / "labels.json").read_text())["photos" if name == "photos" else name]
-    assert {Path(photo).name for photo in labels} == {path.name for path in (DEMO / name).iterdir()}
-    for photo, things in labels.items():
-        with Image.open(DEMO / photo) as image:
-            width, height = image.size
-        for thing in things:
-            x0, y0, x1, y1 = thing["box"]
-            assert 0 <= x0 < x1 <= width
-            assert 0 <= y0 < y1 <= height

@@ -112,8 +112,12 @@ def _score_all(
             method.name: np.empty((len(benchmark.queries), len(ids)), dtype=np.float32)
             for method in methods
         }
+        single = extractor
+        if isinstance(extractor, FeatureExtractor):
+            # Queries come one by one: nothing is gained by filling a batch up for each.
+            single = FeatureExtractor(extractor.model, extractor.settings, batch_size=1)
         for row, query in enumerate(benchmark.queries):
-            prepared = _reference(query, extractor).for_scoring(mean, device)
+            prepared = _reference(query, single).for_scoring(mean, device)
             for method in methods:
                 assert method.score is not None
                 scored = rerank(reader, ids, prepared, method.score, Clock())
