@@ -6,8 +6,9 @@ import numpy as np
 
 from features.errors import ModelError
 from features.inversion import invert
+from features.loading import load_model
 from features.maps import FeatureMaps
-from features.model import DiffusionModel, load_model
+from features.model import DiffusionModel
 from features.photo import ModelInput
 from features.presets import PRESETS, FeatureSettings
 

@@ -42,6 +42,17 @@ def index(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def with_flipped_bit(index: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of an index whose only shard has one bit changed; the copy and the shard."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(index, damaged)
+    [shard] = (damaged / "shards").glob("*.parquet")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    shard.write_bytes(data)
+    return damaged, shard
+
+
 def test_index_reports_and_runs_again(waldo: CommandLine, photos: Path, tmp_path: Path) -> None:
     first = waldo("index", photos, "--index", tmp_path / "index", "--json")
     assert first.code == 0
@@ -158,12 +169,7 @@ def test_info_and_verify(waldo: CommandLine, index: Path, tmp_path: Path) -> Non
     sound = waldo("verify", "--index", index)
     assert (sound.code, sound.out) == (0, "no problem found\n")
 
-    damaged = tmp_path / "damaged"
-    shutil.copytree(index, damaged)
-    [shard] = (damaged / "shards").glob("*.parquet")
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 0x10
-    shard.write_bytes(data)
+    damaged, shard = with_flipped_bit(index, tmp_path)
     found = waldo("verify", "--index", damaged, "--json")
     assert found.code == 1
     assert shard.name in " ".join(json.loads(found.out)["problems"])
@@ -172,12 +178,7 @@ def test_info_and_verify(waldo: CommandLine, index: Path, tmp_path: Path) -> Non
 def test_a_damaged_row_is_named_and_left_out(
     waldo: CommandLine, photos: Path, index: Path, tmp_path: Path
 ) -> None:
-    damaged = tmp_path / "damaged"
-    shutil.copytree(index, damaged)
-    [shard] = (damaged / "shards").glob("*.parquet")
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 0x10
-    shard.write_bytes(data)
+    damaged, shard = with_flipped_bit(index, tmp_path)
     result = waldo("query", photos / "photo 0.jpg", "--index", damaged, "--class", "dog", "--json")
     assert result.code == 0
     assert len(json.loads(result.out)["matches"]) == 5

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from features.errors import ModelError, RegionError
 from features.extractor import FeatureExtractor
-from features.model import load_model
+from features.loading import load_model
 from features.photo import ModelInput, load_model_input
 from tests.pictures import save_photo
 from tests.pipelines import FAMILIES

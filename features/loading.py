@@ -1,0 +1,216 @@
+"""Loading a model from diffusers' layout: bundled, in a local folder, or from the hub.
+
+Only what features need is kept: the VAE's encoder, the UNet, the text encoders and the noise
+schedule. Weights are read from safetensors files alone.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.errors import ModelError
+from features.model import DiffusionModel
+from features.presets import PRESETS, bundled_path
+
+if TYPE_CHECKING:
+    import torch
+
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+
+
+def load_model(name: str, device: str = "auto", revision: str | None = None) -> DiffusionModel:
+    """Load a model by preset name, local folder in diffusers' layout, or hub id.
+
+    device: "auto" (a GPU where there is one), or any torch device. revision: a hub commit.
+    A hub model that is not on this machine yet is downloaded. Raises ModelError where the weights
+    cannot be had or are not of the Stable Diffusion family.
+    """
+    import torch
+
+    try:
+        target = torch.device(_pick_device() if device == "auto" else device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"--device {device}: not usable here ({reason})") from None
+    folder, resolved, variant = _locate(name, revision)
+    # Half precision only where the hardware is made for it.
+    dtype = torch.float16 if target.type in ("cuda", "mps") else torch.float32
+    if Path(name).is_dir() and name not in PRESETS:
+        name = str(folder)
+    return _load_folder(name, folder, resolved, variant, target, dtype)
+
+
+def _pick_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:
+    """The local folder of a model, its resolved revision, and its weight files' variant."""
+    preset = PRESETS.get(name)
+    source = preset.source if preset else name
+    if source.startswith("bundled:"):
+        folder = bundled_path(source)
+        return folder, weights_digest(folder), None
+    local = Path(source)
+    if local.is_dir():
+        if not (local / "model_index.json").is_file():
+            raise ModelError(
+                f"{source}: not a model in diffusers' layout (no model_index.json in it)"
+            )
+        return local.resolve(), weights_digest(local), _local_variant(local)
+    if source.count("/") != 1 or local.is_absolute():
+        known = ", ".join(PRESETS)
+        raise ModelError(f"{name}: no such model; known names: {known}, or a local folder")
+    variant = preset.variant if preset else None
+    folder = _hub_folder(source, revision, variant)
+    return folder, folder.name, variant
+
+
+def _hub_folder(repository: str, revision: str | None, variant: str | None) -> Path:
+    """The snapshot folder of a hub model, from the local cache or else downloaded."""
+    from huggingface_hub import snapshot_download
+
+    weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
+    patterns = ["model_index.json"]
+    for part in _PARTS:
+        patterns += [f"{part}/*.json", f"{part}/*.txt", f"{part}/{weights}"]
+    ignored = None if variant else ["*.fp16.*", "*non_ema*"]
+    for local_only in (True, False):
+        try:
+            folder = Path(
+                snapshot_download(
+                    repository,
+                    revision=revision,
+                    allow_patterns=patterns,
+                    ignore_patterns=ignored,
+                    local_files_only=local_only,
+                )
+            )
+        except Exception:
+            # Whatever the hub client raises (offline, refused, no such model), what a person can
+            # do about it is the same, and said below.
+            continue
+        if any((folder / "unet").glob("*.safetensors")):
+            return folder
+    raise ModelError(
+        f"{repository}: not on this machine, and the hub did not give it; run "
+        f"`hf download {repository}` where there is a network (some models ask you to accept "
+        "their licence first), or give --model a local folder in diffusers' layout"
+    )
+
+
+def _local_variant(folder: Path) -> str | None:
+    """ "fp16" where a folder holds only that variant of the UNet's weights."""
+    names = [path.name for path in (folder / "unet").glob("*.safetensors*")]
+    return "fp16" if names and all(".fp16" in name for name in names) else None
+
+
+def weights_digest(folder: Path) -> str:
+    """ "sha256:..." over names and contents of the model's configuration and weight files."""
+    digest = hashlib.sha256()
+    for part in _PARTS:
+        for path in sorted((folder / part).glob("*")):
+            if path.suffix in (".json", ".safetensors", ".txt"):
+                digest.update(f"{part}/{path.name}\0".encode())
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _load_folder(
+    name: str,
+    folder: Path,
+    revision: str,
+    variant: str | None,
+    device: "torch.device",
+    dtype: "torch.dtype",
+) -> DiffusionModel:
+    import torch
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+    from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
+
+    vae_classes = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+    text_classes = {
+        "CLIPTextModel": CLIPTextModel,
+        "CLIPTextModelWithProjection": CLIPTextModelWithProjection,
+    }
+    options = {"use_safetensors": True, "local_files_only": True, "variant": variant}
+    try:
+        index = json.loads((folder / "model_index.json").read_text())
+        names = [part for part in ("text_encoder", "text_encoder_2") if any(index.get(part) or ())]
+        unet_class = _part_class(index, "unet", {"UNet2DConditionModel": UNet2DConditionModel})
+        vae_class = _part_class(index, "vae", vae_classes)
+        with _quiet_libraries():
+            unet = unet_class.from_pretrained(folder / "unet", torch_dtype=dtype, **options)
+            # SDXL's VAE overflows in half precision; in float32 every VAE is right.
+            vae = vae_class.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options)
+            encoders = [
+                _part_class(index, part, text_classes).from_pretrained(folder / part, **options)
+                for part in names
+            ]
+            tokenizers = [
+                AutoTokenizer.from_pretrained(
+                    folder / part.replace("text_encoder", "tokenizer"), local_files_only=True
+                )
+                for part in names
+            ]
+        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{name}: the model's files cannot be loaded from {os.fspath(folder)} ({reason}); "
+            "Waldo needs a whole pipeline in diffusers' layout with safetensors weights"
+        ) from error
+    vae.decoder = None
+    for module in (unet, vae, *encoders):
+        module.requires_grad_(False).eval()
+    vae.to(device)
+    unet.to(device)
+    for encoder in encoders:
+        encoder.to(device, dtype)
+    return DiffusionModel(
+        name=name,
+        revision=revision,
+        unet=unet,
+        vae=vae,
+        tokenizers=tokenizers,
+        text_encoders=encoders,
+        scheduler_config=scheduler,
+    )
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Without the libraries' own progress bars and advice, which mean nothing to Waldo's users."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(lib.get_verbosity(), lib.is_progress_bar_enabled()) for lib in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, (verbosity, had_bars) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if had_bars:
+                library.enable_progress_bar()
+
+
+def _part_class(index: dict[str, Any], part: str, known: dict[str, Any]) -> Any:
+    """The class that model_index.json names for a part, among those Waldo can use."""
+    entry = index.get(part) or [None, None]
+    if entry[1] not in known:
+        raise ValueError(f"its {part} is {entry[1] or 'missing'}, not {' or '.join(known)}")
+    return known[entry[1]]
