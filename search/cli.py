@@ -158,8 +158,8 @@ def evaluate(
     from search.evaluation.run import run_methods
     from search.progress import ProgressDisplay
 
-    methods = select_methods(method or [])
     benchmark = read_benchmark(protocol, root)
+    methods = select_methods(method or [], benchmark)
     _say(f"loading the model {model}")
     extractor = FeatureExtractor.load(model, device, batch_size)
     with ProgressDisplay() as display:

@@ -143,5 +143,15 @@ def test_evaluate_refuses_what_it_does_not_know(waldo: CommandLine, collection: 
     assert "class-oracle" in line
 
 
-def test_all_methods_by_default() -> None:
-    assert select_methods([]) == list(METHODS.values())
+def test_methods_without_class_names(waldo: CommandLine, collection: Path) -> None:
+    assert select_methods([], read_folders(collection)) == list(METHODS.values())
+    (collection / "classes.json").unlink()
+    unnamed = read_folders(collection)
+    assert not any(query.confusable for query in unnamed.queries)
+    # Folders may be called anything then: their names are no class names.
+    result = waldo("evaluate", "folders", "--root", collection, "--json", "--method", "pdm")
+    assert result.code == 0, result.err
+    left = {method.name for method in select_methods([], unnamed)}
+    assert left == set(METHODS) - {"semantic", "class-oracle"}
+    line = waldo.refusal("evaluate", "folders", "--root", collection, "--method", "semantic")
+    assert "needs the class of every photo" in line

@@ -30,8 +30,10 @@ class BenchmarkQuery:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """protocol: its name. gallery: photo files. gallery_classes: class names, for the oracle that
-    knows the class exactly, or None where the protocol has none. queries: at least one.
+    """A labelled gallery with its questions.
+
+    protocol: its name. gallery: photo files. gallery_classes: the class of each, or None where
+    not every photo has one; methods that need class names cannot run then. queries: at least one.
     """
 
     protocol: str

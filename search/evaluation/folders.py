@@ -18,7 +18,7 @@ CENTRE = (0.2, 0.8)
 
 
 def read_folders(root: Path) -> Benchmark:
-    """Sub-folders of photos of one instance each; `classes.json` maps folder to class name.
+    """Sub-folders of photos of one instance each; `classes.json` may map folder to class name.
 
     Every photo is a query against all others; the photos of its own folder are relevant. Raises
     WaldoError where the folder is missing or is not laid out so.
@@ -38,7 +38,7 @@ def read_folders(root: Path) -> Benchmark:
             f"{root}: no sub-folder holds two photos; the folders protocol wants one sub-folder "
             "an instance, with its photos in it"
         )
-    classes = [names.get(name, name) for name in instances]
+    classes = [names.get(name) for name in instances]
     queries = []
     for i, photo in enumerate(gallery):
         if counts[instances[i]] < 2:
@@ -46,10 +46,12 @@ def read_folders(root: Path) -> Benchmark:
         same = np.array([name == instances[i] for name in instances])
         itself = np.arange(len(gallery)) == i
         rivals = {n for n, c in zip(instances, classes, strict=True) if c == classes[i]}
+        confusable = classes[i] is not None and len(rivals) > 1
         queries.append(
-            BenchmarkQuery(photo, centre_cells, classes[i], same & ~itself, itself, len(rivals) > 1)
+            BenchmarkQuery(photo, centre_cells, classes[i], same & ~itself, itself, confusable)
         )
-    return Benchmark("folders", gallery, classes, queries)
+    known = [name for name in classes if name is not None]
+    return Benchmark("folders", gallery, known if len(known) == len(gallery) else None, queries)
 
 
 def centre_cells(maps: FeatureMaps) -> NDArray[np.bool_]:

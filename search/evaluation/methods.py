@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from features.errors import WaldoError
+from search.evaluation.benchmark import Benchmark
 from search.scores import SCORES, CandidateMaps, Score, Scored, ScoringReference
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ class Method:
     name: str
     maps: MapSource
     score: Score | None
+
+    @property
+    def needs_class(self) -> bool:
+        return self.score is None or self.score.needs_class
 
 
 def _histogram_intersection(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
@@ -50,9 +55,16 @@ METHODS: dict[str, Method] = {
 }
 
 
-def select_methods(names: list[str]) -> list[Method]:
-    """Methods by name, all of them for no name. Raises WaldoError for an unknown one."""
+def select_methods(names: list[str], benchmark: Benchmark) -> list[Method]:
+    """Methods by name; for no name, all that the benchmark has the labels for.
+
+    Raises WaldoError for an unknown one, and for one that needs class names that are not there.
+    """
+    has_classes = benchmark.gallery_classes is not None
     for name in names:
         if name not in METHODS:
             raise WaldoError(f"--method {name}: no such method; one of {', '.join(METHODS)}")
-    return [METHODS[name] for name in names or METHODS]
+        if METHODS[name].needs_class and not has_classes:
+            raise WaldoError(f"--method {name}: needs the class of every photo (classes.json)")
+    chosen = [METHODS[name] for name in names or METHODS]
+    return [method for method in chosen if has_classes or not method.needs_class]
