@@ -74,8 +74,7 @@ def box_cells(maps: FeatureMaps, box: Box) -> NDArray[np.bool_]:
     outside = frame.valid() & ~inside
     if not outside.any():
         return inside
-    vectors = maps.appearance.astype(np.float32)
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    unit = _unit(maps.appearance.astype(np.float32))
     likeness = (unit[inside] @ unit[outside].T).max(axis=1)
     cells = inside.copy()
     cells[inside] = likeness <= np.median(likeness)
@@ -96,9 +95,8 @@ def point_cells(maps: FeatureMaps, point: Point) -> NDArray[np.bool_]:
             f"{frame.height} pixels (upright)"
         )
     valid = frame.valid()
-    centred = maps.appearance.astype(np.float32)
-    centred = centred - centred[valid].mean(axis=0)
-    unit = centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-12)
+    appearance = maps.appearance.astype(np.float32)
+    unit = _unit(appearance - appearance[valid].mean(axis=0))
     seed = frame.cell_at(x, y)
     alike = valid & (unit @ unit[seed] >= POINT_SIMILARITY)
     alike[seed] = True
@@ -130,6 +128,12 @@ def load_mask(path: Path, width: int, height: int) -> NDArray[np.bool_]:
         )
     resized = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
     return np.asarray(resized)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors along the last axis scaled to length 1; a zero vector stays zero."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
 def _numbers(values: tuple[float, ...]) -> str:

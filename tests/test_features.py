@@ -15,6 +15,7 @@ from features.errors import ModelError, RegionError
 from features.extractor import FeatureExtractor
 from features.loading import load_model
 from features.photo import ModelInput, load_model_input
+from features.presets import PRESETS
 from tests.pictures import save_photo
 from tests.pipelines import FAMILIES
 
@@ -252,3 +253,7 @@ def test_tiny_refuses_words_it_does_not_know(tiny: FeatureExtractor) -> None:
     with pytest.raises(RegionError, match="'qwzx': the model tiny knows none of its words"):
         tiny.model.class_vector("qwzx", tiny.settings.block)
     assert tiny.model.class_vector("Dog", tiny.settings.block).shape == (tiny.dim,)
+
+
+def test_the_listed_shape_of_tiny_is_its_shape(tiny: FeatureExtractor) -> None:
+    assert (PRESETS["tiny"].grid, PRESETS["tiny"].dim) == (tiny.grid, tiny.dim)
