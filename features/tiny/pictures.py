@@ -1,10 +1,10 @@
 """Finding, naming and dividing the pictures that training scenes are made of.
 
 Two directories, as `prepare.sh` fills them: cut-outs with transparency (Debian packages
-`openclipart-png` and `tuxpaint-stamps-default`), and photos, textures and patterns for backgrounds
-(wallpaper and game packages). Every picture belongs to "train", "validation" or "test" by a digest
-of its name, so that nobody has to keep a list, and a drawing and its black-and-white twin stay
-together.
+`openclipart-png` and `tuxpaint-stamps-default`, emoji sets from npm), and photos, textures and
+patterns for backgrounds (wallpaper and game packages). Every picture belongs to "train",
+"validation" or "test" by a digest of its name, so that nobody has to keep a list, and a drawing and
+its black-and-white twin stay together.
 """
 
 from __future__ import annotations
@@ -29,6 +29,25 @@ _DULL = re.compile(
     r"|pantyhose|body_part|brasil_map|knot_|stickmen"
 )
 _MOST_UNNAMED_A_FOLDER = 60
+
+# The npm package each set of emoji came from.
+EMOJI_PACKAGES = {
+    "noto": "@iconify-json/noto",
+    "noto-v1": "@iconify-json/noto-v1",
+    "fluent-emoji": "@iconify-json/fluent-emoji",
+    "fluent-emoji-3d": "@lobehub/fluent-emoji-3d",
+    "twemoji": "@iconify-json/twemoji",
+    "openmoji": "@iconify-json/openmoji",
+    "fxemoji": "@iconify-json/fxemoji",
+    "emojione": "@iconify-json/emojione",
+    "emojione-v1": "@iconify-json/emojione-v1",
+}
+# Sets that draw many things alike, as older or plastic versions of another set's.
+_SAME_DESIGN = {
+    "noto-v1": "noto",
+    "fluent-emoji-3d": "fluent-emoji",
+    "emojione-v1": "emojione",
+}
 
 
 @dataclass(frozen=True)
@@ -70,9 +89,18 @@ _HELD_OUT = (
 def group_of(name: str) -> str:
     """The name without what tells a drawing's versions apart: numbers at its end, black-and-white.
 
+    For emoji: which of a designer's sets it is in, its colour, and the side it leans to.
+
     >>> group_of("openclipart/cone1_bw_ganson"), group_of("openclipart/home12")
     ('openclipart/cone1_ganson', 'openclipart/home')
+    >>> group_of("noto-v1/green-book"), group_of("noto/orange-book")
+    ('noto/book', 'noto/book')
     """
+    origin, _, title = name.lower().partition("/")
+    if origin in EMOJI_PACKAGES:
+        title = re.sub(r"(-tilted)?-(left|right)$|-(not-)?done$|\d+$", "", title)
+        title = re.sub(r"^(red|green|blue|yellow|orange|black|white)-", "", title)
+        return f"{_SAME_DESIGN.get(origin, origin)}/{title}"
     plain = re.sub(r"_(bw|b_amp_w_)(?=_|$)", "", name.lower())
     plain = re.sub(r"victor_b\w*", "victor_b", plain)
     return re.sub(r"(?<=[a-z_])[\d_]*\d$", "", plain).rstrip("_") or plain
@@ -93,6 +121,11 @@ def find_cutouts(root: Path) -> list[Source]:
     unnamed: Counter[str] = Counter()
     for path in sorted(root.rglob("*.png")):
         place = path.relative_to(root).as_posix()
+        if path.parent.parent.name == "emoji" and path.parent.name in EMOJI_PACKAGES:
+            name = f"{path.parent.name}/{path.stem}"
+            origin = EMOJI_PACKAGES[path.parent.name]
+            found[name] = Source(name, class_of(path.stem), path, origin, split_of(name))
+            continue
         if "openclipart" in place:
             origin, text = "openclipart-png", path.stem
         elif "tuxpaint/stamps" in place:
