@@ -15,7 +15,7 @@ $(READY): pyproject.toml
 		|| { echo "Waldo needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,heif]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,evaluation,heif]'
 	@touch $(READY)
 
 # Looks for one object of the sample collection; ends with the page's path and a table.

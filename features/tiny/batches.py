@@ -30,6 +30,7 @@ SIDE = 128
 CELLS = 16
 POINTS = 16
 MOST_OBJECTS = 5
+LOOK_ALIKES = 8
 CLASS_NAMES = tuple(CLASSES)
 
 _STYLE = Style(light=0.8, perspective=0.8, rotation=0.35, flip=0.2, occlusion=0.35, degrade=0.6)
@@ -86,10 +87,14 @@ class Pictures:
         return cutout
 
 
+def look_alike_names(instance: str) -> list[str]:
+    """What a cut-out's look-alikes are called."""
+    return [f"{instance}#{number}" for number in range(LOOK_ALIKES)]
+
+
 def look_alike(rng: np.random.Generator, cutout: Cutout, photos: list[Pixels]) -> Cutout:
-    """One of eight fixed look-alikes of a cut-out, so that each of them comes up again."""
-    number = int(rng.integers(8))
-    name = f"{cutout.instance}#{number}"
+    """One of the fixed look-alikes of a cut-out, so that each of them comes up again."""
+    name = look_alike_names(cutout.instance)[int(rng.integers(LOOK_ALIKES))]
     own = np.random.default_rng(zlib.crc32(name.encode()))
     return compositor.vary(own, cutout, photos, name)
 

@@ -28,6 +28,40 @@ def class_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
     return 0.75 * on_objects + 0.25 * (each * background).sum() / background.sum().clamp(min=1)
 
 
+def object_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy of naming whole objects: F_S averaged over a class's cells in one scene.
+
+    Arguments as for `class_loss`. Here a small object counts as much as a large one.
+    """
+    cover = functional.one_hot(classes.clamp(min=0), len(vectors)).float()[..., 1:]
+    area = cover.sum(dim=1)
+    scene, name = (area >= 2).nonzero(as_tuple=True)
+    if len(scene) == 0:
+        return semantic.sum() * 0
+    pooled = (cover.transpose(1, 2) @ semantic)[scene, name] / area[scene, name, None]
+    logits = pooled @ vectors[1:].T / math.sqrt(semantic.shape[-1])
+    return functional.cross_entropy(logits, name)
+
+
+def lesson_loss(
+    features: Tensor, mask: Tensor, rows: Tensor, views: Tensor, temperature: float = 0.1
+) -> Tensor:
+    """Distillation of relations: which drawings does the teacher find like the one looked at?
+
+    features: (n, cells, d); mask: (n, cells), the query's cover in 0..1; rows: int (n,), the
+    query's row in `views` (drawings, d), the teacher's unit vectors, -1 for a query it has not
+    seen. Cross-entropy between its likeness to all drawings by the teacher and by the features
+    averaged over the query's cells.
+    """
+    known = (rows >= 0) & (mask.sum(dim=1) > 0)
+    if not known.any():
+        return features.sum() * 0
+    weights = mask[known] / mask[known].sum(dim=1, keepdim=True)
+    pooled = functional.normalize((weights.unsqueeze(1) @ features[known]).squeeze(1), dim=-1)
+    wanted = functional.softmax(views[rows[known]] @ views.T / temperature, dim=1)
+    return functional.cross_entropy(pooled @ views.T / temperature, wanted)
+
+
 def centred(appearance: Tensor) -> Tensor:
     """Unit vectors of a map after the batch's mean has been subtracted: (n, cells, d)."""
     return functional.normalize(appearance - appearance.mean(dim=(0, 1), keepdim=True), dim=-1)

