@@ -1,4 +1,4 @@
-"""Painted places for the sample collection: every one is made of noise and arithmetic.
+"""Painted places for the sample collection and the scene benchmark, of noise and arithmetic.
 
 Each painter takes a random generator and (width, height) and gives uint8 (height, width, 3).
 """

@@ -1,10 +1,10 @@
 """Makes the sample collection of `make demo`: photos/, query/, labels.json, LICENSES.md.
 
-    PYTHONPATH=. python data/demo/generate.py --pictures DIR
+    python -m data.demo.generate --pictures DIR
 
 DIR is where Debian's `openclipart-png` lies unpacked (`features/tiny/prepare.sh` does it). All
 objects are public-domain drawings that the bundled model never saw in training; all backgrounds
-are painted by `backdrops.py`. The same seed and pictures give the same collection.
+are painted by `data/backdrops.py`. The same seed and pictures give the same collection.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from data.backdrops import PAINTERS
+from features.tiny import compositor, pictures
+from features.tiny.compositor import Cutout, Scene, Style
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
-from backdrops import PAINTERS  # noqa: E402
-
-from features.tiny import compositor, pictures  # noqa: E402
-from features.tiny.compositor import Cutout, Scene, Style  # noqa: E402
 
 # class -> openclipart file names; the instances are called dog-1, dog-2, ... in this order
 OBJECTS = {
@@ -123,10 +120,10 @@ def write_licences(file: Path) -> None:
         "# Licences of the sample collection",
         "",
         "The photos in `photos/` and `query/` are composed by `generate.py`. Their backgrounds are",
-        "painted by `backdrops.py` and need no credit. Their objects are drawings of the Open Clip",
-        "Art Library, which their authors dedicated to the public domain (Creative Commons Public",
-        "Domain Dedication), as packaged in Debian's `openclipart-png`; the file names carry the",
-        "authors' names. The photos are likewise dedicated to the public domain (CC0 1.0).",
+        "painted by `data/backdrops.py` and need no credit. Their objects are drawings of the Open",
+        "Clip Art Library, which their authors dedicated to the public domain (Creative Commons",
+        "Public Domain Dedication), as packaged in Debian's `openclipart-png`; file names carry",
+        "the authors' names. The photos are likewise dedicated to the public domain (CC0 1.0).",
         "",
         "| object | drawing |",
         "|---|---|",
