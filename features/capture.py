@@ -16,10 +16,10 @@ class _CapturedError(Exception):
     """Leaves the UNet's forward pass once everything wanted has been seen."""
 
 
-def last_transformer_block(unet: "torch.nn.Module") -> str:
-    """The module path of the last transformer block on the UNet's up path.
+def transformer_blocks(unet: "torch.nn.Module") -> list[str]:
+    """The module paths of the transformer blocks on the UNet's up path, in the order they run.
 
-    Raises ModelError where the up path has no transformer block.
+    Raises ModelError where there is none.
     """
     places = [
         (tuple(int(number) for number in match.groups()), name)
@@ -28,7 +28,7 @@ def last_transformer_block(unet: "torch.nn.Module") -> str:
     ]
     if not places:
         raise ModelError("the model's UNet has no transformer block on its up path")
-    return max(places)[1]
+    return [name for _, name in sorted(places)]
 
 
 def transformer_block(unet: "torch.nn.Module", path: str) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.errors import ModelError
 from features.inversion import invert
@@ -68,6 +69,13 @@ class FeatureExtractor:
             "preprocessing": PREPROCESSING,
             **self.settings.as_dict(),
         }
+
+    def class_vector(self, name: str) -> NDArray[np.float32]:
+        """C of PDM Eq. 3 for a class name, (d,) float32. Raises RegionError for no known word."""
+        vector: NDArray[np.float32] = (
+            self.model.class_vector(name, self.settings.block).cpu().numpy()
+        )
+        return vector
 
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         """Feature maps of photos prepared for `image_size` and `grid`, in their order.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.capture import capture, last_transformer_block, map_side, transformer_block
+from features.capture import capture, map_side, transformer_block, transformer_blocks
 from features.errors import ModelError, RegionError
 from features.presets import FeatureSettings
 
@@ -87,7 +87,7 @@ class DiffusionModel:
         """
         return FeatureSettings(
             image_size=min(512, self.native_size),
-            block=last_transformer_block(self.unet),
+            block=transformer_blocks(self.unet)[-1],
             timestep=261,
             inversion="noise",
         )

@@ -136,7 +136,7 @@ def query(
 
 @app.command()
 def evaluate(
-    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="folders")],
+    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="folders or scenes")],
     root: Annotated[Path, typer.Option(help="The benchmark's folder.")],
     model: Annotated[str, typer.Option(help="As for `waldo index`.")] = "tiny",
     method: Annotated[
@@ -152,6 +152,7 @@ def evaluate(
 ) -> None:
     """Compare methods on a labelled benchmark, ranking the whole gallery for every query."""
     from features.extractor import FeatureExtractor
+    from search.evaluation.classmap import measure_class_map
     from search.evaluation.methods import select_methods
     from search.evaluation.protocols import read_benchmark
     from search.evaluation.report import evaluation_json, evaluation_table, write_run
@@ -164,7 +165,8 @@ def evaluate(
     extractor = FeatureExtractor.load(model, device, batch_size)
     with ProgressDisplay() as display:
         results = run_methods(benchmark, methods, extractor, display)
-    report = evaluation_json(benchmark, extractor.fingerprint(), results)
+    class_map = measure_class_map(benchmark, extractor) if benchmark.scenes else None
+    report = evaluation_json(benchmark, extractor.fingerprint(), results, class_map)
     if out is not None:
         write_run(out, report, benchmark, results)
     if json_output:

@@ -14,16 +14,14 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import ModelError, RegionError, WaldoError
+from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
-from features.photo import load_model_input
-from features.reference import box_cells, class_cells, load_mask, mask_cells, point_cells
 from indexer.reader import IndexReader
 from search.clock import Clock
 from search.localise import object_cells
 from search.query import Answer, Match, Query, SearchOptions
-from search.reference import Reference
+from search.reference import Reference, make_reference
 from search.rerank import RerankedCandidates, rerank
 from search.scores import SCORES
 
@@ -58,33 +56,9 @@ class Index:
         Raises RegionError where the query selects nothing, PhotoError for a broken photo,
         ModelError where the model gives no finite features.
         """
-        regions = [name for name in ("mask", "box", "point") if getattr(query, name) is not None]
-        if len(regions) > 1:
-            raise RegionError(f"give one of --mask, --box and --point, not {' and '.join(regions)}")
-        if not regions and query.class_name is None:
-            raise RegionError(
-                "say which object in the photo is meant: by --class NAME, "
-                "or by --mask, --box or --point, or both"
-            )
-        class_vector = None
-        if query.class_name is not None:
-            block = self.extractor.settings.block
-            class_vector = self.extractor.model.class_vector(query.class_name, block).cpu().numpy()
-        photo = load_model_input(query.photo, self.extractor.image_size, self.extractor.grid)
-        frame = photo.frame
-        if query.mask is not None:
-            cells = mask_cells(frame, load_mask(query.mask, frame.width, frame.height))
-        [maps] = self.extractor.extract([photo])
-        if not np.isfinite(maps.pooled()).all():
-            raise ModelError(f"{query.photo}: the model gave no finite features for it")
-        if query.box is not None:
-            cells = box_cells(maps, query.box)
-        elif query.point is not None:
-            cells = point_cells(maps, query.point)
-        elif query.mask is None:
-            assert class_vector is not None
-            cells = class_cells(maps, class_vector)
-        return Reference(maps, cells, class_vector)
+        name = query.class_name
+        vector = None if name is None else self.extractor.class_vector(name)
+        return make_reference(query, self.extractor, vector)
 
     def search(self, query: Query, options: SearchOptions | None = None) -> Answer:
         """Rank the collection for one object.

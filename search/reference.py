@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from features.errors import ModelError, RegionError
 from features.maps import FeatureMaps
+from features.photo import load_model_input
+from features.reference import box_cells, class_cells, load_mask, mask_cells, point_cells
+from indexer.extractor import Extractor
+from search.query import Query
 from search.scores import ScoringReference
 
 if TYPE_CHECKING:
@@ -50,3 +55,37 @@ class Reference:
             class_vector=None if vector is None else torch.from_numpy(vector).to(device),
             mean_appearance=torch.from_numpy(mean_appearance).to(device),
         )
+
+
+def make_reference(
+    query: Query, extractor: Extractor, class_vector: NDArray[np.float32] | None
+) -> Reference:
+    """Features of the query's photo and the cells of its object.
+
+    class_vector: (d,) float32, C of the query's class name, or None without one. Raises RegionError
+    where the query selects nothing, PhotoError for a broken photo, ModelError where the model gives
+    no finite features.
+    """
+    regions = [name for name in ("mask", "box", "point") if getattr(query, name) is not None]
+    if len(regions) > 1:
+        raise RegionError(f"give one of --mask, --box and --point, not {' and '.join(regions)}")
+    if not regions and class_vector is None:
+        raise RegionError(
+            "say which object in the photo is meant: by --class NAME, "
+            "or by --mask, --box or --point, or both"
+        )
+    photo = load_model_input(query.photo, extractor.image_size, extractor.grid)
+    frame = photo.frame
+    if query.mask is not None:
+        cells = mask_cells(frame, load_mask(query.mask, frame.width, frame.height))
+    [maps] = extractor.extract([photo])
+    if not np.isfinite(maps.pooled()).all():
+        raise ModelError(f"{query.photo}: the model gave no finite features for it")
+    if query.box is not None:
+        cells = box_cells(maps, query.box)
+    elif query.point is not None:
+        cells = point_cells(maps, query.point)
+    elif query.mask is None:
+        assert class_vector is not None
+        cells = class_cells(maps, class_vector)
+    return Reference(maps, cells, class_vector)

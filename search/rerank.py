@@ -1,13 +1,17 @@
 """Reading candidates' maps and scoring them, in batches that fit in memory."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.reader import IndexReader
+from indexer.reader import IndexReader, MapBatch
 from search.clock import Clock
 from search.scores import CandidateMaps, Score, ScoringReference
+
+if TYPE_CHECKING:
+    import torch
 
 # Candidates whose maps are scored at once are chosen so that float32 copies of their maps and
 # their token-by-cell cosines stay near this many numbers (256 MB).
@@ -26,6 +30,17 @@ class RerankedCandidates:
     scores: NDArray[np.float32]
     heatmaps: NDArray[np.float32]
     damaged: list[str]
+
+
+def to_candidates(maps: MapBatch, device: "torch.device") -> CandidateMaps:
+    """Stored maps as a score takes them, on a device."""
+    import torch
+
+    return CandidateMaps(
+        torch.from_numpy(maps.appearance).to(device).float(),
+        torch.from_numpy(maps.semantic).to(device).float(),
+        torch.from_numpy(maps.valid).to(device),
+    )
 
 
 def rerank(
@@ -57,12 +72,7 @@ def rerank(
         if len(maps.ids) == 0:
             continue
         with clock("score"), torch.inference_mode():
-            candidates = CandidateMaps(
-                torch.from_numpy(maps.appearance).to(device).float(),
-                torch.from_numpy(maps.semantic).to(device).float(),
-                torch.from_numpy(maps.valid).to(device),
-            )
-            scored = score.function(reference, candidates)
+            scored = score.function(reference, to_candidates(maps, device))
             rows = slice(done, done + len(maps.ids))
             scores[rows] = scored.scores.cpu().numpy()
             heatmaps[rows] = scored.heatmaps.cpu().numpy()

@@ -11,9 +11,7 @@ from PIL import Image, ImageEnhance
 from sklearn.metrics import average_precision_score
 
 from features.errors import WaldoError
-from features.frame import Frame
-from features.maps import FeatureMaps
-from search.evaluation.folders import centre_cells, read_folders
+from search.evaluation.folders import read_folders
 from search.evaluation.methods import METHODS, select_methods
 from search.evaluation.metrics import average_precision, bootstrap_interval, recall_at
 from tests.cli import CommandLine
@@ -85,23 +83,17 @@ def test_folders_protocol(collection: Path) -> None:
     # A photo alone in its folder has nothing to be found, but may be found wrongly.
     assert len(benchmark.queries) == 6
     first_mug = benchmark.queries[2]
-    assert first_mug.photo.parent.name == "mug1"
+    assert first_mug.query.photo.parent.name == "mug1"
     assert np.flatnonzero(first_mug.relevant).tolist() == [4]
     assert np.flatnonzero(first_mug.ignored).tolist() == [3]
-    assert first_mug.class_name == "mug"
+    assert first_mug.query.class_name == "mug"
     assert [query.confusable for query in benchmark.queries] == [False] * 2 + [True] * 4
 
 
-def test_centre_region_is_the_object_in_the_central_box() -> None:
-    frame = Frame(width=100, height=50, size=128, grid=16)
-    appearance = np.zeros((16, 16, 2), dtype=np.float16)
-    appearance[..., 0] = 1.0
-    # 20 % to 80 % of 16 columns and 8 rows, cells covered by half: rows 2 to 5, columns 3 to 12.
-    appearance[2:6, 3:8] = (0.0, 1.0)
-    maps = FeatureMaps(appearance, np.zeros_like(appearance), frame, "hash")
-    expected = np.zeros((16, 16), dtype=bool)
-    expected[2:6, 3:8] = True
-    np.testing.assert_array_equal(centre_cells(maps), expected)
+def test_every_folders_query_is_the_central_box(collection: Path) -> None:
+    # Of photos of 120 x 90 pixels, from 20 % to 80 % of both sides.
+    for asked in read_folders(collection).queries:
+        assert asked.query.box == pytest.approx((24.0, 18.0, 96.0, 72.0))
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
@@ -152,6 +144,7 @@ def test_methods_without_class_names(waldo: CommandLine, collection: Path) -> No
     result = waldo("evaluate", "folders", "--root", collection, "--json", "--method", "pdm")
     assert result.code == 0, result.err
     left = {method.name for method in select_methods([], unnamed)}
-    assert left == set(METHODS) - {"semantic", "class-oracle"}
+    assert left == {name for name, method in METHODS.items() if not method.needs_class}
+    assert {"semantic", "late-by-class", "class-oracle"}.isdisjoint(left)
     line = waldo.refusal("evaluate", "folders", "--root", collection, "--method", "semantic")
     assert "needs the class of every photo" in line

@@ -1,42 +1,61 @@
 """What a benchmark is, whatever its folder looks like."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.maps import FeatureMaps
+from search.query import Query
 
 
 @dataclass(frozen=True)
 class BenchmarkQuery:
     """One question with its true answer.
 
-    photo: the reference photo's file. region: gives the object's cells (grid, grid) bool from the
-    reference's maps, by one rule for every method. class_name: of the object, or None.
+    query: as a user would ask it: the photo, the object's region, by one rule for every method,
+    and its class name where the benchmark knows one.
     relevant, ignored: (n_gallery,) bool; ignored photos are left out of the ranking.
     confusable: the gallery holds other instances of the class.
+    level: how hard the benchmark says it is, or None.
     """
 
-    photo: Path
-    region: Callable[[FeatureMaps], NDArray[np.bool_]]
-    class_name: str | None
+    query: Query
     relevant: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
     confusable: bool
+    level: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelledScene:
+    """What lies where in one gallery photo.
+
+    mask: a file whose pixels are 0 for background, k for the k-th of `classes`, the objects' class
+    names.
+    """
+
+    photo: Path
+    mask: Path
+    classes: list[str]
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """A labelled gallery with its questions.
 
-    protocol: its name. gallery: photo files. gallery_classes: the class of each, or None where
-    not every photo has one; methods that need class names cannot run then. queries: at least one.
+    protocol: its name. gallery: photo files. gallery_classes: the classes that each shows, or None
+    where not every photo's are known; methods that need class names cannot run then.
+    queries: at least one. scenes: the gallery's photos where their objects' masks are known.
     """
 
     protocol: str
     gallery: list[Path]
-    gallery_classes: list[str] | None
+    gallery_classes: list[set[str]] | None
     queries: list[BenchmarkQuery]
+    scenes: list[LabelledScene]
+
+    @property
+    def levels(self) -> list[str]:
+        """The queries' levels, in the order in which they first occur."""
+        return list(dict.fromkeys(q.level for q in self.queries if q.level is not None))

@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.errors import WaldoError
-from features.maps import FeatureMaps
-from features.photo import is_picture
-from features.reference import box_cells
+from features.photo import is_picture, load_photo
+from features.reference import Box
 from search.evaluation.benchmark import Benchmark, BenchmarkQuery
+from search.query import Query
 
 # The region of every query, for every method alike: the photo's central box, where photos of one
 # object tend to have it. Fractions of both sides.
@@ -47,18 +46,18 @@ def read_folders(root: Path) -> Benchmark:
         itself = np.arange(len(gallery)) == i
         rivals = {n for n, c in zip(instances, classes, strict=True) if c == classes[i]}
         confusable = classes[i] is not None and len(rivals) > 1
-        queries.append(
-            BenchmarkQuery(photo, centre_cells, classes[i], same & ~itself, itself, confusable)
-        )
-    known = [name for name in classes if name is not None]
-    return Benchmark("folders", gallery, known if len(known) == len(gallery) else None, queries)
+        query = Query(photo, classes[i], box=centre_box(photo))
+        queries.append(BenchmarkQuery(query, same & ~itself, itself, confusable))
+    known = [{name} for name in classes if name is not None]
+    named = known if len(known) == len(gallery) else None
+    return Benchmark("folders", gallery, named, queries, [])
 
 
-def centre_cells(maps: FeatureMaps) -> NDArray[np.bool_]:
-    """The object in the photo's central box, (grid, grid) bool; see `box_cells`."""
+def centre_box(photo: Path) -> Box:
+    """The central box of a photo, [x0, y0, x1, y1] in its upright pixels."""
     low, high = CENTRE
-    width, height = maps.frame.width, maps.frame.height
-    return box_cells(maps, (low * width, low * height, high * width, high * height))
+    known = load_photo(photo, at_least=1)
+    return (low * known.width, low * known.height, high * known.width, high * known.height)
 
 
 def _read_classes(root: Path) -> dict[str, str]:

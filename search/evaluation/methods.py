@@ -1,33 +1,66 @@
 """The methods an evaluation compares: scores on a model's maps, and baselines to beat."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from search.evaluation.benchmark import Benchmark
+from search.evaluation.rootsift import has_opencv, rootsift_scores
+from search.query import Query
 from search.scores import SCORES, CandidateMaps, Score, Scored, ScoringReference
 
 if TYPE_CHECKING:
     import torch
 
-# Whose maps a method looks at. "none": no maps at all.
-MapSource = Literal["model", "random-weights", "rgb-patches", "rgb-histogram", "none"]
+# Whose maps a method looks at.
+MapSource = Literal["model", "random-weights", "rgb-patches", "rgb-histogram"]
 
 
 @dataclass(frozen=True)
-class Method:
-    """name: as given to --method. maps: what it looks at. score: how it compares; None for the
-    oracle that knows every photo's class.
+class MapMethod:
+    """name: as given to --method. maps: what it looks at. score: how it compares.
+
+    by_class: the query's region is left out, so its class name alone says which object is meant.
     """
 
     name: str
     maps: MapSource
-    score: Score | None
+    score: Score
+    by_class: bool = False
 
     @property
     def needs_class(self) -> bool:
-        return self.score is None or self.score.needs_class
+        return self.by_class or self.score.needs_class
+
+    def asks(self, query: Query) -> Query:
+        """The query as this method gets it."""
+        return replace(query, mask=None, box=None, point=None) if self.by_class else query
+
+
+@dataclass(frozen=True)
+class DirectMethod:
+    """A method that needs no maps. scores: gives (n_queries, n_gallery) float32."""
+
+    name: str
+    scores: Callable[[Benchmark], NDArray[np.float32]]
+    needs_class: bool = False
+
+
+Method = MapMethod | DirectMethod
+
+
+def class_oracle(benchmark: Benchmark) -> NDArray[np.float32]:
+    """1 for photos that show the query's class, else 0: knowing the class exactly."""
+    classes = benchmark.gallery_classes
+    assert classes is not None  # `select_methods` saw to that
+    return np.array(
+        [[asked.query.class_name in shown for shown in classes] for asked in benchmark.queries],
+        dtype=np.float32,
+    )
 
 
 def _histogram_intersection(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
@@ -39,24 +72,30 @@ def _histogram_intersection(reference: ScoringReference, candidates: CandidateMa
     return Scored(photo.minimum(wanted).sum(dim=1), cells.minimum(wanted).sum(dim=2))
 
 
-def _baseline(name: str, maps: MapSource, function: Callable[..., Scored]) -> Method:
-    return Method(name, maps, Score(name, "baseline", function))
+_ALL: tuple[Method, ...] = (
+    *(MapMethod(score.name, "model", score) for score in SCORES.values()),
+    *(
+        MapMethod(f"{score.name}-by-class", "model", score, by_class=True)
+        for score in SCORES.values()
+        if score.name != "semantic"  # looks at no region anyway
+    ),
+    MapMethod("random-weights", "random-weights", SCORES["late"]),
+    MapMethod("rgb-patches", "rgb-patches", SCORES["late"]),
+    MapMethod(
+        "rgb-histogram",
+        "rgb-histogram",
+        Score("rgb-histogram", "histogram intersection", _histogram_intersection),
+    ),
+    DirectMethod("rootsift", rootsift_scores),
+    DirectMethod("class-oracle", class_oracle, needs_class=True),
+)
 
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        *(Method(score.name, "model", score) for score in SCORES.values()),
-        Method("random-weights", "random-weights", SCORES["late"]),
-        _baseline("rgb-patches", "rgb-patches", SCORES["late"].function),
-        _baseline("rgb-histogram", "rgb-histogram", _histogram_intersection),
-        Method("class-oracle", "none", None),
-    )
-}
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 
 def select_methods(names: list[str], benchmark: Benchmark) -> list[Method]:
-    """Methods by name; for no name, all that the benchmark has the labels for.
+    """Methods by name; for no name, all that can run: that the benchmark has the labels for, and
+    that nothing is missing for.
 
     Raises WaldoError for an unknown one, and for one that needs class names that are not there.
     """
@@ -66,5 +105,7 @@ def select_methods(names: list[str], benchmark: Benchmark) -> list[Method]:
             raise WaldoError(f"--method {name}: no such method; one of {', '.join(METHODS)}")
         if METHODS[name].needs_class and not has_classes:
             raise WaldoError(f"--method {name}: needs the class of every photo (classes.json)")
-    chosen = [METHODS[name] for name in names or METHODS]
-    return [method for method in chosen if has_classes or not method.needs_class]
+    if names:
+        return [METHODS[name] for name in names]
+    runnable = [m for m in METHODS.values() if has_classes or not m.needs_class]
+    return [m for m in runnable if m.name != "rootsift" or has_opencv()]

@@ -30,7 +30,9 @@ def recall_at(relevant: NDArray[np.bool_], scores: NDArray[np.floating], k: int)
     return float((scores[~relevant] >= best_relevant).sum() < k)
 
 
-def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(
+    values: Sequence[float] | NDArray[np.float64], seed: int = 0
+) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean, 2,000 resamples of the queries."""
     array = np.asarray(values, dtype=np.float64)
     picks = np.random.default_rng(seed).integers(0, len(array), (2000, len(array)))

@@ -6,8 +6,12 @@ from pathlib import Path
 from features.errors import WaldoError
 from search.evaluation.benchmark import Benchmark
 from search.evaluation.folders import read_folders
+from search.evaluation.scenes import read_scenes
 
-PROTOCOLS: dict[str, Callable[[Path], Benchmark]] = {"folders": read_folders}
+PROTOCOLS: dict[str, Callable[[Path], Benchmark]] = {
+    "folders": read_folders,
+    "scenes": read_scenes,
+}
 
 
 def read_benchmark(protocol: str, root: Path) -> Benchmark:

@@ -1,6 +1,7 @@
 """What an evaluation found, for people and programs."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from features.errors import WaldoError
 from search.evaluation.benchmark import Benchmark
+from search.evaluation.classmap import ClassMapQuality
 from search.evaluation.run import MethodResult, summary
 
 if TYPE_CHECKING:
@@ -15,16 +17,23 @@ if TYPE_CHECKING:
 
 
 def evaluation_json(
-    benchmark: Benchmark, fingerprint: dict[str, str | int], results: list[MethodResult]
+    benchmark: Benchmark,
+    fingerprint: dict[str, str | int],
+    results: list[MethodResult],
+    class_map: ClassMapQuality | None,
 ) -> dict[str, Any]:
-    """The comparison as JSON-ready values; metrics are fractions, 0..1."""
-    return {
+    """The comparison as JSON-ready values; metrics are fractions, 0..1.
+
+    class_map: how well S_S tells classes apart, where the benchmark has masks to measure it by.
+    """
+    report = {
         "protocol": benchmark.protocol,
         "model": fingerprint,
         "methods": {result.method.name: summary(benchmark, result) for result in results},
         "n_queries": len(benchmark.queries),
         "n_gallery": len(benchmark.gallery),
     }
+    return report if class_map is None else {**report, "class_map": asdict(class_map)}
 
 
 def evaluation_table(report: dict[str, Any]) -> "Table":
@@ -37,17 +46,29 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
     )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("method")
-    for column in ("mAP", "95 % interval", "R@1", "R@5", "R@10", "mAP confusable"):
+    levels = list(next(iter(report["methods"].values()))["levels"])
+    # Where there are levels, every query has look-alikes.
+    last = levels or ["mAP confusable"]
+    for column in ("mAP", "95 % interval", "R@1", "R@5", "R@10", *last):
         table.add_column(column, justify="right", no_wrap=True)
     for name, values in report["methods"].items():
         low, high = values["mAP_interval"]
-        confusable = values["mAP_confusable"]
+        parts = [values["levels"][level]["mAP"] for level in levels] or [values["mAP_confusable"]]
         table.add_row(
             name,
             f"{100 * values['mAP']:.1f}",
             f"{100 * low:.1f} to {100 * high:.1f}",
             *(f"{100 * values[f'Recall@{k}']:.1f}" for k in (1, 5, 10)),
-            "" if confusable is None else f"{100 * confusable:.1f}",
+            *("" if part is None else f"{100 * part:.1f}" for part in parts),
+        )
+    if "class_map" in report:
+        found = report["class_map"]
+        table.caption_justify = "left"
+        table.caption = (
+            f"class map, AUC in percent: {100 * found['auc_everything']:.1f} against everything "
+            f"else, {100 * found['auc_other_objects']:.1f} against other objects; naming "
+            f"{found['n_objects']} objects by {found['n_names']} names: "
+            f"{100 * found['top1']:.1f} % right, {100 * found['top5']:.1f} % among the first five"
         )
     return table
 
@@ -69,7 +90,9 @@ def write_run(
             for result in results
         }
         relevant = np.flatnonzero(query.relevant).tolist()
-        queries.append({"photo": str(query.photo), "relevant": relevant, "methods": by_method})
+        queries.append(
+            {"photo": str(query.query.photo), "relevant": relevant, "methods": by_method}
+        )
     run = {**report, "gallery": [str(photo) for photo in benchmark.gallery], "queries": queries}
     try:
         path.write_text(json.dumps(run))

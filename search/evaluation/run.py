@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 
 from features.errors import RegionError, WaldoError
 from features.extractor import FeatureExtractor
-from features.photo import load_model_input
 from indexer.build import Progress, index_photos
 from indexer.extractor import Extractor
 from indexer.reader import IndexReader
-from search.clock import Clock
 from search.evaluation.baselines import HistogramExtractor, PatchExtractor
-from search.evaluation.benchmark import Benchmark, BenchmarkQuery
-from search.evaluation.methods import MapSource, Method
+from search.evaluation.benchmark import Benchmark
+from search.evaluation.methods import MapMethod, MapSource, Method
 from search.evaluation.metrics import average_precision, bootstrap_interval, recall_at
-from search.reference import Reference
-from search.rerank import rerank
+from search.query import Query
+from search.reference import Reference, make_reference
+from search.rerank import to_candidates
+
+# Gallery photos whose maps are in memory at once.
+_GALLERY_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ def run_methods(
     WaldoError where a gallery photo cannot be read: a number without it would be another number.
     """
     results: dict[str, NDArray[np.float32]] = {}
-    for maps in dict.fromkeys(method.maps for method in methods):
-        chosen = [method for method in methods if method.maps == maps]
-        if maps == "none":
-            results.update({method.name: _oracle(benchmark) for method in chosen})
-            continue
+    by_maps: dict[MapSource, list[MapMethod]] = {}
+    for method in methods:
+        if isinstance(method, MapMethod):
+            by_maps.setdefault(method.maps, []).append(method)
+        else:
+            results[method.name] = method.scores(benchmark)
+    for maps, chosen in by_maps.items():
         source = _extractor_of(maps, extractor)
         with tempfile.TemporaryDirectory(prefix="waldo-evaluate-") as folder:
             results.update(_score_all(benchmark, chosen, source, Path(folder), on_progress))
@@ -60,7 +64,9 @@ def run_methods(
 
 
 def summary(benchmark: Benchmark, result: MethodResult) -> dict[str, Any]:
-    """mAP with its 95 % bootstrap interval, Recall@1/5/10, and mAP over confusable queries."""
+    """mAP with its 95 % bootstrap interval, Recall@1/5/10, and mAP over the confusable queries and
+    over those of each level.
+    """
     recalls: dict[str, float] = {}
     for k in (1, 5, 10):
         found = []
@@ -68,16 +74,23 @@ def summary(benchmark: Benchmark, result: MethodResult) -> dict[str, Any]:
             ranked = ~query.ignored
             found.append(recall_at(query.relevant[ranked], scores[ranked], k))
         recalls[f"Recall@{k}"] = float(np.mean(found))
-    confusable = [
-        value
-        for query, value in zip(benchmark.queries, result.average_precisions, strict=True)
-        if query.confusable
-    ]
+    precisions = np.array(result.average_precisions)
+    confusable = precisions[[asked.confusable for asked in benchmark.queries]]
     return {
-        "mAP": float(np.mean(result.average_precisions)),
-        "mAP_interval": list(bootstrap_interval(result.average_precisions)),
+        **_mean_precision(precisions),
         **recalls,
-        "mAP_confusable": float(np.mean(confusable)) if confusable else None,
+        "mAP_confusable": float(np.mean(confusable)) if len(confusable) else None,
+        "levels": {
+            level: _mean_precision(precisions[[q.level == level for q in benchmark.queries]])
+            for level in benchmark.levels
+        },
+    }
+
+
+def _mean_precision(precisions: NDArray[np.float64]) -> dict[str, Any]:
+    return {
+        "mAP": float(np.mean(precisions)),
+        "mAP_interval": list(bootstrap_interval(precisions)),
     }
 
 
@@ -94,12 +107,14 @@ def _extractor_of(maps: MapSource, extractor: FeatureExtractor) -> Extractor:
 
 def _score_all(
     benchmark: Benchmark,
-    methods: list[Method],
+    methods: list[MapMethod],
     extractor: Extractor,
     folder: Path,
     on_progress: Callable[[Progress], None] | None,
 ) -> dict[str, NDArray[np.float32]]:
     """Each method's scores, (n_queries, n_gallery), over one kind of maps."""
+    import torch
+
     listing = folder / "gallery.txt"
     listing.write_text("\n".join(str(path.resolve()) for path in benchmark.gallery))
     index_photos([listing], folder / "index", extractor, batch_size=8, on_progress=on_progress)
@@ -116,30 +131,36 @@ def _score_all(
         if isinstance(extractor, FeatureExtractor):
             # Queries come one by one: nothing is gained by filling a batch up for each.
             single = FeatureExtractor(extractor.model, extractor.settings, batch_size=1)
-        for row, query in enumerate(benchmark.queries):
-            prepared = _reference(query, single).for_scoring(mean, device)
-            for method in methods:
-                assert method.score is not None
-                scored = rerank(reader, ids, prepared, method.score, Clock())
-                if scored.damaged:
-                    raise WaldoError(scored.damaged[0])
-                scores[method.name][row] = scored.scores
+        asked = {
+            by_class: [
+                _reference(method.asks(query.query), single).for_scoring(mean, device)
+                for query in benchmark.queries
+            ]
+            for by_class, method in {method.by_class: method for method in methods}.items()
+        }
+        # The gallery's maps are read once, a batch at a time, and all questions put to each batch.
+        for start in range(0, len(ids), _GALLERY_BATCH):
+            columns = slice(start, start + _GALLERY_BATCH)
+            maps = reader.read_maps(ids[columns])
+            if maps.damaged:
+                raise WaldoError(maps.damaged[0])
+            with torch.inference_mode():
+                candidates = to_candidates(maps, device)
+                for method in methods:
+                    for row, reference in enumerate(asked[method.by_class]):
+                        scored = method.score.function(reference, candidates)
+                        scores[method.name][row, columns] = scored.scores.cpu().numpy()
     return scores
 
 
-def _reference(query: BenchmarkQuery, extractor: Extractor) -> Reference:
-    photo = load_model_input(query.photo, extractor.image_size, extractor.grid)
-    [maps] = extractor.extract([photo])
+def _reference(query: Query, extractor: Extractor) -> Reference:
     vector = None
     if isinstance(extractor, FeatureExtractor) and query.class_name is not None:
         try:
-            found = extractor.model.class_vector(query.class_name, extractor.settings.block)
-            vector = found.cpu().numpy()
+            vector = extractor.class_vector(query.class_name)
         except RegionError as error:
             raise WaldoError(f"{query.photo}: {error}") from None
-    elif query.class_name is not None:
-        vector = np.zeros(extractor.dim, dtype=np.float32)
-    return Reference(maps, query.region(maps), vector)
+    return make_reference(query, extractor, vector)
 
 
 def _device_of(extractor: Extractor) -> Any:
@@ -155,16 +176,6 @@ def _id_of(path: Path, places: dict[Path, int]) -> int:
         return places[path.resolve()]
     except KeyError:
         raise WaldoError(f"{path}: cannot be read; a benchmark needs all its photos") from None
-
-
-def _oracle(benchmark: Benchmark) -> NDArray[np.float32]:
-    """1 for photos of the query's class, else 0."""
-    classes = benchmark.gallery_classes
-    assert classes is not None  # `select_methods` saw to that
-    return np.array(
-        [[name == query.class_name for name in classes] for query in benchmark.queries],
-        dtype=np.float32,
-    )
 
 
 def _result(benchmark: Benchmark, method: Method, scores: NDArray[np.float32]) -> MethodResult:
