@@ -34,7 +34,8 @@ lint: $(READY)
 
 # Trains the bundled model anew, from pictures in Debian packages: hours on a CPU, resumable.
 tiny-model: $(READY)
-	sh features/tiny/prepare.sh build/tiny
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[training]'
+	PYTHON=$(BIN)/python sh features/tiny/prepare.sh build/tiny
 	$(BIN)/python -m features.tiny.train --pictures build/tiny/pictures \
 		--backgrounds build/tiny/backgrounds --work build/tiny/work \
 		--export features/tiny/weights

@@ -38,7 +38,7 @@ def variations(extractor: FeatureExtractor) -> Iterator[tuple[str, FeatureSettin
             yield f'prompt "{prompt}"', replace(own, prompt=prompt)
     for timestep in (50, 100, 200, 400):
         yield f"clean latent told t = {timestep}", replace(own, timestep=timestep)
-    for timestep in (50, 200, 400):
+    for timestep in (50, 200):
         noised = replace(own, timestep=timestep, inversion="noise")
         yield f"noised to t = {timestep}", noised
         yield f"DDIM inversion, 4 steps, t = {timestep}", replace(noised, inversion="ddim", steps=4)

@@ -77,6 +77,17 @@ class FeatureExtractor:
         )
         return vector
 
+    def region_vector(self, name: str) -> NDArray[np.float32]:
+        """What finds a class's cells in a photo (PDM Eq. 3), (d,) float32.
+
+        C; or, for a model that was taught a word for the background, C minus that word's vector:
+        cells are asked for that are the class rather than nothing.
+        """
+        preset = PRESETS.get(self.model.name)
+        if preset is None or preset.background is None:
+            return self.class_vector(name)
+        return self.class_vector(name) - self.class_vector(preset.background)
+
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         """Feature maps of photos prepared for `image_size` and `grid`, in their order.
 

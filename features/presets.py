@@ -45,7 +45,8 @@ class Preset:
 
     source: a hub id, or "bundled:NAME" for weights in this package. variant: the weight files'
     variant on the hub. grid, dim: the feature map is grid x grid cells of dim numbers.
-    download: size of the files that are needed, as people read it.
+    download: size of the files that are needed, as people read it. background: a word that the
+    model was taught for what is no object, if any; a class's cells are then told from those.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Preset:
     dim: int
     settings: FeatureSettings
     variant: str | None = None
+    background: str | None = None
 
 
 _SD_BLOCK = "up_blocks.3.attentions.2.transformer_blocks.0"
@@ -81,6 +83,7 @@ PRESETS: dict[str, Preset] = {
             settings=FeatureSettings(
                 160, "up_blocks.2.attentions.1.transformer_blocks.0", 0, "none"
             ),
+            background="background",
         ),
         _stable_diffusion(
             "sd14", "CompVis/stable-diffusion-v1-4", "CreativeML Open RAIL-M", "2.1 GB"

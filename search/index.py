@@ -56,9 +56,7 @@ class Index:
         Raises RegionError where the query selects nothing, PhotoError for a broken photo,
         ModelError where the model gives no finite features.
         """
-        name = query.class_name
-        vector = None if name is None else self.extractor.class_vector(name)
-        return make_reference(query, self.extractor, vector)
+        return make_reference(query, self.extractor)
 
     def search(self, query: Query, options: SearchOptions | None = None) -> Answer:
         """Rank the collection for one object.

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import ModelError, RegionError
+from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import load_model_input
 from features.reference import box_cells, class_cells, load_mask, mask_cells, point_cells
@@ -57,15 +58,16 @@ class Reference:
         )
 
 
-def make_reference(
-    query: Query, extractor: Extractor, class_vector: NDArray[np.float32] | None
-) -> Reference:
+def make_reference(query: Query, extractor: Extractor) -> Reference:
     """Features of the query's photo and the cells of its object.
 
-    class_vector: (d,) float32, C of the query's class name, or None without one. Raises RegionError
-    where the query selects nothing, PhotoError for a broken photo, ModelError where the model gives
-    no finite features.
+    A class name means something to a diffusion model only: other extractors look at regions. Raises
+    RegionError where the query selects nothing, PhotoError for a broken photo, ModelError where the
+    model gives no finite features.
     """
+    model = extractor if isinstance(extractor, FeatureExtractor) else None
+    name = query.class_name
+    class_vector = None if model is None or name is None else model.class_vector(name)
     regions = [name for name in ("mask", "box", "point") if getattr(query, name) is not None]
     if len(regions) > 1:
         raise RegionError(f"give one of --mask, --box and --point, not {' and '.join(regions)}")
@@ -86,6 +88,7 @@ def make_reference(
     elif query.point is not None:
         cells = point_cells(maps, query.point)
     elif query.mask is None:
-        assert class_vector is not None
-        cells = class_cells(maps, class_vector)
+        assert model is not None  # other extractors are asked by regions alone
+        assert name is not None
+        cells = class_cells(maps, model.region_vector(name))
     return Reference(maps, cells, class_vector)

@@ -180,6 +180,13 @@ def test_evaluate_scenes(waldo: CommandLine, scenes: Path) -> None:
     assert report["methods"]["rgb-patches"]["levels"]["easy"]["mAP"] == 1.0
     # The oracle: one of two photos with cups, two of four with dogs.
     assert report["methods"]["class-oracle"]["mAP"] == pytest.approx(0.5)
+    # Against the default, query by query; nothing more than itself.
+    late = report["methods"]["late"]
+    assert late["more_than_default"] == 0.0
+    patches = report["methods"]["rgb-patches"]
+    assert patches["more_than_default"] == pytest.approx(1.0 - late["mAP"])
+    low, high = patches["more_than_default_interval"]
+    assert low <= patches["more_than_default"] <= high
     assert report["class_map"]["n_objects"] == 8
     assert report["class_map"]["n_names"] == 2
     assert 0 <= report["class_map"]["auc_other_objects"] <= 1

@@ -11,6 +11,7 @@ from features.errors import WaldoError
 from search.evaluation.benchmark import Benchmark
 from search.evaluation.classmap import ClassMapQuality
 from search.evaluation.run import MethodResult, summary
+from search.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,10 +27,11 @@ def evaluation_json(
 
     class_map: how well S_S tells classes apart, where the benchmark has masks to measure it by.
     """
+    default = next((r for r in results if r.method.name == DEFAULT_SCORE), None)
     report = {
         "protocol": benchmark.protocol,
         "model": fingerprint,
-        "methods": {result.method.name: summary(benchmark, result) for result in results},
+        "methods": {result.method.name: summary(benchmark, result, default) for result in results},
         "n_queries": len(benchmark.queries),
         "n_gallery": len(benchmark.gallery),
     }
@@ -49,7 +51,9 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
     levels = list(next(iter(report["methods"].values()))["levels"])
     # Where there are levels, every query has look-alikes.
     last = levels or ["mAP confusable"]
-    for column in ("mAP", "95 % interval", "R@1", "R@5", "R@10", *last):
+    compared = len(report["methods"]) > 1 and DEFAULT_SCORE in report["methods"]
+    more = [f"more than {DEFAULT_SCORE}"] if compared else []
+    for column in ("mAP", "95 % interval", "R@1", "R@5", "R@10", *last, *more):
         table.add_column(column, justify="right", no_wrap=True)
     for name, values in report["methods"].items():
         low, high = values["mAP_interval"]
@@ -60,6 +64,7 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
             f"{100 * low:.1f} to {100 * high:.1f}",
             *(f"{100 * values[f'Recall@{k}']:.1f}" for k in (1, 5, 10)),
             *("" if part is None else f"{100 * part:.1f}" for part in parts),
+            *([_difference(values) if name != DEFAULT_SCORE else ""] if compared else []),
         )
     if "class_map" in report:
         found = report["class_map"]
@@ -71,6 +76,11 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
             f"{100 * found['top1']:.1f} % right, {100 * found['top5']:.1f} % among the first five"
         )
     return table
+
+
+def _difference(values: dict[str, Any]) -> str:
+    low, high = values["more_than_default_interval"]
+    return f"{100 * values['more_than_default']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def write_run(

@@ -63,9 +63,14 @@ def run_methods(
     return [_result(benchmark, method, results[method.name]) for method in methods]
 
 
-def summary(benchmark: Benchmark, result: MethodResult) -> dict[str, Any]:
+def summary(
+    benchmark: Benchmark, result: MethodResult, default: MethodResult | None = None
+) -> dict[str, Any]:
     """mAP with its 95 % bootstrap interval, Recall@1/5/10, and mAP over the confusable queries and
     over those of each level.
+
+    default: the product's own method; what this one has more than it is added, query by query, with
+    the interval of that difference.
     """
     recalls: dict[str, float] = {}
     for k in (1, 5, 10):
@@ -84,6 +89,15 @@ def summary(benchmark: Benchmark, result: MethodResult) -> dict[str, Any]:
             level: _mean_precision(precisions[[q.level == level for q in benchmark.queries]])
             for level in benchmark.levels
         },
+        **({} if default is None else _difference(precisions, default)),
+    }
+
+
+def _difference(precisions: NDArray[np.float64], default: MethodResult) -> dict[str, Any]:
+    more = precisions - np.array(default.average_precisions)
+    return {
+        "more_than_default": float(np.mean(more)),
+        "more_than_default_interval": list(bootstrap_interval(more)),
     }
 
 
@@ -154,13 +168,10 @@ def _score_all(
 
 
 def _reference(query: Query, extractor: Extractor) -> Reference:
-    vector = None
-    if isinstance(extractor, FeatureExtractor) and query.class_name is not None:
-        try:
-            vector = extractor.class_vector(query.class_name)
-        except RegionError as error:
-            raise WaldoError(f"{query.photo}: {error}") from None
-    return make_reference(query, extractor, vector)
+    try:
+        return make_reference(query, extractor)
+    except RegionError as error:
+        raise WaldoError(f"{query.photo}: {error}") from None
 
 
 def _device_of(extractor: Extractor) -> Any:
