@@ -121,6 +121,9 @@ def test_evaluate_json_and_run_file(waldo: CommandLine, collection: Path, tmp_pa
     assert report["methods"]["rgb-patches"]["mAP"] == 1.0
     assert report["methods"]["class-oracle"]["mAP"] == pytest.approx((2 * 1 + 4 * 0.25) / 6)
     assert 0.0 < report["methods"]["late"]["mAP"] <= 1.0
+    # Of kettles there is one, found at once; of the four other mugs one is right.
+    oracle = report["methods"]["class-oracle"]["mAP_same_class"]
+    assert oracle == pytest.approx((2 * 1 + 4 * 0.25) / 6)
     run = json.loads(out.read_text())
     assert len(run["queries"]) == 6
     ranking = run["queries"][0]["methods"]["rgb-patches"]["ranking"]

@@ -178,8 +178,10 @@ def test_evaluate_scenes(waldo: CommandLine, scenes: Path) -> None:
     # The very pixels of the object again: patches find them.
     assert report["methods"]["rgb-patches"]["mAP"] == 1.0
     assert report["methods"]["rgb-patches"]["levels"]["easy"]["mAP"] == 1.0
-    # The oracle: one of two photos with cups, two of four with dogs.
+    # The oracle: one of two photos with cups, two of four with dogs; the same among those alone.
     assert report["methods"]["class-oracle"]["mAP"] == pytest.approx(0.5)
+    assert report["methods"]["class-oracle"]["mAP_same_class"] == pytest.approx(0.5)
+    assert report["methods"]["rgb-patches"]["mAP_same_class"] == 1.0
     # Against the default, query by query; nothing more than itself.
     late = report["methods"]["late"]
     assert late["more_than_default"] == 0.0

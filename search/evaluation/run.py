@@ -66,8 +66,8 @@ def run_methods(
 def summary(
     benchmark: Benchmark, result: MethodResult, default: MethodResult | None = None
 ) -> dict[str, Any]:
-    """mAP with its 95 % bootstrap interval, Recall@1/5/10, and mAP over the confusable queries and
-    over those of each level.
+    """mAP with its 95 % bootstrap interval, Recall@1/5/10, mAP among the photos of the query's
+    class alone, and mAP over the confusable queries and over those of each level.
 
     default: the product's own method; what this one has more than it is added, query by query, with
     the interval of that difference.
@@ -84,6 +84,7 @@ def summary(
     return {
         **_mean_precision(precisions),
         **recalls,
+        "mAP_same_class": _same_class(benchmark, result),
         "mAP_confusable": float(np.mean(confusable)) if len(confusable) else None,
         "levels": {
             level: _mean_precision(precisions[[q.level == level for q in benchmark.queries]])
@@ -91,6 +92,18 @@ def summary(
         },
         **({} if default is None else _difference(precisions, default)),
     }
+
+
+def _same_class(benchmark: Benchmark, result: MethodResult) -> float | None:
+    """mAP where knowing the class helps nobody: other photos are left out of the ranking."""
+    if benchmark.gallery_classes is None:
+        return None
+    precisions = []
+    for asked, scores in zip(benchmark.queries, result.scores, strict=True):
+        shown = np.array([asked.query.class_name in names for names in benchmark.gallery_classes])
+        ranked = shown & ~asked.ignored
+        precisions.append(average_precision(asked.relevant[ranked], scores[ranked]))
+    return float(np.mean(precisions))
 
 
 def _difference(precisions: NDArray[np.float64], default: MethodResult) -> dict[str, Any]:
