@@ -104,7 +104,6 @@ def test_class_vectors_are_set_to_prototypes(parts: Parts) -> None:
         vectors = FeatureUNet(parts.unet).class_vectors(parts, [BACKGROUND, *names])
     assert vectors.shape == (5, 128)
     assert vectors[0].argmax() == 127
-    assert (vectors[1:4, 127] < -3).all()  # names point away from the background
     likeness = torch.nn.functional.normalize(vectors[1:4, :-1], dim=1) @ prototypes[:3].T
     assert likeness.argmax(dim=1).tolist() == [0, 1, 2]
 

@@ -19,7 +19,6 @@ from features.tiny.names import BACKGROUND, vocabulary
 LATENT_CHANNELS = 16
 TEXT_WIDTH = 192
 MOST_TOKENS = 16
-AWAY_FROM_BACKGROUND = 0.5
 BLOCK = "up_blocks.2.attentions.1.transformer_blocks.0"
 NEUTRAL_PROMPT = "a photo"
 _LARGEST_FILE = "15MB"
@@ -142,8 +141,7 @@ def set_class_vectors(
     Learned along with the rest, class vectors collapse onto a few directions: every object is first
     told from the background, and no name from another. So they are set here, once, and frozen:
     `length` times the prototype of each of `names` (float32 (names, d - 1), unit vectors, zeros for
-    an unknown one). The last dimension is the background's own, and every name points away from it
-    a little, so that S_S is low where nothing is. Returns the mean cosine reached.
+    an unknown one). The last dimension is the background's own. Returns the mean cosine reached.
     """
     block = parts.unet.get_submodule(BLOCK)
     key = block.get_submodule("attn2.to_k")
@@ -151,7 +149,6 @@ def set_class_vectors(
     wanted[0, -1] = length
     wanted[1:, :-1] = length * prototypes
     known = wanted.norm(dim=1) > 0
-    wanted[1:, -1] = -AWAY_FROM_BACKGROUND * length
     trained = [*parts.text_encoder.parameters(), *key.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=2e-3, weight_decay=0.0)
     for step in range(steps):
