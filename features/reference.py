@@ -74,7 +74,7 @@ def box_cells(maps: FeatureMaps, box: Box) -> NDArray[np.bool_]:
     outside = frame.valid() & ~inside
     if not outside.any():
         return inside
-    unit = _unit(maps.appearance.astype(np.float32))
+    unit = unit_vectors(maps.appearance.astype(np.float32))
     likeness = (unit[inside] @ unit[outside].T).max(axis=1)
     cells = inside.copy()
     cells[inside] = likeness <= np.median(likeness)
@@ -96,7 +96,7 @@ def point_cells(maps: FeatureMaps, point: Point) -> NDArray[np.bool_]:
         )
     valid = frame.valid()
     appearance = maps.appearance.astype(np.float32)
-    unit = _unit(appearance - appearance[valid].mean(axis=0))
+    unit = unit_vectors(appearance - appearance[valid].mean(axis=0))
     seed = frame.cell_at(x, y)
     alike = valid & (unit @ unit[seed] >= POINT_SIMILARITY)
     alike[seed] = True
@@ -130,7 +130,7 @@ def load_mask(path: Path, width: int, height: int) -> NDArray[np.bool_]:
     return np.asarray(resized)
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Vectors along the last axis scaled to length 1; a zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)

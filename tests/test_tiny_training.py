@@ -20,8 +20,9 @@ from features.tiny.model import (
     name_states,
     set_class_vectors,
 )
+from features.tiny.pairs import close_ups
 from features.tiny.teacher import Lesson, teach
-from features.tiny.train import TEACHER_WIDTH, Trainer, close_ups, take_over
+from features.tiny.train import TEACHER_WIDTH, Trainer, take_over
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

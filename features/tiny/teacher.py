@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from features.reference import unit_vectors
 from features.tiny.batches import digest, look_alike_names
 from features.tiny.compositor import Cutout
 
@@ -60,7 +61,7 @@ def teach(cutouts: list[Cutout], dim: int, file: Path) -> Lesson:
             names=[cutout.instance for cutout in cutouts],
             views=views,
             class_names=classes,
-            prototypes=_unit(np.array(means)).astype(np.float32),
+            prototypes=unit_vectors(np.array(means)),
         )
     with np.load(file) as kept:
         return Lesson(
@@ -103,8 +104,4 @@ def _decorrelate(features: NDArray[np.float32], dim: int) -> NDArray[np.float32]
     """Unit vectors in the `dim` strongest directions, each divided by the root of its strength."""
     centred = features - features.mean(axis=0)
     _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
-    return _unit(centred @ directions[:dim].T / np.sqrt(strengths[:dim])).astype(np.float32)
-
-
-def _unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit_vectors(centred @ directions[:dim].T / np.sqrt(strengths[:dim]))

@@ -3,7 +3,8 @@
     python -m features.tiny.train --pictures DIR --backgrounds DIR --work DIR --export DIR
 
 The joint loss is what `MODEL_CARD.md` calls co-training: denoising with captions (v-prediction),
-and on the maps of the captured block naming every cell (cross-entropy of F_S . C), correspondence
+and on the maps of the captured block naming every cell and every object (cross-entropy of F_S . C),
+a teacher's lesson of which drawings look alike (`teacher.py`), correspondence
 between two scenes of one object (InfoNCE on F_A), and the retrieval score itself (InfoNCE whose
 score is late interaction). The schedule is by the clock: the learning rate falls to nothing when
 `--minutes` of training are over. It resumes from its last checkpoint in the work directory.
@@ -18,11 +19,9 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,7 +40,7 @@ from features.tiny.model import (
     read_parts,
     set_class_vectors,
 )
-from features.tiny.names import SYNONYMS
+from features.tiny.pairs import PairStore, captions_of, close_ups
 from features.tiny.teacher import teach
 
 WEIGHTS = {
@@ -56,83 +55,6 @@ WEIGHTS = {
 LOW_NOISE = 200
 # One dimension of the semantic map is left to the background.
 TEACHER_WIDTH = 127
-
-
-class PairStore:
-    """Encoded pairs in memory, fed from the chunks a renderer writes.
-
-    arrays: those of `batches`, with `latents` float16 (n, 2, 16, 16, 16) in place of `images`, and
-    `row` int32 (n,), the query's row in the teacher's lesson, -1 for none. rows: a digest -> row.
-    """
-
-    def __init__(
-        self, directory: Path, parts: Parts, rows: dict[int, int], device: torch.device
-    ) -> None:
-        self.directory, self.parts, self.rows, self.device = directory, parts, rows, device
-        self.taken: set[str] = set()
-        self.chunks: list[dict[str, NDArray[Any]]] = []
-        self.arrays: dict[str, NDArray[Any]] = {}
-        self.of_class: dict[int, NDArray[np.int64]] = {}
-
-    def take_one(self) -> bool:
-        """Encodes one chunk not yet seen; False when there is none."""
-        fresh = [f for f in sorted(self.directory.glob("[0-9]*.npz")) if f.stem.isdigit()]
-        fresh = [f for f in fresh if f.name not in self.taken]
-        if not fresh:
-            return False
-        self.taken.add(fresh[0].name)
-        with np.load(fresh[0]) as file:
-            chunk = {key: file[key] for key in file.files}
-        images = chunk.pop("images")
-        flat = torch.from_numpy(images.reshape(-1, *images.shape[2:]))
-        latents = []
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
-            for some in flat.split(50):
-                latents.append(encode_images(self.parts, some.to(self.device)).half().cpu())
-        packed = torch.cat(latents)
-        queries = chunk["holds"][:, 0, 0].tolist()
-        chunk["row"] = np.array([self.rows.get(query, -1) for query in queries], np.int32)
-        chunk["latents"] = packed.reshape(-1, 2, *packed.shape[1:]).numpy()
-        self.chunks.append(chunk)
-        return True
-
-    def gather(self) -> None:
-        """Makes the chunks taken so far available to `sample`."""
-        keys = self.chunks[0].keys()
-        self.arrays = {key: np.concatenate([chunk[key] for chunk in self.chunks]) for key in keys}
-        self.chunks = [self.arrays]
-        named = self.arrays["captions"][:, 0, 0]
-        self.of_class = {int(c): np.flatnonzero(named == c) for c in np.unique(named) if c >= 0}
-
-    def sample(self, rng: np.random.Generator, pairs: int) -> dict[str, Tensor]:
-        """Pairs for one step: over half from a few classes, so that look-alikes meet."""
-        chosen: list[int] = []
-        names = list(self.of_class)
-        while len(chosen) < pairs * 5 // 8:
-            members = self.of_class[names[int(rng.integers(len(names)))]]
-            chosen += [int(i) for i in rng.choice(members, min(3, len(members)), replace=False)]
-        total = len(self.arrays["mask"])
-        chosen += [int(i) for i in rng.integers(0, total, max(0, pairs - len(chosen)))]
-        rows = np.array(chosen[:pairs])
-        return {key: torch.from_numpy(array[rows]) for key, array in self.arrays.items()}
-
-
-def captions_of(rng: np.random.Generator, rows: NDArray[np.int16]) -> list[str]:
-    """Captions of scenes. rows: (n, 5) class indices, -1 for none."""
-    captions = []
-    for row in rows:
-        chance = rng.random()
-        names = [batches.CLASS_NAMES[i] for i in row if i >= 0]
-        rng.shuffle(names)
-        names = [SYNONYMS[n] if n in SYNONYMS and rng.random() < 0.3 else n for n in names]
-        phrase = " and ".join(("an " if n[0] in "aeiou" else "a ") + n for n in names)
-        if chance < 0.1:
-            captions.append("")
-        elif chance < 0.25 or not names:
-            captions.append(NEUTRAL_PROMPT)
-        else:
-            captions.append(f"a photo of {phrase}" if chance < 0.8 else phrase)
-    return captions
 
 
 @dataclass
@@ -246,14 +168,16 @@ class Trainer:
         mask = torch.cat([batch["mask"][:, 0], batch["mask"][:, 1]]).float().to(device) / 255
         holds = torch.cat([batch["holds"][:, 0], batch["holds"][:, 1]]).to(device)
         classes = torch.cat([batch["classes"][:, 0], batch["classes"][:, 1]])
-        naming = self._naming(
-            semantic[:count], middle, mask, classes, torch.cat([batch["row"], batch["row"]])
-        )
+        vectors = self.net.class_vectors(self.parts, [BACKGROUND, *batches.CLASS_NAMES])
+        rows = torch.cat([batch["row"], batch["row"]])
+        naming = self._naming(semantic[:count], middle, vectors, mask, classes, rows)
         near = close["latents"].float().to(device)
         clean = torch.zeros(len(near), dtype=torch.long, device=device)
         _, _, seen = self._run(near, clean, neutral.expand(len(near), -1, -1))
         cover = close["mask"].float().to(device) / 255
-        again = self._naming(seen, self.net.middle(), cover, close["classes"], close["row"])
+        again = self._naming(
+            seen, self.net.middle(), vectors, cover, close["classes"], close["row"]
+        )
         return {
             "noise": error[count:].mean() + 0.3 * (error[:count] * (steps[:count] > 0)).mean(),
             **{name: value + again[name] for name, value in naming.items()},
@@ -270,10 +194,15 @@ class Trainer:
         return result
 
     def _naming(
-        self, semantic: Tensor, middle: Tensor, mask: Tensor, classes: Tensor, rows: Tensor
+        self,
+        semantic: Tensor,
+        middle: Tensor,
+        vectors: Tensor,
+        mask: Tensor,
+        classes: Tensor,
+        rows: Tensor,
     ) -> dict[str, Tensor]:
         """The losses that ask what things are. mask: (n, h, w) in 0..1; rows: (n,)."""
-        vectors = self.net.class_vectors(self.parts, [BACKGROUND, *batches.CLASS_NAMES])
         known = classes.flatten(1).long().to(self.device)
         rows = rows.long().to(self.device)
         coarse = functional.avg_pool2d(mask, mask.shape[1] // middle.shape[2])
@@ -285,25 +214,6 @@ class Trainer:
             "lesson": lesson_loss(semantic[..., :width], mask.flatten(1), rows, self.views),
             "early lesson": lesson_loss(early, coarse.flatten(1), rows, self.views),
         }
-
-
-def close_ups(rng: np.random.Generator, pairs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Windows of half a side around the query of one scene of each pair: cheap, and all object.
-
-    Returns latents (n, 16, 8, 8), mask and classes (n, 8, 8), row (n,).
-    """
-    found: dict[str, list[Tensor]] = {"latents": [], "mask": [], "classes": []}
-    side = pairs["mask"].shape[-1]
-    for number, mask in enumerate(pairs["mask"]):
-        view = int(rng.integers(2))
-        places = torch.nonzero(mask[view] > 60).float()
-        centre = places.mean(dim=0) if len(places) else torch.full((2,), side / 2)
-        corner = (centre - side / 4 + torch.from_numpy(rng.uniform(-1, 1, 2))).round().int()
-        top, left = (int(value) for value in corner.clamp(0, side // 2))
-        for name, windows in found.items():
-            window = pairs[name][number, view]
-            windows.append(window[..., top : top + side // 2, left : left + side // 2])
-    return {**{name: torch.stack(windows) for name, windows in found.items()}, "row": pairs["row"]}
 
 
 def train_autoencoder(

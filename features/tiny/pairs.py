@@ -1,0 +1,111 @@
+"""Rendered pairs as the trainer takes them: encoded, sampled, captioned, and seen from close by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from features.tiny import batches
+from features.tiny.model import NEUTRAL_PROMPT, Parts, encode_images
+from features.tiny.names import SYNONYMS
+
+
+class PairStore:
+    """Encoded pairs in memory, fed from the chunks a renderer writes.
+
+    arrays: those of `batches`, with `latents` float16 (n, 2, 16, 16, 16) in place of `images`, and
+    `row` int32 (n,), the query's row in the teacher's lesson, -1 for none. rows: a digest -> row.
+    """
+
+    def __init__(
+        self, directory: Path, parts: Parts, rows: dict[int, int], device: torch.device
+    ) -> None:
+        self.directory, self.parts, self.rows, self.device = directory, parts, rows, device
+        self.taken: set[str] = set()
+        self.chunks: list[dict[str, NDArray[Any]]] = []
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self.of_class: dict[int, NDArray[np.int64]] = {}
+
+    def take_one(self) -> bool:
+        """Encodes one chunk not yet seen; False when there is none."""
+        fresh = [f for f in sorted(self.directory.glob("[0-9]*.npz")) if f.stem.isdigit()]
+        fresh = [f for f in fresh if f.name not in self.taken]
+        if not fresh:
+            return False
+        self.taken.add(fresh[0].name)
+        with np.load(fresh[0]) as file:
+            chunk = {key: file[key] for key in file.files}
+        images = chunk.pop("images")
+        flat = torch.from_numpy(images.reshape(-1, *images.shape[2:]))
+        latents = []
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+            for some in flat.split(50):
+                latents.append(encode_images(self.parts, some.to(self.device)).half().cpu())
+        packed = torch.cat(latents)
+        queries = chunk["holds"][:, 0, 0].tolist()
+        chunk["row"] = np.array([self.rows.get(query, -1) for query in queries], np.int32)
+        chunk["latents"] = packed.reshape(-1, 2, *packed.shape[1:]).numpy()
+        self.chunks.append(chunk)
+        return True
+
+    def gather(self) -> None:
+        """Makes the chunks taken so far available to `sample`."""
+        keys = self.chunks[0].keys()
+        self.arrays = {key: np.concatenate([chunk[key] for chunk in self.chunks]) for key in keys}
+        self.chunks = [self.arrays]
+        named = self.arrays["captions"][:, 0, 0]
+        self.of_class = {int(c): np.flatnonzero(named == c) for c in np.unique(named) if c >= 0}
+
+    def sample(self, rng: np.random.Generator, pairs: int) -> dict[str, Tensor]:
+        """Pairs for one step: over half from a few classes, so that look-alikes meet."""
+        chosen: list[int] = []
+        names = list(self.of_class)
+        while len(chosen) < pairs * 5 // 8:
+            members = self.of_class[names[int(rng.integers(len(names)))]]
+            chosen += [int(i) for i in rng.choice(members, min(3, len(members)), replace=False)]
+        total = len(self.arrays["mask"])
+        chosen += [int(i) for i in rng.integers(0, total, max(0, pairs - len(chosen)))]
+        rows = np.array(chosen[:pairs])
+        return {key: torch.from_numpy(array[rows]) for key, array in self.arrays.items()}
+
+
+def captions_of(rng: np.random.Generator, rows: NDArray[np.int16]) -> list[str]:
+    """Captions of scenes. rows: (n, 5) class indices, -1 for none."""
+    captions = []
+    for row in rows:
+        chance = rng.random()
+        names = [batches.CLASS_NAMES[i] for i in row if i >= 0]
+        rng.shuffle(names)
+        names = [SYNONYMS[n] if n in SYNONYMS and rng.random() < 0.3 else n for n in names]
+        phrase = " and ".join(("an " if n[0] in "aeiou" else "a ") + n for n in names)
+        if chance < 0.1:
+            captions.append("")
+        elif chance < 0.25 or not names:
+            captions.append(NEUTRAL_PROMPT)
+        else:
+            captions.append(f"a photo of {phrase}" if chance < 0.8 else phrase)
+    return captions
+
+
+def close_ups(rng: np.random.Generator, pairs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Windows of half a side around the query of one scene of each pair: cheap, and all object.
+
+    Returns latents (n, 16, 8, 8), mask and classes (n, 8, 8), row (n,).
+    """
+    found: dict[str, list[Tensor]] = {"latents": [], "mask": [], "classes": []}
+    side = pairs["mask"].shape[-1]
+    for number, mask in enumerate(pairs["mask"]):
+        view = int(rng.integers(2))
+        places = torch.nonzero(mask[view] > 60).float()
+        centre = places.mean(dim=0) if len(places) else torch.full((2,), side / 2)
+        corner = (centre - side / 4 + torch.from_numpy(rng.uniform(-1, 1, 2))).round().int()
+        top, left = (int(value) for value in corner.clamp(0, side // 2))
+        for name, windows in found.items():
+            window = pairs[name][number, view]
+            windows.append(window[..., top : top + side // 2, left : left + side // 2])
+    return {**{name: torch.stack(windows) for name, windows in found.items()}, "row": pairs["row"]}
