@@ -40,8 +40,11 @@ tiny-model: $(READY)
 		--backgrounds build/tiny/backgrounds --work build/tiny/work \
 		--export features/tiny/weights
 
+# Some fifteen minutes on two cores.
 bench: $(READY)
 	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/recall.py
 
 clean:
 	rm -rf $(VENV) .demo build *.egg-info

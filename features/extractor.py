@@ -12,6 +12,7 @@ from features.maps import FeatureMaps
 from features.model import DiffusionModel
 from features.photo import ModelInput
 from features.presets import PRESETS, FeatureSettings
+from features.vocabulary import nouns
 
 # Raised whenever the same file and model would give other model inputs than before.
 PREPROCESSING = 1
@@ -83,10 +84,26 @@ class FeatureExtractor:
         C; or, for a model that was taught a word for the background, C minus that word's vector:
         cells are asked for that are the class rather than nothing.
         """
+        vector, background = self.class_vector(name), self._background_vector()
+        return vector if background is None else vector - background
+
+    def vocabulary_vectors(self) -> NDArray[np.float32]:
+        """What semantic maps may be multiplied with, (v, d) float32, without repetitions.
+
+        The class vectors of `nouns()` that the model knows a word of; then their region vectors,
+        where those are others.
+        """
+        # Words a model does not know are read as one and the same, so vectors can be equal.
+        vectors = np.unique(self.model.class_vectors(nouns(), self.settings.block), axis=0)
+        background = self._background_vector()
+        return vectors if background is None else np.concatenate([vectors, vectors - background])
+
+    def _background_vector(self) -> NDArray[np.float32] | None:
+        """The class vector of the word for what is no object, where the model was taught one."""
         preset = PRESETS.get(self.model.name)
         if preset is None or preset.background is None:
-            return self.class_vector(name)
-        return self.class_vector(name) - self.class_vector(preset.background)
+            return None
+        return self.class_vector(preset.background)
 
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         """Feature maps of photos prepared for `image_size` and `grid`, in their order.

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     import torch
 
 
+# Names whose class vectors are made at once.
+_NAMES_AT_ONCE = 64
+
+
 @dataclass(frozen=True)
 class Conditioning:
     """A prompt as the UNet takes it.
 
-    states: (1, tokens, width) text encoder output. pooled: (1, width) for SDXL, else None.
+    states: (prompts, tokens, width) text encoder output. pooled: (prompts, width) for SDXL, else
+    None. Features are taken under one prompt.
     """
 
     states: "torch.Tensor"
@@ -117,8 +122,11 @@ class DiffusionModel:
         shift = self.vae.config.get("shift_factor") or 0.0
         return (latents.float() - shift) * self.vae.config.scaling_factor
 
-    def condition(self, prompt: str) -> Conditioning:
-        """A prompt's conditioning, padded to the text encoder's length as the pipeline does."""
+    def condition(self, prompt: str | list[str]) -> Conditioning:
+        """A prompt's conditioning, padded to the text encoder's length as the pipeline does.
+
+        Of several prompts, their conditionings in one batch.
+        """
         import torch
 
         states: list[torch.Tensor] = []
@@ -167,6 +175,25 @@ class DiffusionModel:
         layer = transformer_block(self.unet, block).attn2.to_k
         with torch.inference_mode():
             return layer(self.class_states(name).to(self.dtype)).float().mean(dim=0)
+
+    def class_vectors(self, names: list[str], block: str) -> NDArray[np.float32]:
+        """`class_vector` of every name of which the model knows a token, (n, d), in their order."""
+        import torch
+
+        special = torch.tensor(self.tokenizers[0].all_special_ids)
+        known = ~torch.isin(self._tokenize(self.tokenizers[0], names), special)
+        rows = known.any(dim=1).nonzero()[:, 0]
+        layer = transformer_block(self.unet, block).attn2.to_k
+        vectors = [np.empty((0, layer.out_features), dtype=np.float32)]
+        for start in range(0, len(rows), _NAMES_AT_ONCE):
+            batch = rows[start : start + _NAMES_AT_ONCE]
+            states = self.condition([names[row] for row in batch.tolist()]).states
+            with torch.inference_mode():
+                keys = layer(states.to(self.dtype)).float()
+            counted = known[batch].to(self.device).unsqueeze(2)
+            # Multiplied, not indexed: names differ in how many tokens they have.
+            vectors.append(((keys * counted).sum(dim=1) / counted.sum(dim=1)).cpu().numpy())
+        return np.concatenate(vectors)
 
     def predict_noise(
         self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
@@ -240,7 +267,7 @@ class DiffusionModel:
         return output
 
     @staticmethod
-    def _tokenize(tokenizer: Any, text: str) -> "torch.Tensor":
+    def _tokenize(tokenizer: Any, text: str | list[str]) -> "torch.Tensor":
         ids: torch.Tensor = tokenizer(
             text,
             padding="max_length",

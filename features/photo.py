@@ -8,13 +8,14 @@ an animation the first frame is taken.
 import hashlib
 import io
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from features.errors import NotAPictureError, PhotoError
 from features.frame import Frame
@@ -32,6 +33,8 @@ class Photo:
     path: the file. content_hash: SHA-256 of the file's bytes, hexadecimal.
     width, height: size of the upright photo in pixels, as stored in the file.
     image: Pillow RGB image, of that size or (see `load_photo`) decoded smaller.
+    taken_ns: when it was taken, by its EXIF data: nanoseconds since 1970, the camera's clock read
+    as UTC where the offset is not given. None where the file does not say.
     """
 
     path: Path
@@ -39,6 +42,7 @@ class Photo:
     width: int
     height: int
     image: Image.Image
+    taken_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,13 @@ class ModelInput:
     pixels: (size, size, 3) uint8 sRGB, padding in mid grey.
     frame: the mapping between these pixels, the source photo and the feature map.
     content_hash: SHA-256 of the file's bytes; it also seeds the photo's noise.
+    taken_ns: as in Photo.
     """
 
     pixels: NDArray[np.uint8]
     frame: Frame
     content_hash: str
+    taken_ns: int | None = None
 
 
 def load_photo(path: Path, at_least: int | None = None) -> Photo:
@@ -66,6 +72,7 @@ def load_photo(path: Path, at_least: int | None = None) -> Photo:
     """
     with path.open("rb") as file:
         image = _identify(path, file)
+        taken_ns = _taken_ns(image)
         try:
             stored_width, stored_height = image.size
             if at_least is not None:
@@ -82,7 +89,19 @@ def load_photo(path: Path, at_least: int | None = None) -> Photo:
         content_hash = hashlib.file_digest(file, "sha256").hexdigest()
     turned = image.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8)
     width, height = (stored_height, stored_width) if turned else (stored_width, stored_height)
-    return Photo(path, content_hash, width, height, rgb)
+    return Photo(path, content_hash, width, height, rgb, taken_ns)
+
+
+def date_taken(path: Path) -> int | None:
+    """`Photo.taken_ns` of a file, by its header; None for what is no picture.
+
+    Raises OSError where the file cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            return _taken_ns(_identify(path, file))
+        except PhotoError:
+            return None
 
 
 def is_picture(path: Path) -> bool:
@@ -108,7 +127,7 @@ def to_model_input(photo: Photo, size: int, grid: int) -> ModelInput:
     scaled = photo.image.resize(frame.content, Image.Resampling.LANCZOS, reducing_gap=3.0)
     square = Image.new("RGB", (size, size), (128, 128, 128))
     square.paste(scaled, (0, 0))
-    return ModelInput(np.asarray(square), frame, photo.content_hash)
+    return ModelInput(np.asarray(square), frame, photo.content_hash, photo.taken_ns)
 
 
 def load_model_input(path: Path, size: int, grid: int) -> ModelInput:
@@ -120,6 +139,13 @@ def load_model_input(path: Path, size: int, grid: int) -> ModelInput:
 
 
 _ORIENTATION_TAG = 0x0112
+# EXIF tags, the best first: a date, and its offset from UTC.
+_DATES = (
+    (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
+    (ExifTags.Base.DateTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
+    (ExifTags.Base.DateTime, ExifTags.Base.OffsetTime),
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HEIF_SUFFIXES = (".heic", ".heif")
 _TOO_LARGE = "{}: too many pixels; scale it down to index it"
 
@@ -144,6 +170,40 @@ def _identify(path: Path, file: BinaryIO) -> Image.Image:
         raise PhotoError(_TOO_LARGE.format(path)) from None
     except Exception as error:
         raise PhotoError(f"{path}: broken picture ({error})") from error
+
+
+def _taken_ns(image: Image.Image) -> int | None:
+    """`Photo.taken_ns` of a picture that is open, but not decoded."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return None  # Pillow would decode it, to look behind the pixels
+    try:
+        exif = image.getexif()
+        tags = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    except Exception:
+        return None  # broken EXIF data comes up as any kind of error
+    for date_tag, offset_tag in _DATES:
+        taken_ns = _nanoseconds(tags.get(date_tag), tags.get(offset_tag))
+        if taken_ns is not None:
+            return taken_ns
+    return None
+
+
+def _nanoseconds(date: object, offset: object) -> int | None:
+    """Nanoseconds since 1970 of "2024:05:31 18:00:00" with "+02:00", None for anything else."""
+    if not isinstance(date, str):
+        return None
+    try:
+        taken = datetime.strptime(date.strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    if not 1800 <= taken.year < 2200:  # beyond 64 bits of nanoseconds, or nearly
+        return None
+    try:
+        zone = datetime.strptime(str(offset).strip("\0 "), "%z").tzinfo
+        taken = taken.replace(tzinfo=zone)
+    except ValueError:
+        pass  # no offset, or a blank one
+    return (taken - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 @cache

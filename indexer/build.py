@@ -8,19 +8,25 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.errors import WaldoError
-from features.frame import Frame
 from features.maps import FeatureMaps
+from features.photo import ModelInput
+from indexer.codec import Codec
+from indexer.codecs import choose_sample, is_due, photos_to_fit
 from indexer.decode import Decoded, Decoder, Failed, PassedOver, Reused, unstorable
 from indexer.extractor import Extractor
 from indexer.failures import Failure, printable, read_failures, write_failures
+from indexer.folder import writing
 from indexer.known import KnownPhotos
 from indexer.mapstore import Place
 from indexer.photos import read_photo_table
 from indexer.sources import Found, Source, Unreadable, list_photos, open_sources
+from indexer.spool import Spool
 from indexer.writer import IndexWriter, Pooled
 
 # Settled photos wait for the batch before them; this many at most.
@@ -32,11 +38,13 @@ _SECONDS_BETWEEN_REPORTS = 0.1
 class Progress:
     """How far a run is.
 
-    done, total: files looked at, and found by the listing (None while unknown). new: photos
-    extracted or given a row. skipped: unchanged photos and files that are no pictures.
-    failed: photos that could not be read. seconds: since the run began.
+    stage: "fit" while photos are looked at that the codec is fitted on, else "index". done, total:
+    files looked at, and found by the listing (None while unknown). new: photos extracted or given a
+    row. skipped: unchanged photos and files that are no pictures. failed: photos that could not be
+    read. seconds: since the run began.
     """
 
+    stage: Literal["fit", "index"]
     done: int
     total: int | None
     new: int
@@ -83,15 +91,17 @@ def index_photos(
     extractor: Extractor,
     *,
     batch_size: int = 8,
+    quality: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
     """Bring an index up to date with some sources; make it if there is none.
 
     sources: folders, photos and lists of photos (`sources.open_sources`). batch_size: photos an
-    extraction takes at once; the result does not depend on it. Photos that the index knows and
-    that did not change are not opened; those beneath the sources that are no longer there are
-    deleted. Killed at any instant, the index is as of its last commit and the same call finishes
-    the work; on KeyboardInterrupt what is extracted is committed first.
+    extraction takes at once; the result does not depend on it. quality: of the codec, one of
+    `codec.QUALITIES`; None for the index's own, or the default for a new one. Photos that the index
+    knows and that did not change are not opened; those beneath the sources that are no longer there
+    are deleted. Killed at any instant, the index is as of its last commit and the same call
+    finishes the work; on KeyboardInterrupt what is extracted is committed first.
 
     Raises SourceError before anything is written, FingerprintError, IndexBusyError,
     IndexFormatError, IndexMissingError, IndexDamagedError, IndexWriteError, and whatever the
@@ -99,7 +109,7 @@ def index_photos(
     """
     started = time.monotonic()
     opened = open_sources(sources, index_dir)
-    with IndexWriter.open(index_dir, extractor) as writer:
+    with IndexWriter.open(index_dir, extractor, quality) as writer:
         total = None
         if on_progress is not None:
             total = sum(1 for _ in list_photos(opened, index_dir))
@@ -142,13 +152,15 @@ class _Run:
         # Rows of the table that were found at their path, or have moved from it.
         self._settled = np.zeros(len(table), dtype=bool)
         # Content that this run extracted: a copy found later shares its maps.
-        self._fresh: dict[str, tuple[Place, Frame]] = {}
+        self._fresh: dict[str, Place] = {}
+        self._spool = Spool(writer.index_dir)
         self._failures = {failure.path: failure for failure in read_failures(writer.index_dir)}
         self._failed_now: set[str] = set()
         self._untouchable: list[str] = []
 
     def run(self) -> IndexReport:
         try:
+            self._fit_codec()
             self._settle_all()
         except BaseException:
             # Keep what is extracted; where the disk is what failed, the first error says so.
@@ -160,6 +172,7 @@ class _Run:
         for path in [p for p in self._failures if self._is_outdated(self._failures[p])]:
             del self._failures[path]
         total = self._finish([self._known.table.number("id", row) for row in gone])
+        self._spool.clear()
         self._tell(at_once=True)
         seconds = time.monotonic() - self._started
         return IndexReport(self._writer.index_dir, **self._counts, total=total, seconds=seconds)
@@ -170,6 +183,55 @@ class _Run:
         if sorted(self._failures.values(), key=lambda f: f.path) != read_failures(index_dir):
             write_failures(index_dir, self._failures.values())
         return self._writer.finish(gone).n_photos
+
+    def _fit_codec(self) -> None:
+        """Fit a codec where none fits what is to come; see `codecs`."""
+        writer, extractor = self._writer, self._extractor
+        shape = extractor.grid, extractor.dim
+        listed = self._total
+        if listed is None:
+            listed = sum(1 for _ in list_photos(self._sources, writer.index_dir))
+        if not is_due(writer.codec, listed, *shape):
+            return
+        entries = list_photos(self._sources, writer.index_dir)
+        found = (entry for entry in entries if isinstance(entry, Found))
+        chosen = choose_sample(found, photos_to_fit(*shape))
+        decoder = Decoder(None, writer.maps, extractor.image_size, extractor.grid)
+        sample: dict[str, FeatureMaps] = {}
+        with ThreadPoolExecutor(_threads(), thread_name_prefix="decode") as pool:
+            for start in range(0, len(chosen), self._batch_size):
+                batch = chosen[start : start + self._batch_size]
+                decoded = [i.input for i in pool.map(decoder, batch) if isinstance(i, Decoded)]
+                inputs = {photo.content_hash: photo for photo in decoded}
+                known = self._spooled(inputs)
+                extracted = self._extract({c: p for c, p in inputs.items() if c not in known})
+                with writing(writer.index_dir):
+                    for maps in extracted.values():
+                        self._spool.add(maps)
+                sample |= known | extracted
+                self._tell_of_fit(start + len(batch), len(chosen))
+        if sample:
+            # in an order that does not depend on what an earlier run left in the spool
+            self._use_codec([sample[content] for content in sorted(sample)])
+
+    def _spooled(self, inputs: dict[str, ModelInput]) -> dict[str, FeatureMaps]:
+        """Maps by content hash of those photos that were extracted for the codec's sake."""
+        found = {c: self._spool.get(c, photo.frame) for c, photo in inputs.items()}
+        return {content: maps for content, maps in found.items() if maps is not None}
+
+    def _use_codec(self, sample: list[FeatureMaps]) -> None:
+        vocabulary = self._extractor.vocabulary_vectors()
+        quality = self._writer.manifest.quality
+        self._writer.use_codec(Codec.fit(quality, sample, vocabulary))
+
+    def _extract(self, inputs: dict[str, ModelInput]) -> dict[str, FeatureMaps]:
+        """Maps by content hash."""
+        if not inputs:
+            return {}
+        maps = self._extractor.extract(list(inputs.values()))
+        if [m.content_hash for m in maps] != list(inputs):
+            raise ValueError("the extractor returned maps of other photos, or in another order")
+        return {m.content_hash: m for m in maps if np.isfinite(m.pooled()).all()}
 
     def _settle_all(self) -> None:
         """Take the photos in order of listing, a batch of extractions at a time."""
@@ -188,23 +250,24 @@ class _Run:
         self._settle_batch(waiting, contents)
 
     def _settle_batch(self, waiting: list[_Item], contents: dict[str, Decoded]) -> None:
-        inputs = [item.input for item in contents.values()]
-        extracted: dict[str, FeatureMaps] = {}
-        if inputs:
-            maps = self._extractor.extract(inputs)
-            if [m.content_hash for m in maps] != list(contents):
-                raise ValueError("the extractor returned maps of other photos, or in another order")
-            extracted = dict(zip(contents, maps, strict=True))
+        inputs = {content: decoded.input for content, decoded in contents.items()}
+        extracted = self._spooled(inputs)
+        extracted |= self._extract({c: p for c, p in inputs.items() if c not in extracted})
+        encoded: dict[str, NDArray[np.uint8]] = {}
+        if extracted:
+            if self._writer.codec is None:  # no photo of the sample could be read
+                self._use_codec(list(extracted.values()))
+            rows = self._writer.encode(list(extracted.values()))
+            encoded = dict(zip(extracted, rows, strict=True))
         for item in waiting:
-            self._settle(item, extracted)
+            self._settle(item, extracted, encoded)
             self._done += 1
         self._tell()
 
     def _items(self) -> Generator[_Item, None, None]:
         """What is to be done with each file, in order of listing, decoded ahead by threads."""
-        threads = min(8, max(2, os.cpu_count() or 1))
-        ahead = 2 * self._batch_size + threads
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        ahead = 2 * self._batch_size + _threads()
+        pool = ThreadPoolExecutor(_threads(), thread_name_prefix="decode")
         queue: deque[Future[_Item] | _Item] = deque()
         try:
             for entry in list_photos(self._sources, self._writer.index_dir):
@@ -227,7 +290,12 @@ class _Run:
                 return _Unchanged(entry)
         return unstorable(entry) or pool.submit(self._decoder, entry)
 
-    def _settle(self, item: _Item, extracted: dict[str, FeatureMaps]) -> None:
+    def _settle(
+        self,
+        item: _Item,
+        extracted: dict[str, FeatureMaps],
+        encoded: dict[str, NDArray[np.uint8]],
+    ) -> None:
         """Do with one file what is to be done, now that all before it are settled."""
         if isinstance(item, Unreadable):
             self._fail(item.path, item.reason, item.source)
@@ -252,29 +320,37 @@ class _Run:
                 self._counts["removed"] += 1
                 self._writer.bury(self._known.table.number("id", row))
         elif isinstance(item, Reused):
-            self._store(found, row, item.pooled, item.place)
+            recalled = self._writer.recall_of(item.photo_id)
+            pooled = Pooled(*recalled, item.frame, item.content_hash, item.taken_ns)
+            self._store(found, row, pooled, item.place)
         else:
-            maps, place = self._maps_of(item, extracted)
-            pooled = Pooled.of(maps)
-            if np.isfinite(pooled.vector).all():
-                self._store(found, row, pooled, place or maps)
-            else:
-                self._fail(found.path, "the model gave no finite features for it", found.source)
+            self._settle_decoded(item, row, extracted, encoded)
 
-    def _maps_of(
-        self, item: Decoded, extracted: dict[str, FeatureMaps]
-    ) -> tuple[FeatureMaps, Place | None]:
-        """A photo's maps, and where they lie if an earlier photo of this run brought them."""
-        content = item.input.content_hash
-        if content not in self._fresh:
-            return extracted[content], None
-        place, frame = self._fresh[content]
-        return FeatureMaps(*self._writer.maps_at(place), frame, content), place
+    def _settle_decoded(
+        self,
+        item: Decoded,
+        row: int | None,
+        extracted: dict[str, FeatureMaps],
+        encoded: dict[str, NDArray[np.uint8]],
+    ) -> None:
+        photo, found = item.input, item.found
+        content = photo.content_hash
+        maps: Place | NDArray[np.uint8]
+        if content in self._fresh:
+            maps = self._fresh[content]
+            recalled = self._writer.recall_of(maps.maps_id)
+        elif content in extracted:
+            maps = encoded[content]
+            recalled = extracted[content].pooled(), self._writer.words_of(extracted[content])
+        else:
+            self._fail(found.path, "the model gave no finite features for it", found.source)
+            return
+        self._store(found, row, Pooled(*recalled, photo.frame, content, photo.taken_ns), maps)
 
     def _store(
-        self, found: Found, row: int | None, pooled: Pooled, maps: Place | FeatureMaps
+        self, found: Found, row: int | None, pooled: Pooled, maps: Place | NDArray[np.uint8]
     ) -> None:
-        """Give a photo its row. maps: where its maps lie, or the maps, if they are to be written.
+        """Give a photo its row. maps: where its maps lie, or encoded ones that are to be written.
 
         row: of the photo that the index knows at this path.
         """
@@ -294,16 +370,17 @@ class _Run:
             self._writer.add_shared(found, pooled, maps, photo_id=own_id, buries=buries)
         else:
             place = self._writer.add(found, maps, pooled, photo_id=own_id, buries=buries)
-            self._fresh[pooled.content_hash] = (place, pooled.frame)
+            self._fresh[pooled.content_hash] = place
 
     def _moved_from(self, content: bytes) -> int | None:
-        """Row of a photo with this content that is gone from its path beneath the sources."""
+        """Row of a photo with this content that is gone from its path, beneath this run's sources
+        or elsewhere: a SOURCE may have been renamed itself.
+        """
         for row in self._known.by_content(content):
-            if self._known.table.live[row] and not self._settled[row]:
-                path = self._known.path(row)
-                if self._is_beneath(path) and _is_gone(path):
-                    self._settled[row] = True
-                    return row
+            waits = self._known.table.live[row] and not self._settled[row]
+            if waits and _is_gone(self._known.path(row)):
+                self._settled[row] = True
+                return row
         return None
 
     def _gone(self) -> list[int]:
@@ -347,23 +424,35 @@ class _Run:
         self._failed_now.add(path)
 
     def _tell(self, at_once: bool = False) -> None:
-        now = time.monotonic()
-        if self._on_progress is None:
-            return
-        if not at_once and now - self._last_report < _SECONDS_BETWEEN_REPORTS:
-            return
-        self._last_report = now
         counts = self._counts
-        self._on_progress(
+        self._report(
             Progress(
+                stage="index",
                 done=self._done,
                 total=self._total,
                 new=counts["new"] + counts["changed"] + counts["moved"],
                 skipped=counts["unchanged"] + counts["passed_over"],
                 failed=counts["failed"],
-                seconds=now - self._started,
-            )
+                seconds=time.monotonic() - self._started,
+            ),
+            at_once,
         )
+
+    def _tell_of_fit(self, done: int, total: int) -> None:
+        seconds = time.monotonic() - self._started
+        self._report(Progress("fit", done, total, new=done, skipped=0, failed=0, seconds=seconds))
+
+    def _report(self, progress: Progress, at_once: bool = False) -> None:
+        if self._on_progress is None:
+            return
+        now = time.monotonic()
+        if at_once or now - self._last_report >= _SECONDS_BETWEEN_REPORTS:
+            self._last_report = now
+            self._on_progress(progress)
+
+
+def _threads() -> int:
+    return min(8, max(2, os.cpu_count() or 1))
 
 
 def _result(item: Future[_Item] | _Item) -> _Item:

@@ -1,20 +1,17 @@
 """From a file that was found to what the run does with it; runs in many threads at once."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import NotAPictureError, PhotoError
 from features.frame import Frame
-from features.maps import FeatureMaps
-from features.photo import ModelInput, load_model_input
+from features.photo import ModelInput, date_taken, load_model_input
 from indexer.errors import one_line
 from indexer.failures import printable
 from indexer.known import KnownPhotos
 from indexer.mapstore import MapStore, Place
 from indexer.sources import Found
-from indexer.writer import Pooled, read_maps
 
 
 @dataclass(frozen=True)
@@ -29,12 +26,16 @@ class Decoded:
 class Reused:
     """A photo whose content the index has.
 
-    pooled: what follows from its maps. place: where they lie.
+    content_hash: SHA-256, hexadecimal. photo_id: of the photo that has it. place: where its maps
+    lie. frame: its mapping to source pixels. taken_ns: date taken, nanoseconds since 1970.
     """
 
     found: Found
-    pooled: Pooled
+    content_hash: str
+    photo_id: int
     place: Place
+    frame: Frame
+    taken_ns: int | None
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,11 @@ class PassedOver:
 class Decoder:
     """Reads photos for one run; safe for threads.
 
-    known, maps: what the index holds. size, grid: the extractor's square and map.
+    known, maps: what the index holds; without them no photo's content is known. size, grid: the
+    extractor's square and map.
     """
 
-    known: KnownPhotos
+    known: KnownPhotos | None
     maps: MapStore
     size: int
     grid: int
@@ -69,8 +71,8 @@ class Decoder:
         path = Path(found.path)
         try:
             # Photos of an unheard-of size are new: they need not be hashed before being decoded.
-            if self.known.has_size(found.size):
-                reused = self._reuse(found, path)
+            if self.known is not None and self.known.has_size(found.size):
+                reused = self._reuse(self.known, found, path)
                 if reused is not None:
                     return reused
             return Decoded(found, load_model_input(path, self.size, self.grid))
@@ -86,22 +88,25 @@ class Decoder:
             reason = f"broken picture ({type(error).__name__}: {one_line(error)})"
             return Failed(found, reason, broken=True)
 
-    def _reuse(self, found: Found, path: Path) -> Reused | None:
+    def _reuse(self, known: KnownPhotos, found: Found, path: Path) -> Reused | None:
         """The maps that the index has of this content, if it has them sound."""
         with path.open("rb") as file:
             content_hash = hashlib.file_digest(file, "sha256").digest()
-        for place, frame in self._places(content_hash):
-            arrays = read_maps(self.maps, place, self.grid)
-            if arrays is not None:
-                maps = FeatureMaps(*arrays, frame, content_hash.hex())
-                return Reused(found, Pooled.of(maps), place)
+        table = known.table
+        for row in known.by_content(content_hash):
+            place = table.place(row)
+            _, damaged = self.maps.read([place])
+            if not damaged:
+                width, height = table.number("width", row), table.number("height", row)
+                return Reused(
+                    found,
+                    content_hash.hex(),
+                    table.number("id", row),
+                    place,
+                    Frame(width, height, self.size, self.grid),
+                    date_taken(path),
+                )
         return None
-
-    def _places(self, content_hash: bytes) -> Iterator[tuple[Place, Frame]]:
-        table = self.known.table
-        for row in self.known.by_content(content_hash):
-            width, height = table.number("width", row), table.number("height", row)
-            yield table.place(row), Frame(width, height, self.size, self.grid)
 
 
 def unstorable(found: Found) -> Failed | None:

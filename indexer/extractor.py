@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.maps import FeatureMaps
 from features.photo import ModelInput
 from indexer.manifest import Fingerprint
@@ -26,6 +29,13 @@ class Extractor(Protocol):
 
     def fingerprint(self) -> Fingerprint:
         """Everything that decides the numbers: model, revision, block, timestep, ..."""
+        ...
+
+    def vocabulary_vectors(self) -> NDArray[np.float32]:
+        """(v, d) vectors that semantic maps will be multiplied with; the codec is fitted to them.
+
+        (0, d) for extractors that know no words.
+        """
         ...
 
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:

@@ -7,12 +7,20 @@ from pathlib import Path
 from indexer.errors import IndexMissingError, IndexWriteError, one_line
 from indexer.failures import FAILURES_NAME
 from indexer.files import TEMPORARY_SUFFIX, sync_folder
-from indexer.manifest import MANIFEST_NAME, Manifest
+from indexer.manifest import MANIFEST_NAME, Manifest, read_manifest
+from indexer.readers import READERS_NAME, without_readers
 
 LOCK_NAME = ".lock"
-_OWN_FILES = ("shards/*.parquet", "photos/*.parquet", "recall-*.faiss", "statistics-*.safetensors")
+_OWN_FILES = (
+    "shards/*.parquet",
+    "photos/*.parquet",
+    "recall-*.faiss",
+    "words-*.safetensors",
+    "codec-*.safetensors",
+    "statistics-*.safetensors",  # of format 1
+)
 # What a first run that is killed before its first commit leaves.
-_FIRST_FILES = {LOCK_NAME, MANIFEST_NAME + TEMPORARY_SUFFIX}
+_FIRST_FILES = {LOCK_NAME, READERS_NAME, MANIFEST_NAME + TEMPORARY_SUFFIX}
 
 
 def make_folder(index_dir: Path) -> None:
@@ -36,28 +44,45 @@ def make_folder(index_dir: Path) -> None:
         )
 
 
-def remove_leftovers(index_dir: Path, manifest: Manifest) -> None:
+def own_files(index_dir: Path) -> list[Path]:
+    """Files of the index's own kinds, named by its manifest or not; temporary ones are left out."""
+    return [path for pattern in _OWN_FILES for path in index_dir.glob(pattern)]
+
+
+def remove_leftovers(index_dir: Path, manifest: Manifest) -> bool:
     """Delete files of the index's own kinds that its manifest does not name.
 
-    A writer that was killed leaves them, and so does a commit that replaced them.
+    A writer that was killed leaves them, and so does a commit that replaced them. While somebody
+    has the index open they stay, for the next writer to delete (see `readers`). Returns whether
+    all are gone. manifest: as the writer knows it; where a commit failed in its last step, the one
+    on disk is newer, and neither's files are touched. Raises OSError, and as `read_manifest`.
     """
-    named = {index_dir / file.name for file in manifest.files()}
     for pattern in _OWN_FILES:
-        for path in index_dir.glob(pattern):
-            if path not in named:
-                path.unlink(missing_ok=True)
         for path in index_dir.glob(pattern + TEMPORARY_SUFFIX):
             path.unlink(missing_ok=True)
     for name in (MANIFEST_NAME, FAILURES_NAME):
         (index_dir / (name + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+    states = (manifest, read_manifest(index_dir))
+    named = {index_dir / file.name for state in states for file in state.files()}
+    leftovers = [path for path in own_files(index_dir) if path not in named]
+    with without_readers(index_dir) as alone:
+        if alone:
+            for path in leftovers:
+                path.unlink(missing_ok=True)
+    return alone or not leftovers
 
 
 @contextlib.contextmanager
 def writing(index_dir: Path) -> Iterator[None]:
-    """Say what to do where the disk takes no more. FAISS reports that as a RuntimeError."""
+    """Say what to do where the disk takes no more.
+
+    FAISS reports that as a RuntimeError, and safetensors by an error of its own.
+    """
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise IndexWriteError(
             f"{index_dir}: cannot be written ({one_line(error)}); make room or set its permissions "
             "right and run the same command again: it goes on from the last commit"

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from indexer.codec import bytes_per_photo
 from indexer.errors import (
     FingerprintError,
     IndexDamagedError,
@@ -16,7 +17,7 @@ from indexer.errors import (
 from indexer.files import StoredFile, write_text_atomically
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 Fingerprint = Mapping[str, str | int | float]
 
@@ -31,6 +32,13 @@ class SourceRoot:
 
     root: str
     list_name: str | None = None
+
+
+@dataclass(frozen=True)
+class MapShard(StoredFile):
+    """A file of encoded maps. codec: number of the codec that encoded them."""
+
+    codec: int
 
 
 @dataclass(frozen=True)
@@ -50,20 +58,25 @@ class Manifest:
 
     generation: counts commits; a file written by a commit carries its number.
     fingerprint: everything that decides the features. image_size, grid, dim: as the extractor's.
-    shards, photos: map and photo table shards, oldest first. recall, statistics: None before the
-    first run ends. next_id: the id of the next new photo. tombstones: ids that are deleted.
+    quality: the codec's (`codec.QUALITIES`). codecs: its parameters as they were fitted, the newest
+    last. shards, photos: map and photo table shards, oldest first. recall, words: bases of the two
+    recall indexes, None before the first run ends. n_photos: photos that can be found, as of the
+    last run that ended. next_id: the id of the next new photo. tombstones: ids that are deleted.
     """
 
     fingerprint: Fingerprint
     image_size: int
     grid: int
     dim: int
+    quality: str
     generation: int = 0
     sources: tuple[SourceRoot, ...] = ()
-    shards: tuple[StoredFile, ...] = ()
+    codecs: tuple[StoredFile, ...] = ()
+    shards: tuple[MapShard, ...] = ()
     photos: tuple[StoredFile, ...] = ()
     recall: Derived | None = None
-    statistics: Derived | None = None
+    words: Derived | None = None
+    n_photos: int = 0
     next_id: int = 0
     tombstones: tuple[int, ...] = ()
     format: int = field(default=FORMAT)
@@ -74,24 +87,19 @@ class Manifest:
         return read_manifest(index_dir) if (index_dir / MANIFEST_NAME).exists() else None
 
     @property
-    def map_bytes(self) -> int:
-        """Size of one map (appearance or semantic) of one photo, bytes."""
-        return self.grid * self.grid * self.dim * 2
+    def photo_bytes(self) -> int:
+        """Size of one photo's encoded maps, bytes."""
+        return bytes_per_photo(self.quality, self.grid, self.dim)
 
     @property
     def last_photos(self) -> int:
         """Number of the newest photo table shard, 0 if there is none."""
         return self.photos[-1].number if self.photos else 0
 
-    @property
-    def n_photos(self) -> int:
-        """Photos that can be found, as of the last run that ended; 0 before."""
-        return self.statistics.file.rows if self.statistics is not None else 0
-
     def files(self) -> list[StoredFile]:
         """Every file that this state of the index consists of."""
-        derived = [d.file for d in (self.recall, self.statistics) if d is not None]
-        return [*self.shards, *self.photos, *derived]
+        derived = [base.file for base in (self.recall, self.words) if base is not None]
+        return [*self.codecs, *self.shards, *self.photos, *derived]
 
 
 def read_manifest(index_dir: Path) -> Manifest:
@@ -115,7 +123,8 @@ def read_manifest(index_dir: Path) -> Manifest:
     if not isinstance(version, int):
         raise IndexDamagedError(f"{path} is no index manifest; choose another folder with --index")
     if version != FORMAT:
-        mend = "update waldo" if version > FORMAT else "index the photos again"
+        migrate = f"run `waldo compact --index {index_dir}` to bring it up to date"
+        mend = "update waldo" if version > FORMAT else migrate
         raise IndexFormatError(
             f"{index_dir}: the index has format {version}, this waldo reads format {FORMAT}; {mend}"
         )
@@ -131,6 +140,15 @@ def write_manifest(index_dir: Path, manifest: Manifest) -> None:
     """Commit: after this returns, and not before, the index is in the new state."""
     text = json.dumps(asdict(manifest), indent=1) + "\n"
     write_text_atomically(index_dir / MANIFEST_NAME, text)
+
+
+def check_quality(index_dir: Path, manifest: Manifest, quality: str | None) -> None:
+    """Raise FingerprintError where another codec is asked for than the index was made with."""
+    if quality is not None and quality != manifest.quality:
+        raise FingerprintError(
+            f"{index_dir}: made with --codec {manifest.quality}, not {quality}; leave --codec out, "
+            "or choose another folder with --index"
+        )
 
 
 def check_fingerprint(index_dir: Path, manifest: Manifest, current: Fingerprint) -> None:
@@ -153,20 +171,26 @@ def check_fingerprint(index_dir: Path, manifest: Manifest, current: Fingerprint)
 def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
     """The manifest without the files that are gone or cut short, so that a run makes them again.
 
-    With a photo table shard go the derived files: they hold photos that the table no longer does.
+    With a photo table shard go the recall indexes: they hold photos that the table no longer does.
+    With a codec go the shards that it encoded.
     """
+    codecs = tuple(file for file in manifest.codecs if _is_whole(index_dir, file))
     photos = tuple(file for file in manifest.photos if _is_whole(index_dir, file))
 
-    def derived(value: Derived | None) -> Derived | None:
-        whole = value is not None and _is_whole(index_dir, value.file)
-        return value if whole and photos == manifest.photos else None
+    def derived(base: Derived | None) -> Derived | None:
+        whole = base is not None and _is_whole(index_dir, base.file)
+        return base if whole and photos == manifest.photos else None
 
+    numbers = {file.number for file in codecs}
     return replace(
         manifest,
-        shards=tuple(file for file in manifest.shards if _is_whole(index_dir, file)),
+        codecs=codecs,
+        shards=tuple(
+            file for file in manifest.shards if _is_whole(index_dir, file) and file.codec in numbers
+        ),
         photos=photos,
         recall=derived(manifest.recall),
-        statistics=derived(manifest.statistics),
+        words=derived(manifest.words),
     )
 
 
@@ -186,12 +210,15 @@ def _from_json(raw: dict[str, Any]) -> Manifest:
         image_size=raw["image_size"],
         grid=raw["grid"],
         dim=raw["dim"],
+        quality=raw["quality"],
         generation=raw["generation"],
         sources=tuple(SourceRoot(**source) for source in raw["sources"]),
-        shards=tuple(StoredFile(**file) for file in raw["shards"]),
+        codecs=tuple(StoredFile(**file) for file in raw["codecs"]),
+        shards=tuple(MapShard(**file) for file in raw["shards"]),
         photos=tuple(StoredFile(**file) for file in raw["photos"]),
         recall=derived(raw["recall"]),
-        statistics=derived(raw["statistics"]),
+        words=derived(raw["words"]),
+        n_photos=raw["n_photos"],
         next_id=raw["next_id"],
         tombstones=tuple(raw["tombstones"]),
     )

@@ -1,45 +1,41 @@
 """Where the values of a Parquet column lie in its file.
 
-A column chunk of fixed-size, uncompressed, required values in ONE data page is a header followed
-by the values back to back, so row i can be read by its offset. The footer does not say how many
-pages a chunk has; the page's own header (Thrift's compact encoding) does.
+A column of fixed-size, uncompressed, required values in ONE data page is a header (Thrift's compact
+encoding) followed by the values back to back, so row i can be read by its offset.
 """
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-# Longer than any header of a page without statistics (about 26 bytes).
-_HEADER_LIMIT = 512
 _DATA_PAGE, _PLAIN = 0, 0
 
 
-def plain_offset(path: Path, chunk: Any, rows: int, width: int) -> int | None:
-    """Byte offset of the first value of a column chunk, or None if it cannot be read by offset.
+@dataclass(frozen=True)
+class PlainPage:
+    """A page of plain values. rows: how many. start, end: byte offsets of the values."""
 
-    chunk: pyarrow's ColumnChunkMetaData. rows, width: values in the chunk and bytes of each.
+    rows: int
+    start: int
+    end: int
+
+
+def plain_page(raw: bytes, at: int, width: int) -> PlainPage | None:
+    """The page whose header begins at raw[at:]; None unless it holds plain values of a fixed width.
+
+    raw: a file's first bytes, that header among them. width: bytes of a value. Definition levels
+    and compression show in the page's size.
     """
-    header_size = chunk.total_compressed_size - rows * width
-    if chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
-        return None
-    if not 0 < header_size <= _HEADER_LIMIT:
-        return None
-    with path.open("rb") as file:
-        file.seek(chunk.data_page_offset)
-        raw = file.read(header_size)
     try:
-        header, used = _read_struct(raw, 0)
+        header, start = _read_struct(raw, at)
     except (IndexError, ValueError):
         return None
     page = header.get(5)  # PageHeader.data_page_header
-    is_plain = (
-        used == header_size
-        and header.get(1) == _DATA_PAGE
-        and header.get(3) == rows * width  # compressed_page_size
-        and isinstance(page, dict)
-        and page.get(1) == rows  # num_values
-        and page.get(2) == _PLAIN  # encoding
-    )
-    return chunk.data_page_offset + header_size if is_plain else None
+    if header.get(1) != _DATA_PAGE or not isinstance(page, dict) or page.get(2) != _PLAIN:
+        return None
+    rows = page.get(1)  # num_values
+    if not isinstance(rows, int) or not rows * width == header.get(2) == header.get(3):
+        return None
+    return PlainPage(rows, start, start + rows * width)
 
 
 def _read_struct(raw: bytes, at: int) -> tuple[dict[int, Any], int]:

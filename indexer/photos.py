@@ -39,6 +39,8 @@ class PhotoRow:
     that source's root, "/" between folders. content_hash: SHA-256 of the file, 32 bytes.
     size: bytes; mtime_ns: modification time when it was listed. width, height: upright, pixels.
     place: where the maps lie. pooled: (2 d,) float32, see `FeatureMaps.pooled`.
+    words: (m,) uint16, rising, its visual words in those of the codec of `place`.
+    taken_ns: see `Photo.taken_ns`; None where the file does not say.
     """
 
     id: int
@@ -51,6 +53,8 @@ class PhotoRow:
     height: int
     place: Place
     pooled: NDArray[np.float32]
+    words: NDArray[np.uint16]
+    taken_ns: int | None
 
 
 def photos_name(number: int) -> str:
@@ -76,6 +80,8 @@ def write_photos(path: Path, rows: Sequence[PhotoRow], dim: int) -> None:
         "shard": pa.array([row.place.shard for row in rows], pa.int64()),
         "row": pa.array([row.place.row for row in rows], pa.int32()),
         "maps_id": pa.array([row.place.maps_id for row in rows], pa.int64()),
+        "taken_ns": pa.array([row.taken_ns for row in rows], pa.int64()),
+        "words": pa.array([row.words for row in rows], pa.list_(pa.uint16())),
         "pooled": pa.FixedSizeListArray.from_arrays(pa.array(pooled), 2 * dim),
     }
     pq.write_table(pa.table(columns), path, write_page_checksum=True)
@@ -92,17 +98,61 @@ def read_pooled(path: Path, dim: int) -> tuple[NDArray[np.int64], NDArray[np.flo
 
 
 @dataclass(frozen=True)
+class WordRows:
+    """The visual words of n photos.
+
+    ids: (n,) int64. shards: (n,) int64, the map shard of each. starts: (n + 1,) int64, bounds of
+    each photo's part of words. words: uint16.
+    """
+
+    ids: NDArray[np.int64]
+    shards: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    words: NDArray[np.uint16]
+
+    def select(self, rows: NDArray[np.bool_]) -> "WordRows":
+        """Some of the photos; rows: (n,) bool."""
+        if rows.all():
+            return self
+        counts = np.diff(self.starts)
+        starts = np.concatenate([[0], np.cumsum(counts[rows])])
+        words = self.words[np.repeat(rows, counts)]
+        return WordRows(self.ids[rows], self.shards[rows], starts, words)
+
+
+def read_words(path: Path) -> WordRows:
+    """The visual words of a photo table shard, in the file's order. Raises IndexDamagedError."""
+    table = _read(path, ["id", "shard", "words"])
+    words = table.column("words").combine_chunks()
+    starts = words.offsets.to_numpy().astype(np.int64)
+    return WordRows(
+        table.column("id").to_numpy(),
+        table.column("shard").to_numpy(),
+        starts - starts[0],
+        words.flatten().to_numpy(),
+    )
+
+
+def read_ids(path: Path) -> NDArray[np.int64]:
+    """Ids (n,) of a photo table shard, in the file's order. Raises IndexDamagedError."""
+    ids: NDArray[np.int64] = _read(path, ["id"]).column("id").to_numpy()
+    return ids
+
+
+@dataclass(frozen=True)
 class PhotoTable:
     """The light columns of all photo table shards: one row an id, sorted by id, dead ones too.
 
     numbers: name -> (n,) array for id, source, size, mtime_ns, width, height, shard, row, maps_id.
     paths: n strings, relative to the photo's source. hashes: (n, 32) uint8. live: (n,) bool.
+    taken_ns: n nullable int64, see `PhotoRow`.
     """
 
     numbers: dict[str, NDArray[Any]]
     paths: "pa.ChunkedArray"
     hashes: NDArray[np.uint8]
     live: NDArray[np.bool_]
+    taken_ns: "pa.ChunkedArray"
 
     def __len__(self) -> int:
         return len(self.live)
@@ -143,7 +193,7 @@ def read_photo_table(files: Sequence[Path], tombstones: NDArray[np.int64]) -> Ph
     """
     import pyarrow as pa
 
-    names = [*_NUMBERS, "path", "content_hash"]
+    names = [*_NUMBERS, "path", "content_hash", "taken_ns"]
     tables = [_read(file, names) for file in files]
     if not tables:
         return PhotoTable(
@@ -151,8 +201,13 @@ def read_photo_table(files: Sequence[Path], tombstones: NDArray[np.int64]) -> Ph
             pa.chunked_array([], pa.string()),
             np.empty((0, 32), np.uint8),
             np.empty(0, bool),
+            pa.chunked_array([], pa.int64()),
         )
-    table = pa.concat_tables(tables)
+    try:
+        table = pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        reason = f"{files[0].parent}: the photo table's files differ ({one_line(error)})"
+        raise IndexDamagedError(f"{reason}; {MEND}") from error
     ids = table.column("id").to_numpy()
     # Of several rows of an id the last written counts: unique() finds the first of the reversed.
     unique, from_end = np.unique(ids[::-1], return_index=True)
@@ -163,6 +218,7 @@ def read_photo_table(files: Sequence[Path], tombstones: NDArray[np.int64]) -> Ph
         table.column("path"),
         _bytes_of(hashes, 32),
         ~np.isin(unique, tombstones),
+        table.column("taken_ns"),
     )
 
 
@@ -173,7 +229,7 @@ def _read(path: Path, columns: list[str]) -> "pa.Table":
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read(columns=columns)
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise IndexDamagedError(f"{path} cannot be read ({one_line(error)}); {MEND}") from error
 
 

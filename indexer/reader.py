@@ -5,19 +5,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.frame import Frame
+from indexer.codec import Codec
+from indexer.codecs import load_codec
 from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.filters import PhotoFilter
 from indexer.manifest import Manifest, read_manifest
 from indexer.mapstore import MapStore
 from indexer.photos import PhotoTable, read_photo_table
+from indexer.readers import ReaderLock
 from indexer.recall import RecallIndex, load_recall
 from indexer.sources import absolute_path
-from indexer.statistics import read_mean
+from indexer.word_recall import WordRecall, load_word_recall
+
+if TYPE_CHECKING:
+    import torch
 
 _ATTEMPTS = 3
 
@@ -40,29 +47,36 @@ class PhotoRecord:
 
 @dataclass(frozen=True)
 class MapBatch:
-    """The maps of n photos, in the order they were asked for, damaged ones left out.
+    """The encoded maps of n photos, in the order they were asked for, damaged ones left out.
 
-    ids: (n,) int64. appearance, semantic: (n, grid * grid, d) float16, cells row-major from the top
-    left. valid: (n, grid * grid) bool, False where a cell is padding. damaged: a line for each
-    photo left out: shard, row, what is wrong and the mend.
+    ids: (n,) int64. encoded: (n, photo_bytes) uint8, see `IndexReader.decode`. codecs: (n,) int64,
+    the number of each one's codec. valid: (n, grid * grid) bool, False where a cell is padding.
+    damaged: a line for each photo left out: shard, row, what is wrong and the mend.
     """
 
     ids: NDArray[np.int64]
-    appearance: NDArray[np.float16]
-    semantic: NDArray[np.float16]
+    encoded: NDArray[np.uint8]
+    codecs: NDArray[np.int64]
     valid: NDArray[np.bool_]
     damaged: list[str]
 
 
 class IndexReader:
-    """A frozen snapshot of an index, safe to share between threads; open it with `open`."""
+    """A frozen snapshot of an index, safe to share between threads; open it with `open`.
 
-    def __init__(self, index_dir: Path, manifest: Manifest, table: PhotoTable) -> None:
+    Until it is closed, or its process ends, no writer deletes the files it was opened on.
+    """
+
+    def __init__(
+        self, index_dir: Path, manifest: Manifest, table: PhotoTable, lock: ReaderLock
+    ) -> None:
         self.index_dir = index_dir
+        self._lock = lock
         self._manifest = manifest
         self._table = table
         names = {file.number: file.name for file in manifest.shards}
-        self._maps = MapStore(index_dir, names, manifest.map_bytes)
+        self._maps = MapStore(index_dir, names, manifest.photo_bytes)
+        self._codec_of_shard = {file.number: file.codec for file in manifest.shards}
 
     @classmethod
     def open(cls, index_dir: Path) -> Self:
@@ -71,26 +85,25 @@ class IndexReader:
         Raises IndexMissingError where there is no index or no photo in it, IndexFormatError,
         IndexDamagedError.
         """
-        for attempt in range(_ATTEMPTS):
-            manifest = read_manifest(index_dir)
-            files = [index_dir / file.name for file in manifest.photos]
-            try:
-                table = read_photo_table(files, np.array(manifest.tombstones, dtype=np.int64))
-                break
-            except IndexDamagedError:
-                # A writer may have replaced the files between the manifest and here.
-                if attempt + 1 == _ATTEMPTS or read_manifest(index_dir) == manifest:
-                    raise
-        if not table.live.any():
-            raise IndexMissingError(
-                f"{index_dir}: no photo in this index; run `waldo index PHOTOS --index "
-                f"{index_dir}` first"
-            )
-        return cls(index_dir, manifest, table)
+        lock = ReaderLock(index_dir)
+        try:
+            manifest, table = _read_state(index_dir)
+            if not table.live.any():
+                raise IndexMissingError(
+                    f"{index_dir}: no photo in this index; run `waldo index PHOTOS --index "
+                    f"{index_dir}` first"
+                )
+            return cls(index_dir, manifest, table, lock)
+        except BaseException:
+            lock.close()
+            raise
 
     def close(self) -> None:
-        """Stop the reading threads; maps cannot be read afterwards."""
+        """Stop the reading threads and let writers delete what they replaced; nothing can be read
+        afterwards.
+        """
         self._maps.close()
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -138,10 +151,29 @@ class IndexReader:
         return load_recall(self.index_dir, self._manifest)
 
     @cached_property
+    def word_recall(self) -> WordRecall | None:
+        """The inverted file of visual words; None where some photos have none. Read when first
+        used.
+        """
+        if any(codec.words is None for codec in self._codecs.values()):
+            return None
+        return load_word_recall(self.index_dir, self._manifest)
+
+    def words_in(self, cells: NDArray[np.float32], codec: int) -> NDArray[np.uint16]:
+        """The visual words, (n,), of (n, d) cells of an appearance map in those of a codec."""
+        words = self._codecs[codec].words
+        return np.empty(0, np.uint16) if words is None else words.of(cells)
+
+    @cached_property
+    def _codecs(self) -> dict[int, Codec]:
+        return {f.number: load_codec(self.index_dir, f) for f in self._manifest.codecs}
+
+    @property
     def mean_pooled(self) -> NDArray[np.float32]:
-        """(2 d,) float32: mean of all photos' pooled vectors, [mean(F_A) ; mean(F_S)]."""
-        saved = read_mean(self.index_dir, self._manifest, self.n_photos)
-        return self.recall.mean() if saved is None else saved
+        """(2 d,) float32: the mean of photos' pooled vectors, [mean(F_A) ; mean(F_S)], over those
+        that the newest codec was fitted on.
+        """
+        return self._codecs[max(self._codecs)].mean
 
     def photos(self, ids: Sequence[int] | NDArray[np.int64]) -> list[PhotoRecord]:
         """The records of some photos, in order. Raises KeyError for an id not in the index."""
@@ -171,20 +203,60 @@ class IndexReader:
         table, grid = self._table, self.grid
         wanted = np.asarray(ids, dtype=np.int64)
         rows = table.rows_of(wanted)
-        appearance, semantic, damaged = self._maps.read([table.place(row) for row in rows])
+        places = [table.place(row) for row in rows]
+        encoded, damaged = self._maps.read(places)
         sound = np.ones(len(rows), dtype=bool)
         sound[list(damaged)] = False
         if damaged:
-            appearance, semantic = appearance[sound], semantic[sound]
-        shape = (len(appearance), grid * grid, self.dim)
-        valid = np.empty(shape[:2], dtype=bool)
-        for place, row in enumerate(rows[sound]):
+            encoded = encoded[sound]
+        numbers = [self._codec_of_shard.get(place.shard, 0) for place in places]
+        valid = np.empty((len(encoded), grid * grid), dtype=bool)
+        for at, row in enumerate(rows[sound]):
             width, height = table.number("width", row), table.number("height", row)
-            valid[place] = Frame(width, height, self.image_size, grid).valid().reshape(-1)
+            valid[at] = Frame(width, height, self.image_size, grid).valid().reshape(-1)
         return MapBatch(
             wanted[sound],
-            appearance.view("<f2").reshape(shape),
-            semantic.view("<f2").reshape(shape),
+            encoded,
+            np.array(numbers, dtype=np.int64)[sound],
             valid,
-            [f"{self.index_dir}: {damaged[place]}" for place in sorted(damaged)],
+            [f"{self.index_dir}: {damaged[at]}" for at in sorted(damaged)],
         )
+
+    def decode(
+        self, batch: MapBatch, device: "torch.device | str" = "cpu"
+    ) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Appearance and semantic maps of a batch, float32 (n, grid * grid, d) each, cells
+        row-major from the top left, on a device. Raises IndexDamagedError for a damaged codec.
+        """
+        import torch
+
+        encoded = torch.from_numpy(batch.encoded).to(device)
+        numbers = np.unique(batch.codecs)
+        if len(numbers) == 1:
+            return self._codecs[int(numbers[0])].decode(encoded)
+        shape = (len(batch.ids), self.grid**2, self.dim)
+        appearance, semantic = torch.empty(shape, device=device), torch.empty(shape, device=device)
+        for number in numbers.tolist():
+            rows = torch.from_numpy(np.flatnonzero(batch.codecs == number)).to(device)
+            appearance[rows], semantic[rows] = self._codecs[number].decode(encoded[rows])
+        return appearance, semantic
+
+    def matching(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:
+        """Ids of the photos that pass a filter, rising. Raises WaldoError for a bad glob."""
+        passing = photo_filter.matching(self._table, self._manifest.sources)
+        return self._table.ids[passing & self._table.live]
+
+
+def _read_state(index_dir: Path) -> tuple[Manifest, PhotoTable]:
+    """The last committed state. Raises as `IndexReader.open`."""
+    for attempt in range(_ATTEMPTS):
+        manifest = read_manifest(index_dir)
+        files = [index_dir / file.name for file in manifest.photos]
+        try:
+            table = read_photo_table(files, np.array(manifest.tombstones, dtype=np.int64))
+            break
+        except IndexDamagedError:
+            # Without a lock, a writer may have replaced the files between the manifest and here.
+            if attempt + 1 == _ATTEMPTS or read_manifest(index_dir) == manifest:
+                raise
+    return manifest, table

@@ -1,9 +1,9 @@
 """Writing to an index: rows gather in memory, and reach the disk a shard and a commit at a time."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +11,31 @@ from numpy.typing import NDArray
 
 from features.frame import Frame
 from features.maps import FeatureMaps
-from indexer.errors import IndexDamagedError
+from indexer.codec import DEFAULT_QUALITY, Codec
+from indexer.codecs import codec_name, load_codec
 from indexer.extractor import Extractor
 from indexer.files import StoredFile, describe_file, sync_folder, write_atomically
 from indexer.folder import make_folder, remove_leftovers, writing
 from indexer.lock import writer_lock
 from indexer.manifest import (
     MANIFEST_NAME,
-    Derived,
     Manifest,
+    MapShard,
     SourceRoot,
     check_fingerprint,
+    check_quality,
     read_manifest,
     without_lost_files,
     write_manifest,
 )
-from indexer.mapstore import MEND, MapStore, Place, shard_name
+from indexer.mapstore import MapStore, Place, shard_name
+from indexer.migrate import migrate
 from indexer.photos import PhotoRow, photos_name, read_photo_table, write_photos
-from indexer.recall import load_recall, recall_name
+from indexer.recall import refresh_recall
 from indexer.shards import rows_per_shard, write_shard
 from indexer.sources import Found
-from indexer.statistics import read_mean, statistics_name, write_statistics
+from indexer.stored_rows import StoredRows
+from indexer.word_recall import refresh_word_recall
 
 # Photos that share maps with others fill no shard; their rows are committed at this many.
 _MAX_ROWS = 20_000
@@ -39,18 +43,18 @@ _MAX_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Pooled:
-    """What the photo table keeps of a photo's maps.
+    """What the photo table keeps of a photo's content.
 
-    vector: (2 d,) float32, see `FeatureMaps.pooled`. frame, content_hash: as in FeatureMaps.
+    vector: (2 d,) float32, see `FeatureMaps.pooled`. words: (m,) uint16, rising, visual words in
+    those of the codec that encoded the maps. frame, content_hash: as in FeatureMaps. taken_ns: date
+    taken, nanoseconds since 1970, None where unknown.
     """
 
     vector: NDArray[np.float32]
+    words: NDArray[np.uint16]
     frame: Frame
     content_hash: str
-
-    @classmethod
-    def of(cls, maps: FeatureMaps) -> "Pooled":
-        return cls(maps.pooled(), maps.frame, maps.content_hash)
+    taken_ns: int | None
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,12 @@ class _Entry:
 class _Pending:
     """What the next commit will write.
 
-    number: its generation. appearance, semantic: (capacity, grid, grid, d) float16; as many rows
-    are filled as entries have maps. buried: ids to delete beside those of the entries.
+    number: its generation. encoded: (capacity, photo_bytes) uint8; as many rows are filled as
+    entries have maps. buried: ids to delete beside those of the entries.
     """
 
     number: int
-    appearance: NDArray[np.float16]
-    semantic: NDArray[np.float16]
+    encoded: NDArray[np.uint8]
     entries: list[_Entry] = field(default_factory=list)
     maps: int = 0
     buried: list[int] = field(default_factory=list)
@@ -91,17 +94,23 @@ class IndexWriter:
         self._manifest = without_lost_files(index_dir, manifest)
         self._sources = list(manifest.sources)
         self._next_id = manifest.next_id
-        self._capacity = rows_per_shard(manifest.map_bytes)
+        self._capacity = rows_per_shard(manifest.photo_bytes)
+        self._codec = self._newest_codec()
         self._pending = self._new_pending(manifest.generation + 1)
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._commit: Future[None] | None = None
         self._names = {file.number: file.name for file in self._manifest.shards}
-        self.maps = MapStore(index_dir, self._names, manifest.map_bytes)
+        self.maps = MapStore(index_dir, self._names, manifest.photo_bytes)
+        self._stored = StoredRows(index_dir, self._manifest)
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, index_dir: Path, extractor: Extractor) -> Iterator["IndexWriter"]:
+    def open(
+        cls, index_dir: Path, extractor: Extractor, quality: str | None = None
+    ) -> Iterator["IndexWriter"]:
         """Open an index for writing, or make it, and hold its lock meanwhile.
+
+        quality: the codec's; None for the index's own, or `codec.DEFAULT_QUALITY` for a new one.
 
         Raises IndexBusyError, IndexMissingError for a folder that holds other things,
         IndexFormatError, FingerprintError, IndexDamagedError, IndexWriteError.
@@ -109,7 +118,7 @@ class IndexWriter:
         make_folder(index_dir)
         with writer_lock(index_dir):
             with writing(index_dir):
-                manifest = _prepare(index_dir, extractor)
+                manifest = _prepare(index_dir, extractor, quality)
             writer = cls(index_dir, manifest)
             try:
                 yield writer
@@ -122,10 +131,33 @@ class IndexWriter:
         """The state as of the last commit that is done, without files that were found lost."""
         return self._manifest
 
+    @property
+    def codec(self) -> Codec | None:
+        """What encodes new photos' maps; None until `use_codec` for an index without any."""
+        return self._codec
+
+    def use_codec(self, codec: Codec) -> None:
+        """Store a codec and encode with it from here on; before any photo is added."""
+        number = self._pending.number
+        with writing(self.index_dir):
+            file = self._write(codec_name(number), number, codec.fitted_on, codec.save)
+            codecs = (*self._manifest.codecs, file)
+            self._publish(replace(self._manifest, generation=number, codecs=codecs))
+        self._codec = codec
+        self._pending = self._new_pending(number + 1)
+
+    def encode(self, maps: Sequence[FeatureMaps]) -> NDArray[np.uint8]:
+        """(n, photo_bytes) uint8 of n photos' maps, for `add`."""
+        if self._codec is None:
+            raise ValueError("no codec yet")
+        return self._codec.encode(
+            np.stack([m.appearance for m in maps]), np.stack([m.semantic for m in maps])
+        )
+
     def add(
         self,
         found: Found,
-        maps: FeatureMaps,
+        encoded: NDArray[np.uint8],
         pooled: Pooled,
         *,
         photo_id: int | None = None,
@@ -133,14 +165,13 @@ class IndexWriter:
     ) -> Place:
         """Add a photo with its own maps; returns where they will lie.
 
-        photo_id: of the photo whose row this one replaces, else a new one is given. buries: id to
-        delete in the same commit. May wait for the commit of the last shard; raises what that
-        raised.
+        encoded: (photo_bytes,) uint8, see `encode`. photo_id: of the photo whose row this one
+        replaces, else a new one is given. buries: id to delete in the same commit. May wait for the
+        commit of the last shard; raises what that raised.
         """
         pending = self._pending
         at = pending.maps
-        pending.appearance[at] = maps.appearance
-        pending.semantic[at] = maps.semantic
+        pending.encoded[at] = encoded
         own_id = self._next_id if photo_id is None else photo_id
         place = Place(pending.number, at, own_id)
         row = self._row(own_id, found, pooled, place)
@@ -171,27 +202,38 @@ class IndexWriter:
         """Delete a photo in the next commit."""
         self._pending.buried.append(photo_id)
 
-    def maps_at(self, place: Place) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        """Appearance and semantic map, (grid, grid, d) each, that `add` put at `place`.
+    def words_of(self, maps: FeatureMaps) -> NDArray[np.uint16]:
+        """The visual words of a photo that `encode` has encoded."""
+        if self._codec is None or self._codec.words is None:
+            return np.empty(0, np.uint16)
+        return self._codec.words.of_photo(maps)
 
-        From the thread that added them. Raises IndexDamagedError where the disk lost them since.
+    def recall_of(self, photo_id: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+        """Pooled vector (2 d,) and words of a photo in the index or added by this run.
+
+        From the thread that adds. Raises KeyError, IndexDamagedError.
         """
-        if place.shard == self._pending.number:
-            return self._pending.appearance[place.row], self._pending.semantic[place.row]
+        for entry in reversed(self._pending.entries):
+            if entry.row.id == photo_id:
+                return entry.row.pooled, entry.row.words
         self._wait()
-        maps = read_maps(self.maps, place, self._manifest.grid)
-        if maps is None:
-            raise IndexDamagedError(f"{self.index_dir / shard_name(place.shard)}: damaged; {MEND}")
-        return maps
+        self._stored.include([file.name for file in self._manifest.photos])
+        return self._stored.of(photo_id)
 
     def finish(self, gone: Iterable[int]) -> Manifest:
-        """Commit what was added, delete the ids in `gone`, and bring recall and mean up to date."""
+        """Commit what was added, delete the ids in `gone`, and bring recall up to date."""
         self._wait()
         self._pending.buried.extend(gone)
         with writing(self.index_dir):
             manifest = self._stage(self._pending)
             if manifest.photos:
-                manifest = self._derive(manifest, self._pending.number)
+                number = self._pending.number
+                manifest = replace(
+                    manifest,
+                    recall=refresh_recall(self.index_dir, manifest, number),
+                    words=refresh_word_recall(self.index_dir, manifest, number),
+                    n_photos=self._count(manifest),
+                )
             if manifest != self._committed:
                 self._publish(replace(manifest, generation=self._pending.number))
         self._pending = self._new_pending(self._manifest.generation + 1)
@@ -210,6 +252,8 @@ class IndexWriter:
             height=pooled.frame.height,
             place=place,
             pooled=pooled.vector,
+            words=pooled.words,
+            taken_ns=pooled.taken_ns,
         )
 
     def _source(self, root: SourceRoot) -> int:
@@ -218,9 +262,12 @@ class IndexWriter:
         return self._sources.index(root)
 
     def _new_pending(self, number: int) -> _Pending:
-        manifest = self._manifest
-        shape = (self._capacity, manifest.grid, manifest.grid, manifest.dim)
-        return _Pending(number, np.empty(shape, np.float16), np.empty(shape, np.float16))
+        shape = (self._capacity, self._manifest.photo_bytes)
+        return _Pending(number, np.empty(shape, np.uint8))
+
+    def _newest_codec(self) -> Codec | None:
+        codecs = self._manifest.codecs
+        return load_codec(self.index_dir, codecs[-1]) if codecs else None
 
     def _commit_if_full(self) -> None:
         full = self._pending
@@ -253,11 +300,9 @@ class IndexWriter:
                 shard_name(number),
                 number,
                 len(ids),
-                lambda path: write_shard(
-                    path, ids, pending.appearance[: len(ids)], pending.semantic[: len(ids)]
-                ),
+                lambda path: write_shard(path, ids, pending.encoded[: len(ids)]),
             )
-            shards = (*shards, file)
+            shards = (*shards, MapShard(**asdict(file), codec=manifest.codecs[-1].number))
         if rows:
             file = self._write(
                 photos_name(number),
@@ -283,24 +328,11 @@ class IndexWriter:
         write_atomically(self.index_dir / name, write)
         return describe_file(self.index_dir, name, number, rows)
 
-    def _derive(self, manifest: Manifest, number: int) -> Manifest:
-        """Write recall index and mean anew where they do not cover what the manifest names."""
+    def _count(self, manifest: Manifest) -> int:
+        """How many photos can be found."""
         files = [self.index_dir / file.name for file in manifest.photos]
         table = read_photo_table(files, np.array(manifest.tombstones, dtype=np.int64))
-        live = int(table.live.sum())
-        covered = manifest.recall is not None and manifest.recall.covers == manifest.last_photos
-        if covered and read_mean(self.index_dir, manifest, live) is not None:
-            return manifest
-        recall = load_recall(self.index_dir, manifest)
-        if not covered:
-            name = recall_name(number)
-            recall.save(self.index_dir / name)
-            stored = describe_file(self.index_dir, name, number, len(recall.ids))
-            manifest = replace(manifest, recall=Derived(stored, manifest.last_photos))
-        name = statistics_name(number)
-        write_statistics(self.index_dir / name, recall.mean())
-        stored = describe_file(self.index_dir, name, number, live)
-        return replace(manifest, statistics=Derived(stored, manifest.last_photos))
+        return int(table.live.sum())
 
     def _publish(self, manifest: Manifest) -> None:
         write_manifest(self.index_dir, manifest)
@@ -308,28 +340,23 @@ class IndexWriter:
         self._names.update({file.number: file.name for file in manifest.shards})
 
 
-def _prepare(index_dir: Path, extractor: Extractor) -> Manifest:
+def _prepare(index_dir: Path, extractor: Extractor, quality: str | None) -> Manifest:
     """Make an empty index if there is none, and see that the one there fits the extractor."""
     if not (index_dir / MANIFEST_NAME).exists():
         fresh = Manifest(
-            dict(extractor.fingerprint()), extractor.image_size, extractor.grid, extractor.dim
+            dict(extractor.fingerprint()),
+            extractor.image_size,
+            extractor.grid,
+            extractor.dim,
+            quality or DEFAULT_QUALITY,
         )
         write_manifest(index_dir, fresh)
+    migrate(index_dir)
     manifest = read_manifest(index_dir)
     check_fingerprint(index_dir, manifest, extractor.fingerprint())
+    check_quality(index_dir, manifest, quality)
     for name in ("shards", "photos"):
         (index_dir / name).mkdir(exist_ok=True)
     sync_folder(index_dir)
     remove_leftovers(index_dir, manifest)
     return manifest
-
-
-def read_maps(
-    store: MapStore, place: Place, grid: int
-) -> tuple[NDArray[np.float16], NDArray[np.float16]] | None:
-    """One photo's appearance and semantic map, (grid, grid, d) each, or None if damaged."""
-    appearance, semantic, damaged = store.read([place])
-    if damaged:
-        return None
-    shape = (grid, grid, -1)
-    return appearance[0].view("<f2").reshape(shape), semantic[0].view("<f2").reshape(shape)

@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from indexer.build import IndexReport
+    from indexer.compact import CompactReport
 
 app = typer.Typer(
     name="waldo",
@@ -45,6 +46,14 @@ def index(
     ] = None,
     device: DeviceOption = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Photos a model evaluation.")] = 8,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QUALITY",
+            help="How maps are stored: none, high, standard or small. Default: the index's own, "
+            "or standard.",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Index photos, or bring an index up to date: only what is new or changed is worked on."""
@@ -52,19 +61,29 @@ def index(
 
     from features.extractor import FeatureExtractor
     from indexer.build import index_photos
-    from indexer.manifest import Manifest
+    from indexer.manifest import Manifest, check_quality
     from indexer.sources import open_sources
     from search.progress import ProgressDisplay
 
-    open_sources(sources, index)  # bad sources are told before a model is loaded
+    # what is wrong with the question is told before a model is loaded
+    open_sources(sources, index)
     stored = Manifest.load_if_present(index)
+    if codec is not None:
+        _check_codec(codec)
+    if stored is not None:
+        check_quality(index, stored, codec)
     name = model or (str(stored.fingerprint["model"]) if stored else "tiny")
     _say(f"loading the model {name}")
     extractor = FeatureExtractor.load(name, device, batch_size)
     try:
         with ProgressDisplay() as display:
             report = index_photos(
-                sources, index, extractor, batch_size=batch_size, on_progress=display
+                sources,
+                index,
+                extractor,
+                batch_size=batch_size,
+                quality=codec,
+                on_progress=display,
             )
     except KeyboardInterrupt:
         _say("stopped; what is done is kept: run the same command again to go on")
@@ -99,6 +118,21 @@ def query(
     rerank: Annotated[
         bool, typer.Option("--rerank/--no-rerank", help="Re-rank recall's candidates by maps.")
     ] = True,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Only photos in this folder, or whose paths match (** for any depth), absolute or "
+            "relative to their SOURCE; may be repeated.",
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="Only photos taken then or later: 2020, 2020-05 ..."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Only photos taken then or earlier.")
+    ] = None,
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
     html: Annotated[
@@ -107,6 +141,7 @@ def query(
 ) -> None:
     """Find the photos that show the very object of PHOTO, and where in them it is."""
     from features.reference import Box, Point
+    from indexer.filters import PhotoFilter
     from search.index import open_index
     from search.page import write_page
     from search.query import Query, SearchOptions
@@ -120,7 +155,18 @@ def query(
     if point is not None:
         place = _numbers("--point", point, "X,Y")  # type: ignore[assignment]
     asked = Query(photo, class_name, mask, corners, place)
-    options = SearchOptions(top, candidates, score or DEFAULT_SCORE, rerank)
+    wanted = PhotoFilter(
+        tuple(path or ()),
+        None if since is None else _span("--since", since)[0],
+        None if until is None else _span("--until", until)[1],
+    )
+    options = SearchOptions(
+        top,
+        candidates,
+        score or DEFAULT_SCORE,
+        rerank,
+        filter=None if wanted == PhotoFilter() else wanted,
+    )
     with open_index(index, device) as opened:
         answer = opened.search(asked, options)
     for line in answer.damaged:
@@ -145,6 +191,9 @@ def evaluate(
     ] = None,
     device: DeviceOption = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Photos a model evaluation.")] = 8,
+    codec: Annotated[
+        str, typer.Option(metavar="QUALITY", help="How maps are stored, as for `waldo index`.")
+    ] = "standard",
     out: Annotated[
         Path | None, typer.Option(metavar="RUN.json", help="Write every query's result.")
     ] = None,
@@ -159,12 +208,13 @@ def evaluate(
     from search.evaluation.run import run_methods
     from search.progress import ProgressDisplay
 
+    _check_codec(codec)
     benchmark = read_benchmark(protocol, root)
     methods = select_methods(method or [], benchmark)
     _say(f"loading the model {model}")
     extractor = FeatureExtractor.load(model, device, batch_size)
     with ProgressDisplay() as display:
-        results = run_methods(benchmark, methods, extractor, display)
+        results = run_methods(benchmark, methods, extractor, codec, display)
     class_map = measure_class_map(benchmark, extractor) if benchmark.scenes else None
     report = evaluation_json(benchmark, extractor.fingerprint(), results, class_map)
     if out is not None:
@@ -202,6 +252,48 @@ def verify(index: IndexOption, json_output: JsonOption = False) -> None:
         print("\n".join(problems) or "no problem found")
     if problems:
         raise typer.Exit(1)
+
+
+@app.command()
+def compact(index: IndexOption, json_output: JsonOption = False) -> None:
+    """Give back the room that deleted and changed photos take up, and merge small files."""
+    from dataclasses import asdict
+
+    from indexer.compact import compact as compact_index
+
+    try:
+        report = compact_index(index)
+    except KeyboardInterrupt:
+        _say("stopped; nothing is lost: run the same command again")
+        raise typer.Exit(130) from None
+    for path in report.lost:
+        _say(f"warning: {path}: its maps are damaged or lost; run `waldo index` again over it")
+    if json_output:
+        _print_json({**asdict(report), "index_dir": str(index)})
+    else:
+        print(_compact_text(report))
+
+
+@app.command()
+def remove(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Photos, or folders of photos; they may be gone."),
+    ],
+    index: IndexOption,
+    json_output: JsonOption = False,
+) -> None:
+    """Take photos out of an index; the photos themselves are left alone."""
+    from dataclasses import asdict
+
+    from indexer.remove import remove as remove_photos
+
+    report = remove_photos(index, paths)
+    _say("those that are still on disk come back when their SOURCE is indexed again")
+    if json_output:
+        _print_json({**asdict(report), "index_dir": str(index)})
+    else:
+        print(f"{report.total} photos in {index}: {report.removed} removed")
 
 
 @app.command()
@@ -267,6 +359,39 @@ def _numbers(option: str, text: str, form: str) -> tuple[float, ...]:
     return values
 
 
+def _span(option: str, text: str) -> tuple[int, int]:
+    """A year, month or day, in UTC: its first nanosecond since 1970, and the first after it."""
+    from datetime import UTC, datetime, timedelta
+
+    from features.errors import WaldoError
+
+    parts = [int(part) for part in text.split("-") if part.isascii() and part.isdigit()]
+    try:
+        if [len(part) for part in text.split("-")] != [4, 2, 2][: len(parts)]:
+            raise ValueError(text)
+        year, month, day = (*parts, 1, 1)[:3]
+        start = datetime(year, month, day, tzinfo=UTC)
+        if len(parts) == 1:
+            end = start.replace(year=year + 1)
+        elif len(parts) == 2:
+            end = start.replace(year=year + month // 12, month=month % 12 + 1)
+        else:
+            end = start + timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise WaldoError(f"{option} {text}: must be YYYY, YYYY-MM or YYYY-MM-DD") from None
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    first, after = ((at - epoch) // timedelta(seconds=1) * 10**9 for at in (start, end))
+    return first, after
+
+
+def _check_codec(codec: str) -> None:
+    from features.errors import WaldoError
+    from indexer.codec import QUALITIES
+
+    if codec not in QUALITIES:
+        raise WaldoError(f"--codec {codec}: no such codec; one of {', '.join(QUALITIES)}")
+
+
 def _report_text(report: "IndexReport") -> str:
     parts = [f"{report.total} photos in {report.index_dir}", f"{report.new} new"]
     for name in ("changed", "moved", "removed", "failed"):
@@ -276,6 +401,24 @@ def _report_text(report: "IndexReport") -> str:
     text = f"{parts[0]}: {', '.join(parts[1:])} in {report.seconds:.1f} s"
     if report.failed:
         text += f"; what failed and why: {report.index_dir / 'failures.jsonl'}"
+    return text
+
+
+def _compact_text(report: "CompactReport") -> str:
+    if report.migrated:
+        was = "brought to the format of this waldo"
+    elif not report.changed:
+        return f"{report.photos} photos in {report.index_dir}: nothing to do"
+    else:
+        was = "compacted"
+    before, after = report.bytes_before / 2**20, report.bytes_after / 2**20
+    text = (
+        f"{report.photos} photos in {report.index_dir}: {was} in {report.seconds:.1f} s; "
+        f"{report.shards_before} map shards before, {report.shards_after} now, "
+        f"{before:.1f} MiB before, {after:.1f} MiB now"
+    )
+    if report.in_use:
+        text += "; somebody has it open, so the next run deletes the files that were replaced"
     return text
 
 

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
+from indexer.filters import PhotoFilter
 from indexer.reader import IndexReader
 from search.clock import Clock
 from search.localise import object_cells
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import Reference, make_reference
 from search.rerank import RerankedCandidates, rerank
-from search.scores import SCORES
+from search.scores import SCORES, Score
 
 
 class Index:
@@ -62,7 +63,7 @@ class Index:
         """Rank the collection for one object.
 
         Raises WaldoError (see `reference`), also for a score that does not exist, or that needs
-        the class name which the query lacks.
+        the class name which the query lacks, or a filter that leaves no photo.
         """
         options = options or SearchOptions()
         score = SCORES.get(options.score)
@@ -77,12 +78,12 @@ class Index:
             reference = self.reference(query)
         with clock("recall"):
             wanted = max(options.candidates, options.top) if options.rerank else options.top
-            ids, recall_scores = self.reader.recall.search(reference.recall_vector(), wanted)
-        # Without re-ranking, the maps still say where in a photo the evidence lies.
-        function = score if options.rerank else SCORES["pdm"]
+            allowed = None if options.filter is None else self._allowed(options.filter)
+            ids, recall_scores = self._recall(reference, score, wanted, allowed)
         mean = self.reader.mean_pooled[: self.extractor.dim]
         prepared = reference.for_scoring(mean, self.extractor.model.device)
-        scored = rerank(self.reader, ids, prepared, function, clock)
+        # Without re-ranking, the maps still say where in a photo the evidence lies.
+        scored = rerank(self.reader, ids, prepared, score, clock)
         recalled = dict(zip(ids.tolist(), recall_scores.tolist(), strict=True))
         values = (
             scored.scores
@@ -103,6 +104,23 @@ class Index:
             damaged=scored.damaged,
             timing=clock.stages(),
         )
+
+    def _recall(
+        self, reference: Reference, score: Score, k: int, allowed: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids and scores of the k most promising photos, best first."""
+        by_words = self.reader.word_recall if score.recall == "words" else None
+        if by_words is None:
+            return self.reader.recall.search(reference.recall_vector(), k, allowed)
+        tokens = reference.tokens()
+        return by_words.search(lambda codec: self.reader.words_in(tokens, codec), k, allowed)
+
+    def _allowed(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:
+        """Ids of the photos that pass, at least one."""
+        ids = self.reader.matching(photo_filter)
+        if len(ids) == 0:
+            raise WaldoError("no photo of the index passes --path, --since and --until; widen them")
+        return ids
 
     def _matches(
         self,

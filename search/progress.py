@@ -27,7 +27,7 @@ class ProgressDisplay:
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
-                TextColumn("indexing"),
+                TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
@@ -49,11 +49,18 @@ class ProgressDisplay:
 
     def __call__(self, progress: Progress) -> None:
         note = rate_and_time_left(progress)
+        doing = "indexing" if progress.stage == "index" else "looking at a sample"
         if self._bar is not None:
-            self._bar.update(self._task, completed=progress.done, total=progress.total, note=note)
+            self._bar.update(
+                self._task,
+                description=doing,
+                completed=progress.done,
+                total=progress.total,
+                note=note,
+            )
         elif progress.seconds >= self._next_line:
             self._next_line = progress.seconds + _INTERVAL
-            print(f"indexing: {progress.done} of {progress.total}, {note}", file=sys.stderr)
+            print(f"{doing}: {progress.done} of {progress.total}, {note}", file=sys.stderr)
 
 
 def rate_and_time_left(progress: Progress) -> str:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from features.frame import Frame
 from features.reference import Box, Point
+from indexer.filters import PhotoFilter
 from search.scores import DEFAULT_SCORE
 
 
@@ -33,12 +34,14 @@ class SearchOptions:
     """top: matches to return. candidates: photos from recall that are re-ranked.
 
     score: the name of the re-ranking score. rerank: False keeps the order of recall.
+    filter: the photos that may be answered; None allows all.
     """
 
     top: int = 20
     candidates: int = 400
     score: str = DEFAULT_SCORE
     rerank: bool = True
+    filter: PhotoFilter | None = None
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Reference:
         return ScoringReference(
             tokens=torch.from_numpy(self.tokens()).to(device),
             class_vector=None if vector is None else torch.from_numpy(vector).to(device),
-            mean_appearance=torch.from_numpy(mean_appearance).to(device),
+            mean_appearance=torch.tensor(mean_appearance, device=device),
         )
 
 

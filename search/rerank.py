@@ -32,15 +32,12 @@ class RerankedCandidates:
     damaged: list[str]
 
 
-def to_candidates(maps: MapBatch, device: "torch.device") -> CandidateMaps:
-    """Stored maps as a score takes them, on a device."""
+def to_candidates(reader: IndexReader, maps: MapBatch, device: "torch.device") -> CandidateMaps:
+    """Stored maps as a score takes them, decoded on a device."""
     import torch
 
-    return CandidateMaps(
-        torch.from_numpy(maps.appearance).to(device).float(),
-        torch.from_numpy(maps.semantic).to(device).float(),
-        torch.from_numpy(maps.valid).to(device),
-    )
+    appearance, semantic = reader.decode(maps, device)
+    return CandidateMaps(appearance, semantic, torch.from_numpy(maps.valid).to(device))
 
 
 def rerank(
@@ -72,7 +69,7 @@ def rerank(
         if len(maps.ids) == 0:
             continue
         with clock("score"), torch.inference_mode():
-            scored = score.function(reference, to_candidates(maps, device))
+            scored = score.function(reference, to_candidates(reader, maps, device))
             rows = slice(done, done + len(maps.ids))
             scores[rows] = scored.scores.cpu().numpy()
             heatmaps[rows] = scored.heatmaps.cpu().numpy()

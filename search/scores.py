@@ -6,7 +6,7 @@ candidate. All work on batches, in float32, on whatever device the tensors are o
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -98,18 +98,28 @@ def late_interaction(reference: ScoringReference, candidates: CandidateMaps) -> 
 
 @dataclass(frozen=True)
 class Score:
-    """A score people can name. source: where it comes from. needs_class: cannot do without C."""
+    """A score people can name.
+
+    source: where it comes from. recall: what chooses its candidates, visual words or the inner
+    product of pooled vectors. needs_class: cannot do without C.
+    """
 
     name: str
     source: str
     function: Callable[[ScoringReference, CandidateMaps], Scored]
+    recall: Literal["words", "pooled"] = "pooled"
     needs_class: bool = False
 
 
 SCORES: dict[str, Score] = {
     score.name: score
     for score in (
-        Score("late", "late interaction on F_A (ColBERT, 2020), centred cosine", late_interaction),
+        Score(
+            "late",
+            "late interaction on F_A (ColBERT, 2020), centred cosine",
+            late_interaction,
+            recall="words",
+        ),
         Score("pdm", "mean of S_DF (PDM Eq. 5 to 7)", pdm),
         Score("appearance", "mean of S_A (PDM Eq. 5)", appearance),
         Score("cosine", "cosine of pooled F_A", cosine),

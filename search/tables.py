@@ -1,8 +1,10 @@
 """Answers as people read them on a terminal, and as programs read them in JSON."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from features.presets import PRESETS
+from indexer.filters import PhotoFilter
 from search.query import Answer
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
             "box": query.box,
             "point": query.point,
             "score": answer.options.score if answer.options.rerank else None,
+            **_filter_json(answer.options.filter),
         },
         "matches": [
             {
@@ -35,6 +38,17 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         ],
         "timing": answer.timing,
     }
+
+
+def _filter_json(wanted: PhotoFilter | None) -> dict[str, Any]:
+    """What the answer was limited to, if it was; "until" is the first instant left out."""
+    if wanted is None:
+        return {}
+    since, until = (
+        None if at is None else datetime.fromtimestamp(at // 10**9, UTC).isoformat()
+        for at in (wanted.since_ns, wanted.until_ns)
+    )
+    return {"paths": list(wanted.paths), "since": since, "until": until}
 
 
 def answer_table(answer: Answer) -> "Table":

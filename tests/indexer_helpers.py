@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.maps import FeatureMaps
 from features.photo import ModelInput, load_model_input
@@ -30,6 +31,9 @@ class PixelExtractor:
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"model": self.model, "revision": "1", "timestep": 261, "scale": 0.5}
+
+    def vocabulary_vectors(self) -> NDArray[np.float32]:
+        return np.empty((0, self.dim), dtype=np.float32)
 
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         if self.before is not None:
@@ -67,10 +71,13 @@ def run(
     index_dir: Path,
     extractor: PixelExtractor | None = None,
     batch_size: int = 4,
+    quality: str = "none",
 ) -> IndexReport:
     """`index_photos` with the extractor above."""
     chosen = [sources] if isinstance(sources, Path) else list(sources)
-    return index_photos(chosen, index_dir, extractor or PixelExtractor(), batch_size=batch_size)
+    return index_photos(
+        chosen, index_dir, extractor or PixelExtractor(), batch_size=batch_size, quality=quality
+    )
 
 
 def rows(index_dir: Path) -> dict[str, tuple[int, bytes, bytes, bytes]]:
@@ -78,6 +85,7 @@ def rows(index_dir: Path) -> dict[str, tuple[int, bytes, bytes, bytes]]:
     with IndexReader.open(index_dir) as reader:
         records, batch = reader.photos(reader.ids), reader.read_maps(reader.ids)
         assert batch.damaged == []
+        appearances, semantics = (maps.half().numpy() for maps in reader.decode(batch))
         vectors = vectors_by_id(reader)
         return {
             str(record.path): (
@@ -86,9 +94,7 @@ def rows(index_dir: Path) -> dict[str, tuple[int, bytes, bytes, bytes]]:
                 semantic.tobytes(),
                 vectors[record.id].tobytes(),
             )
-            for record, appearance, semantic in zip(
-                records, batch.appearance, batch.semantic, strict=True
-            )
+            for record, appearance, semantic in zip(records, appearances, semantics, strict=True)
         }
 
 

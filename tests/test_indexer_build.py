@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import indexer.build as build
+import indexer.codecs as codecs
 import indexer.shards as shards
 from features.maps import FeatureMaps
 from features.photo import ModelInput
@@ -93,7 +94,8 @@ class TestFirstRun:
             assert [r.path for r in records] == [photos / "photo-003.png", photos / "photo-000.png"]
             assert [(r.width, r.height) for r in records] == [(64, 20), (40, 30)]
             batch = reader.read_maps([3, 0])
-            assert (batch.appearance.shape, batch.appearance.dtype) == ((2, 16, 6), np.float16)
+            assert (batch.encoded.shape, batch.encoded.dtype) == ((2, 384), np.uint8)
+            assert [tuple(maps.shape) for maps in reader.decode(batch)] == [(2, 16, 6)] * 2
             assert batch.ids.tolist() == [3, 0]
             # 64 x 20 fills one row of cells of four, 40 x 30 three.
             assert batch.valid.reshape(2, 4, 4).all(axis=2).sum(axis=1).tolist() == [1, 3]
@@ -174,8 +176,13 @@ class TestFirstRun:
         (photos / "notes.txt").write_text("no picture")
         told: list[Progress] = []
         index_photos([photos], index, PixelExtractor(), batch_size=4, on_progress=told.append)
+        stages = [p.stage for p in told]
+        assert stages == sorted(stages)  # "fit", then "index"
+        for stage in ("fit", "index"):
+            done = [p.done for p in told if p.stage == stage]
+            assert done == sorted(done)
+            assert len(done) > 3
         assert {p.total for p in told} == {15}
-        assert [p.done for p in told] == sorted(p.done for p in told)
         last = told[-1]
         assert (last.done, last.new, last.failed, last.skipped) == (15, 13, 1, 1)
         assert len(told) > 3
@@ -217,7 +224,7 @@ class TestRunningAgain:
         assert sum(extractor.batches) == 3
         after = rows(index)
         assert {path: after[path] for path in before} == before
-        for kind in ("recall-*", "statistics-*"):  # what was superseded is gone
+        for kind in ("recall-*", "codec-*"):
             assert len(list(index.glob(kind))) == 1
         assert_own_maps(index, sorted(photos.iterdir()))
 
@@ -330,8 +337,6 @@ class TestRemoval:
         with IndexReader.open(index) as reader:
             found, _ = reader.recall.search(np.ones(12, np.float32), 20)
             assert sorted(found.tolist()) == [i for i in range(13) if i not in (3, 7)]
-            pooled = [maps_of(p, PixelExtractor()).pooled() for p in sorted(photos.iterdir())]
-            np.testing.assert_allclose(reader.mean_pooled, np.mean(pooled, axis=0), atol=1e-6)
             with pytest.raises(KeyError):
                 reader.read_maps([3])
         assert verify(index) == []
@@ -512,9 +517,9 @@ class TestRefusals:
     def test_a_newer_format(self, photos: Path, index: Path) -> None:
         run(photos, index)
         raw = json.loads((index / "manifest.json").read_text())
-        (index / "manifest.json").write_text(json.dumps({**raw, "format": 2}))
+        (index / "manifest.json").write_text(json.dumps({**raw, "format": 3}))
         for action in (lambda: run(photos, index), lambda: IndexReader.open(index)):
-            with pytest.raises(IndexFormatError, match=r"format 2.*format 1; update waldo"):
+            with pytest.raises(IndexFormatError, match=r"format 3.*format 2; update waldo"):
                 action()
 
     def test_no_index(self, index: Path) -> None:
@@ -555,13 +560,32 @@ class TestInterrupts:
         with pytest.raises(KeyboardInterrupt):
             run(photos, index, PixelExtractor(before=interrupt), batch_size=3)
         assert verify(index) == []
-        if after:
-            with IndexReader.open(index) as reader:
-                assert reader.n_photos == after
-                assert len(reader.recall) == after
-        report = run(photos, index)
-        assert (report.new, report.unchanged) == (13 - after, after)
+        again = PixelExtractor()
+        report = run(photos, index, again)
+        assert (report.new + report.unchanged, sum(again.batches)) == (13, 13 - after)
         assert rows(index) == rows(whole)
+        assert verify(index) == []
+
+    def test_what_an_interrupt_finds_is_committed(
+        self, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(count: int) -> None:
+            if count >= 8:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(codecs, "_MOST_PHOTOS", 2)
+        first = PixelExtractor(before=interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(photos, index, first, batch_size=3)
+        # a photo that the codec was fitted on may wait for its turn
+        committed, extracted = read_manifest(index).n_photos, sum(first.batches)
+        assert extracted - 2 <= committed <= extracted < 13
+        with IndexReader.open(index) as reader:
+            assert reader.n_photos == committed == len(reader.recall)
+        again = PixelExtractor()
+        report = run(photos, index, again)
+        assert (report.new, report.unchanged) == (13 - committed, committed)
+        assert sum(again.batches) == 13 - extracted
         assert verify(index) == []
 
     def test_a_failing_model_keeps_what_was_done_and_says_so(
@@ -573,7 +597,9 @@ class TestInterrupts:
 
         with pytest.raises(RuntimeError, match="out of memory"):
             run(photos, index, PixelExtractor(before=fail))
-        assert run(photos, index).new == 5
+        again = PixelExtractor()
+        assert run(photos, index, again).total == 13
+        assert sum(again.batches) == 5
 
     def test_it_drops_nothing_and_forgets_no_failure(self, photos: Path, index: Path) -> None:
         (photos / "zz-bad.jpg").write_bytes(b"")

@@ -54,7 +54,7 @@ def test_a_sound_index_has_no_problems(index: Path) -> None:
 def kinds(index: Path) -> list[str]:
     """One file of each kind that the manifest names."""
     manifest = read_manifest(index)
-    files = [manifest.shards[1], manifest.photos[1], manifest.recall.file, manifest.statistics.file]
+    files = [manifest.shards[1], manifest.photos[1], manifest.recall.file, manifest.codecs[0]]
     return [file.name for file in files]
 
 
@@ -79,6 +79,36 @@ def test_any_flipped_bit_is_found_and_the_mend_mends(
         assert after == before
 
 
+@pytest.mark.parametrize("kind", range(4), ids=["shard", "photos", "recall", "codec"])
+def test_flipped_bytes_anywhere_are_found(index: Path, kind: int) -> None:
+    """Where they lie does not matter, nor does it upset any of the parsers."""
+    path = index / kinds(index)[kind]
+    whole = path.read_bytes()
+    chance = np.random.default_rng(kind)
+    edges = [*range(12), *range(len(whole) - 12, len(whole))]
+    for at in [*edges, *chance.integers(0, len(whole), 60).tolist()]:
+        raw = bytearray(whole)
+        raw[at] ^= 1 << int(chance.integers(8))
+        path.write_bytes(raw)
+        problems = verify(index)
+        assert any(str(path) in p and "waldo index" in p for p in problems), (at, problems)
+    path.write_bytes(whole)
+    assert verify(index) == []
+
+
+@pytest.mark.parametrize("kind", range(4), ids=["shard", "photos", "recall", "codec"])
+def test_files_cut_short_anywhere_are_found(index: Path, kind: int) -> None:
+    path = index / kinds(index)[kind]
+    whole = path.read_bytes()
+    lengths = np.random.default_rng(kind).integers(0, len(whole), 15)
+    for length in [0, len(whole) - 1, *lengths.tolist()]:
+        path.write_bytes(whole[:length])
+        problems = verify(index)
+        assert any(str(path) in p and "waldo index" in p for p in problems), (length, problems)
+    path.unlink()
+    assert any(str(path) in problem and "waldo index" in problem for problem in verify(index))
+
+
 def test_a_flipped_bit_in_a_map_is_never_returned_as_data(index: Path, photos: Path) -> None:
     bad = maps_of(photos / "photo-007.png", PixelExtractor())
     path = index / read_manifest(index).shards[1].name
@@ -86,13 +116,13 @@ def test_a_flipped_bit_in_a_map_is_never_returned_as_data(index: Path, photos: P
     with IndexReader.open(index) as reader:
         batch = reader.read_maps([2, 7, 8])
         assert batch.ids.tolist() == [2, 8]
-        assert batch.appearance.shape == (2, 16, 6)
+        assert batch.encoded.shape == (2, 2 * 16 * 6 * 2)
         assert batch.valid.sum(axis=1).tolist() == [16, 12]  # photo 7 has 4 valid cells
         other = maps_of(photos / "photo-008.png", PixelExtractor())
-        assert batch.semantic[1].tobytes() == other.semantic.tobytes()
+        assert batch.encoded[1].tobytes() == other.appearance.tobytes() + other.semantic.tobytes()
         [line] = batch.damaged
     assert str(index) in line
-    assert "shards/000002.parquet row 2" in line
+    assert "shards/000003.parquet row 2" in line
     assert any("row 2: its checksum differs" in problem for problem in verify(index))
 
 
@@ -109,11 +139,11 @@ def test_a_shard_cut_short(index: Path, photos: Path, cut: int) -> None:
 def test_a_damaged_photo_table_is_refused_by_name(index: Path) -> None:
     path = index / read_manifest(index).photos[0].name
     path.write_bytes(b"no parquet")
-    with pytest.raises(IndexDamagedError, match=r"photos/000001.parquet.*waldo index"):
+    with pytest.raises(IndexDamagedError, match=r"photos/000002.parquet.*waldo index"):
         IndexReader.open(index)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "x"}', '{"format": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "x"}', '{"format": 2}'])
 def test_a_damaged_manifest_is_one_clear_line(index: Path, text: str) -> None:
     (index / "manifest.json").write_text(text)
     [problem] = verify(index)
@@ -143,8 +173,8 @@ def test_rows_that_disagree_with_the_manifest(index: Path) -> None:
     raw["photos"][2]["rows"] = 7
     (index / "manifest.json").write_text(json.dumps(raw))
     problems = verify(index)
-    assert any("shards/000001.parquet: 5 rows, not 4" in problem for problem in problems)
-    assert any("photos/000003.parquet: 3 rows, not 7" in problem for problem in problems)
+    assert any("shards/000002.parquet: 5 rows, not 4" in problem for problem in problems)
+    assert any("photos/000004.parquet: 3 rows, not 7" in problem for problem in problems)
 
 
 def test_shards_that_changed_places(index: Path) -> None:
@@ -177,29 +207,28 @@ def test_leftovers_of_a_killed_writer_go_and_the_users_files_stay(
     assert verify(index) == []
 
 
-def test_the_saved_mean_is_used_only_while_it_is_right(index: Path) -> None:
-    with IndexReader.open(index) as reader:
-        right = reader.mean_pooled
-    raw = json.loads((index / "manifest.json").read_text())
-    raw["tombstones"] = [0, 5]
-    (index / "manifest.json").write_text(json.dumps(raw))
-    with IndexReader.open(index) as reader:
-        np.testing.assert_allclose(reader.mean_pooled, reader.recall.mean())
-        assert not np.allclose(reader.mean_pooled, right)
-
-
 def test_describe(index: Path, photos: Path) -> None:
     description = describe(index)
     assert description["photos"] == 13
     assert description["deleted"] == 0
     assert description["shards"] == 3
     assert description["model"] == "pixels"
-    assert description["format"] == 1
+    assert description["format"] == 2
     assert description["failures"] == 0
     assert description["sources"] == [str(photos)]
-    assert description["map_bytes_per_photo"] == 2 * 16 * 6 * 2
+    assert (description["small_shards"], description["map_rows"]) == (1, 13)
+    assert (description["dead_map_rows"], description["compact_has_work"]) == (0, True)
+    assert description["recall"] == "flat"
+    assert (description["codec"], description["bytes_per_photo"]) == ("none", 2 * 16 * 6 * 2)
+    assert description["bytes"] == description["bytes_on_disk"]
     assert description["bytes"] == sum(
         (index / file.name).stat().st_size for file in read_manifest(index).files()
+    )
+    (index / "shards" / "000099.parquet").write_bytes(bytes(100))
+    later = describe(index)
+    assert (later["bytes"], later["bytes_on_disk"]) == (
+        description["bytes"],
+        description["bytes"] + 100,
     )
     assert json.loads(json.dumps(description)) == description
 

@@ -26,6 +26,9 @@ class PatchExtractor:
     def fingerprint(self) -> dict[str, str | int]:
         return {"model": "rgb-patches", "image_size": self.image_size}
 
+    def vocabulary_vectors(self) -> NDArray[np.float32]:
+        return np.empty((0, self.dim), dtype=np.float32)
+
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         return [
             _maps(photo, _patches(photo.pixels).astype(np.float32) / np.float32(255.0))
@@ -44,6 +47,9 @@ class HistogramExtractor:
 
     def fingerprint(self) -> dict[str, str | int]:
         return {"model": "rgb-histogram", "image_size": self.image_size, "bins": _BINS}
+
+    def vocabulary_vectors(self) -> NDArray[np.float32]:
+        return np.empty((0, self.dim), dtype=np.float32)
 
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         maps = []

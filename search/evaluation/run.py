@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from features.errors import RegionError, WaldoError
 from features.extractor import FeatureExtractor
 from indexer.build import Progress, index_photos
+from indexer.codec import DEFAULT_QUALITY
 from indexer.extractor import Extractor
 from indexer.reader import IndexReader
 from search.evaluation.baselines import HistogramExtractor, PatchExtractor
@@ -42,11 +43,13 @@ def run_methods(
     benchmark: Benchmark,
     methods: list[Method],
     extractor: FeatureExtractor,
+    quality: str = DEFAULT_QUALITY,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[MethodResult]:
     """Score the whole gallery for every query by every method.
 
-    Features go through a real index in a temporary folder, one for each kind of maps. Raises
+    Features go through a real index in a temporary folder, one for each kind of maps; quality: the
+    codec's, for the model's maps (baselines' maps are kept as they are). Raises
     WaldoError where a gallery photo cannot be read: a number without it would be another number.
     """
     results: dict[str, NDArray[np.float32]] = {}
@@ -58,8 +61,9 @@ def run_methods(
             results[method.name] = method.scores(benchmark)
     for maps, chosen in by_maps.items():
         source = _extractor_of(maps, extractor)
+        kept = "none" if maps in ("rgb-patches", "rgb-histogram") else quality
         with tempfile.TemporaryDirectory(prefix="waldo-evaluate-") as folder:
-            results.update(_score_all(benchmark, chosen, source, Path(folder), on_progress))
+            results.update(_score_all(benchmark, chosen, source, kept, Path(folder), on_progress))
     return [_result(benchmark, method, results[method.name]) for method in methods]
 
 
@@ -136,6 +140,7 @@ def _score_all(
     benchmark: Benchmark,
     methods: list[MapMethod],
     extractor: Extractor,
+    quality: str,
     folder: Path,
     on_progress: Callable[[Progress], None] | None,
 ) -> dict[str, NDArray[np.float32]]:
@@ -144,7 +149,7 @@ def _score_all(
 
     listing = folder / "gallery.txt"
     listing.write_text("\n".join(str(path.resolve()) for path in benchmark.gallery))
-    index_photos([listing], folder / "index", extractor, batch_size=8, on_progress=on_progress)
+    index_photos([listing], folder / "index", extractor, quality=quality, on_progress=on_progress)
     with IndexReader.open(folder / "index") as reader:
         places = {record.path: record.id for record in reader.photos(reader.ids)}
         ids = np.array([_id_of(path, places) for path in benchmark.gallery], dtype=np.int64)
@@ -172,7 +177,7 @@ def _score_all(
             if maps.damaged:
                 raise WaldoError(maps.damaged[0])
             with torch.inference_mode():
-                candidates = to_candidates(maps, device)
+                candidates = to_candidates(reader, maps, device)
                 for method in methods:
                     for row, reference in enumerate(asked[method.by_class]):
                         scored = method.score.function(reference, candidates)

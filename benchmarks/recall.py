@@ -1,0 +1,185 @@
+"""What `indexer/recall.py` rests on: ways to find the photos with the largest inner products.
+
+    python benchmarks/recall.py            # up to 100,000 photos, some three minutes on two cores
+    python benchmarks/recall.py --full     # and a million of 256 dimensions, which needs 6 GB
+
+Prints, for each way, seconds to build, MB, the median milliseconds of a query for 400 photos, and
+the part of the exact 400 that it finds (mean and worst query). Collections are synthetic: a photo
+is a mixture of objects of some classes in a space of 48 directions of falling size, on a large
+common mean, with noise; a query is a single object and a class vector, as PDM's are.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.recall import RecallIndex, RecallRule, build_base
+
+K = 400
+QUERIES = 40
+CLASSES = 400
+DIRECTIONS = 48
+
+
+def make_collection(count: int, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pooled vectors (count, dim) and queries (QUERIES, dim), float32, always the same."""
+    random = np.random.default_rng(0)
+    sizes = 1 / np.sqrt(np.arange(1, DIRECTIONS + 1))
+    basis = random.normal(size=(DIRECTIONS, dim)) / np.sqrt(dim)
+    mean = 4 * random.normal(size=dim) / np.sqrt(dim)
+    classes = random.normal(size=(CLASSES, DIRECTIONS)) * sizes
+    frequency = 1 / np.arange(1, CLASSES + 1)
+    frequency /= frequency.sum()
+
+    def objects(number: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        kind = random.choice(CLASSES, size=number, p=frequency)
+        own = 0.6 * sizes * random.normal(size=(number, DIRECTIONS))
+        return kind, classes[kind] + own
+
+    photos = np.empty((count, dim), np.float32)
+    for start in range(0, count, 20_000):
+        number = min(20_000, count - start)
+        shares = random.dirichlet(np.full(4, 0.7), size=number)
+        mixture = sum(shares[:, i : i + 1] * objects(number)[1] for i in range(4))
+        noise = random.normal(size=(number, dim), scale=0.24 / np.sqrt(dim))
+        photos[start : start + number] = mean + mixture @ basis + noise
+    kind, latent = objects(QUERIES)
+    queries = mean + latent @ basis
+    half = dim // 2
+    queries[:, half:] = (classes[kind] @ basis)[:, half:]
+    queries[:, half:] += random.normal(size=(QUERIES, half)) / np.sqrt(half)
+    return photos, (queries / 2).astype(np.float32)
+
+
+Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
+
+
+def report(
+    name: str, search: Search, queries: NDArray[np.float32], exact: list[set[int]], built: str
+) -> None:
+    """Print a way's line."""
+    found, seconds = [], []
+    for _ in range(3):
+        for query in queries:
+            begin = time.perf_counter()
+            ids = search(query)
+            seconds.append(time.perf_counter() - begin)
+            found.append(len(exact[len(found) % QUERIES] & set(ids.tolist())) / K)
+    print(
+        f"  {name:<34}{built}{1000 * statistics.median(seconds):9.2f} ms"
+        f"{np.mean(found):9.4f}{np.min(found):7.3f}",
+        flush=True,
+    )
+
+
+def built_as(seconds: float, size: int) -> str:
+    return f"{seconds:8.1f} s{size / 1e6:8.0f} MB"
+
+
+def compare(count: int, dim: int, with_graph: bool) -> None:
+    """Print every way's line for one collection."""
+    print(f"{count} photos of {dim} dimensions: build, size, query, found (mean, worst)")
+    photos, queries = make_collection(count, dim)
+    ids = np.arange(count)
+    flat = RecallIndex(dim, base=flat_base(ids, photos))
+    exact = [set(flat.search(query, K)[0].tolist()) for query in queries]
+    size = built_as(0, photos.nbytes)
+    report("flat", lambda q: flat.search(q, K)[0], queries, exact, size)
+    some = np.flatnonzero(np.random.default_rng(1).random(count) < 0.01)
+    several = np.sort(np.concatenate([some, np.arange(0, count, 3)]))
+    among = RecallIndex(dim, base=flat_base(some, photos[some]))
+
+    plain = faiss.IndexFlatIP(dim)
+    plain.add(photos)
+    report(
+        "flat, FAISS's own threads", lambda q: plain.search(q[None], K)[1][0], queries, exact, size
+    )
+
+    begin = time.perf_counter()
+    base = build_base(lambda: [(ids, photos)], dim, RecallRule(flat_bytes=0))
+    size = built_as(time.perf_counter() - begin, 2 * photos.size)
+    ivf = RecallIndex(dim, base=base)
+    report(f"{ivf.kind}, as used", lambda q: ivf.search(q, K)[0], queries, exact, size)
+    few = [set(among.search(query, K)[0].tolist()) for query in queries]
+    if len(some) >= K:
+        report("  among 1 % of the photos", lambda q: ivf.search(q, K, some)[0], queries, few, size)
+    third = RecallIndex(dim, base=flat_base(several, photos[several]))
+    many = [set(third.search(query, K)[0].tolist()) for query in queries]
+    name = "  among 34 % of the photos"
+    report(name, lambda q: ivf.search(q, K, several)[0], queries, many, size)
+
+    ways: dict[str, tuple[Any, bool]] = {
+        "fp16": (faiss.ScalarQuantizer.QT_fp16, False),
+        "sq8": (faiss.ScalarQuantizer.QT_8bit, False),
+        "fp16, spherical k-means": (faiss.ScalarQuantizer.QT_fp16, True),
+    }
+    lists = 2 ** round(np.log2(4 * np.sqrt(count)))
+    for name, (quantiser, spherical) in ways.items():
+        begin = time.perf_counter()
+        index = make_ivf(photos, lists, quantiser, spherical)
+        bytes_each = dim if "sq8" in name else 2 * dim
+        size = built_as(time.perf_counter() - begin, bytes_each * count)
+        for part in (32, 16, 8, 4):
+            parameters: Any = faiss.SearchParametersIVF(nprobe=lists // part)
+            report(
+                f"ivf{lists},{name}, 1/{part}",
+                lambda q, i=index, p=parameters: i.search(q[None], K, params=p)[1][0],  # type: ignore[misc]
+                queries,
+                exact,
+                size,
+            )
+    if with_graph:
+        graph = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
+        begin = time.perf_counter()
+        graph.add(photos)
+        size = built_as(time.perf_counter() - begin, photos.nbytes + 4 * 2 * 32 * count)
+        for effort in (400, 800, 1600):
+            graph.hnsw.efSearch = effort
+            report(
+                f"hnsw32, {effort}", lambda q: graph.search(q[None], K)[1][0], queries, exact, size
+            )
+
+
+def flat_base(ids: NDArray[np.int64], photos: NDArray[np.float32]) -> Any:
+    return build_base(lambda: [(ids, photos)], photos.shape[1], RecallRule(flat_bytes=2**62))
+
+
+def make_ivf(photos: NDArray[np.float32], lists: int, quantiser: Any, spherical: bool) -> Any:
+    """An inverted file by any quantiser, with FAISS's habit of k-means or with ours."""
+    dim = photos.shape[1]
+    coarse: Any = (faiss.IndexFlatIP if spherical else faiss.IndexFlatL2)(dim)
+    index: Any = faiss.IndexIVFScalarQuantizer(
+        coarse, dim, lists, quantiser, faiss.METRIC_INNER_PRODUCT
+    )
+    index.cp.spherical, index.cp.niter, index.cp.max_points_per_centroid = spherical, 10, 64
+    index.cp.min_points_per_centroid = 1
+    index.train(photos[:: max(1, len(photos) // (64 * lists))])
+    index.add(photos)
+    if not spherical:
+        centroids: Any = faiss.IndexFlatIP(dim)
+        centroids.add(coarse.reconstruct_n(0, lists))
+        centroids.this.disown()
+        index.quantizer, index.own_fields = centroids, True
+    index.parallel_mode = 1
+    return index
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="a million photos, too")
+    full = parser.parse_args().full
+    compare(10_000, 256, with_graph=True)
+    compare(100_000, 256, with_graph=True)
+    compare(100_000, 1280, with_graph=False)
+    if full:
+        compare(1_000_000, 256, with_graph=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""The nouns that a model is asked for: what a class name may be expected to say."""
+
+from pathlib import Path
+
+from features.tiny.names import CLASSES, MORE_NOUNS, SYNONYMS
+
+_FILE = Path(__file__).with_name("nouns.txt")
+
+
+def nouns() -> list[str]:
+    """Everyday English nouns and the names that the bundled model was taught, sorted.
+
+    From WordNet 3.0; `nouns.txt` holds its licence.
+    """
+    lines = _FILE.read_text(encoding="utf-8").splitlines()
+    listed = [line for line in lines if not line.startswith("#")]
+    return sorted({*listed, *CLASSES, *SYNONYMS.values(), *MORE_NOUNS.split()})

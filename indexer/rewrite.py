@@ -1,0 +1,69 @@
+"""Files of an index read whole, to be written anew in another form."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.errors import IndexDamagedError, one_line
+from indexer.files import StoredFile, describe_file, digest, write_atomically
+from indexer.mapstore import MEND
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def is_as_written(index_dir: Path, file: StoredFile) -> bool:
+    """Whether a file's content is what the manifest says; False where it cannot be read."""
+    try:
+        return digest(index_dir / file.name) == file.sha256
+    except OSError:
+        return False
+
+
+def read_table(index_dir: Path, file: StoredFile) -> "pa.Table":
+    """All columns of a photo table shard, every byte of it checked.
+
+    What is damaged must not be written anew with a digest that calls it sound. Raises
+    IndexDamagedError.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = index_dir / file.name
+    if not is_as_written(index_dir, file):
+        raise IndexDamagedError(f"{path}: its content is not what was written; {MEND}")
+    try:
+        with pq.ParquetFile(path) as stored:
+            return stored.read()
+    except (OSError, pa.ArrowException) as error:
+        raise IndexDamagedError(f"{path} cannot be read ({one_line(error)}); {MEND}") from error
+
+
+def write_table(index_dir: Path, name: str, number: int, table: "pa.Table") -> StoredFile:
+    """Write a photo table shard durably; returns its entry in the manifest. Raises OSError."""
+    import pyarrow.parquet as pq
+
+    write_atomically(
+        index_dir / name, lambda path: pq.write_table(table, path, write_page_checksum=True)
+    )
+    return describe_file(index_dir, name, number, table.num_rows)
+
+
+def rows_that_count(
+    ids: list[NDArray[np.int64]], tombstones: tuple[int, ...]
+) -> list[NDArray[np.bool_]]:
+    """Of each photo table shard, oldest first, the rows that are neither deleted nor superseded.
+
+    ids: (n,) int64 a shard, as stored. Returns (n,) bool a shard.
+    """
+    if not ids:
+        return []
+    every = np.concatenate(ids)
+    # Of several rows of an id the last written counts: unique() finds the first of the reversed.
+    from_end = np.unique(every[::-1], return_index=True)[1]
+    counts = np.zeros(len(every), dtype=bool)
+    counts[len(every) - 1 - from_end] = True
+    counts &= ~np.isin(every, np.array(tombstones, dtype=np.int64))
+    return np.split(counts, np.cumsum([len(part) for part in ids])[:-1])

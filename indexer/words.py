@@ -1,0 +1,93 @@
+"""Visual words: the cells of a photo, each by the nearest of a few thousand typical ones.
+
+An object covers a few cells of a photo, and the mean over all cells drowns it. Words keep cells
+apart: two photos of one object share the words of its parts, and the rarer a word, the more that
+says (Sivic and Zisserman, "Video Google", ICCV 2003). They approximate late interaction, which asks
+for every cell of the object how near the nearest cell of a photo is, and can be looked up by an
+inverted file (`word_recall.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.maps import FeatureMaps
+
+# Cells are compared in their most telling dimensions.
+_DIMENSIONS = 32
+_MOST_WORDS = 4096
+_CELLS_A_WORD = 8
+# K-means sees this many cells.
+_MOST_CELLS = 65_536
+_STEPS = 5
+_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class VisualWords:
+    """A vocabulary of cells of the appearance map; arrays are float32 and read-only.
+
+    mean: (d,), subtracted first. basis: (d, p), orthonormal columns. centroids: (words, p), of
+    length 1. A cell's word is the centroid with the largest cosine to its projection.
+    """
+
+    mean: NDArray[np.float32]
+    basis: NDArray[np.float32]
+    centroids: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        for array in (self.mean, self.basis, self.centroids):
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.centroids)
+
+    @classmethod
+    def fit(cls, sample: Sequence[FeatureMaps], mean: NDArray[np.float32]) -> "VisualWords":
+        """The vocabulary of some photos' cells; the same photos give the same one.
+
+        mean: (d,), the mean of F_A over the collection.
+        """
+        import faiss
+
+        cells = np.concatenate([_unit(_valid(maps) - mean) for maps in sample])
+        chosen = np.random.default_rng(_SEED).permutation(len(cells))[:_MOST_CELLS]
+        cells = cells[np.sort(chosen)]
+        _, vectors = np.linalg.eigh(cells.T.astype(np.float64) @ cells)
+        basis = np.ascontiguousarray(vectors[:, ::-1][:, :_DIMENSIONS], dtype=np.float32)
+        wanted = max(1, min(_MOST_WORDS, len(cells) // _CELLS_A_WORD))
+        kmeans = faiss.Kmeans(
+            basis.shape[1],
+            1 << (wanted.bit_length() - 1),
+            niter=_STEPS,
+            spherical=True,
+            seed=_SEED + 1,
+            min_points_per_centroid=1,
+            max_points_per_centroid=_MOST_CELLS,
+        )
+        kmeans.train(_unit(cells @ basis))
+        return cls(mean, basis, _unit(np.asarray(kmeans.centroids)))
+
+    def of(self, cells: NDArray[np.float32]) -> NDArray[np.uint16]:
+        """The word of each of (n, d) cells of an appearance map, (n,)."""
+        # the length of a projection does not change which centroid is nearest
+        cosines = ((cells - self.mean) @ self.basis) @ self.centroids.T
+        words: NDArray[np.uint16] = cosines.argmax(axis=1).astype(np.uint16)
+        return words
+
+    def of_photo(self, maps: FeatureMaps) -> NDArray[np.uint16]:
+        """The words that a photo's valid cells have, each once, rising."""
+        return np.unique(self.of(_valid(maps)))
+
+
+def _valid(maps: FeatureMaps) -> NDArray[np.float32]:
+    return maps.appearance[maps.frame.valid()].astype(np.float32)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors scaled to length 1; a zero vector stays zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return scaled
