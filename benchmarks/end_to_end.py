@@ -46,7 +46,7 @@ def naive_late(index, reference, ids, mean) -> list[float]:  # type: ignore[no-u
     scores = []
     for photo_id in ids.tolist():
         maps = index.reader.read_maps([photo_id])
-        cells = torch.from_numpy(maps.appearance[0][maps.valid[0]]).float() - mean
+        cells = index.reader.decode(maps)[0][0][maps.valid[0]] - mean
         cells = cells / cells.norm(dim=1, keepdim=True)
         scores.append(float((tokens @ cells.T).amax(dim=1).mean()))
     return scores

@@ -75,14 +75,7 @@ class IndexReport:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Unchanged:
-    """A photo whose size and time are those on record: not even opened."""
-
-    found: Found
-
-
-_Item = Decoded | Reused | Failed | PassedOver | _Unchanged | Unreadable
+_Item = Decoded | Reused | Failed | PassedOver | Unreadable
 
 
 def index_photos(
@@ -189,6 +182,8 @@ class _Run:
         writer, extractor = self._writer, self._extractor
         shape = extractor.grid, extractor.dim
         listed = self._total
+        if not is_due(writer.codec, photos_to_fit(*shape), *shape):
+            return  # however many there are
         if listed is None:
             listed = sum(1 for _ in list_photos(self._sources, writer.index_dir))
         if not is_due(writer.codec, listed, *shape):
@@ -271,6 +266,8 @@ class _Run:
         queue: deque[Future[_Item] | _Item] = deque()
         try:
             for entry in list_photos(self._sources, self._writer.index_dir):
+                if isinstance(entry, Found) and self._is_unchanged(entry):
+                    continue
                 queue.append(self._begin(entry, pool))
                 if len(queue) > ahead:
                     yield _result(queue.popleft())
@@ -282,13 +279,23 @@ class _Run:
     def _begin(self, entry: Found | Unreadable, pool: ThreadPoolExecutor) -> Future[_Item] | _Item:
         if isinstance(entry, Unreadable):
             return entry
-        row = self._known.by_path(entry.path)
-        if row is not None and self._known.has_maps[row]:
-            table = self._known.table
-            recorded = (table.number("size", row), table.number("mtime_ns", row))
-            if recorded == (entry.size, entry.mtime_ns):
-                return _Unchanged(entry)
         return unstorable(entry) or pool.submit(self._decoder, entry)
+
+    def _is_unchanged(self, found: Found) -> bool:
+        """Whether a photo has the size and time on record; it is then done with, unopened."""
+        path, table = found.path, self._known.table
+        row = self._known.by_path(path)
+        if row is None or not self._known.has_maps[row]:
+            return False
+        recorded = table.number("size", row), table.number("mtime_ns", row)
+        if recorded != (found.size, found.mtime_ns):
+            return False
+        self._settled[row] = True
+        self._failures.pop(printable(path), None)
+        self._counts["unchanged"] += 1
+        self._done += 1
+        self._tell()
+        return True
 
     def _settle(
         self,
@@ -312,9 +319,7 @@ class _Run:
                 self._writer.bury(self._known.table.number("id", row))
             return
         self._failures.pop(printable(found.path), None)
-        if isinstance(item, _Unchanged):
-            self._counts["unchanged"] += 1
-        elif isinstance(item, PassedOver):
+        if isinstance(item, PassedOver):
             self._counts["passed_over"] += 1
             if row is not None:
                 self._counts["removed"] += 1
@@ -424,6 +429,8 @@ class _Run:
         self._failed_now.add(path)
 
     def _tell(self, at_once: bool = False) -> None:
+        if self._on_progress is None:
+            return
         counts = self._counts
         self._report(
             Progress(

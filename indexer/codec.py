@@ -262,7 +262,7 @@ class Codec:
 
     def save(self, path: Path) -> None:
         """Write as a safetensors file; equal codecs, equal bytes."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         # More than one entry of metadata would be written in an order that varies.
         sizes = np.array([self.grid, self.dim, self.fitted_on], dtype=np.int64)
@@ -275,7 +275,8 @@ class Codec:
         if self.words is not None:
             tensors["words.basis"] = self.words.basis
             tensors["words.centroids"] = self.words.centroids
-        save_file(tensors, path, {"quality": self.quality})
+        # safetensors' own writer leaves the file readable by its owner alone
+        path.write_bytes(save(tensors, {"quality": self.quality}))
 
     @classmethod
     def load(cls, path: Path) -> "Codec":

@@ -35,7 +35,7 @@ from indexer.mapstore import MapStore, Place, shard_name
 from indexer.migrate import migrate
 from indexer.photos import PhotoTable, photos_name, read_ids, read_photo_table
 from indexer.recall import refresh_recall
-from indexer.rewrite import read_table, rows_that_count, write_table
+from indexer.rewrite import read_table, rows_that_count, store_table
 from indexer.shards import rows_per_shard, write_shard
 from indexer.sources import absolute_path
 from indexer.word_recall import refresh_word_recall
@@ -333,7 +333,7 @@ def _rewrite_table(index_dir: Path, manifest: Manifest, moved: _Moved) -> list[S
             yield rows
 
     return [
-        write_table(index_dir, photos_name(number), number, rows)
+        store_table(index_dir, photos_name(number), number, rows)
         for number, rows in enumerate(_evenly(parts()), start=manifest.generation + 1)
     ]
 

@@ -46,13 +46,18 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     sync_folder(path.parent)
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """`write_atomically` for UTF-8 text. Raises OSError."""
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """`write_atomically` for bytes. Raises OSError."""
 
     def write(temporary: Path) -> None:
-        temporary.write_bytes(text.encode("utf-8"))
+        temporary.write_bytes(content)
 
     write_atomically(path, write)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """`write_atomically` for UTF-8 text. Raises OSError."""
+    write_bytes_atomically(path, text.encode("utf-8"))
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,7 +1,5 @@
 """What the index knows already, found by path and by content."""
 
-import hashlib
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,12 +13,12 @@ from indexer.sources import absolute_path
 class _Keys:
     """Rows by a 64-bit key, 16 bytes a row; keys may collide, so callers compare the real thing."""
 
-    def __init__(self, keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> None:
+    def __init__(self, keys: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         order = np.argsort(keys, kind="stable")
         self._keys, self._rows = keys[order], rows[order]
 
     def rows(self, key: int) -> Iterator[int]:
-        at = int(np.searchsorted(self._keys, np.uint64(key)))
+        at = int(self._keys.searchsorted(key))
         while at < len(self._keys) and int(self._keys[at]) == key:
             yield int(self._rows[at])
             at += 1
@@ -40,10 +38,10 @@ class KnownPhotos:
         self.has_maps: NDArray[np.bool_] = np.isin(table.numbers["shard"], list(shards))
         self._roots = [source.root for source in sources]
         live = np.flatnonzero(table.live)
-        self._by_path = _Keys(
-            np.fromiter((_path_key(self.path(int(row))) for row in live), np.uint64, len(live)),
-            live,
-        )
+        paths = table.paths.take(live).to_pylist()
+        roots = [self._roots[number] for number in table.numbers["source"][live].tolist()]
+        keys = map(_path_key, map(absolute_path, roots, paths))
+        self._by_path = _Keys(np.fromiter(keys, np.int64, len(live)), live)
         # Deleted photos still lend their maps to a photo with the same content.
         self._by_content = _Keys(_content_keys(table.hashes), np.arange(len(table)))
         self._sizes = np.unique(table.numbers["size"])
@@ -61,7 +59,7 @@ class KnownPhotos:
 
     def by_content(self, content_hash: bytes) -> list[int]:
         """Rows of the photos, live or deleted, with this content (32 bytes of SHA-256)."""
-        key = int.from_bytes(content_hash[:8], "big")
+        key = int.from_bytes(content_hash[:8], "big", signed=True)
         return [
             row
             for row in self._by_content.rows(key)
@@ -75,10 +73,9 @@ class KnownPhotos:
 
 
 def _path_key(path: str) -> int:
-    digest = hashlib.blake2b(os.fsencode(path), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+    return hash(path)
 
 
-def _content_keys(hashes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def _content_keys(hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(n, 32) uint8 digests to their first eight bytes as big-endian numbers."""
-    return np.ascontiguousarray(hashes[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
+    return np.ascontiguousarray(hashes[:, :8]).view(">i8").reshape(-1).astype(np.int64)

@@ -29,7 +29,7 @@ from indexer.manifest import (
     read_manifest,
     write_manifest,
 )
-from indexer.rewrite import is_as_written, read_table, rows_that_count, write_table
+from indexer.rewrite import is_as_written, read_table, rows_that_count, store_table
 from indexer.shards import write_shard
 
 _FORMAT = 1
@@ -131,7 +131,7 @@ def _rewrite_table(
         table = table.add_column(at, "taken_ns", pa.nulls(table.num_rows, pa.int64()))
         words = pa.array([[]] * table.num_rows, pa.list_(pa.uint16()))
         table = table.add_column(at + 1, "words", words)
-        photos.append(write_table(index_dir, _new_name(file), file.number, table))
+        photos.append(store_table(index_dir, _new_name(file), file.number, table))
     return tuple(photos), (total / max(1, count)).astype(np.float32), count
 
 

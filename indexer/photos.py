@@ -65,7 +65,6 @@ def photos_name(number: int) -> str:
 def write_photos(path: Path, rows: Sequence[PhotoRow], dim: int) -> None:
     """Write rows to a new file; not atomic. dim: d, half the length of a pooled vector."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     pooled = np.concatenate([row.pooled for row in rows]).astype(np.float32, copy=False)
     columns = {
@@ -84,7 +83,16 @@ def write_photos(path: Path, rows: Sequence[PhotoRow], dim: int) -> None:
         "words": pa.array([row.words for row in rows], pa.list_(pa.uint16())),
         "pooled": pa.FixedSizeListArray.from_arrays(pa.array(pooled), 2 * dim),
     }
-    pq.write_table(pa.table(columns), path, write_page_checksum=True)
+    write_table(path, pa.table(columns))
+
+
+def write_table(path: Path, table: "pa.Table") -> None:
+    """Write a photo table shard to a new file; not atomic."""
+    import pyarrow.parquet as pq
+
+    # vectors and words are all different: a dictionary would only hold them twice
+    repeated = [name for name in table.column_names if name not in ("pooled", "words")]
+    pq.write_table(table, path, write_page_checksum=True, use_dictionary=repeated)
 
 
 def read_pooled(path: Path, dim: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from indexer.errors import IndexDamagedError, one_line
 from indexer.files import StoredFile, describe_file, digest, write_atomically
 from indexer.mapstore import MEND
+from indexer.photos import write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,13 +42,9 @@ def read_table(index_dir: Path, file: StoredFile) -> "pa.Table":
         raise IndexDamagedError(f"{path} cannot be read ({one_line(error)}); {MEND}") from error
 
 
-def write_table(index_dir: Path, name: str, number: int, table: "pa.Table") -> StoredFile:
+def store_table(index_dir: Path, name: str, number: int, table: "pa.Table") -> StoredFile:
     """Write a photo table shard durably; returns its entry in the manifest. Raises OSError."""
-    import pyarrow.parquet as pq
-
-    write_atomically(
-        index_dir / name, lambda path: pq.write_table(table, path, write_page_checksum=True)
-    )
+    write_atomically(index_dir / name, lambda path: write_table(path, table))
     return describe_file(index_dir, name, number, table.num_rows)
 
 

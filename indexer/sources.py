@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ class Source:
     kind: Literal["folder", "photo", "list"]
     path: Path
 
-    @property
+    @cached_property
     def root(self) -> SourceRoot:
         """What its photos' paths are relative to."""
         if self.kind == "folder":

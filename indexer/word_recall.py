@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import IndexDamagedError
-from indexer.files import describe_file, write_atomically
+from indexer.files import describe_file, write_bytes_atomically
 from indexer.manifest import Derived, Manifest
 from indexer.mapstore import MEND
 from indexer.photos import WordRows, read_words
@@ -141,14 +141,15 @@ def refresh_word_recall(
         return None
     if not rebuild and not base_is_due(manifest, manifest.words, rule):
         return manifest.words
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     inverted = _invert([read_words(index_dir / f.name) for f in manifest.photos], manifest)
     tensors: dict[str, NDArray[Any]] = {}
     for codec, ids, starts, photos in inverted:
         tensors |= {f"{codec}.ids": ids, f"{codec}.starts": starts, f"{codec}.photos": photos}
     name = words_name(number)
-    write_atomically(index_dir / name, lambda path: save_file(tensors, path))
+    # safetensors' own writer leaves a file readable by its owner alone
+    write_bytes_atomically(index_dir / name, save(tensors))
     rows = sum(len(ids) for _, ids, _, _ in inverted)
     return Derived(describe_file(index_dir, name, number, rows), manifest.last_photos)
 
