@@ -38,7 +38,24 @@ class MapMethod:
 
     def asks(self, query: Query) -> Query:
         """The query as this method gets it."""
-        return replace(query, mask=None, box=None, point=None) if self.by_class else query
+        return _without_region(query) if self.by_class else query
+
+
+@dataclass(frozen=True)
+class WordMethod:
+    """Recall by visual words alone, without re-ranking."""
+
+    name: str
+    maps: MapSource = "model"
+    by_class: bool = False
+
+    @property
+    def needs_class(self) -> bool:
+        return self.by_class
+
+    def asks(self, query: Query) -> Query:
+        """The query as this method gets it."""
+        return _without_region(query) if self.by_class else query
 
 
 @dataclass(frozen=True)
@@ -50,7 +67,12 @@ class DirectMethod:
     needs_class: bool = False
 
 
-Method = MapMethod | DirectMethod
+StoreMethod = MapMethod | WordMethod
+Method = StoreMethod | DirectMethod
+
+
+def _without_region(query: Query) -> Query:
+    return replace(query, mask=None, box=None, point=None)
 
 
 def class_oracle(benchmark: Benchmark) -> NDArray[np.float32]:
@@ -79,6 +101,8 @@ _ALL: tuple[Method, ...] = (
         for score in SCORES.values()
         if score.name != "semantic"  # looks at no region anyway
     ),
+    WordMethod("words"),
+    WordMethod("words-by-class", by_class=True),
     MapMethod("random-weights", "random-weights", SCORES["late"]),
     MapMethod("rgb-patches", "rgb-patches", SCORES["late"]),
     MapMethod(

@@ -17,11 +17,19 @@ from indexer.extractor import Extractor
 from indexer.reader import IndexReader
 from search.evaluation.baselines import HistogramExtractor, PatchExtractor
 from search.evaluation.benchmark import Benchmark
-from search.evaluation.methods import MapMethod, MapSource, Method
+from search.evaluation.methods import (
+    DirectMethod,
+    MapMethod,
+    MapSource,
+    Method,
+    StoreMethod,
+    WordMethod,
+)
 from search.evaluation.metrics import average_precision, bootstrap_interval, recall_at
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.rerank import to_candidates
+from search.scores import ScoringReference
 
 # Gallery photos whose maps are in memory at once.
 _GALLERY_BATCH = 64
@@ -53,12 +61,12 @@ def run_methods(
     WaldoError where a gallery photo cannot be read: a number without it would be another number.
     """
     results: dict[str, NDArray[np.float32]] = {}
-    by_maps: dict[MapSource, list[MapMethod]] = {}
+    by_maps: dict[MapSource, list[StoreMethod]] = {}
     for method in methods:
-        if isinstance(method, MapMethod):
-            by_maps.setdefault(method.maps, []).append(method)
-        else:
+        if isinstance(method, DirectMethod):
             results[method.name] = method.scores(benchmark)
+        else:
+            by_maps.setdefault(method.maps, []).append(method)
     for maps, chosen in by_maps.items():
         source = _extractor_of(maps, extractor)
         kept = "none" if maps in ("rgb-patches", "rgb-histogram") else quality
@@ -138,7 +146,7 @@ def _extractor_of(maps: MapSource, extractor: FeatureExtractor) -> Extractor:
 
 def _score_all(
     benchmark: Benchmark,
-    methods: list[MapMethod],
+    methods: list[StoreMethod],
     extractor: Extractor,
     quality: str,
     folder: Path,
@@ -170,6 +178,11 @@ def _score_all(
             ]
             for by_class, method in {method.by_class: method for method in methods}.items()
         }
+        for method in methods:
+            if isinstance(method, WordMethod):
+                for row, reference in enumerate(asked[method.by_class]):
+                    scores[method.name][row] = _word_scores(reader, reference, ids)
+        by_map = [method for method in methods if isinstance(method, MapMethod)]
         # The gallery's maps are read once, a batch at a time, and all questions put to each batch.
         for start in range(0, len(ids), _GALLERY_BATCH):
             columns = slice(start, start + _GALLERY_BATCH)
@@ -178,11 +191,23 @@ def _score_all(
                 raise WaldoError(maps.damaged[0])
             with torch.inference_mode():
                 candidates = to_candidates(reader, maps, device)
-                for method in methods:
+                for method in by_map:
                     for row, reference in enumerate(asked[method.by_class]):
                         scored = method.score.function(reference, candidates)
                         scores[method.name][row, columns] = scored.scores.cpu().numpy()
     return scores
+
+
+def _word_scores(
+    reader: IndexReader, reference: ScoringReference, ids: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Recall's score of each photo by visual words, (n,); ids: (n,), the whole gallery."""
+    assert reader.word_recall is not None  # the index was made a moment ago
+    cells = reference.tokens.cpu().numpy()
+    found, scores = reader.word_recall.search(lambda codec: reader.words_in(cells, codec), len(ids))
+    order = np.argsort(found)
+    ranked: NDArray[np.float32] = scores[order][np.searchsorted(found[order], ids)]
+    return ranked
 
 
 def _reference(query: Query, extractor: Extractor) -> Reference:
