@@ -13,7 +13,12 @@ from sklearn.metrics import average_precision_score
 from features.errors import WaldoError
 from search.evaluation.folders import read_folders
 from search.evaluation.methods import METHODS, select_methods
-from search.evaluation.metrics import average_precision, bootstrap_interval, recall_at
+from search.evaluation.metrics import (
+    average_precision,
+    bootstrap_interval,
+    found_within,
+    recall_at,
+)
 from tests.cli import CommandLine
 from tests.pictures import smooth_pixels
 
@@ -39,6 +44,18 @@ def test_recall_counts_ties_against_the_method(pairs: list[tuple[bool, int]], k:
     relevant = np.array([pair[0] for pair in pairs])
     scores = np.array([pair[1] for pair in pairs], dtype=np.float32)
     assert recall_at(relevant, scores, k) == float(any(pair[0] for pair in ranked[:k]))
+
+
+@given(rankings, st.sampled_from([0.05, 0.25, 0.5, 1.0]))
+@settings(max_examples=200, deadline=None)
+def test_found_within_counts_against_ties(pairs: list[tuple[bool, int]], share: float) -> None:
+    relevant, scores = np.array([r for r, _ in pairs]), np.array([s for _, s in pairs], float)
+    found = [
+        sum(not other and value >= score for other, value in pairs) < share * len(pairs)
+        for own, score in pairs
+        if own
+    ]
+    assert found_within(relevant, scores, share) == pytest.approx(sum(found) / len(found))
 
 
 def test_average_precision_of_nothing_relevant() -> None:

@@ -30,6 +30,15 @@ def recall_at(relevant: NDArray[np.bool_], scores: NDArray[np.floating], k: int)
     return float((scores[~relevant] >= best_relevant).sum() < k)
 
 
+def found_within(relevant: NDArray[np.bool_], scores: NDArray[np.floating], share: float) -> float:
+    """What part of the relevant photos is among the best `share` of all: what a recall that passes
+    on that many keeps. Equal scores count against the method.
+    """
+    others = np.sort(scores[~relevant])
+    better = len(others) - np.searchsorted(others, scores[relevant], side="left")
+    return float(np.mean(better < share * len(scores)))
+
+
 def bootstrap_interval(
     values: Sequence[float] | NDArray[np.float64], seed: int = 0
 ) -> tuple[float, float]:

@@ -53,7 +53,8 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
     last = levels or ["mAP confusable"]
     compared = len(report["methods"]) > 1 and DEFAULT_SCORE in report["methods"]
     more = [f"more than {DEFAULT_SCORE}"] if compared else []
-    for column in ("mAP", "95 % interval", "R@1", "R@5", "R@10", "same class", *last, *more):
+    ranks = ("R@1", "R@5", "R@10", "in 5 %")
+    for column in ("mAP", "95 % interval", *ranks, "same class", *last, *more):
         table.add_column(column, justify="right", no_wrap=True)
     for name, values in report["methods"].items():
         low, high = values["mAP_interval"]
@@ -63,6 +64,7 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
             f"{100 * values['mAP']:.1f}",
             f"{100 * low:.1f} to {100 * high:.1f}",
             *(f"{100 * values[f'Recall@{k}']:.1f}" for k in (1, 5, 10)),
+            f"{100 * values['found_in_5_percent']:.1f}",
             *(
                 "" if part is None else f"{100 * part:.1f}"
                 for part in (values["mAP_same_class"], *parts)
