@@ -122,8 +122,8 @@ def query(
         list[str] | None,
         typer.Option(
             metavar="GLOB",
-            help="Only photos in this folder, or whose paths match (** for any depth), absolute or "
-            "relative to their SOURCE; may be repeated.",
+            help="Only photos in this folder, or whose paths match (** for any depth): absolute, "
+            "from here, or from their SOURCE; may be repeated.",
         ),
     ] = None,
     since: Annotated[
@@ -155,8 +155,10 @@ def query(
     if point is not None:
         place = _numbers("--point", point, "X,Y")  # type: ignore[assignment]
     asked = Query(photo, class_name, mask, corners, place)
+    # a folder as it is seen from here, too
+    seen = [str(Path(place).resolve()) for place in path or () if Path(place).exists()]
     wanted = PhotoFilter(
-        tuple(path or ()),
+        tuple(dict.fromkeys([*(path or ()), *seen])),
         None if since is None else _span("--since", since)[0],
         None if until is None else _span("--until", until)[1],
     )
@@ -315,6 +317,7 @@ def main() -> NoReturn:
 
     # Large photos are fine; those over Pillow's limit are refused with an error of our own.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", module="PIL")  # broken EXIF: the photo counts without
     try:
         app()
     except WaldoError as error:
