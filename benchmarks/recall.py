@@ -1,4 +1,4 @@
-"""What `indexer/recall.py` rests on: ways to find the photos with the largest inner products.
+"""What recall costs: ways to find the photos with the largest inner products, and visual words.
 
     python benchmarks/recall.py            # up to 100,000 photos, some three minutes on two cores
     python benchmarks/recall.py --full     # and a million of 256 dimensions, which needs 6 GB
@@ -6,25 +6,36 @@
 Prints, for each way, seconds to build, MB, the median milliseconds of a query for 400 photos, and
 the part of the exact 400 that it finds (mean and worst query). Collections are synthetic: a photo
 is a mixture of objects of some classes in a space of 48 directions of falling size, on a large
-common mean, with noise; a query is a single object and a class vector, as PDM's are.
+common mean, with noise; a query is a single object and a class vector, as PDM's are. Visual words:
+187 a photo of 4,096, some far more frequent than others; a query of 150 cells.
 """
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.files import StoredFile, describe_file
+from indexer.manifest import Manifest, MapShard
+from indexer.mapstore import Place
+from indexer.photos import PhotoRow, write_photos
 from indexer.recall import RecallIndex, RecallRule, build_base
+from indexer.word_recall import load_word_recall, refresh_word_recall
 
 K = 400
 QUERIES = 40
 CLASSES = 400
 DIRECTIONS = 48
+WORDS = 4096
+WORDS_A_PHOTO = 187
 
 
 def make_collection(count: int, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -170,6 +181,68 @@ def make_ivf(photos: NDArray[np.float32], lists: int, quantiser: Any, spherical:
     return index
 
 
+def words(count: int) -> None:
+    """Writes an inverted file of visual words, opens it and asks it."""
+    random = np.random.default_rng(0)
+    frequency = 1 / np.arange(1, WORDS + 1) ** 0.5
+    frequency /= frequency.sum()
+    with tempfile.TemporaryDirectory() as folder:
+        index_dir = Path(folder)
+        (index_dir / "photos").mkdir()
+        photos, shards = [], []
+        for start in range(0, count, 20_000):
+            number = 1 + len(photos)
+            drawn = random.choice(WORDS, size=(20_000, WORDS_A_PHOTO), p=frequency)
+            rows = [
+                PhotoRow(
+                    id=start + i,
+                    source=0,
+                    path="",
+                    content_hash=bytes(32),
+                    size=0,
+                    mtime_ns=0,
+                    width=1,
+                    height=1,
+                    place=Place(number, i, start + i),
+                    pooled=np.zeros(2, np.float32),
+                    words=np.unique(own).astype(np.uint16),
+                    taken_ns=None,
+                )
+                for i, own in enumerate(drawn)
+            ]
+            name = f"photos/{number:06d}.parquet"
+            write_photos(index_dir / name, rows, 1)
+            photos.append(describe_file(index_dir, name, number, len(rows)))
+            shards.append(MapShard("", number, len(rows), 0, "", codec=0))
+        manifest = Manifest(
+            {},
+            1,
+            1,
+            1,
+            "none",
+            codecs=(StoredFile("", 0, 1, 0, ""),),
+            shards=tuple(shards),
+            photos=tuple(photos),
+        )
+        began = time.perf_counter()
+        base = refresh_word_recall(index_dir, manifest, 1)
+        assert base is not None
+        built = time.perf_counter() - began
+        began = time.perf_counter()
+        recall = load_word_recall(index_dir, replace(manifest, words=base))
+        opened = time.perf_counter() - began
+        seconds = []
+        for _ in range(QUERIES):
+            query = random.choice(WORDS, size=150, p=frequency).astype(np.uint16)
+            began = time.perf_counter()
+            recall.search(lambda _, query=query: query, K)  # type: ignore[misc]
+            seconds.append(time.perf_counter() - began)
+    print(
+        f"{count} photos by visual words: built in {built:.1f} s, {base.file.bytes / 1e6:.0f} MB, "
+        f"opened in {1000 * opened:.0f} ms, query {1000 * statistics.median(seconds):.1f} ms"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="a million photos, too")
@@ -177,8 +250,10 @@ def main() -> None:
     compare(10_000, 256, with_graph=True)
     compare(100_000, 256, with_graph=True)
     compare(100_000, 1280, with_graph=False)
+    words(100_000)
     if full:
         compare(1_000_000, 256, with_graph=False)
+        words(1_000_000)
 
 
 if __name__ == "__main__":
