@@ -420,7 +420,7 @@ def query(folder: Path) -> None:
 
     from search.clock import Clock
     from search.rerank import rerank
-    from search.scores import SCORES, ScoringReference
+    from search.scores import DEFAULT_SCORE, SCORES, ScoringReference
 
     print(f"K = {CANDIDATES}, maps of {GRID} x {GRID} x {DIM}, {torch.get_num_threads()} threads")
     print(
@@ -444,15 +444,17 @@ def query(folder: Path) -> None:
             for turn in range(25):
                 source = reader.read_maps(rng.choice(reader.ids, 1))
                 appearance, semantic = reader.decode(source)
-                tokens = appearance[0, rng.choice(GRID**2, 40, replace=False)]
+                chosen = rng.choice(GRID**2, 40, replace=False)
+                tokens = appearance[0, chosen]
+                positions = torch.from_numpy(np.stack([chosen // GRID, chosen % GRID], 1)).float()
                 vector = torch.cat([tokens.mean(0), semantic[0].mean(0)]).div(2).numpy()
-                reference = ScoringReference(tokens, None, mean)
+                reference = ScoringReference(tokens, None, mean, positions)
                 clock = Clock()
                 with clock("pooled"):
                     reader.recall.search(vector, CANDIDATES)
                 with clock("words"):
                     ids, _ = by_words.search(partial(reader.words_in, tokens.numpy()), CANDIDATES)
-                scored = rerank(reader, ids, reference, SCORES["late"], clock)
+                scored = rerank(reader, ids, reference, SCORES[DEFAULT_SCORE], clock)
                 assert len(scored.ids) == CANDIDATES
                 if turn >= 5:
                     clocks.append(clock.stages())

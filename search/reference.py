@@ -55,6 +55,7 @@ class Reference:
             tokens=torch.from_numpy(self.tokens()).to(device),
             class_vector=None if vector is None else torch.from_numpy(vector).to(device),
             mean_appearance=torch.tensor(mean_appearance, device=device),
+            positions=torch.from_numpy(np.argwhere(self.cells)).float().to(device),
         )
 
 

@@ -169,7 +169,7 @@ def test_scenes_that_are_none(scenes: Path, tmp_path: Path) -> None:
 
 
 def test_evaluate_scenes(waldo: CommandLine, scenes: Path) -> None:
-    methods = ("rgb-patches", "rootsift", "late", "late-by-class", "class-oracle")
+    methods = ("rgb-patches", "rootsift", "consistent", "late-by-class", "class-oracle")
     options = [part for name in methods for part in ("--method", name)]
     result = waldo("evaluate", "scenes", "--root", scenes, "--json", *options)
     assert result.code == 0, result.err
@@ -183,10 +183,10 @@ def test_evaluate_scenes(waldo: CommandLine, scenes: Path) -> None:
     assert report["methods"]["class-oracle"]["mAP_same_class"] == pytest.approx(0.5)
     assert report["methods"]["rgb-patches"]["mAP_same_class"] == 1.0
     # Against the default, query by query; nothing more than itself.
-    late = report["methods"]["late"]
-    assert late["more_than_default"] == 0.0
+    default = report["methods"]["consistent"]
+    assert default["more_than_default"] == 0.0
     patches = report["methods"]["rgb-patches"]
-    assert patches["more_than_default"] == pytest.approx(1.0 - late["mAP"])
+    assert patches["more_than_default"] == pytest.approx(1.0 - default["mAP"])
     low, high = patches["more_than_default_interval"]
     assert low <= patches["more_than_default"] <= high
     assert report["class_map"]["n_objects"] == 8

@@ -1,6 +1,7 @@
 """Every score against a naive float64 twin, one reference token and one cell at a time."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,21 +71,80 @@ def naive_cosine(a: Arrays, candidate: int) -> float:
     return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
 
 
+def token_cosines(a: Arrays, candidate: int) -> dict[int, list[float]]:
+    """Of each valid cell with each token."""
+    return {
+        c: [centred_cosine(a, token, a["appearance"][candidate, c]) for token in a["tokens"]]
+        for c in range(a["valid"].shape[1])
+        if a["valid"][candidate, c]
+    }
+
+
+def mean_cosines(a: Arrays, candidate: int) -> list[float]:
+    """Of the valid cells with the mean token, best first."""
+    mean = np.mean(a["tokens"], axis=0)
+    cells = a["appearance"][candidate][a["valid"][candidate]]
+    return sorted((centred_cosine(a, mean, cell) for cell in cells), reverse=True)
+
+
+def naive_maximum(a: Arrays, candidate: int) -> float:
+    return mean_cosines(a, candidate)[0]
+
+
+def naive_top_mean(a: Arrays, candidate: int) -> float:
+    best = mean_cosines(a, candidate)[:8]
+    return sum(best) / len(best)
+
+
+def naive_mutual(a: Arrays, candidate: int) -> float:
+    cosines = token_cosines(a, candidate)
+    pairs = []
+    for i in range(len(a["tokens"])):
+        cell = max(cosines, key=lambda c: cosines[c][i])
+        if max(cosines[cell]) == cosines[cell][i]:
+            pairs.append(cosines[cell][i])
+    return sum(pairs) / len(pairs)
+
+
+def naive_consistent(a: Arrays, candidate: int) -> float:
+    cosines = token_cosines(a, candidate)
+    side = int(np.sqrt(a["valid"].shape[1]))
+    middle = np.round(np.mean(a["positions"], axis=0))
+    n = len(a["tokens"])
+    most = -np.inf
+    for scale in (0.5, 0.7, 1.0, 1.4, 2.0):
+        for row in range(side):
+            for column in range(side):
+                votes = 0.0
+                for i in range(n):
+                    cell = max(cosines, key=lambda c: cosines[c][i])
+                    dy = cell // side - scale * (a["positions"][i, 0] - middle[0]) - row
+                    dx = cell % side - scale * (a["positions"][i, 1] - middle[1]) - column
+                    votes += cosines[cell][i] * np.exp(-(dy * dy + dx * dx) / 2)
+                most = max(most, votes / n)
+    return (naive_late(a, candidate) + 0.2 * most) / 1.2
+
+
 NAIVE: dict[str, Callable[[Arrays, int], float]] = {
     "pdm": over_map(naive_fused),
     "appearance": over_map(naive_appearance),
     "semantic": over_map(naive_semantic),
     "cosine": naive_cosine,
     "late": naive_late,
+    "maximum": naive_maximum,
+    "top-mean": naive_top_mean,
+    "mutual": naive_mutual,
+    "consistent": naive_consistent,
 }
 
 
-def random_arrays(seed: int, batch: int = 3, cells: int = 12, d: int = 8) -> Arrays:
+def random_arrays(seed: int, batch: int = 3, cells: int = 16, d: int = 8) -> Arrays:
     rng = np.random.default_rng(seed)
     valid = rng.random((batch, cells)) < 0.6
     valid[:, 0] = True
     return {
         "tokens": rng.normal(size=(5, d)),
+        "positions": rng.integers(0, 4, size=(5, 2)),
         "class_vector": rng.normal(size=d),
         "mean": rng.normal(size=d),
         "appearance": rng.normal(size=(batch, cells, d)),
@@ -97,7 +157,9 @@ def tensors(a: Arrays) -> tuple[ScoringReference, CandidateMaps]:
     def single(name: str) -> torch.Tensor:
         return torch.from_numpy(a[name]).float()
 
-    reference = ScoringReference(single("tokens"), single("class_vector"), single("mean"))
+    reference = ScoringReference(
+        single("tokens"), single("class_vector"), single("mean"), single("positions")
+    )
     candidates = CandidateMaps(
         single("appearance"), single("semantic"), torch.from_numpy(a["valid"])
     )
@@ -127,7 +189,7 @@ def test_heatmaps_of_the_linear_scores(
 ) -> None:
     arrays = random_arrays(7)
     heatmaps = SCORES[name].function(*tensors(arrays)).heatmaps.numpy()
-    expected = [[cell_value(arrays, i, c) for c in range(12)] for i in range(3)]
+    expected = [[cell_value(arrays, i, c) for c in range(16)] for i in range(3)]
     np.testing.assert_allclose(heatmaps, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -151,9 +213,32 @@ def test_padding_never_wins_against_negative_cosines() -> None:
     np.testing.assert_allclose(scored.scores.numpy(), -1.0, atol=1e-5)
 
 
+def test_consistent_prefers_the_object_as_it_was_to_its_parts_in_disorder() -> None:
+    arrays = random_arrays(11, batch=2, cells=36, d=32)
+    arrays["valid"][:] = True
+    arrays["positions"] = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 0]])
+    places = {0: [14, 15, 20, 21, 26], 1: [0, 17, 5, 33, 9]}  # moved by two rows and columns
+    for candidate, cells in places.items():
+        arrays["appearance"][candidate, cells] = arrays["tokens"]
+    reference, candidates = tensors(arrays)
+    late = SCORES["late"].function(reference, candidates).scores
+    assert late[0] == pytest.approx(float(late[1]), abs=1e-5)
+    as_it_was, in_disorder = SCORES["consistent"].function(reference, candidates).scores.tolist()
+    assert as_it_was == pytest.approx(1.0, abs=1e-5)
+    assert in_disorder < 0.95
+
+
+@pytest.mark.parametrize("name", ["maximum", "mutual", "consistent", "top-mean", "late"])
+def test_padding_changes_no_score(name: str) -> None:
+    arrays = random_arrays(12)
+    before = SCORES[name].function(*tensors(arrays)).scores
+    arrays["appearance"][~arrays["valid"]] = arrays["tokens"][0]
+    torch.testing.assert_close(SCORES[name].function(*tensors(arrays)).scores, before)
+
+
 def test_without_a_class_pdm_is_half_the_appearance() -> None:
     reference, candidates = tensors(random_arrays(10))
-    bare = ScoringReference(reference.tokens, None, reference.mean_appearance)
+    bare = replace(reference, class_vector=None)
     halved = SCORES["pdm"].function(bare, candidates).scores
     torch.testing.assert_close(halved * 2, SCORES["appearance"].function(bare, candidates).scores)
 

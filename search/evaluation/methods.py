@@ -105,6 +105,7 @@ _ALL: tuple[Method, ...] = (
     WordMethod("words-by-class", by_class=True),
     MapMethod("random-weights", "random-weights", SCORES["late"]),
     MapMethod("rgb-patches", "rgb-patches", SCORES["late"]),
+    MapMethod("rgb-patches-consistent", "rgb-patches", SCORES["consistent"]),
     MapMethod(
         "rgb-histogram",
         "rgb-histogram",
