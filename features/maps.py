@@ -23,6 +23,10 @@ class FeatureMaps:
     frame: Frame
     content_hash: str
 
+    def valid_cells(self, values: NDArray[np.float16]) -> NDArray[np.float32]:
+        """The cells of one of its maps that are no padding, (n, d) float32, in reading order."""
+        return values[self.frame.valid()].astype(np.float32)
+
     def pooled(self) -> NDArray[np.float32]:
         """[mean(F_A) ; mean(F_S)] over the valid cells, (2 d,) float32.
 

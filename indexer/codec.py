@@ -220,9 +220,9 @@ class Codec:
         if kept is None:
             return cls(quality, grid, dim, len(sample), mean, None, None, words)
         bits = _LEVELS[quality].bits
-        covariance = _covariance((_valid(maps, maps.appearance) for maps in sample), mean[:dim])
+        covariance = _covariance((maps.valid_cells(maps.appearance) for maps in sample), mean[:dim])
         appearance = _MapCoder.fit(bits, mean[:dim], covariance, np.eye(dim), kept[0])
-        covariance = _covariance((_valid(maps, maps.semantic) for maps in sample), mean[dim:])
+        covariance = _covariance((maps.valid_cells(maps.semantic) for maps in sample), mean[dim:])
         weights = _semantic_weights(vocabulary, covariance)
         semantic = _MapCoder.fit(bits, mean[dim:], covariance, weights, kept[1])
         return cls(quality, grid, dim, len(sample), mean, appearance, semantic, words)
@@ -372,11 +372,6 @@ def _pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     packed = low.copy()
     packed[:, : high.shape[1]] |= high << 4
     return packed
-
-
-def _valid(maps: FeatureMaps, values: NDArray[np.float16]) -> NDArray[np.float32]:
-    """The tokens of one map that are no padding, (tokens, d) float32."""
-    return values[maps.frame.valid()].astype(np.float32)
 
 
 def _covariance(

@@ -33,9 +33,9 @@ from indexer.manifest import (
 )
 from indexer.mapstore import MapStore, Place, shard_name
 from indexer.migrate import migrate
-from indexer.photos import PhotoTable, photos_name, read_ids, read_photo_table
+from indexer.photos import PhotoTable, photos_name, read_ids, read_photo_table, rows_that_count
 from indexer.recall import refresh_recall
-from indexer.rewrite import read_table, rows_that_count, store_table
+from indexer.rewrite import read_table, store_table
 from indexer.shards import rows_per_shard, write_shard
 from indexer.sources import absolute_path
 from indexer.word_recall import refresh_word_recall

@@ -29,7 +29,8 @@ from indexer.manifest import (
     read_manifest,
     write_manifest,
 )
-from indexer.rewrite import is_as_written, read_table, rows_that_count, store_table
+from indexer.photos import rows_that_count
+from indexer.rewrite import is_as_written, read_table, store_table
 from indexer.shards import write_shard
 
 _FORMAT = 1

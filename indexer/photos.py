@@ -230,6 +230,24 @@ def read_photo_table(files: Sequence[Path], tombstones: NDArray[np.int64]) -> Ph
     )
 
 
+def rows_that_count(
+    ids: list[NDArray[np.int64]], tombstones: tuple[int, ...]
+) -> list[NDArray[np.bool_]]:
+    """Of each photo table shard, oldest first, the rows that are neither deleted nor superseded.
+
+    ids: (n,) int64 a shard, as stored. Returns (n,) bool a shard.
+    """
+    if not ids:
+        return []
+    every = np.concatenate(ids)
+    # Of several rows of an id the last written counts: unique() finds the first of the reversed.
+    from_end = np.unique(every[::-1], return_index=True)[1]
+    counts = np.zeros(len(every), dtype=bool)
+    counts[len(every) - 1 - from_end] = True
+    counts &= ~np.isin(every, np.array(tombstones, dtype=np.int64))
+    return np.split(counts, np.cumsum([len(part) for part in ids])[:-1])
+
+
 def _read(path: Path, columns: list[str]) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from indexer.errors import IndexDamagedError, one_line
 from indexer.files import StoredFile, describe_file, digest, write_atomically
 from indexer.mapstore import MEND
@@ -46,21 +43,3 @@ def store_table(index_dir: Path, name: str, number: int, table: "pa.Table") -> S
     """Write a photo table shard durably; returns its entry in the manifest. Raises OSError."""
     write_atomically(index_dir / name, lambda path: write_table(path, table))
     return describe_file(index_dir, name, number, table.num_rows)
-
-
-def rows_that_count(
-    ids: list[NDArray[np.int64]], tombstones: tuple[int, ...]
-) -> list[NDArray[np.bool_]]:
-    """Of each photo table shard, oldest first, the rows that are neither deleted nor superseded.
-
-    ids: (n,) int64 a shard, as stored. Returns (n,) bool a shard.
-    """
-    if not ids:
-        return []
-    every = np.concatenate(ids)
-    # Of several rows of an id the last written counts: unique() finds the first of the reversed.
-    from_end = np.unique(every[::-1], return_index=True)[1]
-    counts = np.zeros(len(every), dtype=bool)
-    counts[len(every) - 1 - from_end] = True
-    counts &= ~np.isin(every, np.array(tombstones, dtype=np.int64))
-    return np.split(counts, np.cumsum([len(part) for part in ids])[:-1])

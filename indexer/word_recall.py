@@ -18,7 +18,7 @@ from indexer.errors import IndexDamagedError
 from indexer.files import describe_file, write_bytes_atomically
 from indexer.manifest import Derived, Manifest
 from indexer.mapstore import MEND
-from indexer.photos import WordRows, read_words
+from indexer.photos import WordRows, read_words, rows_that_count
 from indexer.recall import RULE, RecallRule, base_is_due
 
 
@@ -162,11 +162,8 @@ def _invert(tables: list[WordRows], manifest: Manifest) -> list[_Inverted]:
     """The lists of some photo table shards, oldest first, one codec after the other."""
     if not tables:
         return []
-    every = np.concatenate([table.ids for table in tables])
-    # Of several rows of an id the last written counts: unique() finds the first of the reversed.
-    counts = np.zeros(len(every), dtype=bool)
-    counts[len(every) - 1 - np.unique(every[::-1], return_index=True)[1]] = True
-    kept = np.split(counts, np.cumsum([len(table.ids) for table in tables])[:-1])
+    # deleted photos stay in a base until their rows leave the photo table
+    kept = rows_that_count([table.ids for table in tables], tombstones=())
     codec_of = {file.number: file.codec for file in manifest.shards}
     codecs = [np.array([codec_of.get(int(s), -1) for s in table.shards]) for table in tables]
     inverted = []

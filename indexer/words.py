@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.maps import FeatureMaps
+from features.reference import unit_vectors
 
 # Cells are compared in their most telling dimensions.
 _DIMENSIONS = 32
@@ -52,7 +53,8 @@ class VisualWords:
         """
         import faiss
 
-        cells = np.concatenate([_unit(_valid(maps) - mean) for maps in sample])
+        photos = [maps.valid_cells(maps.appearance) for maps in sample]
+        cells = np.concatenate([unit_vectors(own - mean) for own in photos])
         chosen = np.random.default_rng(_SEED).permutation(len(cells))[:_MOST_CELLS]
         cells = cells[np.sort(chosen)]
         _, vectors = np.linalg.eigh(cells.T.astype(np.float64) @ cells)
@@ -67,8 +69,8 @@ class VisualWords:
             min_points_per_centroid=1,
             max_points_per_centroid=_MOST_CELLS,
         )
-        kmeans.train(_unit(cells @ basis))
-        return cls(mean, basis, _unit(np.asarray(kmeans.centroids)))
+        kmeans.train(unit_vectors(cells @ basis))
+        return cls(mean, basis, unit_vectors(np.asarray(kmeans.centroids)))
 
     def of(self, cells: NDArray[np.float32]) -> NDArray[np.uint16]:
         """The word of each of (n, d) cells of an appearance map, (n,)."""
@@ -79,15 +81,4 @@ class VisualWords:
 
     def of_photo(self, maps: FeatureMaps) -> NDArray[np.uint16]:
         """The words that a photo's valid cells have, each once, rising."""
-        return np.unique(self.of(_valid(maps)))
-
-
-def _valid(maps: FeatureMaps) -> NDArray[np.float32]:
-    return maps.appearance[maps.frame.valid()].astype(np.float32)
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors scaled to length 1; a zero vector stays zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return scaled
+        return np.unique(self.of(maps.valid_cells(maps.appearance)))

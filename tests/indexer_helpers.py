@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from features.maps import FeatureMaps
 from features.photo import ModelInput, load_model_input
 from indexer.build import IndexReport, index_photos
+from indexer.mapstore import Place
+from indexer.photos import PhotoRow
 from indexer.reader import IndexReader
 from tests.pictures import save_photo
 
@@ -96,6 +99,23 @@ def rows(index_dir: Path) -> dict[str, tuple[int, bytes, bytes, bytes]]:
             )
             for record, appearance, semantic in zip(records, appearances, semantics, strict=True)
         }
+
+
+def photo_row(photo_id: int, place: Place, **known: Any) -> PhotoRow:
+    """A row of the photo table of which only `known` matters; pooled: two zeros."""
+    fields = {
+        "source": 0,
+        "path": f"{photo_id}.jpg",
+        "content_hash": bytes(32),
+        "size": 1,
+        "mtime_ns": 1,
+        "width": 4,
+        "height": 3,
+        "pooled": np.zeros(2, np.float32),
+        "words": np.empty(0, np.uint16),
+        "taken_ns": None,
+    }
+    return PhotoRow(id=photo_id, place=place, **{**fields, **known})
 
 
 def vectors_by_id(reader: IndexReader) -> dict[int, np.ndarray]:

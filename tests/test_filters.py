@@ -13,6 +13,7 @@ from indexer.filters import PhotoFilter
 from indexer.manifest import SourceRoot
 from indexer.mapstore import Place
 from indexer.photos import PhotoRow, PhotoTable, read_photo_table, write_photos
+from tests.indexer_helpers import photo_row
 
 SOURCES = (SourceRoot("/home/ann/Pictures"), SourceRoot("/", None), SourceRoot("/lists", "a.txt"))
 PATHS = [
@@ -33,21 +34,8 @@ DAY = 86_400 * 10**9
 
 def row(number: int, source: int, path: str) -> PhotoRow:
     taken = None if number % 3 == 0 else number * DAY
-    pooled = np.zeros(2, np.float32)
-    return PhotoRow(
-        number,
-        source,
-        path,
-        bytes(32),
-        10,
-        (100 + number) * DAY,
-        4,
-        3,
-        Place(1, 0, 0),
-        pooled,
-        np.empty(0, np.uint16),
-        taken,
-    )
+    times = {"mtime_ns": (100 + number) * DAY, "taken_ns": taken}
+    return photo_row(number, Place(1, 0, 0), source=source, path=path, **times)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from indexer.errors import IndexDamagedError
 from indexer.files import describe_file
 from indexer.manifest import Derived, Manifest
 from indexer.mapstore import Place
-from indexer.photos import PhotoRow, photos_name, write_photos
+from indexer.photos import photos_name, write_photos
 from indexer.reader import IndexReader
 from indexer.recall import (
     RecallIndex,
@@ -22,7 +22,7 @@ from indexer.recall import (
     recall_kind,
     refresh_recall,
 )
-from tests.indexer_helpers import PixelExtractor, make_photos, maps_of, run
+from tests.indexer_helpers import PixelExtractor, make_photos, maps_of, photo_row, run
 
 DIM = 20
 IVF = RecallRule(flat_bytes=0)
@@ -240,20 +240,7 @@ class Table:
         number = self.manifest.last_photos + 1
         start = self.manifest.next_id if first is None else first
         rows = [
-            PhotoRow(
-                id=i,
-                source=0,
-                path=f"{i}.jpg",
-                content_hash=bytes(32),
-                size=1,
-                mtime_ns=1,
-                width=4,
-                height=3,
-                place=Place(number, i, i),
-                pooled=self.rows[i],
-                words=np.empty(0, np.uint16),
-                taken_ns=None,
-            )
+            photo_row(i, Place(number, i, i), pooled=self.rows[i])
             for i in range(start, start + count)
         ]
         name = photos_name(number)

@@ -16,12 +16,12 @@ from indexer.check import verify
 from indexer.files import StoredFile
 from indexer.manifest import Manifest, MapShard, read_manifest
 from indexer.mapstore import Place
-from indexer.photos import PhotoRow, read_words, write_photos
+from indexer.photos import read_words, write_photos
 from indexer.reader import IndexReader
 from indexer.recall import RecallRule
 from indexer.word_recall import load_word_recall, refresh_word_recall
 from indexer.words import VisualWords
-from tests.indexer_helpers import PixelExtractor, make_photos, maps_of, run
+from tests.indexer_helpers import PixelExtractor, make_photos, maps_of, photo_row, run
 
 GRID, DIM = 6, 12
 
@@ -80,19 +80,11 @@ class Table:
         number = self.manifest.generation + 1
         name = f"photos/{number:06d}.parquet"
         entries = [
-            PhotoRow(
-                id=photo_id,
-                source=0,
-                path=f"{photo_id}.jpg",
-                content_hash=bytes(32),
-                size=1,
-                mtime_ns=1,
-                width=60,
-                height=60,
-                place=Place(number, place, photo_id),
+            photo_row(
+                photo_id,
+                Place(number, place, photo_id),
                 pooled=np.zeros(2 * DIM, np.float32),
                 words=np.array(sorted(set(words)), np.uint16),
-                taken_ns=None,
             )
             for place, (photo_id, words) in enumerate(rows.items())
         ]

@@ -1,7 +1,7 @@
 """The methods an evaluation compares: scores on a model's maps, and baselines to beat."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,33 +21,16 @@ MapSource = Literal["model", "random-weights", "rgb-patches", "rgb-histogram"]
 
 
 @dataclass(frozen=True)
-class MapMethod:
-    """name: as given to --method. maps: what it looks at. score: how it compares.
+class StoreMethod:
+    """A method that asks an index of the gallery.
 
-    by_class: the query's region is left out, so its class name alone says which object is meant.
+    name: as given to --method. maps: what it looks at. by_class: the query's region is left out, so
+    its class name alone says which object is meant.
     """
 
     name: str
     maps: MapSource
-    score: Score
-    by_class: bool = False
-
-    @property
-    def needs_class(self) -> bool:
-        return self.by_class or self.score.needs_class
-
-    def asks(self, query: Query) -> Query:
-        """The query as this method gets it."""
-        return _without_region(query) if self.by_class else query
-
-
-@dataclass(frozen=True)
-class WordMethod:
-    """Recall by visual words alone, without re-ranking."""
-
-    name: str
-    maps: MapSource = "model"
-    by_class: bool = False
+    by_class: bool = field(default=False, kw_only=True)
 
     @property
     def needs_class(self) -> bool:
@@ -55,7 +38,23 @@ class WordMethod:
 
     def asks(self, query: Query) -> Query:
         """The query as this method gets it."""
-        return _without_region(query) if self.by_class else query
+        return replace(query, mask=None, box=None, point=None) if self.by_class else query
+
+
+@dataclass(frozen=True)
+class MapMethod(StoreMethod):
+    """A score of full maps. score: how it compares."""
+
+    score: Score
+
+    @property
+    def needs_class(self) -> bool:
+        return super().needs_class or self.score.needs_class
+
+
+@dataclass(frozen=True)
+class WordMethod(StoreMethod):
+    """Recall by visual words alone, without re-ranking."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,7 @@ class DirectMethod:
     needs_class: bool = False
 
 
-StoreMethod = MapMethod | WordMethod
-Method = StoreMethod | DirectMethod
-
-
-def _without_region(query: Query) -> Query:
-    return replace(query, mask=None, box=None, point=None)
+Method = MapMethod | WordMethod | DirectMethod
 
 
 def class_oracle(benchmark: Benchmark) -> NDArray[np.float32]:
@@ -101,8 +95,8 @@ _ALL: tuple[Method, ...] = (
         for score in SCORES.values()
         if score.name != "semantic"  # looks at no region anyway
     ),
-    WordMethod("words"),
-    WordMethod("words-by-class", by_class=True),
+    WordMethod("words", "model"),
+    WordMethod("words-by-class", "model", by_class=True),
     MapMethod("random-weights", "random-weights", SCORES["late"]),
     MapMethod("rgb-patches", "rgb-patches", SCORES["late"]),
     MapMethod("rgb-patches-consistent", "rgb-patches", SCORES["consistent"]),
