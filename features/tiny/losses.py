@@ -62,6 +62,22 @@ def lesson_loss(
     return functional.cross_entropy(pooled @ views.T / temperature, wanted)
 
 
+def view_loss(features: Tensor, views: Tensor) -> Tensor:
+    """Distillation cell by cell: one minus the cosine with what the teacher sees at the same place.
+
+    features: (n, cells, d); views: (n, h, w, d), h = w. Whichever is finer is averaged down.
+    """
+    maps = [_square(features), views.permute(0, 3, 1, 2)]
+    side = min(each.shape[2] for each in maps)
+    mine, wanted = (functional.adaptive_avg_pool2d(each, side) for each in maps)
+    return 1 - functional.cosine_similarity(mine, wanted, dim=1).mean()
+
+
+def _square(features: Tensor) -> Tensor:
+    """(n, cells, d) as (n, d, side, side)."""
+    return features.transpose(1, 2).unflatten(2, (math.isqrt(features.shape[1]), -1))
+
+
 def centred(appearance: Tensor) -> Tensor:
     """Unit vectors of a map after the batch's mean has been subtracted: (n, cells, d)."""
     return functional.normalize(appearance - appearance.mean(dim=(0, 1), keepdim=True), dim=-1)

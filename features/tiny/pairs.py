@@ -13,19 +13,20 @@ from torch import Tensor
 from features.tiny import batches
 from features.tiny.model import NEUTRAL_PROMPT, Parts, encode_images
 from features.tiny.names import SYNONYMS
+from features.tiny.teacher import Lesson, views_of_scenes
 
 
 class PairStore:
     """Encoded pairs in memory, fed from the chunks a renderer writes.
 
-    arrays: those of `batches`, with `latents` float16 (n, 2, 16, 16, 16) in place of `images`, and
-    `row` int32 (n,), the query's row in the teacher's lesson, -1 for none. rows: a digest -> row.
+    arrays: those of `batches`, with `latents` float16 (n, 2, 16, 16, 16) in place of `images`,
+    `row` int32 (n,), the query's row in the teacher's lesson, -1 for none, and `views` float16
+    (n, 2, 8, 8, dim), what the teacher sees in the scenes.
     """
 
-    def __init__(
-        self, directory: Path, parts: Parts, rows: dict[int, int], device: torch.device
-    ) -> None:
-        self.directory, self.parts, self.rows, self.device = directory, parts, rows, device
+    def __init__(self, directory: Path, parts: Parts, lesson: Lesson, device: torch.device) -> None:
+        self.directory, self.parts, self.device = directory, parts, device
+        self.lesson, self.rows = lesson, lesson.rows()
         self.taken: set[str] = set()
         self.chunks: list[dict[str, NDArray[Any]]] = []
         self.arrays: dict[str, NDArray[Any]] = {}
@@ -47,11 +48,22 @@ class PairStore:
             for some in flat.split(50):
                 latents.append(encode_images(self.parts, some.to(self.device)).half().cpu())
         packed = torch.cat(latents)
+        chunk["views"] = self._views(fresh[0], images)
         queries = chunk["holds"][:, 0, 0].tolist()
         chunk["row"] = np.array([self.rows.get(query, -1) for query in queries], np.int32)
         chunk["latents"] = packed.reshape(-1, 2, *packed.shape[1:]).numpy()
         self.chunks.append(chunk)
         return True
+
+    def _views(self, chunk: Path, images: NDArray[np.uint8]) -> NDArray[np.float16]:
+        """The teacher's views of a chunk's scenes, kept beside it."""
+        file = chunk.with_suffix(".views.npy")
+        if not file.exists():
+            flat = images.reshape(-1, *images.shape[2:])
+            views = views_of_scenes(flat, self.lesson, self.device)
+            np.save(file, views.reshape(*images.shape[:2], *views.shape[1:]))
+        found: NDArray[np.float16] = np.load(file)
+        return found
 
     def gather(self) -> None:
         """Makes the chunks taken so far available to `sample`."""
@@ -95,17 +107,20 @@ def captions_of(rng: np.random.Generator, rows: NDArray[np.int16]) -> list[str]:
 def close_ups(rng: np.random.Generator, pairs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Windows of half a side around the query of one scene of each pair: cheap, and all object.
 
-    Returns latents (n, 16, 8, 8), mask and classes (n, 8, 8), row (n,).
+    Windows begin at even cells, since a view covers two by two. Returns latents (n, 16, 8, 8),
+    mask and classes (n, 8, 8), views (n, 4, 4, dim), row (n,).
     """
-    found: dict[str, list[Tensor]] = {"latents": [], "mask": [], "classes": []}
-    side = pairs["mask"].shape[-1]
+    found: dict[str, list[Tensor]] = {"latents": [], "mask": [], "classes": [], "views": []}
+    half = pairs["mask"].shape[-1] // 2
     for number, mask in enumerate(pairs["mask"]):
         view = int(rng.integers(2))
         places = torch.nonzero(mask[view] > 60).float()
-        centre = places.mean(dim=0) if len(places) else torch.full((2,), side / 2)
-        corner = (centre - side / 4 + torch.from_numpy(rng.uniform(-1, 1, 2))).round().int()
-        top, left = (int(value) for value in corner.clamp(0, side // 2))
-        for name, windows in found.items():
-            window = pairs[name][number, view]
-            windows.append(window[..., top : top + side // 2, left : left + side // 2])
+        centre = places.mean(dim=0) if len(places) else torch.full((2,), float(half))
+        corner = (centre - half / 2 + torch.from_numpy(rng.uniform(-2, 2, 2))) / 2
+        top, left = (int(value) for value in corner.round().int().clamp(0, half // 2))
+        rows, columns = slice(2 * top, 2 * top + half), slice(2 * left, 2 * left + half)
+        for name in ("latents", "mask", "classes"):
+            found[name].append(pairs[name][number, view][..., rows, columns])
+        seen = pairs["views"][number, view]
+        found["views"].append(seen[top : top + half // 2, left : left + half // 2])
     return {**{name: torch.stack(windows) for name, windows in found.items()}, "row": pairs["row"]}

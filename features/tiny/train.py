@@ -4,10 +4,10 @@
 
 The joint loss is what `MODEL_CARD.md` calls co-training: denoising with captions (v-prediction),
 and on the maps of the captured block naming every cell and every object (cross-entropy of F_S . C),
-a teacher's lesson of which drawings look alike (`teacher.py`), correspondence
-between two scenes of one object (InfoNCE on F_A), and the retrieval score itself (InfoNCE whose
-score is late interaction). The schedule is by the clock: the learning rate falls to nothing when
-`--minutes` of training are over. It resumes from its last checkpoint in the work directory.
+what a teacher sees there (`teacher.py`) and which drawings it finds alike, correspondence between
+two scenes of one object (InfoNCE on F_A), and the retrieval score itself (InfoNCE whose score is
+late interaction). The learning rate falls to nothing after `--steps`. It resumes from its
+last checkpoint in the work directory; with more `--steps` than before, it goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.tiny import batches
-from features.tiny.losses import class_loss, dense_loss, lesson_loss, object_loss, retrieval_loss
+from features.tiny.losses import (
+    class_loss,
+    dense_loss,
+    lesson_loss,
+    object_loss,
+    retrieval_loss,
+    view_loss,
+)
 from features.tiny.model import (
     BACKGROUND,
     BLOCK,
@@ -48,7 +55,8 @@ WEIGHTS = {
     "class": 0.5,
     "object": 0.5,
     "lesson": 0.5,
-    "early lesson": 0.3,
+    "view": 4.0,
+    "early view": 2.0,
     "dense": 0.35,
     "retrieval": 0.6,
 }
@@ -134,15 +142,21 @@ class Trainer:
         self.early.load_state_dict(state["early"])
         self.step, self.seconds = state["step"], state["seconds"]
 
-    def losses(
-        self,
-        rng: np.random.Generator,
-        batch: dict[str, Tensor],
-        extra: dict[str, Tensor],
-        close: dict[str, Tensor],
+    def naming_losses(self, close: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What close-ups of objects show (see `close_ups`)."""
+        device = self.device
+        latents = close["latents"].float().to(device)
+        clean = torch.zeros(len(latents), dtype=torch.long, device=device)
+        neutral = prompt_states(self.parts, [NEUTRAL_PROMPT])
+        _, _, semantic = self._run(latents, clean, neutral.expand(len(latents), -1, -1))
+        mask = close["mask"].float().to(device) / 255
+        return self._naming(semantic, mask, close["classes"], close["row"], close["views"])
+
+    def scene_losses(
+        self, rng: np.random.Generator, batch: dict[str, Tensor], extra: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """One step's losses. batch: pairs to match; extra: pairs whose scenes are denoised; close:
-        close-ups of objects, to name (see `close_ups`).
+        """All losses on whole scenes. batch: pairs to match; extra: pairs whose scenes are
+        denoised.
         """
         device, scheduler = self.device, self.parts.scheduler
         views = torch.cat([batch["latents"][:, 0], batch["latents"][:, 1]]).float()
@@ -158,29 +172,19 @@ class Trainer:
         noisy = torch.where((steps == 0)[:, None, None, None], latents, noisy)
         texts = captions_of(rng, extra["captions"][:, 0].numpy())
         states = prompt_states(self.parts, [NEUTRAL_PROMPT, *texts])
-        neutral = states[:1]
-        states = torch.cat([neutral.expand(count, -1, -1), states[1:]])
+        states = torch.cat([states[:1].expand(count, -1, -1), states[1:]])
         predicted, appearance, semantic = self._run(noisy, steps, states)
-        middle = self.net.middle()[:count]
         target = scheduler.get_velocity(latents, noise, steps)
         error = (predicted - target).pow(2).mean(dim=(1, 2, 3))
         half = count // 2
         mask = torch.cat([batch["mask"][:, 0], batch["mask"][:, 1]]).float().to(device) / 255
         holds = torch.cat([batch["holds"][:, 0], batch["holds"][:, 1]]).to(device)
         classes = torch.cat([batch["classes"][:, 0], batch["classes"][:, 1]])
-        vectors = self.net.class_vectors(self.parts, [BACKGROUND, *batches.CLASS_NAMES])
         rows = torch.cat([batch["row"], batch["row"]])
-        naming = self._naming(semantic[:count], middle, vectors, mask, classes, rows)
-        near = close["latents"].float().to(device)
-        clean = torch.zeros(len(near), dtype=torch.long, device=device)
-        _, _, seen = self._run(near, clean, neutral.expand(len(near), -1, -1))
-        cover = close["mask"].float().to(device) / 255
-        again = self._naming(
-            seen, self.net.middle(), vectors, cover, close["classes"], close["row"]
-        )
+        seen = torch.cat([batch["views"][:, 0], batch["views"][:, 1]])
         return {
             "noise": error[count:].mean() + 0.3 * (error[:count] * (steps[:count] > 0)).mean(),
-            **{name: value + again[name] for name, value in naming.items()},
+            **self._naming(semantic[:count], mask, classes, rows, seen),
             "dense": dense_loss(
                 appearance[:half], appearance[half:count], batch["points"].float().to(device)
             ),
@@ -194,25 +198,25 @@ class Trainer:
         return result
 
     def _naming(
-        self,
-        semantic: Tensor,
-        middle: Tensor,
-        vectors: Tensor,
-        mask: Tensor,
-        classes: Tensor,
-        rows: Tensor,
+        self, semantic: Tensor, mask: Tensor, classes: Tensor, rows: Tensor, views: Tensor
     ) -> dict[str, Tensor]:
-        """The losses that ask what things are. mask: (n, h, w) in 0..1; rows: (n,)."""
+        """The losses that ask what things are, of the first n of the last run.
+
+        semantic: (n, h * w, d); mask: (n, h, w) in 0..1; classes: (n, h, w); rows: (n,); views:
+        (n, h / 2, w / 2, dim).
+        """
+        vectors = self.net.class_vectors(self.parts, [BACKGROUND, *batches.CLASS_NAMES])
+        early = self.early(self.net.middle()[: len(semantic)].float().flatten(2).transpose(1, 2))
         known = classes.flatten(1).long().to(self.device)
         rows = rows.long().to(self.device)
-        coarse = functional.avg_pool2d(mask, mask.shape[1] // middle.shape[2])
-        early = self.early(middle.float().flatten(2).transpose(1, 2))
-        width = self.views.shape[1]
+        views = views.float().to(self.device)
+        shared = semantic[..., : self.views.shape[1]]
         return {
             "class": class_loss(semantic, vectors, known),
             "object": object_loss(semantic, vectors, known),
-            "lesson": lesson_loss(semantic[..., :width], mask.flatten(1), rows, self.views),
-            "early lesson": lesson_loss(early, coarse.flatten(1), rows, self.views),
+            "lesson": lesson_loss(shared, mask.flatten(1), rows, self.views),
+            "view": view_loss(shared, views),
+            "early view": view_loss(early, views),
         }
 
 
@@ -265,25 +269,34 @@ def take_over(parts: Parts, older: Parts) -> None:
     nn.init.normal_(parts.unet.get_submodule(BLOCK).get_submodule("attn2.to_q").weight, std=0.02)
 
 
+def weighted(losses: dict[str, Tensor]) -> Tensor:
+    """The sum that a step minimises."""
+    return torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
+
+
 def train(trainer: Trainer, store: PairStore, given: argparse.Namespace, checkpoint: Path) -> None:
-    """Joint training until the schedule's time is over, exporting now and then."""
+    """Joint training until the schedule's steps are done, exporting now and then."""
     last_export = time.monotonic()
     running: dict[str, float] = {}
-    while trainer.seconds < 60 * given.minutes:
+    while trainer.step < given.steps:
         began = time.monotonic()
         if trainer.step % 20 == 0 and store.take_one() and trainer.step % 100 == 0:
             store.gather()
         rng = np.random.default_rng([given.seed, trainer.step])
         torch.manual_seed(given.seed * 1_000_003 + trainer.step)
-        share = trainer.seconds / (60 * given.minutes)
+        share = trainer.step / given.steps
         rate = given.rate * min(1.0, (trainer.step + 1) / 100)
         for group in trainer.optimizer.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-        batch = store.sample(rng, given.pairs)
-        extra = store.sample(rng, given.denoised)
-        close = close_ups(rng, store.sample(rng, given.close_ups))
-        losses = trainer.losses(rng, batch, extra, close)
-        total = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
+        close = trainer.naming_losses(close_ups(rng, store.sample(rng, given.close_ups)))
+        losses = {f"close {name}": value for name, value in close.items()}
+        total = weighted(close)
+        # Names are learned far more slowly than matching, and close-ups are cheap.
+        if trainer.step % given.scenes_every == 0:
+            batch, extra = store.sample(rng, given.pairs), store.sample(rng, given.denoised)
+            scenes = trainer.scene_losses(rng, batch, extra)
+            losses |= scenes
+            total = total + weighted(scenes)
         trainer.optimizer.zero_grad()
         total.backward()
         trained = trainer.optimizer.param_groups[0]["params"]
@@ -315,12 +328,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="chunks, caches, checkpoints")
     parser.add_argument("--export", type=Path, required=True, help="where the model is written")
     parser.add_argument("--initial", type=Path, help="a trained model to begin with")
-    parser.add_argument("--minutes", type=float, default=85, help="of joint training")
+    parser.add_argument("--steps", type=int, default=6000, help="of joint training")
     parser.add_argument("--autoencoder-minutes", type=float, default=5)
     parser.add_argument("--chunks", type=int, default=60, help="of 500 pairs, rendered if missing")
-    parser.add_argument("--pairs", type=int, default=20, help="pairs to match in a step")
-    parser.add_argument("--denoised", type=int, default=8, help="scenes to denoise in a step")
-    parser.add_argument("--close-ups", type=int, default=64, help="objects to name in a step")
+    parser.add_argument("--pairs", type=int, default=20, help="pairs to match at once")
+    parser.add_argument("--denoised", type=int, default=8, help="scenes to denoise at once")
+    parser.add_argument("--close-ups", type=int, default=192, help="objects to name in a step")
+    parser.add_argument("--scenes-every", type=int, default=4, help="steps for one with scenes")
     parser.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--export-every", type=float, default=10, help="minutes between exports")
@@ -359,7 +373,7 @@ def main() -> None:
     checkpoint = given.work / "checkpoint.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
-    store = PairStore(directory, parts, lesson.rows(), device)
+    store = PairStore(directory, parts, lesson, device)
     # a resumed run needs what it had before; a fresh one begins with little and takes the rest
     wanted = 12 + trainer.step // 20
     while len(store.taken) < wanted and store.take_one():
