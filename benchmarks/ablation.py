@@ -11,16 +11,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from features.capture import transformer_blocks
 from features.extractor import FeatureExtractor
 from features.presets import FeatureSettings
+from indexer.tokens import TokenMap
 from search.evaluation.methods import METHODS, MapMethod
 from search.evaluation.protocols import read_benchmark
 from search.evaluation.run import run_methods, summary
-from search.scores import SCORES, CandidateMaps, Score, Scored, ScoringReference
+from search.scores import SCORES, CandidateMaps, Score, ScoringReference, token_heat
 
 
 def variations(extractor: FeatureExtractor) -> Iterator[tuple[str, FeatureSettings]]:
@@ -48,10 +50,11 @@ def variations(extractor: FeatureExtractor) -> Iterator[tuple[str, FeatureSettin
         )
 
 
-def uncentred(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+def uncentred(reference: ScoringReference, candidates: CandidateMaps) -> torch.Tensor:
     """Late interaction by plain cosine."""
-    plain = replace(reference, mean_appearance=reference.mean_appearance * 0)
-    return SCORES["late"].function(plain, candidates)
+    tokens = candidates.appearance.decode()
+    plain = TokenMap.plain(tokens, torch.zeros_like(tokens[0, 0]))
+    return SCORES["late"].function(reference, replace(candidates, appearance=plain))
 
 
 def main() -> None:
@@ -63,7 +66,9 @@ def main() -> None:
     given = parser.parse_args()
     benchmark = read_benchmark(given.protocol, given.root)
     extractor = FeatureExtractor.load(given.model, given.device, batch_size=8)
-    plain = MapMethod("uncentred", "model", Score("uncentred", "late, plain cosine", uncentred))
+    plain = MapMethod(
+        "uncentred", "model", Score("uncentred", "late, plain cosine", uncentred, token_heat)
+    )
     own = [METHODS["late"], METHODS["late-by-class"]]
     table = Table(title=f"{given.model} on {given.root}: mAP, 95 % interval", box=None)
     for column in ("changed", "by mask", "by class name"):

@@ -27,6 +27,7 @@ from features.maps import FeatureMaps
 from features.photo import load_model_input
 from indexer import codec
 from indexer.codec import QUALITIES, Codec
+from indexer.tokens import TokenMap
 from search.evaluation.benchmark import Benchmark
 from search.evaluation.methods import MapMethod, select_methods
 from search.evaluation.metrics import average_precision, bootstrap_interval
@@ -146,14 +147,11 @@ class Collection:
         ]
         maps = extractor.extract(photos)
         valid = torch.from_numpy(np.stack([m.frame.valid().ravel() for m in maps]))
-        mean = np.mean([m.pooled() for m in maps], axis=0)[: extractor.dim]
         single = FeatureExtractor(extractor.model, extractor.settings, batch_size=1)
         methods = [m for m in select_methods([*_METHODS], benchmark) if isinstance(m, MapMethod)]
         references = {
             method.name: [
-                make_reference(method.asks(asked.query), single).for_scoring(
-                    mean, torch.device("cpu")
-                )
+                make_reference(method.asks(asked.query), single).for_scoring(torch.device("cpu"))
                 for asked in benchmark.queries
             ]
             for method in methods
@@ -190,8 +188,6 @@ def measure(collection: Collection, chosen: MapCodec) -> Outcome:
         method.name: np.empty((len(benchmark.queries), len(collection.maps)), dtype=np.float32)
         for method in collection.methods
     }
-    tokens = torch.cat([r.tokens - r.mean_appearance for r in collection.references["late"]])
-    asked = (tokens, collection.classes)
     # Sums of (asked . x)^2, x being the error, and the token about the mean.
     lost, whole = np.zeros(2), np.zeros(2)
     encoding = decoding = 0.0
@@ -199,6 +195,8 @@ def measure(collection: Collection, chosen: MapCodec) -> Outcome:
         torch.from_numpy(part.copy())
         for part in np.split(np.mean([m.pooled() for m in collection.maps], axis=0), 2)
     ]
+    tokens = torch.cat([r.tokens - centres[0] for r in collection.references["late"]])
+    asked = (tokens, collection.classes)
     for start in range(0, len(collection.maps), _GALLERY_BATCH):
         rows = slice(start, start + _GALLERY_BATCH)
         raw = [
@@ -218,11 +216,12 @@ def measure(collection: Collection, chosen: MapCodec) -> Outcome:
             moment = asked[i].T @ asked[i]
             lost[i] += float(torch.sum((error @ moment) * error))
             whole[i] += float(torch.sum((centred @ moment) * centred))
-        candidates = CandidateMaps(*decoded, valid)
+        plain = map(TokenMap.plain, decoded, centres)
+        candidates = CandidateMaps(*plain, valid)
         for method in collection.methods:
             for row, reference in enumerate(collection.references[method.name]):
-                scored = method.score.function(reference, candidates)
-                scores[method.name][row, rows] = scored.scores.numpy()
+                found = method.score.function(reference, candidates)
+                scores[method.name][row, rows] = found.numpy()
     precisions = {
         name: np.array(
             [

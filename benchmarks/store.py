@@ -439,7 +439,6 @@ def query(folder: Path) -> None:
         with IndexReader.open(index) as reader:
             by_words = reader.word_recall
             assert by_words is not None
-            mean = torch.from_numpy(reader.mean_pooled[:DIM].copy())
             rng = np.random.default_rng(3)
             for turn in range(25):
                 source = reader.read_maps(rng.choice(reader.ids, 1))
@@ -448,7 +447,7 @@ def query(folder: Path) -> None:
                 tokens = appearance[0, chosen]
                 positions = torch.from_numpy(np.stack([chosen // GRID, chosen % GRID], 1)).float()
                 vector = torch.cat([tokens.mean(0), semantic[0].mean(0)]).div(2).numpy()
-                reference = ScoringReference(tokens, None, mean, positions)
+                reference = ScoringReference(tokens, None, positions)
                 clock = Clock()
                 with clock("pooled"):
                     reader.recall.search(vector, CANDIDATES)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from features.errors import WaldoError
 from features.maps import FeatureMaps
 from indexer.errors import IndexDamagedError, one_line
+from indexer.tokens import TokenMap
 from indexer.words import VisualWords
 
 if TYPE_CHECKING:
@@ -156,21 +157,27 @@ class _MapCoder:
         """The step between levels for each scale byte, (256,) float32."""
         return self.unit * np.exp2((np.arange(256, dtype=np.float32) - _TYPICAL) / _OCTAVE)
 
-    def decode(self, encoded: "torch.Tensor", cells: int) -> "torch.Tensor":
-        """(n, bytes) uint8 as (n, cells, d) float32 tokens, on the same device."""
+    def tokens(self, encoded: "torch.Tensor", cells: int) -> TokenMap:
+        """The tokens in (n, bytes) uint8, on the same device."""
         import torch
 
         def here(array: NDArray[np.float32]) -> torch.Tensor:
             return torch.tensor(array, device=encoded.device)
 
-        kept, dim = self.backward.shape
-        packed = encoded[:, :-cells].reshape(-1, _packed_bytes(kept, self.bits))
+        kept = len(self.backward)
+        width = _packed_bytes(kept, self.bits)
+        packed = encoded[:, :-cells].unflatten(1, (cells, width))
+        # Half-integers of 4 bits are exact in bfloat16, those of 8 bits are not.
+        exact = torch.bfloat16 if self.bits == 4 else torch.float32
+        levels = torch.empty((len(encoded), cells, kept), dtype=exact, device=encoded.device)
         if self.bits == 4:
-            packed = torch.cat([packed & 15, packed >> 4], dim=1)
-        levels = packed[:, :kept].float() + (0.5 - 2 ** (self.bits - 1))
-        steps = here(self._steps())[encoded[:, -cells:].reshape(-1, 1).int()]
-        tokens = torch.addmm(here(self.mean), levels * steps, here(self.backward))
-        return tokens.reshape(-1, cells, dim)
+            levels[:, :, :width] = packed & 15
+            levels[:, :, width:] = packed[:, :, : kept - width] >> 4
+        else:
+            levels.copy_(packed)
+        levels += 0.5 - 2 ** (self.bits - 1)
+        steps = here(self._steps())[encoded[:, -cells:].int()]
+        return TokenMap(levels, steps, here(self.mean), here(self.backward))
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,20 +252,37 @@ class Codec:
 
         encoded: (n, W) uint8.
         """
+        if self.appearance is None or self.semantic is None:
+            return self._raw(encoded)
+        appearance, semantic = self.tokens(encoded)
+        return appearance.decode(), semantic.decode()
+
+    def tokens(self, encoded: "torch.Tensor") -> tuple[TokenMap, TokenMap]:
+        """F_A and F_S of n photos as they are coded, on the bytes' device. encoded: (n, W) uint8.
+
+        For quality "none", tokens as they are, float32.
+        """
         import torch
 
-        cells = self.grid**2
         if self.appearance is None or self.semantic is None:
-            appearance, semantic = (
-                half.contiguous().view(torch.float16).float().reshape(-1, cells, self.dim)
-                for half in encoded.chunk(2, dim=1)
-            )
+            means = torch.tensor(self.mean, device=encoded.device).chunk(2)
+            appearance, semantic = map(TokenMap.plain, self._raw(encoded), means)
             return appearance, semantic
+        cells = self.grid**2
         first = cells * _token_bytes(self.appearance.forward.shape[1], self.appearance.bits)
         return (
-            self.appearance.decode(encoded[:, :first], cells),
-            self.semantic.decode(encoded[:, first:], cells),
+            self.appearance.tokens(encoded[:, :first], cells),
+            self.semantic.tokens(encoded[:, first:], cells),
         )
+
+    def _raw(self, encoded: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+        import torch
+
+        appearance, semantic = (
+            half.contiguous().view(torch.float16).float().reshape(-1, self.grid**2, self.dim)
+            for half in encoded.chunk(2, dim=1)
+        )
+        return appearance, semantic
 
     def save(self, path: Path) -> None:
         """Write as a safetensors file; equal codecs, equal bytes."""

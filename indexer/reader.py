@@ -21,6 +21,7 @@ from indexer.photos import PhotoTable, read_photo_table
 from indexer.readers import ReaderLock
 from indexer.recall import RecallIndex, load_recall
 from indexer.sources import absolute_path
+from indexer.tokens import TokenMap
 from indexer.word_recall import WordRecall, load_word_recall
 
 if TYPE_CHECKING:
@@ -59,6 +60,20 @@ class MapBatch:
     codecs: NDArray[np.int64]
     valid: NDArray[np.bool_]
     damaged: list[str]
+
+    def by_codec(self) -> list[tuple[NDArray[np.intp], "MapBatch"]]:
+        """The photos of each codec, with the rows they have here."""
+        numbers = np.unique(self.codecs)
+        if len(numbers) == 1:
+            return [(np.arange(len(self.ids)), self)]
+        rows = [np.flatnonzero(self.codecs == number) for number in numbers]
+        return [(own, self.rows(own)) for own in rows]
+
+    def rows(self, rows: slice | NDArray[np.intp]) -> "MapBatch":
+        """Some of the photos."""
+        return MapBatch(
+            self.ids[rows], self.encoded[rows], self.codecs[rows], self.valid[rows], self.damaged
+        )
 
 
 class IndexReader:
@@ -135,6 +150,11 @@ class IndexReader:
     def dim(self) -> int:
         """d, channels of one map."""
         return self._manifest.dim
+
+    @property
+    def photo_bytes(self) -> int:
+        """Bytes of one photo's encoded maps."""
+        return self._manifest.photo_bytes
 
     @property
     def n_photos(self) -> int:
@@ -230,16 +250,25 @@ class IndexReader:
         """
         import torch
 
-        encoded = torch.from_numpy(batch.encoded).to(device)
-        numbers = np.unique(batch.codecs)
-        if len(numbers) == 1:
-            return self._codecs[int(numbers[0])].decode(encoded)
         shape = (len(batch.ids), self.grid**2, self.dim)
         appearance, semantic = torch.empty(shape, device=device), torch.empty(shape, device=device)
-        for number in numbers.tolist():
-            rows = torch.from_numpy(np.flatnonzero(batch.codecs == number)).to(device)
-            appearance[rows], semantic[rows] = self._codecs[number].decode(encoded[rows])
+        for rows, part in batch.by_codec():
+            encoded = torch.from_numpy(part.encoded).to(device)
+            at = torch.from_numpy(rows).to(device)
+            appearance[at], semantic[at] = self._codecs[int(part.codecs[0])].decode(encoded)
         return appearance, semantic
+
+    def tokens(
+        self, batch: MapBatch, device: "torch.device | str" = "cpu"
+    ) -> tuple[TokenMap, TokenMap]:
+        """Appearance and semantic maps of photos of one codec, as they are coded, on a device.
+
+        Raises IndexDamagedError for a damaged codec.
+        """
+        import torch
+
+        [number] = set(batch.codecs.tolist())
+        return self._codecs[number].tokens(torch.from_numpy(batch.encoded).to(device))
 
     def matching(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:
         """Ids of the photos that pass a filter, rising. Raises WaldoError for a bad glob."""

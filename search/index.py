@@ -23,7 +23,7 @@ from search.clock import Clock
 from search.localise import object_cells
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import Reference, make_reference
-from search.rerank import RerankedCandidates, rerank
+from search.rerank import RerankedCandidates, heatmaps, rerank
 from search.scores import SCORES, Score
 
 
@@ -80,20 +80,19 @@ class Index:
             wanted = max(options.candidates, options.top) if options.rerank else options.top
             allowed = None if options.filter is None else self._allowed(options.filter)
             ids, recall_scores = self._recall(reference, score, wanted, allowed)
-        mean = self.reader.mean_pooled[: self.extractor.dim]
-        prepared = reference.for_scoring(mean, self.extractor.model.device)
-        # Without re-ranking, the maps still say where in a photo the evidence lies.
-        scored = rerank(self.reader, ids, prepared, score, clock)
-        recalled = dict(zip(ids.tolist(), recall_scores.tolist(), strict=True))
-        values = (
-            scored.scores
-            if options.rerank
-            else np.array([recalled[i] for i in scored.ids.tolist()], dtype=np.float32)
-        )
+        prepared = reference.for_scoring(self.extractor.model.device)
+        if options.rerank:
+            scored = rerank(self.reader, ids, prepared, score, clock)
+        else:
+            scored = RerankedCandidates(ids, recall_scores, [])
         # Equal scores keep the order of their ids, whatever order recall gave.
-        order = np.lexsort((scored.ids, -values))[: options.top]
+        order = np.lexsort((scored.ids, -scored.scores))[: options.top]
         with clock("localise"):
-            matches = self._matches(reference, scored, values, order, recalled)
+            maps = self.reader.read_maps(scored.ids[order])
+            heat = heatmaps(self.reader, maps, prepared, score)
+            values = dict(zip(scored.ids.tolist(), scored.scores.tolist(), strict=True))
+            recalled = dict(zip(ids.tolist(), recall_scores.tolist(), strict=True))
+            matches = self._matches(reference, maps.ids, heat, values, recalled)
         return Answer(
             query=query,
             options=options,
@@ -101,7 +100,7 @@ class Index:
             frame=reference.maps.frame,
             matches=matches,
             n_photos=self.reader.n_photos,
-            damaged=scored.damaged,
+            damaged=[*scored.damaged, *maps.damaged],
             timing=clock.stages(),
         )
 
@@ -125,23 +124,23 @@ class Index:
     def _matches(
         self,
         reference: Reference,
-        scored: RerankedCandidates,
-        values: NDArray[np.float32],
-        order: NDArray[np.intp],
+        ids: NDArray[np.int64],
+        heat: NDArray[np.float32],
+        scores: dict[int, float],
         recalled: dict[int, float],
     ) -> list[Match]:
+        """The answers, best first. ids: (n,), in that order. heat: (n, cells)."""
         grid = self.extractor.grid
-        records = self.reader.photos(scored.ids[order])
         matches = []
-        for rank, (place, record) in enumerate(zip(order, records, strict=True), start=1):
+        for rank, (record, row) in enumerate(zip(self.reader.photos(ids), heat, strict=True), 1):
             frame = Frame(record.width, record.height, self.extractor.image_size, grid)
-            heatmap = scored.heatmaps[place].reshape(grid, grid)
+            heatmap = row.reshape(grid, grid)
             matches.append(
                 Match(
                     rank=rank,
                     path=record.path,
                     id=record.id,
-                    score=float(values[place]),
+                    score=scores[record.id],
                     recall_score=recalled[record.id],
                     box=frame.box_of(object_cells(heatmap, frame)),
                     heatmap=heatmap,

@@ -44,17 +44,14 @@ class Reference:
         other = np.zeros_like(mean) if self.class_vector is None else self.class_vector
         return (np.concatenate([mean, other]) / 2).astype(np.float32)
 
-    def for_scoring(
-        self, mean_appearance: NDArray[np.float32], device: "torch.device"
-    ) -> ScoringReference:
-        """This reference on a device. mean_appearance: (d,) float32, the collection's mean."""
+    def for_scoring(self, device: "torch.device") -> ScoringReference:
+        """This reference on a device."""
         import torch
 
         vector = self.class_vector
         return ScoringReference(
             tokens=torch.from_numpy(self.tokens()).to(device),
             class_vector=None if vector is None else torch.from_numpy(vector).to(device),
-            mean_appearance=torch.tensor(mean_appearance, device=device),
             positions=torch.from_numpy(np.argwhere(self.cells)).float().to(device),
         )
 

@@ -1,5 +1,7 @@
 """Reading candidates' maps and scoring them, in batches that fit in memory."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,30 +15,31 @@ from search.scores import CandidateMaps, Score, ScoringReference
 if TYPE_CHECKING:
     import torch
 
-# Candidates whose maps are scored at once are chosen so that float32 copies of their maps and
-# their token-by-cell cosines stay near this many numbers (256 MB).
-_BATCH_NUMBERS = 64_000_000
+# Candidates are read about this many bytes at a time, while those before are scored.
+_READ_BYTES = 8 * 2**20
+
+# Candidates are scored so many at a time that levels and cosines are about this many numbers: on a
+# CPU they stay in its cache then, a GPU is kept busy.
+_BLOCK_NUMBERS = {"cpu": 2_000_000, "gpu": 256_000_000}
 
 
 @dataclass(frozen=True)
 class RerankedCandidates:
     """Scored candidates, in the order they were given, damaged ones left out.
 
-    ids: (n,) int64. scores: (n,) float32. heatmaps: (n, cells) float32. damaged: a line for each
-    candidate left out.
+    ids: (n,) int64. scores: (n,) float32. damaged: a line for each candidate left out.
     """
 
     ids: NDArray[np.int64]
     scores: NDArray[np.float32]
-    heatmaps: NDArray[np.float32]
     damaged: list[str]
 
 
 def to_candidates(reader: IndexReader, maps: MapBatch, device: "torch.device") -> CandidateMaps:
-    """Stored maps as a score takes them, decoded on a device."""
+    """Stored maps of one codec as a score takes them, on a device."""
     import torch
 
-    appearance, semantic = reader.decode(maps, device)
+    appearance, semantic = reader.tokens(maps, device)
     return CandidateMaps(appearance, semantic, torch.from_numpy(maps.valid).to(device))
 
 
@@ -49,30 +52,66 @@ def rerank(
 ) -> RerankedCandidates:
     """Score candidates' full maps against a reference, on the reference's device.
 
-    ids: (n,) int64, photos of the index. clock: gets the stages "fetch" and "score".
+    ids: (n,) int64, photos of the index. clock: gets the stages "fetch", what is waited for beside
+    scoring, and "score".
     """
+    kept: list[NDArray[np.int64]] = []
+    scores: list[NDArray[np.float32]] = []
+    damaged: list[str] = []
+    for maps in _read_ahead(reader, ids, clock):
+        damaged += maps.damaged
+        kept.append(maps.ids)
+        with clock("score"):
+            scores.append(score_maps(reader, maps, reference, score))
+    return RerankedCandidates(
+        np.concatenate([*kept, np.empty(0, np.int64)]),
+        np.concatenate([*scores, np.empty(0, np.float32)]),
+        damaged,
+    )
+
+
+def score_maps(
+    reader: IndexReader, maps: MapBatch, reference: ScoringReference, score: Score
+) -> NDArray[np.float32]:
+    """The scores of photos' maps, (n,) float32, computed on the reference's device."""
     import torch
 
     device = reference.tokens.device
-    cells = reader.grid**2
-    batch = max(1, _BATCH_NUMBERS // (cells * (4 * reader.dim + len(reference.tokens))))
-    scores = np.empty(len(ids), dtype=np.float32)
-    heatmaps = np.empty((len(ids), cells), dtype=np.float32)
-    kept: list[NDArray[np.int64]] = []
-    damaged: list[str] = []
-    done = 0
-    for start in range(0, len(ids), batch):
-        with clock("fetch"):
-            maps = reader.read_maps(ids[start : start + batch])
-        damaged += maps.damaged
-        kept.append(maps.ids)
-        if len(maps.ids) == 0:
-            continue
-        with clock("score"), torch.inference_mode():
-            scored = score.function(reference, to_candidates(reader, maps, device))
-            rows = slice(done, done + len(maps.ids))
-            scores[rows] = scored.scores.cpu().numpy()
-            heatmaps[rows] = scored.heatmaps.cpu().numpy()
-        done += len(maps.ids)
-    own = np.concatenate(kept) if kept else np.empty(0, dtype=np.int64)
-    return RerankedCandidates(own, scores[:done], heatmaps[:done], damaged)
+    numbers = _BLOCK_NUMBERS["cpu" if device.type == "cpu" else "gpu"]
+    block = max(1, numbers // (reader.grid**2 * (reader.dim + len(reference.tokens))))
+    scores = np.empty(len(maps.ids), dtype=np.float32)
+    with torch.inference_mode():
+        for rows, part in maps.by_codec():
+            found = []
+            for start in range(0, len(rows), block):
+                some = part.rows(slice(start, start + block))
+                found.append(score.function(reference, to_candidates(reader, some, device)))
+            scores[rows] = torch.cat(found).cpu().numpy()
+    return scores
+
+
+def heatmaps(
+    reader: IndexReader, maps: MapBatch, reference: ScoringReference, score: Score
+) -> NDArray[np.float32]:
+    """Where in photos the evidence of a score lies, (n, cells) float32."""
+    import torch
+
+    heat = np.empty((len(maps.ids), reader.grid**2), dtype=np.float32)
+    with torch.inference_mode():
+        for rows, part in maps.by_codec():
+            candidates = to_candidates(reader, part, reference.tokens.device)
+            heat[rows] = score.heat(reference, candidates).cpu().numpy()
+    return heat
+
+
+def _read_ahead(reader: IndexReader, ids: NDArray[np.int64], clock: Clock) -> Iterator[MapBatch]:
+    """The maps of photos, batch by batch, each read while the one before is worked on."""
+    batch = max(1, _READ_BYTES // reader.photo_bytes)
+    parts = [ids[start : start + batch] for start in range(0, len(ids), batch)]
+    with ThreadPoolExecutor(1) as thread:
+        coming = [thread.submit(reader.read_maps, part) for part in parts[:1]]
+        for number in range(len(parts)):
+            with clock("fetch"):
+                maps = coming.pop().result()
+            coming += [thread.submit(reader.read_maps, p) for p in parts[number + 1 : number + 2]]
+            yield maps

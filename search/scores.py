@@ -1,13 +1,15 @@
 """Scores that compare a reference with candidates' full maps.
 
-Each gives a heatmap over a candidate's cells, which says where the evidence lies, and one number a
-candidate. All work on batches, in float32, on whatever device the tensors are on.
+Each gives one number a candidate, and a heatmap over a candidate's cells, which says where the
+evidence lies. All work on batches, on whatever device the tensors are on.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from indexer.tokens import TokenMap
 
 if TYPE_CHECKING:
     import torch
@@ -28,156 +30,183 @@ class ScoringReference:
 
     tokens: (n, d), F_AM_r of PDM Eq. 4, appearance at the object's cells, n >= 1.
     class_vector: (d,), C, or None where no class name was given.
-    mean_appearance: (d,), the collection's mean appearance, subtracted before cosines.
     positions: (n, 2), row and column of each token's cell.
     """
 
     tokens: "torch.Tensor"
     class_vector: "torch.Tensor | None"
-    mean_appearance: "torch.Tensor"
     positions: "torch.Tensor"
 
 
 @dataclass(frozen=True)
 class CandidateMaps:
-    """A batch of candidates; float32 tensors on the scoring device.
+    """A batch of candidates on the scoring device.
 
-    appearance, semantic: (batch, cells, d), F_A and F_S, cells row by row of a square map. valid:
-    (batch, cells) bool, False in padding; every candidate has a valid cell.
+    appearance, semantic: F_A and F_S, cells row by row of a square map; cosines are about their
+    mean, the collection's. valid: (batch, cells) bool, False in padding; every candidate has a
+    valid cell.
     """
 
-    appearance: "torch.Tensor"
-    semantic: "torch.Tensor"
+    appearance: TokenMap
+    semantic: TokenMap
     valid: "torch.Tensor"
 
 
-@dataclass(frozen=True)
-class Scored:
-    """scores: (batch,) float32, higher is better. heatmaps: (batch, cells) float32."""
+def fused_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """S_DF (PDM Eq. 7). Without a class name S_S is left out: S_A / 2."""
+    heat = appearance_heat(reference, candidates)
+    if reference.class_vector is not None:
+        heat = heat + semantic_heat(reference, candidates)
+    return heat / 2
 
-    scores: "torch.Tensor"
-    heatmaps: "torch.Tensor"
+
+def appearance_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """S_A (PDM Eq. 5)."""
+    # Eq. 5 is linear: the mean over reference tokens of inner products is one inner product.
+    return candidates.appearance.products(reference.tokens.mean(dim=0))
 
 
-def pdm(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+def semantic_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """S_S (PDM Eq. 6). Needs a class vector."""
+    assert reference.class_vector is not None
+    return candidates.semantic.products(reference.class_vector)
+
+
+def mean_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """Centred cosine of each cell with the object's mean appearance."""
+    return candidates.appearance.cosines(reference.tokens.mean(dim=0, keepdim=True)).squeeze(2)
+
+
+def token_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """Each cell's best centred cosine with any reference token."""
+    return candidates.appearance.cosines(reference.tokens).amax(dim=2)
+
+
+def pdm(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """The mean of S_DF over the map (PDM Eq. 5 to 7).
 
     Without a class name S_S is left out, and the score is the mean of S_A / 2.
     """
-    # Eq. 5 is linear: the mean over reference tokens of inner products is one inner product.
-    fused = candidates.appearance @ reference.tokens.mean(dim=0)
-    if reference.class_vector is not None:
-        fused = fused + candidates.semantic @ reference.class_vector
-    return _mean_over_map(fused / 2, candidates.valid)
+    return _mean_over_map(fused_heat(reference, candidates), candidates.valid)
 
 
-def appearance(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+def appearance(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """The mean of S_A over the map (PDM Eq. 5)."""
-    return _mean_over_map(candidates.appearance @ reference.tokens.mean(dim=0), candidates.valid)
+    return _mean_over_map(appearance_heat(reference, candidates), candidates.valid)
 
 
-def semantic(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+def semantic(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """The mean of S_S over the map (PDM Eq. 6). Needs a class vector."""
-    assert reference.class_vector is not None
-    return _mean_over_map(candidates.semantic @ reference.class_vector, candidates.valid)
+    return _mean_over_map(semantic_heat(reference, candidates), candidates.valid)
 
 
-def cosine(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
-    """Cosine of the object's mean appearance with the whole candidate's: one vector a photo.
-
-    The heatmap is the cosine of the object's mean with each cell.
-    """
-    mean = _unit(reference.tokens.mean(dim=0))
-    pooled = _unit(candidates.appearance.masked_fill(~candidates.valid[:, :, None], 0.0).sum(dim=1))
-    return Scored(pooled @ mean, _unit(candidates.appearance) @ mean)
+def cosine(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """Cosine of the object's mean appearance with the whole candidate's: one vector a photo."""
+    tokens = candidates.appearance.decode()
+    pooled = tokens.masked_fill(~candidates.valid[:, :, None], 0.0).sum(dim=1)
+    return _unit(pooled) @ _unit(reference.tokens.mean(dim=0))
 
 
-def maximum(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+def maximum(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """The map's largest centred cosine with the object's mean appearance."""
     import torch
 
-    heatmaps = _mean_cosines(reference, candidates)
-    return Scored(heatmaps.masked_fill(~candidates.valid, -torch.inf).amax(dim=1), heatmaps)
+    heat = mean_heat(reference, candidates)
+    return heat.masked_fill(~candidates.valid, -torch.inf).amax(dim=1)
 
 
-def top_mean(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+def top_mean(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """As `maximum`, but the mean of the 8 best cells, or of all where there are fewer."""
     import torch
 
-    heatmaps = _mean_cosines(reference, candidates)
-    count = min(_TOP_CELLS, heatmaps.shape[1])
-    best = heatmaps.masked_fill(~candidates.valid, -torch.inf).topk(count, dim=1).values
-    return Scored(_mean_over_map(best, best.isfinite()).scores, heatmaps)
+    heat = mean_heat(reference, candidates)
+    count = min(_TOP_CELLS, heat.shape[1])
+    best = heat.masked_fill(~candidates.valid, -torch.inf).topk(count, dim=1).values
+    return _mean_over_map(best, best.isfinite())
 
 
-def late_interaction(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+def late_interaction(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """Late interaction (ColBERT's MaxSim) by centred cosine of appearance.
 
-    Every reference token takes its best cell of the candidate; their mean is the score. A cell's
-    heat is its best cosine with any reference token.
+    Every reference token takes its best cell of the candidate; their mean is the score.
     """
-    cosines = _token_cosines(reference, candidates)
-    return Scored(cosines.amax(dim=1).mean(dim=1), cosines.amax(dim=2))
+    best, _ = candidates.appearance.best(reference.tokens, candidates.valid)
+    return best.mean(dim=1)
 
 
-def mutual(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+def mutual(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """Mean centred cosine over mutual nearest neighbours (pairs of Best-Buddies Similarity).
 
-    A token and a cell are a pair where each is the other's best. Heat as in late interaction.
+    A token and a cell are a pair where each is the other's best.
     """
     import torch
 
-    cosines = _token_cosines(reference, candidates)
+    cosines = candidates.appearance.cosines(reference.tokens)
+    # Padding must lose against any cosine, negative ones too.
+    cosines = cosines.masked_fill(~candidates.valid[:, :, None], -torch.inf)
     best, cells = cosines.max(dim=1)
-    heatmaps, tokens = cosines.max(dim=2)
+    tokens = cosines.argmax(dim=2)
     pairs = tokens.gather(1, cells) == torch.arange(best.shape[1], device=best.device)
     # The best of all cosines is a pair, but where several are equal none may be.
     count = pairs.sum(dim=1).clamp(min=1)
-    return Scored(best.masked_fill(~pairs, 0.0).sum(dim=1) / count, heatmaps)
+    return best.masked_fill(~pairs, 0.0).sum(dim=1) / count
 
 
-def consistent(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+def consistent(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """Late interaction, and more where the best cells lie to each other as the object's do.
 
     A generalised Hough transform (Ballard, 1981): at each of five scales, every token's best cell
     votes for where the object's centre would then be, with its cosine times a Gaussian about that
     place. The votes of the most voted place, divided by the number of tokens, are the agreement.
-    The score is a weighted mean of it and late interaction's: 1 for the object itself. Heat as in
-    late interaction.
+    The score is a weighted mean of it and late interaction's: 1 for the object itself.
+    """
+    best, cells = candidates.appearance.best(reference.tokens, candidates.valid)
+    side = math.isqrt(candidates.valid.shape[1])
+    votes = _votes(best, cells, reference.positions, side)
+    agreement = votes.flatten(1).amax(dim=1) / best.shape[1]
+    likeness = best.mean(dim=1)
+    return (likeness + _AGREEMENT_WEIGHT * agreement) / (1 + _AGREEMENT_WEIGHT)
+
+
+def _votes(
+    best: "torch.Tensor", cells: "torch.Tensor", positions: "torch.Tensor", side: int
+) -> "torch.Tensor":
+    """Votes for the object's centre: (batch, scales, rows, columns).
+
+    best, cells: (batch, n), tokens' best cosines and where they are. positions: (n, 2).
     """
     import torch
 
-    cosines = _token_cosines(reference, candidates)
-    best, cells = cosines.max(dim=1)
-    side = math.isqrt(cosines.shape[1])
     found = torch.stack([cells // side, cells % side], dim=2)
     # Votes are counted at whole cells, so the centre is one: then the object itself agrees fully.
-    offsets = reference.positions - reference.positions.mean(dim=0).round()
+    offsets = positions - positions.mean(dim=0).round()
     scales = offsets.new_tensor(_SCALES)[:, None, None]
     centres = found[:, None] - scales * offsets
-    distances = centres[..., None] - torch.arange(side, device=best.device)
-    # (batch, scales, n, row or column, side): a Gaussian over places is one over rows times one
-    # over columns.
-    near = torch.exp(-(distances**2) / (2 * _REACH**2))
+    # A Gaussian over places is one over rows times one over columns. Centres are whole tenths of
+    # cells, so all the Gaussians there can be are few.
+    far = 6 * _REACH
+    tenths = torch.arange(math.floor(-10 * far), math.ceil(10 * (side + far)), device=best.device)
+    distances = tenths[:, None] / 10 - torch.arange(side, device=best.device)
+    gaussians = torch.exp(-(distances**2) / (2 * _REACH**2))
+    places = (10 * centres).round().clamp(float(tenths[0]), float(tenths[-1])) - tenths[0]
+    near = gaussians[places.int()]  # (batch, scales, n, row or column, side)
     rows, columns = near[:, :, :, 0] * best[:, None, :, None], near[:, :, :, 1]
-    votes = rows.transpose(2, 3) @ columns
-    agreement = votes.flatten(1).amax(dim=1) / best.shape[1]
-    likeness = best.mean(dim=1)
-    scores = (likeness + _AGREEMENT_WEIGHT * agreement) / (1 + _AGREEMENT_WEIGHT)
-    return Scored(scores, cosines.amax(dim=2))
+    return rows.transpose(2, 3) @ columns
 
 
 @dataclass(frozen=True)
 class Score:
     """A score people can name.
 
-    source: where it comes from. recall: what chooses its candidates, visual words or the inner
-    product of pooled vectors. needs_class: cannot do without C.
+    source: where it comes from. function: scores of a batch, (batch,) float32, higher is better.
+    heat: the evidence by cell, (batch, cells) float32. recall: what chooses its candidates, visual
+    words or the inner product of pooled vectors. needs_class: cannot do without C.
     """
 
     name: str
     source: str
-    function: Callable[[ScoringReference, CandidateMaps], Scored]
+    function: "Callable[[ScoringReference, CandidateMaps], torch.Tensor]"
+    heat: "Callable[[ScoringReference, CandidateMaps], torch.Tensor]"
     recall: Literal["words", "pooled"] = "pooled"
     needs_class: bool = False
 
@@ -189,61 +218,49 @@ SCORES: dict[str, Score] = {
             "consistent",
             "late, and votes for the object's place and size (Ballard, 1981)",
             consistent,
+            token_heat,
             recall="words",
         ),
         Score(
             "late",
             "late interaction on F_A (ColBERT, 2020), centred cosine",
             late_interaction,
+            token_heat,
             recall="words",
         ),
         Score(
             "mutual",
             "cosine of mutual nearest neighbours (Best-Buddies Similarity, CVPR 2015)",
             mutual,
+            token_heat,
             recall="words",
         ),
         Score(
             "maximum",
             "maximum over the map of the centred cosine with mean F_A",
             maximum,
+            mean_heat,
             recall="words",
         ),
         Score(
             "top-mean",
             "mean over the 8 best cells of the centred cosine with mean F_A",
             top_mean,
+            mean_heat,
             recall="words",
         ),
-        Score("pdm", "mean of S_DF (PDM Eq. 5 to 7)", pdm),
-        Score("appearance", "mean of S_A (PDM Eq. 5)", appearance),
-        Score("cosine", "cosine of pooled F_A", cosine),
-        Score("semantic", "mean of S_S (PDM Eq. 6)", semantic, needs_class=True),
+        Score("pdm", "mean of S_DF (PDM Eq. 5 to 7)", pdm, fused_heat),
+        Score("appearance", "mean of S_A (PDM Eq. 5)", appearance, appearance_heat),
+        Score("cosine", "cosine of pooled F_A", cosine, appearance_heat),
+        Score("semantic", "mean of S_S (PDM Eq. 6)", semantic, semantic_heat, needs_class=True),
     )
 }
 
 DEFAULT_SCORE = "consistent"
 
 
-def _token_cosines(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """Centred cosines of every cell with every token, (batch, cells, n)."""
-    import torch
-
-    tokens = _unit(reference.tokens - reference.mean_appearance)
-    cells = _unit(candidates.appearance - reference.mean_appearance)
-    # Padding must lose against any cosine, negative ones too.
-    return (cells @ tokens.T).masked_fill(~candidates.valid[:, :, None], -torch.inf)
-
-
-def _mean_cosines(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """Centred cosine of every cell with the object's mean appearance, (batch, cells)."""
-    mean = _unit(reference.tokens.mean(dim=0) - reference.mean_appearance)
-    return _unit(candidates.appearance - reference.mean_appearance) @ mean
-
-
-def _mean_over_map(heatmaps: "torch.Tensor", valid: "torch.Tensor") -> Scored:
-    total = heatmaps.masked_fill(~valid, 0.0).sum(dim=1)
-    return Scored(total / valid.sum(dim=1), heatmaps)
+def _mean_over_map(heat: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
+    return heat.masked_fill(~valid, 0.0).sum(dim=1) / valid.sum(dim=1)
 
 
 def _unit(vectors: "torch.Tensor") -> "torch.Tensor":

@@ -1,5 +1,6 @@
 """Every score against a naive float64 twin, one reference token and one cell at a time."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.frame import Frame
+from indexer.tokens import TokenMap
 from search.localise import object_cells
 from search.scores import SCORES, CandidateMaps, ScoringReference
 
@@ -138,6 +140,19 @@ NAIVE: dict[str, Callable[[Arrays, int], float]] = {
 }
 
 
+# Scores by each token's best cell, which is chosen in bfloat16.
+BY_BEST_CELL = {"late", "consistent"}
+
+
+def clear_winners(a: Arrays) -> bool:
+    """No token's two best cells in any candidate are nearly as good."""
+    for candidate in range(len(a["valid"])):
+        cosines = np.sort(list(token_cosines(a, candidate).values()), axis=0)
+        if len(cosines) > 1 and (cosines[-1] - cosines[-2]).min() < 0.01:
+            return False
+    return True
+
+
 def random_arrays(seed: int, batch: int = 3, cells: int = 16, d: int = 8) -> Arrays:
     rng = np.random.default_rng(seed)
     valid = rng.random((batch, cells)) < 0.6
@@ -157,13 +172,11 @@ def tensors(a: Arrays) -> tuple[ScoringReference, CandidateMaps]:
     def single(name: str) -> torch.Tensor:
         return torch.from_numpy(a[name]).float()
 
-    reference = ScoringReference(
-        single("tokens"), single("class_vector"), single("mean"), single("positions")
+    reference = ScoringReference(single("tokens"), single("class_vector"), single("positions"))
+    appearance, semantic = (
+        TokenMap.plain(single(name), single("mean")) for name in ("appearance", "semantic")
     )
-    candidates = CandidateMaps(
-        single("appearance"), single("semantic"), torch.from_numpy(a["valid"])
-    )
-    return reference, candidates
+    return reference, CandidateMaps(appearance, semantic, torch.from_numpy(a["valid"]))
 
 
 def test_every_score_has_a_twin() -> None:
@@ -174,10 +187,11 @@ def test_every_score_has_a_twin() -> None:
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=25, deadline=None)
 def test_scores_equal_their_naive_twins(name: str, seed: int) -> None:
-    arrays = random_arrays(seed)
-    scored = SCORES[name].function(*tensors(arrays))
+    tries = (random_arrays(seed + number) for number in itertools.count())
+    arrays = next(a for a in tries if name not in BY_BEST_CELL or clear_winners(a))
+    scores = SCORES[name].function(*tensors(arrays)).numpy()
     expected = [NAIVE[name](arrays, candidate) for candidate in range(3)]
-    np.testing.assert_allclose(scored.scores.numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -188,14 +202,14 @@ def test_heatmaps_of_the_linear_scores(
     name: str, cell_value: Callable[[Arrays, int, int], float]
 ) -> None:
     arrays = random_arrays(7)
-    heatmaps = SCORES[name].function(*tensors(arrays)).heatmaps.numpy()
+    heatmaps = SCORES[name].heat(*tensors(arrays)).numpy()
     expected = [[cell_value(arrays, i, c) for c in range(16)] for i in range(3)]
     np.testing.assert_allclose(heatmaps, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_heatmap_of_late_interaction_is_the_best_cosine() -> None:
     arrays = random_arrays(8)
-    heatmaps = SCORES["late"].function(*tensors(arrays)).heatmaps.numpy()
+    heatmaps = SCORES["late"].heat(*tensors(arrays)).numpy()
     for i in range(3):
         for c in np.flatnonzero(arrays["valid"][i]):
             cell = arrays["appearance"][i, c]
@@ -209,8 +223,8 @@ def test_padding_never_wins_against_negative_cosines() -> None:
     arrays["tokens"][:] = arrays["mean"] + 1.0
     arrays["appearance"][:] = arrays["mean"] - 1.0
     arrays["appearance"][~arrays["valid"]] = arrays["mean"] + 1.0
-    scored = SCORES["late"].function(*tensors(arrays))
-    np.testing.assert_allclose(scored.scores.numpy(), -1.0, atol=1e-5)
+    scores = SCORES["late"].function(*tensors(arrays))
+    np.testing.assert_allclose(scores.numpy(), -1.0, atol=1e-5)
 
 
 def test_consistent_prefers_the_object_as_it_was_to_its_parts_in_disorder() -> None:
@@ -221,9 +235,9 @@ def test_consistent_prefers_the_object_as_it_was_to_its_parts_in_disorder() -> N
     for candidate, cells in places.items():
         arrays["appearance"][candidate, cells] = arrays["tokens"]
     reference, candidates = tensors(arrays)
-    late = SCORES["late"].function(reference, candidates).scores
+    late = SCORES["late"].function(reference, candidates)
     assert late[0] == pytest.approx(float(late[1]), abs=1e-5)
-    as_it_was, in_disorder = SCORES["consistent"].function(reference, candidates).scores.tolist()
+    as_it_was, in_disorder = SCORES["consistent"].function(reference, candidates).tolist()
     assert as_it_was == pytest.approx(1.0, abs=1e-5)
     assert in_disorder < 0.95
 
@@ -231,16 +245,16 @@ def test_consistent_prefers_the_object_as_it_was_to_its_parts_in_disorder() -> N
 @pytest.mark.parametrize("name", ["maximum", "mutual", "consistent", "top-mean", "late"])
 def test_padding_changes_no_score(name: str) -> None:
     arrays = random_arrays(12)
-    before = SCORES[name].function(*tensors(arrays)).scores
+    before = SCORES[name].function(*tensors(arrays))
     arrays["appearance"][~arrays["valid"]] = arrays["tokens"][0]
-    torch.testing.assert_close(SCORES[name].function(*tensors(arrays)).scores, before)
+    torch.testing.assert_close(SCORES[name].function(*tensors(arrays)), before)
 
 
 def test_without_a_class_pdm_is_half_the_appearance() -> None:
     reference, candidates = tensors(random_arrays(10))
     bare = replace(reference, class_vector=None)
-    halved = SCORES["pdm"].function(bare, candidates).scores
-    torch.testing.assert_close(halved * 2, SCORES["appearance"].function(bare, candidates).scores)
+    halved = SCORES["pdm"].function(bare, candidates)
+    torch.testing.assert_close(halved * 2, SCORES["appearance"].function(bare, candidates))
 
 
 def test_object_cells_are_those_around_the_peak() -> None:

@@ -11,7 +11,7 @@ from features.errors import WaldoError
 from search.evaluation.benchmark import Benchmark
 from search.evaluation.rootsift import has_opencv, rootsift_scores
 from search.query import Query
-from search.scores import SCORES, CandidateMaps, Score, Scored, ScoringReference
+from search.scores import SCORES, CandidateMaps, Score, ScoringReference
 
 if TYPE_CHECKING:
     import torch
@@ -79,13 +79,21 @@ def class_oracle(benchmark: Benchmark) -> NDArray[np.float32]:
     )
 
 
-def _histogram_intersection(reference: ScoringReference, candidates: CandidateMaps) -> Scored:
+def _histogram_intersection(
+    reference: ScoringReference, candidates: CandidateMaps
+) -> "torch.Tensor":
     """Shared mass of the object's histogram and the whole photo's."""
     wanted = reference.tokens.mean(dim=0)
-    cells: torch.Tensor = candidates.appearance
+    cells = candidates.appearance.decode()
     valid = candidates.valid[:, :, None]
     photo = cells.masked_fill(~valid, 0.0).sum(dim=1) / valid.sum(dim=1)
-    return Scored(photo.minimum(wanted).sum(dim=1), cells.minimum(wanted).sum(dim=2))
+    return photo.minimum(wanted).sum(dim=1)
+
+
+def _histogram_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """Shared mass of the object's histogram and each cell's."""
+    wanted = reference.tokens.mean(dim=0)
+    return candidates.appearance.decode().minimum(wanted).sum(dim=2)
 
 
 _ALL: tuple[Method, ...] = (
@@ -103,7 +111,7 @@ _ALL: tuple[Method, ...] = (
     MapMethod(
         "rgb-histogram",
         "rgb-histogram",
-        Score("rgb-histogram", "histogram intersection", _histogram_intersection),
+        Score("rgb-histogram", "histogram intersection", _histogram_intersection, _histogram_heat),
     ),
     DirectMethod("rootsift", rootsift_scores),
     DirectMethod("class-oracle", class_oracle, needs_class=True),

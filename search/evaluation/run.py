@@ -33,7 +33,7 @@ from search.evaluation.metrics import (
 )
 from search.query import Query
 from search.reference import Reference, make_reference
-from search.rerank import to_candidates
+from search.rerank import score_maps
 from search.scores import ScoringReference
 
 # Gallery photos whose maps are in memory at once.
@@ -160,15 +160,12 @@ def _score_all(
     on_progress: Callable[[Progress], None] | None,
 ) -> dict[str, NDArray[np.float32]]:
     """Each method's scores, (n_queries, n_gallery), over one kind of maps."""
-    import torch
-
     listing = folder / "gallery.txt"
     listing.write_text("\n".join(str(path.resolve()) for path in benchmark.gallery))
     index_photos([listing], folder / "index", extractor, quality=quality, on_progress=on_progress)
     with IndexReader.open(folder / "index") as reader:
         places = {record.path: record.id for record in reader.photos(reader.ids)}
         ids = np.array([_id_of(path, places) for path in benchmark.gallery], dtype=np.int64)
-        mean = reader.mean_pooled[: extractor.dim]
         device = _device_of(extractor)
         scores = {
             method.name: np.empty((len(benchmark.queries), len(ids)), dtype=np.float32)
@@ -180,7 +177,7 @@ def _score_all(
             single = FeatureExtractor(extractor.model, extractor.settings, batch_size=1)
         asked = {
             by_class: [
-                _reference(method.asks(query.query), single).for_scoring(mean, device)
+                _reference(method.asks(query.query), single).for_scoring(device)
                 for query in benchmark.queries
             ]
             for by_class, method in {method.by_class: method for method in methods}.items()
@@ -196,12 +193,10 @@ def _score_all(
             maps = reader.read_maps(ids[columns])
             if maps.damaged:
                 raise WaldoError(maps.damaged[0])
-            with torch.inference_mode():
-                candidates = to_candidates(reader, maps, device)
-                for method in by_map:
-                    for row, reference in enumerate(asked[method.by_class]):
-                        scored = method.score.function(reference, candidates)
-                        scores[method.name][row, columns] = scored.scores.cpu().numpy()
+            for method in by_map:
+                for row, reference in enumerate(asked[method.by_class]):
+                    found = score_maps(reader, maps, reference, method.score)
+                    scores[method.name][row, columns] = found
     return scores
 
 
