@@ -20,10 +20,9 @@ from features.frame import Frame
 from indexer.filters import PhotoFilter
 from indexer.reader import IndexReader
 from search.clock import Clock
-from search.localise import object_cells
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import Reference, make_reference
-from search.rerank import RerankedCandidates, heatmaps, rerank
+from search.rerank import Evidence, RerankedCandidates, localise, rerank
 from search.scores import SCORES, Score
 
 
@@ -89,10 +88,10 @@ class Index:
         order = np.lexsort((scored.ids, -scored.scores))[: options.top]
         with clock("localise"):
             maps = self.reader.read_maps(scored.ids[order])
-            heat = heatmaps(self.reader, maps, prepared, score)
+            evidence = localise(self.reader, maps, prepared, score)
             values = dict(zip(scored.ids.tolist(), scored.scores.tolist(), strict=True))
             recalled = dict(zip(ids.tolist(), recall_scores.tolist(), strict=True))
-            matches = self._matches(reference, maps.ids, heat, values, recalled)
+            matches = self._matches(reference, maps.ids, evidence, values, recalled)
         return Answer(
             query=query,
             options=options,
@@ -125,25 +124,24 @@ class Index:
         self,
         reference: Reference,
         ids: NDArray[np.int64],
-        heat: NDArray[np.float32],
+        evidence: Evidence,
         scores: dict[int, float],
         recalled: dict[int, float],
     ) -> list[Match]:
-        """The answers, best first. ids: (n,), in that order. heat: (n, cells)."""
+        """The answers, best first. ids: (n,), in that order."""
         grid = self.extractor.grid
         matches = []
-        for rank, (record, row) in enumerate(zip(self.reader.photos(ids), heat, strict=True), 1):
+        for row, record in enumerate(self.reader.photos(ids)):
             frame = Frame(record.width, record.height, self.extractor.image_size, grid)
-            heatmap = row.reshape(grid, grid)
             matches.append(
                 Match(
-                    rank=rank,
+                    rank=row + 1,
                     path=record.path,
                     id=record.id,
                     score=scores[record.id],
                     recall_score=recalled[record.id],
-                    box=frame.box_of(object_cells(heatmap, frame)),
-                    heatmap=heatmap,
+                    box=frame.box_of(evidence.cells[row].reshape(grid, grid)),
+                    heatmap=evidence.heat[row].reshape(grid, grid),
                     frame=frame,
                     is_query=record.content_hash == reference.maps.content_hash,
                 )

@@ -1,26 +1,44 @@
-"""Where in a photo the evidence lies."""
+"""Where in a photo the object is."""
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
+import math
+from typing import TYPE_CHECKING
 
-from features.frame import Frame
+from search.hough import place
+from search.scores import CandidateMaps, ScoringReference
 
-# How far below its peak a heatmap may fall within the object, as a fraction of the way down to
-# the photo's median, which stands for the background.
-FALL = 0.5
+if TYPE_CHECKING:
+    import torch
+
+# How far (cells) beyond its voted place the object may reach.
+_MARGIN = 1.0
 
 
-def object_cells(heatmap: NDArray[np.float32], frame: Frame) -> NDArray[np.bool_]:
-    """The cells around a heatmap's peak that belong together with it, (grid, grid) bool.
+def object_cells(
+    reference: ScoringReference, candidates: CandidateMaps, heat: "torch.Tensor"
+) -> "torch.Tensor":
+    """The object's cells in each candidate, (batch, cells) bool, at least one.
 
-    heatmap: (grid, grid) float32; padding is ignored. Cells count that stay in the upper half
-    between the median and the peak, and are connected with the peak, diagonals included.
+    Tokens' best cells vote for the object's place and size (see `hough`); of the cells that the
+    reference's object would cover there, and those around them, the warm ones count: above half way
+    from the photo's median to the upper quartile among them. `benchmarks/localise.py` measures it.
+
+    heat: (batch, cells) float32, evidence by cell.
     """
-    valid = frame.valid()
-    inside = np.where(valid, heatmap, -np.inf)
-    peak = np.unravel_index(int(inside.argmax()), inside.shape)
-    high = float(inside[peak])
-    median = float(np.median(heatmap[valid]))
-    regions, _ = ndimage.label(inside >= high - FALL * (high - median), structure=np.ones((3, 3)))
-    return np.asarray(regions == regions[peak])
+    import torch
+
+    valid = candidates.valid
+    side = math.isqrt(valid.shape[1])
+    best, cells = candidates.appearance.best(reference.tokens, valid)
+    voted = place(best, cells, reference.positions, side)
+    all_cells = torch.arange(side**2, device=heat.device)
+    grid = torch.stack([all_cells // side, all_cells % side], dim=1)
+    reach = (voted.scale / 2).clamp(min=0.5) + _MARGIN
+    apart = (voted.places[:, :, None] - grid).abs().amax(dim=3).amin(dim=1)
+    region = (apart <= reach[:, None]) & valid
+    # votes may point outside of the photo
+    region |= ~region.any(dim=1, keepdim=True) & valid
+    nothing = heat.new_tensor(torch.nan)
+    middle = torch.where(valid, heat, nothing).nanmedian(dim=1).values
+    upper = torch.where(region, heat, nothing).nanquantile(0.75, dim=1)
+    warm = region & (heat >= ((middle + upper) / 2)[:, None])
+    return torch.where(warm.any(dim=1, keepdim=True), warm, region)

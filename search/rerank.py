@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from indexer.reader import IndexReader, MapBatch
 from search.clock import Clock
+from search.localise import object_cells
 from search.scores import CandidateMaps, Score, ScoringReference
 
 if TYPE_CHECKING:
@@ -90,18 +91,33 @@ def score_maps(
     return scores
 
 
-def heatmaps(
+@dataclass(frozen=True)
+class Evidence:
+    """Where in n photos the object is.
+
+    heat: (n, cells) float32, the score's evidence. cells: (n, cells) bool, the object's, at least
+    one a photo.
+    """
+
+    heat: NDArray[np.float32]
+    cells: NDArray[np.bool_]
+
+
+def localise(
     reader: IndexReader, maps: MapBatch, reference: ScoringReference, score: Score
-) -> NDArray[np.float32]:
-    """Where in photos the evidence of a score lies, (n, cells) float32."""
+) -> Evidence:
+    """Where in photos the object is, found on the reference's device."""
     import torch
 
-    heat = np.empty((len(maps.ids), reader.grid**2), dtype=np.float32)
+    shape = len(maps.ids), reader.grid**2
+    evidence = Evidence(np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_))
     with torch.inference_mode():
         for rows, part in maps.by_codec():
             candidates = to_candidates(reader, part, reference.tokens.device)
-            heat[rows] = score.heat(reference, candidates).cpu().numpy()
-    return heat
+            heat = score.heat(reference, candidates)
+            evidence.heat[rows] = heat.cpu().numpy()
+            evidence.cells[rows] = object_cells(reference, candidates, heat).cpu().numpy()
+    return evidence
 
 
 def _read_ahead(reader: IndexReader, ids: NDArray[np.int64], clock: Clock) -> Iterator[MapBatch]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from indexer.tokens import TokenMap
+from search.hough import place
 
 if TYPE_CHECKING:
     import torch
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
 # How many cells `top_mean` looks at.
 _TOP_CELLS = 8
 
-# How `consistent` lets tokens vote: how much larger the object may be in the candidate, how far
-# (cells) a vote reaches, and what agreement is worth beside likeness (docs/scores.md).
-_SCALES = (0.5, 0.7, 1.0, 1.4, 2.0)
-_REACH = 1.0
+# What agreement about the object's place is worth beside likeness (docs/scores.md).
 _AGREEMENT_WEIGHT = 0.2
 
 
@@ -155,43 +153,14 @@ def mutual(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Ten
 def consistent(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """Late interaction, and more where the best cells lie to each other as the object's do.
 
-    A generalised Hough transform (Ballard, 1981): at each of five scales, every token's best cell
-    votes for where the object's centre would then be, with its cosine times a Gaussian about that
-    place. The votes of the most voted place, divided by the number of tokens, are the agreement.
-    The score is a weighted mean of it and late interaction's: 1 for the object itself.
+    Tokens' best cells vote for the object's place and size (see `hough`). The score is a weighted
+    mean of late interaction's and of their agreement: 1 for the object itself.
     """
     best, cells = candidates.appearance.best(reference.tokens, candidates.valid)
     side = math.isqrt(candidates.valid.shape[1])
-    votes = _votes(best, cells, reference.positions, side)
-    agreement = votes.flatten(1).amax(dim=1) / best.shape[1]
+    agreement = place(best, cells, reference.positions, side).agreement
     likeness = best.mean(dim=1)
     return (likeness + _AGREEMENT_WEIGHT * agreement) / (1 + _AGREEMENT_WEIGHT)
-
-
-def _votes(
-    best: "torch.Tensor", cells: "torch.Tensor", positions: "torch.Tensor", side: int
-) -> "torch.Tensor":
-    """Votes for the object's centre: (batch, scales, rows, columns).
-
-    best, cells: (batch, n), tokens' best cosines and where they are. positions: (n, 2).
-    """
-    import torch
-
-    found = torch.stack([cells // side, cells % side], dim=2)
-    # Votes are counted at whole cells, so the centre is one: then the object itself agrees fully.
-    offsets = positions - positions.mean(dim=0).round()
-    scales = offsets.new_tensor(_SCALES)[:, None, None]
-    centres = found[:, None] - scales * offsets
-    # A Gaussian over places is one over rows times one over columns. Centres are whole tenths of
-    # cells, so all the Gaussians there can be are few.
-    far = 6 * _REACH
-    tenths = torch.arange(math.floor(-10 * far), math.ceil(10 * (side + far)), device=best.device)
-    distances = tenths[:, None] / 10 - torch.arange(side, device=best.device)
-    gaussians = torch.exp(-(distances**2) / (2 * _REACH**2))
-    places = (10 * centres).round().clamp(float(tenths[0]), float(tenths[-1])) - tenths[0]
-    near = gaussians[places.int()]  # (batch, scales, n, row or column, side)
-    rows, columns = near[:, :, :, 0] * best[:, None, :, None], near[:, :, :, 1]
-    return rows.transpose(2, 3) @ columns
 
 
 @dataclass(frozen=True)

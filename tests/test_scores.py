@@ -10,9 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.frame import Frame
 from indexer.tokens import TokenMap
-from search.localise import object_cells
 from search.scores import SCORES, CandidateMaps, ScoringReference
 
 Arrays = dict[str, np.ndarray]
@@ -255,16 +253,3 @@ def test_without_a_class_pdm_is_half_the_appearance() -> None:
     bare = replace(reference, class_vector=None)
     halved = SCORES["pdm"].function(bare, candidates)
     torch.testing.assert_close(halved * 2, SCORES["appearance"].function(bare, candidates))
-
-
-def test_object_cells_are_those_around_the_peak() -> None:
-    frame = Frame(width=160, height=80, size=128, grid=16)
-    heatmap = np.zeros((16, 16), dtype=np.float32)
-    heatmap[2:4, 3:6] = 0.8
-    heatmap[2, 4] = 1.0
-    heatmap[6, 12] = 0.9  # elsewhere, not connected
-    heatmap[8:] = 5.0  # padding
-    expected = np.zeros((16, 16), dtype=bool)
-    expected[2:4, 3:6] = True
-    np.testing.assert_array_equal(object_cells(heatmap, frame), expected)
-    assert frame.box_of(expected) == (30, 20, 60, 40)

@@ -47,6 +47,7 @@ from features.tiny.model import (
     read_parts,
     set_class_vectors,
 )
+from features.tiny.muon import Muon
 from features.tiny.pairs import PairStore, captions_of, close_ups
 from features.tiny.teacher import teach
 
@@ -61,6 +62,8 @@ WEIGHTS = {
     "retrieval": 0.6,
 }
 LOW_NOISE = 200
+# AdamW's learning rate in parts of Muon's.
+_ADAM_SHARE = 0.03
 # One dimension of the semantic map is left to the background.
 TEACHER_WIDTH = 127
 
@@ -72,7 +75,8 @@ class Trainer:
     parts: Parts
     net: FeatureUNet
     averaged: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
+    # One for the matrices and kernels of hidden layers, one for all else.
+    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]
     # From the middle block's channels to the teacher's view; for training only.
     early: nn.Linear
     views: Tensor
@@ -87,10 +91,16 @@ class Trainer:
         parts.text_encoder.to(device).eval().requires_grad_(False)
         parts.unet.get_submodule(BLOCK).get_submodule("attn2.to_k").requires_grad_(False)
         early = nn.Linear(parts.unet.config.block_out_channels[-1], views.shape[1]).to(device)
-        trained = [p for p in parts.unet.parameters() if p.requires_grad] + [*early.parameters()]
-        optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)
+        hidden: list[Tensor] = []
+        others: list[Tensor] = [*early.parameters()]
+        for name, weight in parts.unet.named_parameters():
+            outer = re.match(r"conv_in|conv_out|time_emb", name) or weight.ndim < 2
+            if weight.requires_grad:
+                (others if outer else hidden).append(weight)
+        adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)
         net = FeatureUNet(parts.unet)
-        trainer = cls(parts, net, {}, optimizer, early, views.to(device), device)
+        both = (Muon(hidden, lr=0.0), adam)
+        trainer = cls(parts, net, {}, both, early, views.to(device), device)
         trainer.averaged = {k: v.detach().clone() for k, v in trainer.weights().items()}
         return trainer
 
@@ -123,7 +133,7 @@ class Trainer:
         state = {
             "weights": self.weights(),
             "averaged": self.averaged,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "early": self.early.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
@@ -138,9 +148,25 @@ class Trainer:
             own = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
             module.load_state_dict(own)
         self.averaged = state["averaged"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         self.early.load_state_dict(state["early"])
         self.step, self.seconds = state["step"], state["seconds"]
+
+    def set_rate(self, rate: float) -> None:
+        """Sets the learning rate, as Muon counts it."""
+        for optimizer, share in zip(self.optimizers, (1.0, _ADAM_SHARE), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = share * rate
+
+    def descend(self, loss: Tensor) -> None:
+        """One step of all weights."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in self.optimizers:
+            nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
+            optimizer.step()
 
     def naming_losses(self, close: dict[str, Tensor]) -> dict[str, Tensor]:
         """What close-ups of objects show (see `close_ups`)."""
@@ -286,8 +312,7 @@ def train(trainer: Trainer, store: PairStore, given: argparse.Namespace, checkpo
         torch.manual_seed(given.seed * 1_000_003 + trainer.step)
         share = trainer.step / given.steps
         rate = given.rate * min(1.0, (trainer.step + 1) / 100)
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
+        trainer.set_rate(rate * 0.5 * (1 + math.cos(math.pi * share)))
         close = trainer.naming_losses(close_ups(rng, store.sample(rng, given.close_ups)))
         losses = {f"close {name}": value for name, value in close.items()}
         total = weighted(close)
@@ -297,11 +322,7 @@ def train(trainer: Trainer, store: PairStore, given: argparse.Namespace, checkpo
             scenes = trainer.scene_losses(rng, batch, extra)
             losses |= scenes
             total = total + weighted(scenes)
-        trainer.optimizer.zero_grad()
-        total.backward()
-        trained = trainer.optimizer.param_groups[0]["params"]
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        trainer.optimizer.step()
+        trainer.descend(total)
         trainer.step += 1
         trainer.average()
         trainer.seconds += time.monotonic() - began
@@ -335,7 +356,7 @@ def main() -> None:
     parser.add_argument("--denoised", type=int, default=8, help="scenes to denoise at once")
     parser.add_argument("--close-ups", type=int, default=192, help="objects to name in a step")
     parser.add_argument("--scenes-every", type=int, default=4, help="steps for one with scenes")
-    parser.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")
+    parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--export-every", type=float, default=10, help="minutes between exports")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's own")
