@@ -118,6 +118,16 @@ def query(
     rerank: Annotated[
         bool, typer.Option("--rerank/--no-rerank", help="Re-rank recall's candidates by maps.")
     ] = True,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            metavar="C",
+            min=0.0,
+            max=1.0,
+            help="Leave out matches that may be chance: of searches for what is not there, about "
+            "1 - C find something.",
+        ),
+    ] = None,
     path: Annotated[
         list[str] | None,
         typer.Option(
@@ -146,7 +156,7 @@ def query(
     from search.page import write_page
     from search.query import Query, SearchOptions
     from search.scores import DEFAULT_SCORE
-    from search.tables import answer_json, answer_table
+    from search.tables import answer_json, answer_table, not_found_line
 
     corners: Box | None = None
     place: Point | None = None
@@ -168,6 +178,7 @@ def query(
         score or DEFAULT_SCORE,
         rerank,
         filter=None if wanted == PhotoFilter() else wanted,
+        min_confidence=min_confidence,
     )
     with open_index(index, device) as opened:
         answer = opened.search(asked, options)
@@ -180,6 +191,8 @@ def query(
         _print_json(answer_json(answer))
     else:
         _print_table(answer_table(answer))
+    if answer.found is False:
+        _say(not_found_line(answer))
 
 
 @app.command()

@@ -20,6 +20,7 @@ from features.frame import Frame
 from indexer.filters import PhotoFilter
 from indexer.reader import IndexReader
 from search.clock import Clock
+from search.confidence import FEWEST, confidences
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import Reference, make_reference
 from search.rerank import Evidence, RerankedCandidates, localise, rerank
@@ -72,6 +73,8 @@ class Index:
             raise WaldoError(f"--score {score.name} needs the object's --class NAME")
         if options.top < 1 or options.candidates < 1:
             raise WaldoError("--top and --candidates must be 1 or more")
+        if options.min_confidence is not None and not options.rerank:
+            raise WaldoError("--min-confidence needs re-ranking; leave --no-rerank away")
         clock = Clock()
         with clock("extract"):
             reference = self.reference(query)
@@ -84,20 +87,40 @@ class Index:
             scored = rerank(self.reader, ids, prepared, score, clock)
         else:
             scored = RerankedCandidates(ids, recall_scores, [])
+        sure = confidences(scored.scores) if options.rerank else None
+        if sure is None and options.min_confidence is not None:
+            raise WaldoError(
+                f"--min-confidence: {len(scored.ids)} photos are too few to tell what chance does; "
+                f"at least {FEWEST} must be compared"
+            )
         # Equal scores keep the order of their ids, whatever order recall gave.
-        order = np.lexsort((scored.ids, -scored.scores))[: options.top]
+        order = np.lexsort((scored.ids, -scored.scores))
+        # Two at least: where the best is the reference photo, the next tells whether it is found.
+        order = order[: max(2, options.top)]
         with clock("localise"):
             maps = self.reader.read_maps(scored.ids[order])
             evidence = localise(self.reader, maps, prepared, score)
-            values = dict(zip(scored.ids.tolist(), scored.scores.tolist(), strict=True))
             recalled = dict(zip(ids.tolist(), recall_scores.tolist(), strict=True))
-            matches = self._matches(reference, maps.ids, evidence, values, recalled)
+            of_scored = {number: row for row, number in enumerate(scored.ids.tolist())}
+            rows = np.array([of_scored[number] for number in maps.ids.tolist()], dtype=np.int64)
+            best = self._matches(
+                reference,
+                maps.ids,
+                evidence,
+                scored.scores[rows],
+                None if sure is None else sure[rows],
+                recalled,
+            )
+        others = [match.confidence for match in best if not match.is_query]
+        least = options.min_confidence
+        matches = [m for m in best[: options.top] if least is None or (m.confidence or 0) >= least]
         return Answer(
             query=query,
             options=options,
             reference_cells=reference.cells,
             frame=reference.maps.frame,
             matches=matches,
+            best_confidence=others[0] if others else None,
             n_photos=self.reader.n_photos,
             damaged=[*scored.damaged, *maps.damaged],
             timing=clock.stages(),
@@ -125,7 +148,8 @@ class Index:
         reference: Reference,
         ids: NDArray[np.int64],
         evidence: Evidence,
-        scores: dict[int, float],
+        scores: NDArray[np.float32],
+        sure: NDArray[np.float64] | None,
         recalled: dict[int, float],
     ) -> list[Match]:
         """The answers, best first. ids: (n,), in that order."""
@@ -138,8 +162,9 @@ class Index:
                     rank=row + 1,
                     path=record.path,
                     id=record.id,
-                    score=scores[record.id],
+                    score=float(scores[row]),
                     recall_score=recalled[record.id],
+                    confidence=None if sure is None else float(sure[row]),
                     box=frame.box_of(evidence.cells[row].reshape(grid, grid)),
                     heatmap=evidence.heat[row].reshape(grid, grid),
                     frame=frame,

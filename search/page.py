@@ -10,6 +10,7 @@ from PIL import Image
 from features.errors import WaldoError
 from search.overlay import heatmap_over, mask_over, thumbnail
 from search.query import Answer, Match, Query
+from search.tables import not_found_line
 
 _LONGEST = 320
 
@@ -63,6 +64,9 @@ def render_page(answer: Answer) -> str:
     title = f"Looking for {describe_object(query)}"
     total = answer.timing["total"]
     way = f"re-ranked by {answer.options.score}" if answer.options.rerank else "by recall alone"
+    not_found = ""
+    if answer.found is False:
+        not_found = f'<p class="summary">{html.escape(not_found_line(answer))}</p>\n'
     matches = "\n".join(_match_card(match) for match in answer.matches)
     return f"""<!doctype html>
 <html lang="en">
@@ -76,7 +80,7 @@ def render_page(answer: Answer) -> str:
 <h1>{html.escape(title)}</h1>
 <p class="summary">The best {len(answer.matches)} of {answer.n_photos} photos, {way},
 in {total:.2f} s.</p>
-<section class="reference">{_reference(answer)}</section>
+{not_found}<section class="reference">{_reference(answer)}</section>
 <main class="matches">
 {matches}
 </main>
@@ -105,9 +109,10 @@ def _match_card(match: Match) -> str:
     name = html.escape(match.path.name)
     badge = '<span class="badge">the query photo</span>' if match.is_query else ""
     recall = "" if match.recall_score is None else f" · recall {match.recall_score:.4g}"
+    sure = "" if match.confidence is None else f" · confidence {match.confidence:.2f}"
     return f"""<article>
 <header><span class="rank">{match.rank}</span>
-<span class="score">score {match.score:.4f}{recall}</span>{badge}</header>
+<span class="score">score {match.score:.4f}{sure}{recall}</span>{badge}</header>
 {_pictures(match, name)}
 <figcaption title="{html.escape(str(match.path))}">{name}</figcaption>
 </article>"""

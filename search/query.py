@@ -34,7 +34,8 @@ class SearchOptions:
     """top: matches to return. candidates: photos from recall that are re-ranked.
 
     score: the name of the re-ranking score. rerank: False keeps the order of recall.
-    filter: the photos that may be answered; None allows all.
+    filter: the photos that may be answered; None allows all. min_confidence: 0..1, matches of less
+    are left out.
     """
 
     top: int = 20
@@ -42,6 +43,7 @@ class SearchOptions:
     score: str = DEFAULT_SCORE
     rerank: bool = True
     filter: PhotoFilter | None = None
+    min_confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Match:
 
     rank: from 1. path: the file. id: its id in the index. score: what the rank was decided by,
     higher is better. recall_score: the inner product of recall, mean(S_DF) of PDM Eq. 7.
-    box: [x0, y0, x1, y1] around the best evidence, pixels of the upright photo.
+    confidence: 0..1, how sure it is that this is no chance likeness; None where it cannot be told.
+    box: [x0, y0, x1, y1] around the object, pixels of the upright photo.
     heatmap: (grid, grid) float32, the score's evidence by cell. frame: maps cells to pixels.
     is_query: the file is the reference photo itself or an exact copy of it.
     """
@@ -60,6 +63,7 @@ class Match:
     id: int
     score: float
     recall_score: float | None
+    confidence: float | None
     box: tuple[int, int, int, int]
     heatmap: NDArray[np.float32]
     frame: Frame
@@ -71,7 +75,9 @@ class Answer:
     """What a query found.
 
     query, options: as asked. reference_cells: (grid, grid) bool, the cells taken as the object.
-    frame: the reference photo's. matches: best first. n_photos: size of the collection.
+    frame: the reference photo's. matches: best first. best_confidence: of the best photo that is
+    not the reference photo itself, among the matches or not; None where it cannot be told.
+    n_photos: size of the collection.
     damaged: one line for each stored row that could not be trusted and was left out.
     timing: seconds by stage: extract, recall, fetch, score, localise, total.
     """
@@ -81,6 +87,15 @@ class Answer:
     reference_cells: NDArray[np.bool_]
     frame: Frame
     matches: list[Match]
+    best_confidence: float | None
     n_photos: int
     damaged: list[str]
     timing: dict[str, float]
+
+    @property
+    def found(self) -> bool | None:
+        """Whether a photo other than the reference reached the confidence asked for; None where
+        none was asked for.
+        """
+        least = self.options.min_confidence
+        return None if least is None else (self.best_confidence or 0.0) >= least

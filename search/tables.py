@@ -31,11 +31,17 @@ def answer_json(answer: Answer) -> dict[str, Any]:
                 "id": match.id,
                 "score": match.score,
                 "recall_score": match.recall_score,
+                "confidence": match.confidence,
                 "box": match.box,
                 "is_query": match.is_query,
             }
             for match in answer.matches
         ],
+        **(
+            {}
+            if answer.found is None
+            else {"found": answer.found, "best_confidence": answer.best_confidence}
+        ),
         "timing": answer.timing,
     }
 
@@ -57,7 +63,7 @@ def answer_table(answer: Answer) -> "Table":
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for column in ("rank", "score", "recall"):
+    for column in ("rank", "score", "confidence", "recall"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("box", no_wrap=True)
     table.add_column("photo", overflow="fold")
@@ -66,12 +72,23 @@ def answer_table(answer: Answer) -> "Table":
         table.add_row(
             str(match.rank),
             f"{match.score:.4f}",
+            "" if match.confidence is None else f"{match.confidence:.2f}",
             "" if match.recall_score is None else f"{match.recall_score:.4g}",
             ",".join(str(edge) for edge in match.box),
             # As Text: brackets in a file name are no markup.
             Text(f"{match.path}{note}"),
         )
     return table
+
+
+def not_found_line(answer: Answer) -> str:
+    """Says that the object is in no photo, by the confidence asked for."""
+    best = answer.best_confidence
+    return (
+        f"not found: none of {answer.n_photos} photos, other than the query photo itself, reaches "
+        f"confidence {answer.options.min_confidence:g}"
+        + ("" if best is None else f"; the likeliest has {best:.2f}")
+    )
 
 
 def models_json() -> list[dict[str, Any]]:

@@ -113,3 +113,13 @@ def test_what_a_query_must_say(index: Index, gallery: Path) -> None:
         index.search(Query(photo, "dog"), SearchOptions(score="best"))
     with pytest.raises(WaldoError, match="needs the object's --class"):
         index.search(Query(photo, point=(3, 3)), SearchOptions(score="semantic"))
+
+
+def test_confidence_needs_photos_to_compare_with(index: Index, gallery: Path) -> None:
+    query = Query(gallery / "04.png", box=(0, 0, 50, 50))
+    assert {match.confidence for match in index.search(query).matches} == {None}
+    assert index.search(query).found is None
+    with pytest.raises(WaldoError, match="12 photos are too few"):
+        index.search(query, SearchOptions(min_confidence=0.5))
+    with pytest.raises(WaldoError, match="--no-rerank"):
+        index.search(query, SearchOptions(rerank=False, min_confidence=0.5))

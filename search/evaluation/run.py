@@ -15,6 +15,7 @@ from indexer.build import Progress, index_photos
 from indexer.codec import DEFAULT_QUALITY
 from indexer.extractor import Extractor
 from indexer.reader import IndexReader
+from search.evaluation.absence import absence
 from search.evaluation.baselines import HistogramExtractor, PatchExtractor
 from search.evaluation.benchmark import Benchmark
 from search.evaluation.methods import (
@@ -84,8 +85,8 @@ def summary(
     benchmark: Benchmark, result: MethodResult, default: MethodResult | None = None
 ) -> dict[str, Any]:
     """mAP with its 95 % bootstrap interval, Recall@1/5/10, the part of the relevant photos that is
-    among the best 5 % of the gallery, mAP among the photos of the query's class alone, and mAP over
-    the confusable queries and over those of each level.
+    among the best 5 % of the gallery, mAP among the photos of the query's class alone, what
+    confidence is worth (`absence`), and mAP over the confusable queries and those of each level.
 
     default: the product's own method; what this one has more than it is added, query by query, with
     the interval of that difference.
@@ -104,6 +105,7 @@ def summary(
         **_mean_precision(precisions),
         **recalls,
         "mAP_same_class": _same_class(benchmark, result),
+        "confidence": absence(benchmark, result.scores),
         "mAP_confusable": float(np.mean(confusable)) if len(confusable) else None,
         "levels": {
             level: _mean_precision(precisions[[q.level == level for q in benchmark.queries]])

@@ -1,0 +1,200 @@
+"""How well the box of a match fits the object: mean IoU, on photos known to show it.
+
+    python benchmarks/localise.py --scenes data/scenes
+    python benchmarks/localise.py --davis DIR       # DAVIS-2017's layout
+
+Every photo with the object is asked where it is, queries by mask (for DAVIS the first frame's; then
+all later frames are asked). Rivals: cells connected with the peak of the heat down to half way to
+the photo's median; PDM's way, a fixed threshold of 0.7 on S_DF (S_A without a class name) between
+its minimum and maximum, the cells connected with its peak; and the whole photo. Maps go through no
+codec.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from features.extractor import FeatureExtractor
+from features.frame import Frame
+from features.photo import load_model_input
+from indexer.tokens import TokenMap
+from search.evaluation.davis import read_annotation, read_davis
+from search.evaluation.metrics import bootstrap_interval
+from search.localise import object_cells
+from search.query import Query
+from search.reference import Reference, make_reference
+from search.scores import SCORES, CandidateMaps, ScoringReference
+
+Box = tuple[float, float, float, float]
+Rule = Callable[[ScoringReference, CandidateMaps, NDArray[np.float32], Frame], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One object in one photo. others: boxes of look-alikes in it."""
+
+    reference: Reference
+    photo: Path
+    box: Box
+    others: list[Box]
+
+
+def box_around(mask: NDArray[np.bool_]) -> Box:
+    rows, columns = np.nonzero(mask)
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+def scenes(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
+    labels = json.loads((root / "labels.json").read_text(encoding="utf-8"))
+    for query in labels["queries"]:
+        asked = Query(root / query["photo"], query["class"], root / query["mask"])
+        reference = make_reference(asked, extractor)
+        for scene in labels["gallery"]:
+            shown = [item["instance"] for item in scene["objects"]]
+            if query["instance"] not in shown:
+                continue
+            with Image.open(root / scene["mask"]) as file:
+                mask = np.asarray(file)
+            boxes = {
+                item["instance"]: box_around(mask == number)
+                for number, item in enumerate(scene["objects"], start=1)
+                if item["class"] == query["class"] and (mask == number).any()
+            }
+            own = boxes.pop(query["instance"])
+            yield Asked(reference, root / scene["photo"], own, [*boxes.values()])
+
+
+def davis(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
+    for sequence in read_davis(root):
+        masks = [read_annotation(path) for path in sequence.annotations]
+        for number in sequence.objects:
+            # the product takes a mask's file; the frame's own holds all objects
+            box = box_around(masks[0] == number)
+            reference = make_reference(Query(sequence.frames[0], box=box), extractor)
+            covered = reference.maps.frame.coverage(masks[0] == number) > 0.5
+            by_mask = Reference(reference.maps, covered, None)
+            for frame, mask in zip(sequence.frames[1:], masks[1:], strict=True):
+                if (mask == number).any():
+                    yield Asked(by_mask, frame, box_around(mask == number), [])
+
+
+def ours(
+    reference: ScoringReference,
+    candidates: CandidateMaps,
+    heat: NDArray[np.float32],
+    frame: Frame,
+) -> NDArray[np.bool_]:
+    found = object_cells(reference, candidates, torch.from_numpy(heat.reshape(1, -1)))
+    return found.numpy().reshape(heat.shape)
+
+
+def with_the_peak(values: NDArray[np.float32], least: float) -> NDArray[np.bool_]:
+    """Cells of at least a value that are connected with the highest, diagonals included."""
+    regions, _ = ndimage.label(values >= least, structure=np.ones((3, 3)))
+    return np.asarray(regions == regions[np.unravel_index(values.argmax(), values.shape)])
+
+
+def around_the_peak(
+    reference: ScoringReference,
+    candidates: CandidateMaps,
+    heat: NDArray[np.float32],
+    frame: Frame,
+) -> NDArray[np.bool_]:
+    inside = np.where(frame.valid(), heat, -np.inf)
+    return with_the_peak(inside, (inside.max() + np.median(heat[frame.valid()])) / 2)
+
+
+def fixed_threshold(
+    reference: ScoringReference,
+    candidates: CandidateMaps,
+    heat: NDArray[np.float32],
+    frame: Frame,
+) -> NDArray[np.bool_]:
+    fused = SCORES["pdm"].heat(reference, candidates).numpy().reshape(heat.shape)
+    inside = np.where(frame.valid(), fused, -np.inf)
+    low, high = fused[frame.valid()].min(), inside.max()
+    return with_the_peak(inside, low + 0.7 * (high - low))
+
+
+def whole_photo(
+    reference: ScoringReference,
+    candidates: CandidateMaps,
+    heat: NDArray[np.float32],
+    frame: Frame,
+) -> NDArray[np.bool_]:
+    return frame.valid()
+
+
+RULES: dict[str, Rule] = {
+    "voted region, warm cells (ours)": ours,
+    "around the peak": around_the_peak,
+    "S_DF > 0.7": fixed_threshold,
+    "whole photo": whole_photo,
+}
+
+
+def iou(a: Box, b: Box) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(0.0, width) * max(0.0, height)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return float(both / (sum(areas) - both))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How well boxes fit.")
+    parser.add_argument("--scenes", type=Path)
+    parser.add_argument("--davis", type=Path)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    extractor = FeatureExtractor.load(given.model, given.device, batch_size=1)
+    questions: list[Asked] = []
+    if given.scenes is not None:
+        questions += scenes(given.scenes, extractor)
+    if given.davis is not None:
+        questions += davis(given.davis, extractor)
+    size, grid = extractor.image_size, extractor.grid
+    photos = list(dict.fromkeys(asked.photo for asked in questions))
+    maps = {p: extractor.extract([load_model_input(p, size, grid)])[0] for p in photos}
+    pooled = np.mean([m.pooled() for m in maps.values()], axis=0)
+    means = torch.from_numpy(pooled).float().chunk(2)
+    fits: dict[str, list[float]] = {name: [] for name in RULES}
+    fooled = dict.fromkeys(RULES, 0)
+    with torch.inference_mode():
+        for asked in questions:
+            own = maps[asked.photo]
+            both = [
+                TokenMap.plain(torch.from_numpy(part.astype(np.float32)).reshape(1, grid**2, -1), m)
+                for part, m in zip((own.appearance, own.semantic), means, strict=True)
+            ]
+            valid = torch.from_numpy(own.frame.valid().reshape(1, -1))
+            candidates = CandidateMaps(*both, valid)
+            reference = asked.reference.for_scoring(torch.device("cpu"))
+            heat = SCORES["consistent"].heat(reference, candidates).numpy().reshape(grid, grid)
+            for name, rule in RULES.items():
+                box = own.frame.box_of(rule(reference, candidates, heat, own.frame))
+                fits[name].append(iou(box, asked.box))
+                fooled[name] += any(iou(box, other) > fits[name][-1] for other in asked.others)
+    rivals = sum(bool(asked.others) for asked in questions)
+    print(f"{len(questions)} objects to find, {rivals} of them beside a look-alike")
+    for name, values in fits.items():
+        low, high = bootstrap_interval(values)
+        above = np.mean(np.array(values) > 0.5)
+        line = (
+            f"{name:34}mean IoU {100 * np.mean(values):.1f} ({100 * low:.1f} to {100 * high:.1f})"
+        )
+        line += f", over one half {100 * above:.0f} %"
+        print(line + (f", look-alike taken {100 * fooled[name] / rivals:.0f} %" if rivals else ""))
+
+
+if __name__ == "__main__":
+    main()
