@@ -45,6 +45,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/recall.py
+	$(BIN)/python benchmarks/rerank.py
+	$(BIN)/python benchmarks/localise.py --scenes data/scenes
 
 clean:
 	rm -rf $(VENV) .demo build *.egg-info

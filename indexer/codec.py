@@ -164,20 +164,22 @@ class _MapCoder:
         def here(array: NDArray[np.float32]) -> torch.Tensor:
             return torch.tensor(array, device=encoded.device)
 
-        kept = len(self.backward)
-        width = _packed_bytes(kept, self.bits)
-        packed = encoded[:, :-cells].unflatten(1, (cells, width))
-        # Half-integers of 4 bits are exact in bfloat16, those of 8 bits are not.
-        exact = torch.bfloat16 if self.bits == 4 else torch.float32
-        levels = torch.empty((len(encoded), cells, kept), dtype=exact, device=encoded.device)
-        if self.bits == 4:
-            levels[:, :, :width] = packed & 15
-            levels[:, :, width:] = packed[:, :, : kept - width] >> 4
-        else:
-            levels.copy_(packed)
-        levels += 0.5 - 2 ** (self.bits - 1)
-        steps = here(self._steps())[encoded[:, -cells:].int()]
-        return TokenMap(levels, steps, here(self.mean), here(self.backward))
+        def unpack() -> tuple[torch.Tensor, torch.Tensor]:
+            kept = len(self.backward)
+            width = _packed_bytes(kept, self.bits)
+            packed = encoded[:, :-cells].unflatten(1, (cells, width))
+            # Half-integers of 4 bits are exact in bfloat16, those of 8 bits are not.
+            exact = torch.bfloat16 if self.bits == 4 else torch.float32
+            levels = torch.empty((len(encoded), cells, kept), dtype=exact, device=encoded.device)
+            if self.bits == 4:
+                levels[:, :, :width] = packed & 15
+                levels[:, :, width:] = packed[:, :, : kept - width] >> 4
+            else:
+                levels.copy_(packed)
+            levels += 0.5 - 2 ** (self.bits - 1)
+            return levels, here(self._steps())[encoded[:, -cells:].int()]
+
+        return TokenMap(unpack, here(self.mean), here(self.backward))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,8 @@
 """Tokens as the codec keeps them, and what scores need of them, without decoding them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,20 +13,33 @@ if TYPE_CHECKING:
 class TokenMap:
     """One map of n photos, each token being mean + step * (levels @ basis).
 
-    levels: (n, cells, k), bfloat16 where they are exact in it, else float32. steps: (n, cells)
-    float32, positive. mean: (d,) float32. basis: (k, d) float32, None for the identity. The cosines
-    are right where the basis is orthonormal, as that of appearance maps is.
+    unpack: gives levels and steps, when first needed. mean: (d,) float32. basis: (k, d) float32,
+    None for the identity. The cosines are right where the basis is orthonormal, as that of
+    appearance maps is.
     """
 
-    levels: "torch.Tensor"
-    steps: "torch.Tensor"
+    unpack: "Callable[[], tuple[torch.Tensor, torch.Tensor]]"
     mean: "torch.Tensor"
     basis: "torch.Tensor | None"
 
     @classmethod
     def plain(cls, tokens: "torch.Tensor", mean: "torch.Tensor") -> "TokenMap":
         """Tokens, (n, cells, d) float32, that went through no codec; mean: (d,), for cosines."""
-        return cls(tokens - mean, tokens.new_ones(tokens.shape[:2]), mean, None)
+        return cls(lambda: (tokens - mean, tokens.new_ones(tokens.shape[:2])), mean, None)
+
+    @cached_property
+    def _unpacked(self) -> "tuple[torch.Tensor, torch.Tensor]":
+        return self.unpack()
+
+    @property
+    def levels(self) -> "torch.Tensor":
+        """(n, cells, k), bfloat16 where they are exact in it, else float32."""
+        return self._unpacked[0]
+
+    @property
+    def steps(self) -> "torch.Tensor":
+        """(n, cells) float32, positive."""
+        return self._unpacked[1]
 
     def decode(self) -> "torch.Tensor":
         """The tokens, (n, cells, d) float32."""

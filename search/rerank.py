@@ -21,7 +21,7 @@ _READ_BYTES = 8 * 2**20
 
 # Candidates are scored so many at a time that levels and cosines are about this many numbers: on a
 # CPU they stay in its cache then, a GPU is kept busy.
-_BLOCK_NUMBERS = {"cpu": 2_000_000, "gpu": 256_000_000}
+_BLOCK_NUMBERS = {"cpu": 8_000_000, "gpu": 256_000_000}
 
 
 @dataclass(frozen=True)
