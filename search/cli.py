@@ -96,7 +96,15 @@ def index(
 
 @app.command()
 def query(
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="A photo of the object.")],
+    photos: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PHOTO...",
+            help="A photo of the object. Of several, each is a search of its own; a text file "
+            "lists searches, a line each, and - reads them from standard input: a photo's path, "
+            'or {"photo": ..., "class": ..., "box": [...]}.',
+        ),
+    ],
     index: IndexOption,
     class_name: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="What the object is: dog, car.")
@@ -109,6 +117,22 @@ def query(
     ] = None,
     point: Annotated[
         str | None, typer.Option(metavar="X,Y", help="A point on it, upright pixels.")
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PHOTO[@REGION]",
+            help="Another photo of the same object, and where it is: X0,Y0,X1,Y1 or X,Y or a "
+            "mask's file; without it the class name tells. May be repeated.",
+        ),
+    ] = None,
+    unlike: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--not",
+            metavar="PHOTO[@REGION]",
+            help="What is not looked for, however like it. May be repeated.",
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Matches to show.")] = 20,
     candidates: Annotated[
@@ -150,10 +174,12 @@ def query(
     ] = None,
 ) -> None:
     """Find the photos that show the very object of PHOTO, and where in them it is."""
+    from features.errors import WaldoError
     from features.reference import Box, Point
     from indexer.filters import PhotoFilter
     from search.index import open_index
-    from search.page import write_page
+    from search.page import describe_object, write_page
+    from search.queries import read_queries, view_of
     from search.query import Query, SearchOptions
     from search.scores import DEFAULT_SCORE
     from search.tables import answer_json, answer_table, not_found_line
@@ -164,7 +190,15 @@ def query(
         corners = _numbers("--box", box, "X0,Y0,X1,Y1")  # type: ignore[assignment]
     if point is not None:
         place = _numbers("--point", point, "X,Y")  # type: ignore[assignment]
-    asked = Query(photo, class_name, mask, corners, place)
+    pattern = Query(
+        Path(),
+        class_name,
+        mask,
+        corners,
+        place,
+        tuple(view_of(text, class_name) for text in also or ()),
+        tuple(view_of(text, class_name) for text in unlike or ()),
+    )
     # a folder as it is seen from here, too
     seen = [str(Path(place).resolve()) for place in path or () if Path(place).exists()]
     wanted = PhotoFilter(
@@ -180,24 +214,46 @@ def query(
         filter=None if wanted == PhotoFilter() else wanted,
         min_confidence=min_confidence,
     )
+    single = len(photos) == 1 and photos[0] != "-" and Path(photos[0]).suffix != ".txt"
+    if not single and html is not None:
+        raise WaldoError("--html shows one search; give one PHOTO")
+    failed = False
     with open_index(index, device) as opened:
-        answer = opened.search(asked, options)
-    for line in answer.damaged:
-        _say(f"warning: {line}")
-    if html is not None:
-        write_page(answer, html)
-        _say(f"page: {html.resolve()}")
-    if json_output:
-        _print_json(answer_json(answer))
-    else:
-        _print_table(answer_table(answer))
-    if answer.found is False:
-        _say(not_found_line(answer))
+        for asked in read_queries(photos, pattern):
+            try:
+                if isinstance(asked, WaldoError):
+                    raise asked
+                answer = opened.search(asked, options)
+            except WaldoError as error:
+                if single:
+                    raise
+                # One bad search does not end the others.
+                _say(f"error: {' '.join(str(error).split())}")
+                failed = True
+                continue
+            for line in answer.damaged:
+                _say(f"warning: {line}")
+            if html is not None:
+                write_page(answer, html)
+                _say(f"page: {html.resolve()}")
+            if json_output:
+                _print_json(answer_json(answer))
+            else:
+                if not single:
+                    print(describe_object(answer.query))
+                _print_table(answer_table(answer))
+            if answer.found is False:
+                _say(not_found_line(answer))
+    if failed:
+        raise typer.Exit(2)
 
 
 @app.command()
 def evaluate(
-    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="folders or scenes")],
+    protocol: Annotated[
+        str,
+        typer.Argument(metavar="PROTOCOL", help="folders, scenes, permir, roxford5k or rparis6k"),
+    ],
     root: Annotated[Path, typer.Option(help="The benchmark's folder.")],
     model: Annotated[str, typer.Option(help="As for `waldo index`.")] = "tiny",
     method: Annotated[
@@ -229,15 +285,46 @@ def evaluate(
     _say(f"loading the model {model}")
     extractor = FeatureExtractor.load(model, device, batch_size)
     with ProgressDisplay() as display:
-        results = run_methods(benchmark, methods, extractor, codec, display)
+        results = run_methods(benchmark, methods, extractor, codec, display, display.show)
     class_map = measure_class_map(benchmark, extractor) if benchmark.scenes else None
-    report = evaluation_json(benchmark, extractor.fingerprint(), results, class_map)
+    report = evaluation_json(benchmark, extractor.fingerprint(), codec, results, class_map)
     if out is not None:
         write_run(out, report, benchmark, results)
     if json_output:
         _print_json(report)
     else:
         _print_table(evaluation_table(report))
+
+
+@app.command()
+def prepare(
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="permir")],
+    burst: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="BURST: annotations/SPLIT/all_classes.json, and TAO's pictures as "
+            "frames/SPLIT/SOURCE/SEQUENCE/FILE. All splits in it are used.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the benchmark's folder goes.")],
+    seed: Annotated[int, typer.Option(min=0, help="Decides where frames tie.")] = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """Make a benchmark's folder for `waldo evaluate` from the data set it is made of."""
+    from features.errors import WaldoError
+    from search.evaluation.burst import prepare_permir
+
+    if benchmark != "permir":
+        raise WaldoError(f"{benchmark}: no such benchmark to be prepared; only permir is")
+    videos = prepare_permir(burst, out, seed)
+    frames = sum(len(video.frames) for video in videos)
+    classes = {video.class_name for video in videos}
+    if json_output:
+        report = {"videos": len(videos), "classes": sorted(classes), "frames": frames, "seed": seed}
+        _print_json({**report, "out": str(out)})
+    else:
+        print(f"{len(videos)} videos of {len(classes)} classes in {out}: {frames} frames")
 
 
 @app.command()
@@ -352,7 +439,7 @@ def _say(message: str) -> None:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value))
+    print(json.dumps(value), flush=True)
 
 
 def _print_table(table: Any) -> None:

@@ -23,7 +23,7 @@ from search.clock import Clock
 from search.confidence import FEWEST, confidences
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import Reference, make_reference
-from search.rerank import Evidence, RerankedCandidates, localise, rerank
+from search.rerank import Evidence, combine, localise, rerank
 from search.scores import SCORES, Score
 
 
@@ -77,37 +77,47 @@ class Index:
             raise WaldoError("--min-confidence needs re-ranking; leave --no-rerank away")
         clock = Clock()
         with clock("extract"):
-            reference = self.reference(query)
+            references = [self.reference(asked) for asked in (query, *query.also)]
+            unlike = [self.reference(asked) for asked in query.unlike]
         with clock("recall"):
             wanted = max(options.candidates, options.top) if options.rerank else options.top
             allowed = None if options.filter is None else self._allowed(options.filter)
-            ids, recall_scores = self._recall(reference, score, wanted, allowed)
-        prepared = reference.for_scoring(self.extractor.model.device)
+            ids, recall_scores = self._recall(references, score, wanted, allowed)
+        device = self.extractor.model.device
+        prepared = [reference.for_scoring(device) for reference in references]
+        damaged: list[str] = []
         if options.rerank:
-            scored = rerank(self.reader, ids, prepared, score, clock)
+            runs = [
+                rerank(self.reader, ids, each, score, clock)
+                for each in (*prepared, *(reference.for_scoring(device) for reference in unlike))
+            ]
+            scored, damaged = runs[0].ids, runs[0].damaged
+            each_score = np.stack([run.scores for run in runs])
+            scores = combine(each_score[: len(prepared)], each_score[len(prepared) :])
+            likest = each_score[: len(prepared)].argmax(axis=0)
         else:
-            scored = RerankedCandidates(ids, recall_scores, [])
-        sure = confidences(scored.scores) if options.rerank else None
+            scored, scores = ids, recall_scores
+            likest = np.zeros(len(ids), dtype=np.int64)
+        sure = confidences(scores) if options.rerank else None
         if sure is None and options.min_confidence is not None:
             raise WaldoError(
-                f"--min-confidence: {len(scored.ids)} photos are too few to tell what chance does; "
+                f"--min-confidence: {len(scored)} photos are too few to tell what chance does; "
                 f"at least {FEWEST} must be compared"
             )
         # Equal scores keep the order of their ids, whatever order recall gave.
-        order = np.lexsort((scored.ids, -scored.scores))
+        order = np.lexsort((scored, -scores))
         # Two at least: where the best is the reference photo, the next tells whether it is found.
         order = order[: max(2, options.top)]
         with clock("localise"):
-            maps = self.reader.read_maps(scored.ids[order])
-            evidence = localise(self.reader, maps, prepared, score)
+            maps = self.reader.read_maps(scored[order])
+            rows = order[np.isin(scored[order], maps.ids)]
+            evidence = localise(self.reader, maps, prepared, likest[rows], score)
             recalled = dict(zip(ids.tolist(), recall_scores.tolist(), strict=True))
-            of_scored = {number: row for row, number in enumerate(scored.ids.tolist())}
-            rows = np.array([of_scored[number] for number in maps.ids.tolist()], dtype=np.int64)
             best = self._matches(
-                reference,
+                {reference.maps.content_hash for reference in references},
                 maps.ids,
                 evidence,
-                scored.scores[rows],
+                scores[rows],
                 None if sure is None else sure[rows],
                 recalled,
             )
@@ -117,19 +127,37 @@ class Index:
         return Answer(
             query=query,
             options=options,
-            reference_cells=reference.cells,
-            frame=reference.maps.frame,
+            reference_cells=references[0].cells,
+            frame=references[0].maps.frame,
             matches=matches,
             best_confidence=others[0] if others else None,
             n_photos=self.reader.n_photos,
-            damaged=[*scored.damaged, *maps.damaged],
+            damaged=[*damaged, *maps.damaged],
             timing=clock.stages(),
         )
 
     def _recall(
+        self,
+        references: list[Reference],
+        score: Score,
+        k: int,
+        allowed: NDArray[np.int64] | None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids and scores of the k most promising photos, best first; by the likest reference."""
+        found: dict[int, float] = {}
+        for reference in references:
+            ids, scores = self._recall_by_one(reference, score, k, allowed)
+            for number, value in zip(ids.tolist(), scores.tolist(), strict=True):
+                found[number] = max(value, found.get(number, -np.inf))
+        best = sorted(found, key=lambda number: (-found[number], number))[:k]
+        return (
+            np.array(best, dtype=np.int64),
+            np.array([found[number] for number in best], dtype=np.float32),
+        )
+
+    def _recall_by_one(
         self, reference: Reference, score: Score, k: int, allowed: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids and scores of the k most promising photos, best first."""
         by_words = self.reader.word_recall if score.recall == "words" else None
         if by_words is None:
             return self.reader.recall.search(reference.recall_vector(), k, allowed)
@@ -145,7 +173,7 @@ class Index:
 
     def _matches(
         self,
-        reference: Reference,
+        query_hashes: set[str],
         ids: NDArray[np.int64],
         evidence: Evidence,
         scores: NDArray[np.float32],
@@ -168,7 +196,7 @@ class Index:
                     box=frame.box_of(evidence.cells[row].reshape(grid, grid)),
                     heatmap=evidence.heat[row].reshape(grid, grid),
                     frame=frame,
-                    is_query=record.content_hash == reference.maps.content_hash,
+                    is_query=record.content_hash in query_hashes,
                 )
             )
         return matches

@@ -19,7 +19,7 @@ class Query:
     photo: the reference photo's file. class_name: what the object is, in words.
     mask: a file that is non-zero on the object. box: [x0, y0, x1, y1] and point: (x, y), in
     pixels of the upright photo. At most one of mask, box and point; one of them, or a class name,
-    or both.
+    or both. also: the same object in other photos. unlike: other objects, which are not it.
     """
 
     photo: Path
@@ -27,6 +27,8 @@ class Query:
     mask: Path | None = None
     box: Box | None = None
     point: Point | None = None
+    also: "tuple[Query, ...]" = ()
+    unlike: "tuple[Query, ...]" = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Reading candidates' maps and scoring them, in batches that fit in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +22,10 @@ _READ_BYTES = 8 * 2**20
 # Candidates are scored so many at a time that levels and cosines are about this many numbers: on a
 # CPU they stay in its cache then, a GPU is kept busy.
 _BLOCK_NUMBERS = {"cpu": 8_000_000, "gpu": 256_000_000}
+
+
+# What a photo loses for being more like what is not looked for.
+_UNLIKE_WEIGHT = np.float32(0.5)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,18 @@ def rerank(
     )
 
 
+def combine(wanted: NDArray[np.float32], unwanted: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One score a photo, (n,), of those by several photos of the object and of what it is not.
+
+    wanted: (r, n), r >= 1: the best counts. unwanted: (m, n): a photo more like one of these loses
+    half of what it is more like it (docs/scores.md).
+    """
+    best = wanted.max(axis=0)
+    worst = unwanted.max(axis=0, initial=-np.inf)
+    combined: NDArray[np.float32] = best - _UNLIKE_WEIGHT * np.maximum(worst - best, 0.0)
+    return combined
+
+
 def score_maps(
     reader: IndexReader, maps: MapBatch, reference: ScoringReference, score: Score
 ) -> NDArray[np.float32]:
@@ -104,19 +120,30 @@ class Evidence:
 
 
 def localise(
-    reader: IndexReader, maps: MapBatch, reference: ScoringReference, score: Score
+    reader: IndexReader,
+    maps: MapBatch,
+    references: Sequence[ScoringReference],
+    which: NDArray[np.int64],
+    score: Score,
 ) -> Evidence:
-    """Where in photos the object is, found on the reference's device."""
+    """Where in photos the object is, found on the references' device.
+
+    which: (n,), the reference that each photo is to be seen by.
+    """
     import torch
 
     shape = len(maps.ids), reader.grid**2
     evidence = Evidence(np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_))
     with torch.inference_mode():
-        for rows, part in maps.by_codec():
-            candidates = to_candidates(reader, part, reference.tokens.device)
-            heat = score.heat(reference, candidates)
-            evidence.heat[rows] = heat.cpu().numpy()
-            evidence.cells[rows] = object_cells(reference, candidates, heat).cpu().numpy()
+        for number in np.unique(which):
+            reference = references[number]
+            chosen = np.flatnonzero(which == number)
+            for rows, part in maps.rows(chosen).by_codec():
+                candidates = to_candidates(reader, part, reference.tokens.device)
+                heat = score.heat(reference, candidates)
+                evidence.heat[chosen[rows]] = heat.cpu().numpy()
+                cells = object_cells(reference, candidates, heat)
+                evidence.cells[chosen[rows]] = cells.cpu().numpy()
     return evidence
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.presets import PRESETS
 from indexer.filters import PhotoFilter
-from search.query import Answer
+from search.query import Answer, Query
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +21,8 @@ def answer_json(answer: Answer) -> dict[str, Any]:
             "mask": None if query.mask is None else str(query.mask),
             "box": query.box,
             "point": query.point,
+            **({"also": [_view_json(view) for view in query.also]} if query.also else {}),
+            **({"not": [_view_json(view) for view in query.unlike]} if query.unlike else {}),
             "score": answer.options.score if answer.options.rerank else None,
             **_filter_json(answer.options.filter),
         },
@@ -44,6 +46,12 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         ),
         "timing": answer.timing,
     }
+
+
+def _view_json(view: Query) -> dict[str, Any]:
+    """A photo and the region in it, without what is not given."""
+    region = {"mask": view.mask and str(view.mask), "box": view.box, "point": view.point}
+    return {"photo": str(view.photo), **{k: v for k, v in region.items() if v is not None}}
 
 
 def _filter_json(wanted: PhotoFilter | None) -> dict[str, Any]:

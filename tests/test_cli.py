@@ -88,6 +88,50 @@ def test_query_json(waldo: CommandLine, photos: Path, index: Path, tmp_path: Pat
     assert "page:" in result.err
 
 
+def test_several_searches_share_one_model(
+    waldo: CommandLine, photos: Path, index: Path, tmp_path: Path
+) -> None:
+    first, second = photos / "photo 1.jpg", photos / "photo 2.jpg"
+    (tmp_path / "list.txt").write_text(
+        f"{first}\n{photos / 'broken.jpg'}\n"
+        + json.dumps({"photo": str(second), "box": [9, 9, 70, 60]})
+    )
+    result = waldo(
+        *("query", tmp_path / "list.txt", first, "--index", index, "--point", "60,45"),
+        *("--top", 2, "--json"),
+    )
+    assert result.code == 2  # one photo is broken; the others are answered
+    answers = [json.loads(line) for line in result.out.splitlines()]
+    assert [answer["query"]["photo"] for answer in answers] == [str(first), str(second), str(first)]
+    assert [answer["query"]["box"] for answer in answers] == [None, [9, 9, 70, 60], None]
+    assert answers[0]["matches"] == answers[2]["matches"]
+    assert [answer["matches"][0]["is_query"] for answer in answers] == [True] * 3
+    [line] = [line for line in result.err.splitlines() if line.startswith("error:")]
+    assert "broken.jpg" in line
+
+    refused = waldo("query", first, second, "--index", index, "--html", tmp_path / "a.html")
+    assert refused.code == 2
+    assert "--html shows one search" in refused.err
+
+
+def test_more_photos_of_the_object_and_one_of_another(
+    waldo: CommandLine, photos: Path, index: Path
+) -> None:
+    names = [photos / f"photo {number}.jpg" for number in range(1, 4)]
+    plain = ("query", names[0], "--index", index, "--box", "10,10,80,60", "--json")
+    alone = json.loads(waldo(*plain).out)
+    both = json.loads(waldo(*plain, "--also", f"{names[1]}@10,10,80,60").out)
+    assert both["query"]["also"] == [{"photo": str(names[1]), "box": [10, 10, 80, 60]}]
+    assert {match["path"] for match in both["matches"][:2]} == {str(names[0]), str(names[1])}
+    assert [match["is_query"] for match in both["matches"][:3]] == [True, True, False]
+    scores = {match["path"]: match["score"] for match in alone["matches"]}
+    assert all(match["score"] >= scores[match["path"]] - 1e-6 for match in both["matches"])
+    without = json.loads(waldo(*plain, "--not", f"{names[2]}@10,10,80,60").out)
+    less = {match["path"]: match["score"] for match in without["matches"]}
+    assert less[str(names[2])] < scores[str(names[2])]
+    assert less[str(names[0])] == pytest.approx(scores[str(names[0])])
+
+
 def test_query_table_has_a_line_a_match(waldo: CommandLine, photos: Path, index: Path) -> None:
     result = waldo("query", photos / "photo 1.jpg", "--index", index, "--point", "60,45")
     lines = result.out.splitlines()
