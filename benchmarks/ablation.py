@@ -21,7 +21,8 @@ from features.presets import FeatureSettings
 from indexer.tokens import TokenMap
 from search.evaluation.methods import METHODS, MapMethod
 from search.evaluation.protocols import read_benchmark
-from search.evaluation.run import run_methods, summary
+from search.evaluation.run import run_methods
+from search.evaluation.summary import summary
 from search.scores import SCORES, CandidateMaps, Score, ScoringReference, token_heat
 
 

@@ -3,6 +3,9 @@
     python benchmarks/localise.py --scenes data/scenes
     python benchmarks/localise.py --davis DIR       # DAVIS-2017's layout
 
+And how well what is under a point is made out: mean IoU of its cells with those of the true mask,
+the point being the mask's innermost; beside cells connected with it that are as like it as 0.5.
+
 Every photo with the object is asked where it is, queries by mask (for DAVIS the first frame's; then
 all later frames are asked). Rivals: cells connected with the peak of the heat down to half way to
 the photo's median; PDM's way, a fixed threshold of 0.7 on S_DF (S_A without a class name) between
@@ -24,7 +27,9 @@ from scipy import ndimage
 
 from features.extractor import FeatureExtractor
 from features.frame import Frame
+from features.maps import FeatureMaps
 from features.photo import load_model_input
+from features.reference import mask_cells, point_cells, unit_vectors
 from indexer.tokens import TokenMap
 from search.evaluation.davis import read_annotation, read_davis
 from search.evaluation.metrics import bootstrap_interval
@@ -141,6 +146,41 @@ RULES: dict[str, Rule] = {
 }
 
 
+def innermost(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """The point of a mask that is farthest from its edge, (x, y)."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    return float(column) + 0.5, float(row) + 0.5
+
+
+def alike_cells(maps: FeatureMaps, point: tuple[float, float]) -> NDArray[np.bool_]:
+    """Cells connected with that under a point whose cosine with it is at least 0.5."""
+    valid = maps.frame.valid()
+    appearance = maps.appearance.astype(np.float32)
+    unit = unit_vectors(appearance - appearance[valid].mean(axis=0))
+    seed = maps.frame.cell_at(*point)
+    regions, _ = ndimage.label(valid & (unit @ unit[seed] >= 0.5))
+    return np.asarray(regions == regions[seed])
+
+
+def under_points(masked: list[tuple[Path, NDArray[np.bool_]]], extractor: FeatureExtractor) -> None:
+    """Prints how well points select the objects of masked photos."""
+    fits: dict[str, list[float]] = {"compared with surroundings (ours)": [], "alike": []}
+    for path, mask in masked:
+        photo = load_model_input(path, extractor.image_size, extractor.grid)
+        [maps] = extractor.extract([photo])
+        true, point = mask_cells(maps.frame, mask), innermost(mask)
+        for name, rule in zip(fits, (point_cells, alike_cells), strict=True):
+            found = rule(maps, point)
+            fits[name].append(float((found & true).sum() / (found | true).sum()))
+    for name, values in fits.items():
+        low, high = bootstrap_interval(values)
+        print(
+            f"under a point: {name:36}mean IoU of cells {100 * np.mean(values):.1f} "
+            f"({100 * low:.1f} to {100 * high:.1f})"
+        )
+
+
 def iou(a: Box, b: Box) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
@@ -158,10 +198,19 @@ def main() -> None:
     given = parser.parse_args()
     extractor = FeatureExtractor.load(given.model, given.device, batch_size=1)
     questions: list[Asked] = []
+    masked: list[tuple[Path, NDArray[np.bool_]]] = []
     if given.scenes is not None:
         questions += scenes(given.scenes, extractor)
+        labels = json.loads((given.scenes / "labels.json").read_text(encoding="utf-8"))
+        for query in labels["queries"]:
+            with Image.open(given.scenes / query["mask"]) as file:
+                masked.append((given.scenes / query["photo"], np.asarray(file) > 0))
     if given.davis is not None:
         questions += davis(given.davis, extractor)
+        for sequence in read_davis(given.davis):
+            for path, annotation in [*zip(sequence.frames, sequence.annotations, strict=True)][::4]:
+                masked.append((path, read_annotation(annotation) == sequence.objects[0]))
+    under_points(masked, extractor)
     size, grid = extractor.image_size, extractor.grid
     photos = list(dict.fromkeys(asked.photo for asked in questions))
     maps = {p: extractor.extract([load_model_input(p, size, grid)])[0] for p in photos}

@@ -297,6 +297,35 @@ def evaluate(
 
 
 @app.command()
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN.json...", help="What `waldo evaluate --out` wrote."),
+    ],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with the best and the worst queries."),
+    ] = None,
+) -> None:
+    """Put evaluation runs beside each other, a table for each benchmark."""
+    from search.evaluation.runs import markdown_table, read_run, runs_tables, terminal_table
+    from search.evaluation.runs_page import write_runs_page
+
+    found = [read_run(path) for path in runs]
+    if html is not None:
+        write_runs_page(found, html)
+        _say(f"page: {html.resolve()}")
+    for number, table in enumerate(runs_tables(found)):
+        if number > 0:
+            print()
+        if markdown:
+            print(markdown_table(table))
+        else:
+            _print_table(terminal_table(table))
+
+
+@app.command()
 def prepare(
     benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="permir")],
     burst: Annotated[

@@ -94,13 +94,24 @@ def describe_object(query: Query) -> str:
     return f"the {query.class_name or 'object'} in {query.photo.name}"
 
 
+def embedded(picture: Image.Image, description: str) -> str:
+    """An <img> that carries its JPEG; `description` is already escaped."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<img src="data:image/jpeg;base64,{data}" alt="{description}" '
+        f'width="{picture.width}" height="{picture.height}">'
+    )
+
+
 def _reference(answer: Answer) -> str:
     picture = thumbnail(answer.query.photo, _LONGEST)
     name = html.escape(answer.query.photo.name)
     chosen = mask_over(picture, answer.reference_cells, answer.frame)
     return (
-        f"<figure>{_image(picture, name)}<figcaption>{name}</figcaption></figure>"
-        f"<figure>{_image(chosen, 'the object in ' + name)}"
+        f"<figure>{embedded(picture, name)}<figcaption>{name}</figcaption></figure>"
+        f"<figure>{embedded(chosen, 'the object in ' + name)}"
         "<figcaption>taken as the object</figcaption></figure>"
     )
 
@@ -130,17 +141,6 @@ def _pictures(match: Match, name: str) -> str:
     )
     heat = heatmap_over(picture, match.heatmap, match.frame)
     return (
-        f'<div class="pair"><span class="picture">{_image(picture, name)}{box}</span>'
-        f'<span class="picture">{_image(heat, "where the evidence lies in " + name)}</span></div>'
-    )
-
-
-def _image(picture: Image.Image, description: str) -> str:
-    """An <img> that carries its JPEG; `description` is already escaped."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<img src="data:image/jpeg;base64,{data}" alt="{description}" '
-        f'width="{picture.width}" height="{picture.height}">'
+        f'<div class="pair"><span class="picture">{embedded(picture, name)}{box}</span>'
+        f'<span class="picture">{embedded(heat, "where the evidence lies in " + name)}</span></div>'
     )

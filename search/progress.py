@@ -1,6 +1,7 @@
 """Progress of long work on standard error: a live bar, or a line now and then in a file."""
 
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,13 @@ _INTERVAL = 10.0
 
 
 class ProgressDisplay:
-    """Shows `Progress` reports; a context manager, called with each report."""
+    """Shows how far work is: a context manager, called with an indexing run's `Progress`, and
+    `show` for all else.
+    """
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
-        self._next_line = _INTERVAL
+        self._next_line = time.monotonic() + _INTERVAL
 
     def __enter__(self) -> "ProgressDisplay":
         if sys.stderr.isatty():
@@ -48,19 +51,17 @@ class ProgressDisplay:
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        note = rate_and_time_left(progress)
         doing = "indexing" if progress.stage == "index" else "looking at a sample"
+        self.show(doing, progress.done, progress.total, rate_and_time_left(progress))
+
+    def show(self, doing: str, done: int, total: int | None, note: str = "") -> None:
+        """What is being done, and how much of it is; total: None while unknown."""
         if self._bar is not None:
-            self._bar.update(
-                self._task,
-                description=doing,
-                completed=progress.done,
-                total=progress.total,
-                note=note,
-            )
-        elif progress.seconds >= self._next_line:
-            self._next_line = progress.seconds + _INTERVAL
-            print(f"{doing}: {progress.done} of {progress.total}, {note}", file=sys.stderr)
+            self._bar.update(self._task, description=doing, completed=done, total=total, note=note)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _INTERVAL
+            parts = (f"{doing}: {done} of {total}", note)
+            print(", ".join(part for part in parts if part), file=sys.stderr)
 
 
 def rate_and_time_left(progress: Progress) -> str:

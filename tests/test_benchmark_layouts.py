@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import WaldoError
@@ -27,8 +26,22 @@ from search.evaluation.davis import read_annotation, read_davis
 from search.evaluation.perseg import MaskedPhoto, read_mask, read_perseg
 from search.evaluation.revisited import positives_and_junk, read_revisited
 from search.query import Query
-
-Mask = NDArray[np.bool_]
+from tests.benchmark_folders import (
+    HEIGHT,
+    N_FRAMES,
+    WIDTH,
+    Mask,
+    box_mask,
+    encode_rle,
+    ground_truth,
+    plain_video,
+    save_burst,
+    save_ids,
+    save_photo,
+    save_revisited,
+    save_streets,
+    video,
+)
 
 
 def refusal(call: Any, *arguments: Any) -> str:
@@ -40,41 +53,7 @@ def refusal(call: Any, *arguments: Any) -> str:
     return line
 
 
-def save_photo(path: Path, width: int = 40, height: int = 30) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (width, height), (90, 120, 60)).save(path)
-    return path
-
-
-def save_ids(path: Path, ids: NDArray[np.uint8]) -> Path:
-    """A palette PNG whose colours say nothing of the indices."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(ids).convert("P")
-    image.putdata(ids.reshape(-1).tolist())
-    image.putpalette([0, 0, 0] + [200, 30, 30] * 255)
-    image.save(path)
-    return path
-
-
 # Revisited Oxford and Paris
-
-
-def ground_truth() -> dict[str, Any]:
-    return {
-        "imlist": [f"all_souls_{number:06}" for number in range(5)],
-        "qimlist": ["hertford_000001", "hertford_000002"],
-        "gnd": [
-            {"bbx": [2.5, 3, 30.0, 25.5], "easy": [3], "hard": [0, 4], "junk": [1]},
-            {"bbx": [-0.5, 0, 40.5, 30], "easy": [], "hard": [2], "junk": []},
-        ],
-    }
-
-
-def save_revisited(root: Path, truth: Any, name: str = "roxford5k") -> Path:
-    for photo in (*ground_truth()["imlist"], *ground_truth()["qimlist"]):
-        save_photo(root / "jpg" / f"{photo}.jpg")
-    (root / f"gnd_{name}.pkl").write_bytes(pickle.dumps(truth))
-    return root
 
 
 @pytest.fixture
@@ -85,7 +64,10 @@ def oxford(tmp_path: Path) -> Path:
 def test_revisited(oxford: Path) -> None:
     for root in (oxford, oxford.parent):
         benchmark = read_revisited(root, "roxford5k")
-        assert benchmark.name == "roxford5k"
+        assert benchmark.protocol == "roxford5k"
+        assert benchmark.graded
+        assert benchmark.cut_queries
+        assert benchmark.gallery_classes is None
         assert [path.name for path in benchmark.gallery] == [
             f"all_souls_{number:06}.jpg" for number in range(5)
         ]
@@ -115,12 +97,14 @@ def test_revisited_as_json_goes_before_the_pickle(oxford: Path) -> None:
     truth = ground_truth()
     truth["gnd"][1]["hard"] = [0, 1]
     (oxford / "gnd_roxford5k.json").write_text(json.dumps(truth))
-    assert read_revisited(oxford, "roxford5k").queries[1].hard.tolist() == [0, 1]
+    second = read_revisited(oxford, "roxford5k").queries[1]
+    assert second.hard is not None
+    assert np.flatnonzero(second.hard).tolist() == [0, 1]
 
 
 def test_paris(tmp_path: Path) -> None:
     save_revisited(tmp_path / "rparis6k", ground_truth(), "rparis6k")
-    assert read_revisited(tmp_path, "rparis6k").name == "rparis6k"
+    assert read_revisited(tmp_path, "rparis6k").protocol == "rparis6k"
     line = refusal(read_revisited, tmp_path, "roxford5k")
     assert "holds no gnd_roxford5k.pkl" in line
 
@@ -191,6 +175,8 @@ def test_unreadable_ground_truth(oxford: Path, file: str, content: bytes, said: 
         ("bbx", [0, 0, 5, "9"], '"bbx" must be four numbers'),
         ("bbx", [9, 0, 5, 9], "empty or off the photo, which is 40 x 30 pixels"),
         ("bbx", [0, 0, 5, 0], "empty or off the photo"),
+        ("bbx", [6.6, 0, 7.4, 9], "empty or off the photo"),
+        ("bbx", [39.6, 0, 40.2, 9], "empty or off the photo"),
         ("bbx", [136.5, 34.1, 648.5, 955.7], "empty or off the photo"),
     ],
 )
@@ -212,6 +198,15 @@ def test_lists_of_names_that_make_no_sense(oxford: Path) -> None:
     ):
         save_revisited(oxford, {**ground_truth(), key: value})
         assert said in refusal(read_revisited, oxford, "roxford5k")
+
+
+def test_a_benchmark_in_which_nothing_is_to_be_found(oxford: Path) -> None:
+    truth = ground_truth()
+    for entry in truth["gnd"]:
+        entry["junk"] = [*entry["easy"], *entry["hard"], *entry["junk"]]
+        entry["easy"] = entry["hard"] = []
+    save_revisited(oxford, truth)
+    assert "there is nothing to find" in refusal(read_revisited, oxford, "roxford5k")
 
 
 def test_missing_photos_are_counted(oxford: Path) -> None:
@@ -365,27 +360,6 @@ def test_davis_that_is_none(davis: Path, tmp_path: Path) -> None:
 # BURST, PerMIR and PerMIS
 
 
-def encode_rle(mask: Mask) -> str:
-    """COCO's compressed run lengths, pixel by pixel and digit by digit."""
-    runs, value = [0], False
-    for x in range(mask.shape[1]):
-        for y in range(mask.shape[0]):
-            if bool(mask[y, x]) != value:
-                runs.append(0)
-                value = not value
-            runs[-1] += 1
-    text = ""
-    for place, run in enumerate(runs):
-        number = run - runs[place - 2] if place > 2 else run
-        while True:
-            digit, number = number % 32, number // 32
-            ends = number == (-1 if digit >= 16 else 0)
-            text += chr(48 + digit + (0 if ends else 32))
-            if ends:
-                break
-    return text
-
-
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)))
 @settings(max_examples=100, deadline=None)
 def test_run_lengths_round_trip(mask: Mask) -> None:
@@ -421,65 +395,6 @@ def test_run_lengths_by_hand() -> None:
 def test_run_lengths_that_are_none(counts: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         decode_rle(counts, 2, 3)
-
-
-WIDTH, HEIGHT, N_FRAMES = 64, 32, 40
-CATEGORIES = [{"id": 7, "name": "car_(automobile)"}, {"id": 9, "name": "traffic_light"}]
-
-
-def box_mask(width: int, hollow: bool = False) -> Mask:
-    """A box of width x 12 pixels; hollow: its corners alone."""
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[3:15, 2 : 2 + width] = True
-    if hollow:
-        mask[4:14] = False
-        mask[3:15, 3 : 1 + width] = False
-    return mask
-
-
-def video(
-    name: str, shown: list[dict[str, Mask]], dataset: str = "BDD", **categories: int
-) -> dict[str, Any]:
-    """One of BURST's sequences. categories: those of tracks t1, t2, ... of which all are cars
-    unless told otherwise.
-    """
-    tracks = sorted({track for masks in shown for track in masks})
-    return {
-        "id": 0,
-        "width": WIDTH,
-        "height": HEIGHT,
-        "seq_name": name,
-        "dataset": dataset,
-        "annotated_image_paths": [f"{index:04}.jpg" for index in range(len(shown))],
-        "track_category_ids": {track: categories.get(f"t{track}", 7) for track in tracks},
-        "segmentations": [
-            {
-                track: {"rle": encode_rle(mask), "is_gt": True, "score": 1.0}
-                for track, mask in masks.items()
-            }
-            for masks in shown
-        ],
-    }
-
-
-def save_burst(root: Path, videos: list[dict[str, Any]], split: str = "val") -> Path:
-    path = root / "annotations" / split / "all_classes.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"sequences": videos, "categories": CATEGORIES, "split": split}
-    path.write_text(json.dumps(content))
-    return path
-
-
-def plain_video(name: str, widest: int) -> dict[str, Any]:
-    """Track 1 is 20 pixels wide, but 40 in frame `widest`, and 38, 36 and 34 in those 5, 16 and 20
-    behind it. Track 2 beside it is larger, and missing in the last frame. Track 3 is a light, in
-    frame `widest` + 16 alone.
-    """
-    widths = {widest: 40, widest + 5: 38, widest + 16: 36, widest + 20: 34}
-    shown = [{"1": box_mask(widths.get(t, 20)), "2": box_mask(50)} for t in range(N_FRAMES)]
-    shown[N_FRAMES - 1] = {"1": box_mask(60)}
-    shown[widest + 16]["3"] = box_mask(62)
-    return video(name, shown, t3=9)
 
 
 def test_chosen_frames_by_hand(tmp_path: Path) -> None:
@@ -595,19 +510,7 @@ def test_ties_fall_by_the_seed_and_the_videos_name_alone(tmp_path: Path) -> None
 
 @pytest.fixture
 def burst(tmp_path: Path) -> Path:
-    """Two splits: in both a street of cars, in one of them a video without look-alikes too."""
-    root = tmp_path / "BURST"
-    for split, widest in (("test", 1), ("val", 3)):
-        street = plain_video("street", widest)
-        # One track more often than the other, so that the choice is known.
-        del street["segmentations"][widest + 1]["2"]
-        street["segmentations"][widest + 1]["4"] = {"rle": encode_rle(box_mask(9))}
-        street["track_category_ids"]["4"] = 7
-        sources = [street] if split == "test" else [video("none", [{}] * 3), street]
-        save_burst(root, sources, split)
-        for index in range(N_FRAMES):
-            save_photo(root / "frames" / split / "BDD/street" / f"{index:04}.jpg", WIDTH, HEIGHT)
-    return root
+    return save_streets(tmp_path / "BURST")
 
 
 def test_permir_and_permis(burst: Path, tmp_path: Path) -> None:
@@ -719,8 +622,8 @@ def test_permir_that_is_not_whole(burst: Path, tmp_path: Path) -> None:
     whole = listing.read_text()
     for damage, said in (
         ("[", "not JSON"),
-        ("[]", "not laid out as prepare_permir writes it"),
-        (whole.replace('"track"', '"trakt"'), "not laid out as prepare_permir writes it"),
+        ("[]", "not laid out as `waldo prepare permir` writes it"),
+        (whole.replace('"track"', '"trakt"'), "not laid out as `waldo prepare permir` writes it"),
         (whole.replace('"query": 0', '"query": 3'), "videos of 3 frames each"),
         ('{"videos": []}', "videos of 3 frames each"),
     ):

@@ -126,12 +126,17 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
 def test_evaluate_json_and_run_file(waldo: CommandLine, collection: Path, tmp_path: Path) -> None:
     out = tmp_path / "run.json"
     result = waldo(
-        *("evaluate", "folders", "--root", collection, "--json", "--out", out),
+        *("evaluate", "folders", "--root", collection, "--json", "--out", out, "--codec", "high"),
         *("--method", "rgb-patches", "--method", "class-oracle", "--method", "late"),
     )
     assert result.code == 0, result.err
     report = json.loads(result.out)
-    assert set(report) == {"protocol", "model", "methods", "n_queries", "n_gallery"}
+    assert set(report) == {
+        *("protocol", "model", "codec", "versions", "methods", "n_queries", "n_gallery"),
+    }
+    assert report["codec"] == "high"
+    assert report["versions"]["numpy"] == np.__version__
+    assert set(report["versions"]) == {"waldo", "torch", "faiss", "numpy"}
     assert (report["n_queries"], report["n_gallery"]) == (6, 7)
     # The same colours but for brightness: patches find them all. The oracle knows mugs from
     # kettles, not one mug from the others: 1 of the 4 other mugs' places is right.
@@ -142,6 +147,7 @@ def test_evaluate_json_and_run_file(waldo: CommandLine, collection: Path, tmp_pa
     oracle = report["methods"]["class-oracle"]["mAP_same_class"]
     assert oracle == pytest.approx((2 * 1 + 4 * 0.25) / 6)
     run = json.loads(out.read_text())
+    assert {name: run[name] for name in report} == report
     assert len(run["queries"]) == 6
     ranking = run["queries"][0]["methods"]["rgb-patches"]["ranking"]
     assert sorted(ranking) == list(range(7))

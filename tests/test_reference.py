@@ -118,6 +118,18 @@ def test_point_grows_over_the_connected_object_only() -> None:
         point_cells(maps, (160.0, 10.0))
 
 
+def test_point_takes_parts_that_resemble_each_other_less_than_they_differ_from_the_rest() -> None:
+    rng = np.random.default_rng(1)
+    appearance = rng.normal(size=(16, 16, 6)) * 0.05
+    appearance[..., 0] -= 1.0
+    appearance[2:6, 3:6] = [4, 9, 0, 0, 0, 0] + rng.normal(size=(4, 3, 6)) * 0.05
+    appearance[4:6, 3:6, 1:3] = [0, 9]  # another colour: cosine with the other part about 0.2
+    maps = maps_of(appearance, appearance)
+    expected = np.zeros((16, 16), dtype=bool)
+    expected[2:6, 3:6] = True
+    np.testing.assert_array_equal(point_cells(maps, (45.0, 35.0)), expected)
+
+
 def test_mask_files(tmp_path: Path) -> None:
     mask = np.zeros((80, 160), dtype=np.uint8)
     mask[20:40, 30:60] = 255

@@ -15,9 +15,12 @@ class BenchmarkQuery:
 
     query: as a user would ask it: the photo, the object's region, by one rule for every method,
     and its class name where the benchmark knows one.
-    relevant, ignored: (n_gallery,) bool; ignored photos are left out of the ranking.
+    relevant, ignored: (n_gallery,) bool; ignored photos are left out of the ranking. Something is
+    relevant, unless the benchmark is graded.
     confusable: the gallery holds other instances of the class.
     level: how hard the benchmark says it is, or None.
+    hard: (n_gallery,) bool, which of the relevant photos are hard to find; None where the benchmark
+    does not grade its photos.
     """
 
     query: Query
@@ -25,6 +28,7 @@ class BenchmarkQuery:
     ignored: NDArray[np.bool_]
     confusable: bool
     level: str | None = None
+    hard: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Benchmark:
     protocol: its name. gallery: photo files. gallery_classes: the classes that each shows, or None
     where not every photo's are known; methods that need class names cannot run then.
     queries: at least one. scenes: the gallery's photos where their objects' masks are known.
+    cut_queries: methods are shown no more of a query's photo than what is in its box.
     """
 
     protocol: str
@@ -54,8 +59,16 @@ class Benchmark:
     gallery_classes: list[set[str]] | None
     queries: list[BenchmarkQuery]
     scenes: list[LabelledScene]
+    cut_queries: bool = False
 
     @property
     def levels(self) -> list[str]:
         """The queries' levels, in the order in which they first occur."""
         return list(dict.fromkeys(q.level for q in self.queries if q.level is not None))
+
+    @property
+    def graded(self) -> bool:
+        """Whether every query says which of its photos are hard, and the metrics are those of
+        `search.evaluation.revisited`.
+        """
+        return all(query.hard is not None for query in self.queries)

@@ -321,7 +321,8 @@ def _read_choice(root: Path) -> list[ChosenVideo]:
     path = root / "permir.json"
     if not path.is_file():
         raise WaldoError(
-            f"--root {root}: holds no permir.json; make such a folder of BURST by prepare_permir"
+            f"--root {root}: holds no permir.json; `waldo prepare permir` makes such a folder "
+            "from BURST"
         )
     content = _read_json(path)
     try:
@@ -331,7 +332,9 @@ def _read_choice(root: Path) -> list[ChosenVideo]:
         ]
         pairs = [_pair(root, frame) for video in videos for frame in video.frames]
     except (KeyError, TypeError, ValueError) as error:
-        raise WaldoError(f"{path}: not laid out as prepare_permir writes it ({error!r})") from None
+        raise WaldoError(
+            f"{path}: not laid out as `waldo prepare permir` writes it ({error!r})"
+        ) from None
     n = _FRAMES_PER_VIDEO
     if not videos or any(len(v.frames) != n or v.query not in range(n) for v in videos):
         raise WaldoError(f"{path}: must hold videos of {n} frames each, the query among them")

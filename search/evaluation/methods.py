@@ -131,7 +131,10 @@ def select_methods(names: list[str], benchmark: Benchmark) -> list[Method]:
         if name not in METHODS:
             raise WaldoError(f"--method {name}: no such method; one of {', '.join(METHODS)}")
         if METHODS[name].needs_class and not has_classes:
-            raise WaldoError(f"--method {name}: needs the class of every photo (classes.json)")
+            raise WaldoError(
+                f"--method {name}: needs the class of every photo, which "
+                f"{benchmark.protocol} does not give here (folders: classes.json)"
+            )
     if names:
         return [METHODS[name] for name in names]
     runnable = [m for m in METHODS.values() if has_classes or not m.needs_class]

@@ -1,16 +1,22 @@
 """Protocols by name."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from features.errors import WaldoError
 from search.evaluation.benchmark import Benchmark
+from search.evaluation.burst import read_permir
 from search.evaluation.folders import read_folders
+from search.evaluation.revisited import read_revisited
 from search.evaluation.scenes import read_scenes
 
 PROTOCOLS: dict[str, Callable[[Path], Benchmark]] = {
     "folders": read_folders,
     "scenes": read_scenes,
+    "permir": read_permir,
+    "roxford5k": partial(read_revisited, name="roxford5k"),
+    "rparis6k": partial(read_revisited, name="rparis6k"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from features.errors import WaldoError
 from search.evaluation.benchmark import Benchmark
 from search.evaluation.classmap import ClassMapQuality
-from search.evaluation.run import MethodResult, summary
+from search.evaluation.run import MethodResult
+from search.evaluation.summary import query_precision, summary
 from search.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:
@@ -20,22 +22,43 @@ if TYPE_CHECKING:
 def evaluation_json(
     benchmark: Benchmark,
     fingerprint: dict[str, str | int],
+    codec: str,
     results: list[MethodResult],
     class_map: ClassMapQuality | None,
 ) -> dict[str, Any]:
     """The comparison as JSON-ready values; metrics are fractions, 0..1.
 
+    fingerprint: the model's, as in its index. codec: the quality by which its maps were stored.
     class_map: how well S_S tells classes apart, where the benchmark has masks to measure it by.
     """
     default = next((r for r in results if r.method.name == DEFAULT_SCORE), None)
     report = {
         "protocol": benchmark.protocol,
         "model": fingerprint,
+        "codec": codec,
+        "versions": _versions(),
         "methods": {result.method.name: summary(benchmark, result, default) for result in results},
         "n_queries": len(benchmark.queries),
         "n_gallery": len(benchmark.gallery),
     }
     return report if class_map is None else {**report, "class_map": asdict(class_map)}
+
+
+def _versions() -> dict[str, str]:
+    """Of what the numbers were made by."""
+    import faiss
+    import torch
+
+    try:
+        waldo = version("waldo-search")
+    except PackageNotFoundError:  # run from its source folder
+        waldo = "unknown"
+    return {
+        "waldo": waldo,
+        "torch": torch.__version__,
+        "faiss": faiss.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def evaluation_table(report: dict[str, Any]) -> "Table":
@@ -48,29 +71,11 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
     )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("method")
-    levels = list(next(iter(report["methods"].values()))["levels"])
-    # Where there are levels, every query has look-alikes.
-    last = levels or ["mAP confusable"]
-    compared = len(report["methods"]) > 1 and DEFAULT_SCORE in report["methods"]
-    more = [f"more than {DEFAULT_SCORE}"] if compared else []
-    ranks = ("R@1", "R@5", "R@10", "in 5 %")
-    for column in ("mAP", "95 % interval", *ranks, "same class", *last, *more):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, values in report["methods"].items():
-        low, high = values["mAP_interval"]
-        parts = [values["levels"][level]["mAP"] for level in levels] or [values["mAP_confusable"]]
-        table.add_row(
-            name,
-            f"{100 * values['mAP']:.1f}",
-            f"{100 * low:.1f} to {100 * high:.1f}",
-            *(f"{100 * values[f'Recall@{k}']:.1f}" for k in (1, 5, 10)),
-            f"{100 * values['found_in_5_percent']:.1f}",
-            *(
-                "" if part is None else f"{100 * part:.1f}"
-                for part in (values["mAP_same_class"], *parts)
-            ),
-            *([_difference(values) if name != DEFAULT_SCORE else ""] if compared else []),
-        )
+    for name, cells in table_cells(report).items():
+        if not table.rows:
+            for column in cells:
+                table.add_column(column, justify="right", no_wrap=True)
+        table.add_row(name, *cells.values())
     if "class_map" in report:
         found = report["class_map"]
         table.caption_justify = "left"
@@ -83,6 +88,56 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
     return table
 
 
+def table_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Each method's row: text by column, the same columns for all, metrics in percent."""
+    methods = report["methods"]
+    graded = any("medium" in values for values in methods.values())
+    rows = {
+        name: _graded_cells(values) if graded else _retrieval_cells(values)
+        for name, values in methods.items()
+    }
+    if len(methods) > 1 and DEFAULT_SCORE in methods:
+        for name, cells in rows.items():
+            more = "" if name == DEFAULT_SCORE else _difference(methods[name])
+            cells[f"more than {DEFAULT_SCORE}"] = more
+    return rows
+
+
+def _retrieval_cells(values: dict[str, Any]) -> dict[str, str]:
+    by_level = {level: part["mAP"] for level, part in values["levels"].items()}
+    # Where there are levels, every query has look-alikes.
+    parts = by_level or {"mAP confusable": values["mAP_confusable"]}
+    return {
+        "mAP": _percent(values["mAP"]),
+        "95 % interval": _interval(values["mAP_interval"]),
+        **{f"R@{k}": _percent(values[f"Recall@{k}"]) for k in (1, 5, 10, 50)},
+        "in 5 %": _percent(values["found_in_5_percent"]),
+        "same class": _percent(values["mAP_same_class"]),
+        **{column: _percent(part) for column, part in parts.items()},
+    }
+
+
+def _graded_cells(values: dict[str, Any]) -> dict[str, str]:
+    """For each difficulty mAP and mP@10, as papers print them."""
+    cells = {}
+    for difficulty in ("easy", "medium", "hard"):
+        found = values[difficulty]
+        cells[f"{difficulty} mAP"] = _percent(found["mAP"])
+        if difficulty == "medium":
+            cells["95 % interval"] = _interval(found["mAP_interval"])
+        cells[f"{difficulty} mP@10"] = _percent(found["mP@10"])
+    return cells
+
+
+def _percent(part: float | None) -> str:
+    return "" if part is None else f"{100 * part:.1f}"
+
+
+def _interval(ends: list[float]) -> str:
+    low, high = ends
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
 def _difference(values: dict[str, Any]) -> str:
     low, high = values["more_than_default_interval"]
     return f"{100 * values['more_than_default']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
@@ -91,7 +146,9 @@ def _difference(values: dict[str, Any]) -> str:
 def write_run(
     path: Path, report: dict[str, Any], benchmark: Benchmark, results: list[MethodResult]
 ) -> None:
-    """Write the report with every query's average precision and ranking (places in `gallery`).
+    """Write the report with every query's average precision (`query_precision`), its ranking and
+    what is relevant or ignored (places in `gallery`; of equal scores the earlier place comes first,
+    which is not how metrics take them).
 
     Raises WaldoError where the file cannot be written.
     """
@@ -99,16 +156,28 @@ def write_run(
     for row, query in enumerate(benchmark.queries):
         by_method = {
             result.method.name: {
-                "average_precision": result.average_precisions[row],
+                "average_precision": query_precision(query, result.scores[row]),
                 "ranking": np.argsort(-result.scores[row], kind="stable").tolist(),
             }
             for result in results
         }
-        relevant = np.flatnonzero(query.relevant).tolist()
+        asked = query.query
         queries.append(
-            {"photo": str(query.query.photo), "relevant": relevant, "methods": by_method}
+            {
+                "photo": str(asked.photo.absolute()),
+                "class": asked.class_name,
+                "mask": None if asked.mask is None else str(asked.mask.absolute()),
+                "box": asked.box,
+                "relevant": np.flatnonzero(query.relevant).tolist(),
+                "ignored": np.flatnonzero(query.ignored).tolist(),
+                "methods": by_method,
+            }
         )
-    run = {**report, "gallery": [str(photo) for photo in benchmark.gallery], "queries": queries}
+    run = {
+        **report,
+        "gallery": [str(photo.absolute()) for photo in benchmark.gallery],
+        "queries": queries,
+    }
     try:
         path.write_text(json.dumps(run))
     except OSError as error:

@@ -1,11 +1,11 @@
 """Revisited Oxford and Paris (Radenovic et al., CVPR 2018): how they are read and scored.
 
-Metrics equal those of the published evaluator (github.com/filipradenovic/revisitop).
+Metrics equal those of the published evaluator (github.com/filipradenovic/revisitop), which leaves
+the order of equal scores open.
 """
 
 import json
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,53 +15,39 @@ from numpy.typing import NDArray
 from features.errors import WaldoError
 from features.photo import load_photo
 from features.reference import Box
+from search.evaluation.benchmark import Benchmark, BenchmarkQuery
 from search.query import Query
 
 Difficulty = Literal["easy", "medium", "hard"]
 
 
-@dataclass(frozen=True)
-class RevisitedQuery:
-    """One query with its labels.
-
-    query: the photo and its `bbx` as the box, [x0, y0, x1, y1] in pixels of the upright photo. The
-    published protocol crops the photo to that box before anything looks at it; whoever runs a
-    method decides between that and the box as a region of the whole photo, and says which.
-    easy, hard, junk: places in the gallery, int64, no place in two of them. All others are
-    negatives.
-    """
-
-    query: Query
-    easy: NDArray[np.int64]
-    hard: NDArray[np.int64]
-    junk: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class RevisitedBenchmark:
-    """name: "roxford5k" or "rparis6k". gallery: the database, in the ground truth's order; the
-    queries' photos are not in it.
-    """
-
-    name: str
-    gallery: list[Path]
-    queries: list[RevisitedQuery]
-
-
 def positives_and_junk(
-    query: RevisitedQuery, difficulty: Difficulty
+    query: BenchmarkQuery, difficulty: Difficulty
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What is to be found and what is left out of the ranking, each as places in the gallery.
 
-    Easy: finds the easy, leaves out junk and hard. Medium: finds easy and hard, leaves out junk.
-    Hard: finds the hard, leaves out junk and easy. There may be nothing to find: such a query is
-    left out of the mean.
+    query: of a graded benchmark. Easy: finds the easy, leaves out junk and hard. Medium: finds easy
+    and hard, leaves out junk. Hard: finds the hard, leaves out junk and easy. There may be nothing
+    to find: such a query is left out of the mean.
     """
-    if difficulty == "easy":
-        return query.easy, np.concatenate([query.junk, query.hard])
+    assert query.hard is not None  # the benchmark is graded
     if difficulty == "medium":
-        return np.concatenate([query.easy, query.hard]), query.junk
-    return query.hard, np.concatenate([query.junk, query.easy])
+        wanted = query.relevant
+    else:
+        wanted = query.relevant & (query.hard == (difficulty == "hard"))
+    junk = query.ignored | (query.relevant & ~wanted)
+    return np.flatnonzero(wanted), np.flatnonzero(junk)
+
+
+def ranking(scores: NDArray[np.floating], positives: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The gallery's places, best first; of equal scores the positives come last, so that a method
+    which cannot tell photos apart gains nothing by how the gallery is ordered.
+
+    scores: (n_gallery,), higher is better. positives: places. Returns (n_gallery,).
+    """
+    positive = np.zeros(len(scores), dtype=bool)
+    positive[positives] = True
+    return np.lexsort((positive, -scores))
 
 
 def revisited_average_precision(
@@ -100,8 +86,11 @@ def revisited_precision_at(
     return float((ranks < kq).sum() / kq)
 
 
-def read_revisited(root: Path, name: str) -> RevisitedBenchmark:
-    """Read "roxford5k" or "rparis6k".
+def read_revisited(root: Path, name: str) -> Benchmark:
+    """Read "roxford5k" or "rparis6k", a graded benchmark whose queries are cut to their boxes.
+
+    The gallery is the database, in the ground truth's order; queries' photos are not in it. Of a
+    query, the easy and the hard photos are relevant, the junk is ignored. Nothing has a class name.
 
     root: holds `gnd_NAME.pkl`, or a JSON copy of it that goes before the pickle, and the photos as
     `jpg/PHOTO.jpg`; or it holds such a folder called NAME. The pickle is read as plain data:
@@ -109,7 +98,7 @@ def read_revisited(root: Path, name: str) -> RevisitedBenchmark:
     cut to its photo.
 
     Raises WaldoError for a folder that is not laid out so, for missing photos and for labels that
-    make no sense.
+    make no sense, or by which no query has anything to find.
     """
     root, path = _find_ground_truth(root, name)
     truth = _read_ground_truth(path)
@@ -135,7 +124,9 @@ def read_revisited(root: Path, name: str) -> RevisitedBenchmark:
         _read_query(path, query_name, photo, entry, len(gallery))
         for query_name, photo, entry in zip(query_names, photos, labels, strict=True)
     ]
-    return RevisitedBenchmark(name, gallery, queries)
+    if not any(query.relevant.any() for query in queries):
+        raise WaldoError(f'{path}: no query has "easy" or "hard" photos: there is nothing to find')
+    return Benchmark(name, gallery, None, queries, [], cut_queries=True)
 
 
 def _ranks(
@@ -185,12 +176,12 @@ def _read_ground_truth(path: Path) -> Any:
         ) from None
 
 
-def _read_query(path: Path, name: str, photo: Path, entry: Any, n_gallery: int) -> RevisitedQuery:
+def _read_query(path: Path, name: str, photo: Path, entry: Any, n_gallery: int) -> BenchmarkQuery:
     where = f"{path}: query {name}"
     if not isinstance(entry, dict):
         raise WaldoError(f'{where}: must hold "bbx", "easy", "hard" and "junk"')
     seen: dict[int, str] = {}
-    places = {}
+    labelled = {}
     for key in ("easy", "hard", "junk"):
         listed = entry.get(key)
         if not isinstance(listed, list) or not all(map(_is_integer, listed)):
@@ -204,9 +195,14 @@ def _read_query(path: Path, name: str, photo: Path, entry: Any, n_gallery: int) 
             if place in seen:
                 raise WaldoError(f'{where}: photo {place} is in "{seen[place]}" and "{key}"')
             seen[place] = key
-        places[key] = np.array(listed, dtype=np.int64)
-    box = _read_box(where, photo, entry.get("bbx"))
-    return RevisitedQuery(Query(photo, box=box), places["easy"], places["hard"], places["junk"])
+        labelled[key] = np.isin(np.arange(n_gallery), listed)
+    return BenchmarkQuery(
+        Query(photo, box=_read_box(where, photo, entry.get("bbx"))),
+        relevant=labelled["easy"] | labelled["hard"],
+        ignored=labelled["junk"],
+        confusable=False,  # no class is known
+        hard=labelled["hard"],
+    )
 
 
 def _read_box(where: str, photo: Path, numbers: Any) -> Box:
@@ -217,12 +213,14 @@ def _read_box(where: str, photo: Path, numbers: Any) -> Box:
     known = load_photo(photo, at_least=1)
     # A photo scaled down would leave boxes beyond it.
     centred = 0 < (x0 + x1) / 2 < known.width and 0 < (y0 + y1) / 2 < known.height
-    if not (x0 < x1 and y0 < y1 and centred):
+    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, known.width), min(y1, known.height)
+    # Photos are cut at whole pixels.
+    if not (centred and round(x0) < round(x1) and round(y0) < round(y1)):
         raise WaldoError(
             f'{where}: "bbx" {numbers} is empty or off the photo, which is {known.width} x '
             f"{known.height} pixels; photos must have the size that they were published with"
         )
-    return (max(x0, 0.0), max(y0, 0.0), min(x1, float(known.width)), min(y1, float(known.height)))
+    return (x0, y0, x1, y1)
 
 
 def _is_integer(value: Any) -> bool:
