@@ -13,19 +13,27 @@ _NINETY_PERCENT = 1.2816
 
 
 def confidences(scores: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    """The chance, for each photo, that the best of as many photos without the object would score
-    less: (n,) in 0..1; None for fewer than 20 photos.
+    """For each photo, what share of those that score no less show the object: (n,) in 0..1; None
+    for fewer than 20 photos.
 
-    Nearly all photos do not show the object, so their scores tell what chance gives: a normal
-    distribution with the median and the 90 % quantile of all. Of queries for objects that are not
-    there, at most about one in ten finds a match of confidence 0.9, if chance is as it should be.
+    Nearly all photos do not show it, so their scores tell what chance gives: a normal distribution
+    with the median and the 90 % quantile of all. How many photos it makes score so much, over how
+    many do, is the share that chance explains (Benjamini and Hochberg, 1995). So of queries for
+    objects that are not there, at most about one in ten finds a match of confidence 0.9;
+    docs/scores.md says how true that is.
 
-    scores: (n,), of all photos that were compared. docs/scores.md says how true that is.
+    scores: (n,), of all photos that were compared.
     """
     if len(scores) < FEWEST:
         return None
     values = scores.astype(np.float64)
     middle, high = np.quantile(values, [0.5, 0.9])
     spread = max((high - middle) / _NINETY_PERCENT, 1e-9)
-    above = np.array([0.5 * math.erfc((v - middle) / spread / math.sqrt(2)) for v in values])
-    return np.asarray(np.exp(len(values) * np.log1p(-np.minimum(above, 1 - 1e-12))))
+    order = np.argsort(-values, kind="stable")
+    tails = [0.5 * math.erfc((v - middle) / spread / math.sqrt(2)) for v in values[order]]
+    by_chance = len(values) * np.array(tails) / np.arange(1, len(values) + 1)
+    # A photo is as sure as any that scores less.
+    share = np.minimum.accumulate(by_chance[::-1])[::-1]
+    result = np.empty(len(values))
+    result[order] = 1 - np.minimum(share, 1.0)
+    return result

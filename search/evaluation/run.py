@@ -28,7 +28,7 @@ from search.evaluation.methods import (
 )
 from search.query import Query
 from search.reference import Reference, make_reference
-from search.rerank import score_maps
+from search.rerank import to_candidates
 from search.scores import ScoringReference
 
 # What is being done, how much of it is done, and how much there is.
@@ -127,6 +127,8 @@ def _score_all(
     tell: OnStep,
 ) -> dict[str, NDArray[np.float32]]:
     """Each method's scores, (n_queries, n_gallery), over one kind of maps."""
+    import torch
+
     device = _device_of(extractor)
     single = extractor
     if isinstance(extractor, FeatureExtractor):
@@ -160,14 +162,16 @@ def _score_all(
         # The gallery's maps are read once, a batch at a time, and all questions put to each batch.
         for start in range(0, len(ids), _GALLERY_BATCH):
             tell(f"scoring photos for {n_queries} queries", start, len(ids))
-            columns = slice(start, start + _GALLERY_BATCH)
-            maps = reader.read_maps(ids[columns])
+            maps = reader.read_maps(ids[start : start + _GALLERY_BATCH])
             if maps.damaged:
                 raise WaldoError(maps.damaged[0])
-            for method in by_map:
-                for row, scoring in enumerate(asked[method.by_class]):
-                    found = score_maps(reader, maps, scoring, method.score)
-                    scores[method.name][row, columns] = found
+            for rows, part in maps.by_codec():
+                with torch.inference_mode():
+                    candidates = to_candidates(reader, part, device)
+                    for method in by_map:
+                        for row, scoring in enumerate(asked[method.by_class]):
+                            found = method.score.function(scoring, candidates)
+                            scores[method.name][row, start + rows] = found.cpu().numpy()
     return scores
 
 
