@@ -419,13 +419,13 @@ def query(folder: Path) -> None:
     import torch
 
     from search.clock import Clock
-    from search.rerank import rerank
+    from search.rerank import localise, rerank
     from search.scores import DEFAULT_SCORE, SCORES, ScoringReference
 
     print(f"K = {CANDIDATES}, maps of {GRID} x {GRID} x {DIM}, {torch.get_num_threads()} threads")
     print(
-        f"{'photos':>8}{'open':>8}{'pooled recall':>15}{'word recall':>13}"
-        f"{'fetch':>8}{'score':>8}{'total':>8}   ms"
+        f"{'photos':>8}{'open':>8}{'pooled recall':>15}{'word recall':>15}"
+        f"{'fetch':>15}{'score':>15}{'localise':>15}{'total':>15}   ms, median and 95th percentile"
     )
     for size in (10_000, 100_000):
         _, index = make_large_index(folder / str(size), size)
@@ -440,7 +440,7 @@ def query(folder: Path) -> None:
             by_words = reader.word_recall
             assert by_words is not None
             rng = np.random.default_rng(3)
-            for turn in range(25):
+            for turn in range(65):
                 source = reader.read_maps(rng.choice(reader.ids, 1))
                 appearance, semantic = reader.decode(source)
                 chosen = rng.choice(GRID**2, 40, replace=False)
@@ -455,14 +455,18 @@ def query(folder: Path) -> None:
                     ids, _ = by_words.search(partial(reader.words_in, tokens.numpy()), CANDIDATES)
                 scored = rerank(reader, ids, reference, SCORES[DEFAULT_SCORE], clock)
                 assert len(scored.ids) == CANDIDATES
+                best = scored.ids[np.argsort(-scored.scores)[:20]]
+                with clock("localise"):
+                    maps = reader.read_maps(best)
+                    which = np.zeros(len(best), dtype=np.int64)
+                    localise(reader, maps, [reference], which, SCORES[DEFAULT_SCORE])
                 if turn >= 5:
                     clocks.append(clock.stages())
-        medians = [statistics.median(c[s] for c in clocks) for s in clocks[0]]
-        row = [statistics.median(opening), *medians]
-        print(
-            f"{size:8}"
-            + "".join(f"{1000 * s:{w}.1f}" for s, w in zip(row, (8, 15, 13, 8, 8, 8), strict=True))
-        )
+        print(f"{size:8}{1000 * statistics.median(opening):8.1f}", end="")
+        for stage in clocks[0]:
+            middle, high = np.percentile([1000 * clock[stage] for clock in clocks], [50, 95])
+            print(f"{middle:9.1f}{high:6.1f}", end="")
+        print()
         shutil.rmtree(folder / str(size))
 
 
