@@ -39,7 +39,6 @@ from search.reference import Reference, make_reference
 from search.scores import SCORES, CandidateMaps, ScoringReference
 
 Box = tuple[float, float, float, float]
-Rule = Callable[[ScoringReference, CandidateMaps, NDArray[np.float32], Frame], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,16 @@ class Asked:
     photo: Path
     box: Box
     others: list[Box]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One photo beside a reference. heat: (grid, grid) float32."""
+
+    reference: ScoringReference
+    candidates: CandidateMaps
+    heat: NDArray[np.float32]
+    frame: Frame
 
 
 def box_around(mask: NDArray[np.bool_]) -> Box:
@@ -91,14 +100,9 @@ def davis(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
                     yield Asked(by_mask, frame, box_around(mask == number), [])
 
 
-def ours(
-    reference: ScoringReference,
-    candidates: CandidateMaps,
-    heat: NDArray[np.float32],
-    frame: Frame,
-) -> NDArray[np.bool_]:
-    found = object_cells(reference, candidates, torch.from_numpy(heat.reshape(1, -1)))
-    return found.numpy().reshape(heat.shape)
+def ours(seen: Seen) -> NDArray[np.bool_]:
+    heat = torch.from_numpy(seen.heat.reshape(1, -1))
+    return object_cells(seen.reference, seen.candidates, heat).numpy().reshape(seen.heat.shape)
 
 
 def with_the_peak(values: NDArray[np.float32], least: float) -> NDArray[np.bool_]:
@@ -107,38 +111,25 @@ def with_the_peak(values: NDArray[np.float32], least: float) -> NDArray[np.bool_
     return np.asarray(regions == regions[np.unravel_index(values.argmax(), values.shape)])
 
 
-def around_the_peak(
-    reference: ScoringReference,
-    candidates: CandidateMaps,
-    heat: NDArray[np.float32],
-    frame: Frame,
-) -> NDArray[np.bool_]:
-    inside = np.where(frame.valid(), heat, -np.inf)
-    return with_the_peak(inside, (inside.max() + np.median(heat[frame.valid()])) / 2)
+def around_the_peak(seen: Seen) -> NDArray[np.bool_]:
+    valid = seen.frame.valid()
+    inside = np.where(valid, seen.heat, -np.inf)
+    return with_the_peak(inside, (inside.max() + np.median(seen.heat[valid])) / 2)
 
 
-def fixed_threshold(
-    reference: ScoringReference,
-    candidates: CandidateMaps,
-    heat: NDArray[np.float32],
-    frame: Frame,
-) -> NDArray[np.bool_]:
-    fused = SCORES["pdm"].heat(reference, candidates).numpy().reshape(heat.shape)
-    inside = np.where(frame.valid(), fused, -np.inf)
-    low, high = fused[frame.valid()].min(), inside.max()
+def fixed_threshold(seen: Seen) -> NDArray[np.bool_]:
+    valid = seen.frame.valid()
+    fused = SCORES["pdm"].heat(seen.reference, seen.candidates).numpy().reshape(valid.shape)
+    inside = np.where(valid, fused, -np.inf)
+    low, high = fused[valid].min(), inside.max()
     return with_the_peak(inside, low + 0.7 * (high - low))
 
 
-def whole_photo(
-    reference: ScoringReference,
-    candidates: CandidateMaps,
-    heat: NDArray[np.float32],
-    frame: Frame,
-) -> NDArray[np.bool_]:
-    return frame.valid()
+def whole_photo(seen: Seen) -> NDArray[np.bool_]:
+    return seen.frame.valid()
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, Callable[[Seen], NDArray[np.bool_]]] = {
     "voted region, warm cells (ours)": ours,
     "around the peak": around_the_peak,
     "S_DF > 0.7": fixed_threshold,
@@ -230,7 +221,7 @@ def main() -> None:
             reference = asked.reference.for_scoring(torch.device("cpu"))
             heat = SCORES["consistent"].heat(reference, candidates).numpy().reshape(grid, grid)
             for name, rule in RULES.items():
-                box = own.frame.box_of(rule(reference, candidates, heat, own.frame))
+                box = own.frame.box_of(rule(Seen(reference, candidates, heat, own.frame)))
                 fits[name].append(iou(box, asked.box))
                 fooled[name] += any(iou(box, other) > fits[name][-1] for other in asked.others)
     rivals = sum(bool(asked.others) for asked in questions)

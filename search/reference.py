@@ -63,6 +63,14 @@ def make_reference(query: Query, extractor: Extractor) -> Reference:
     RegionError where the query selects nothing, PhotoError for a broken photo, ModelError where the
     model gives no finite features.
     """
+    try:
+        return _make_reference(query, extractor)
+    except RegionError as error:
+        # Of several photos, which one is it about?
+        raise RegionError(f"{query.photo}: {error}") from None
+
+
+def _make_reference(query: Query, extractor: Extractor) -> Reference:
     model = extractor if isinstance(extractor, FeatureExtractor) else None
     name = query.class_name
     class_vector = None if model is None or name is None else model.class_vector(name)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import RegionError, WaldoError
+from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.photo import load_photo
 from indexer.build import Progress, index_photos
@@ -26,8 +26,7 @@ from search.evaluation.methods import (
     StoreMethod,
     WordMethod,
 )
-from search.query import Query
-from search.reference import Reference, make_reference
+from search.reference import make_reference
 from search.rerank import to_candidates
 from search.scores import ScoringReference
 
@@ -141,7 +140,7 @@ def _score_all(
         asked[by_class] = []
         for row, query in enumerate(benchmark.queries):
             tell("features of the queries", row, n_queries)
-            reference = _reference(method.asks(query.query), single)
+            reference = make_reference(method.asks(query.query), single)
             asked[by_class].append(reference.for_scoring(device))
     listing = folder / "gallery.txt"
     listing.write_text("\n".join(str(path.resolve()) for path in benchmark.gallery))
@@ -185,13 +184,6 @@ def _word_scores(
     order = np.argsort(found)
     ranked: NDArray[np.float32] = scores[order][np.searchsorted(found[order], ids)]
     return ranked
-
-
-def _reference(query: Query, extractor: Extractor) -> Reference:
-    try:
-        return make_reference(query, extractor)
-    except RegionError as error:
-        raise WaldoError(f"{query.photo}: {error}") from None
 
 
 def _device_of(extractor: Extractor) -> Any:
