@@ -58,7 +58,7 @@ class TokenMap:
 
     def cosines(self, vectors: "torch.Tensor") -> "torch.Tensor":
         """Cosine of every token with vectors, (m, d), about the mean: (n, cells, m) float32."""
-        return _unit(self.levels.float()) @ self._centred(vectors).T
+        return unit(self.levels.float()) @ self._centred(vectors).T
 
     def best(
         self, vectors: "torch.Tensor", valid: "torch.Tensor"
@@ -81,14 +81,14 @@ class TokenMap:
         cells = _argmax(wanted.bfloat16() @ directions.transpose(1, 2))
         cells = torch.where(valid.gather(1, cells), cells, first[:, None])
         photos = torch.arange(len(cells), device=cells.device)[:, None]
-        return (_unit(self.levels[photos, cells].float()) * wanted).sum(dim=2), cells
+        return (unit(self.levels[photos, cells].float()) * wanted).sum(dim=2), cells
 
     def _within(self, vectors: "torch.Tensor") -> "torch.Tensor":
         """Vectors, (..., d), in the coordinates of the levels, (..., k)."""
         return vectors if self.basis is None else vectors @ self.basis.T
 
     def _centred(self, vectors: "torch.Tensor") -> "torch.Tensor":
-        return self._within(_unit(vectors - self.mean))
+        return self._within(unit(vectors - self.mean))
 
 
 def _argmax(values: "torch.Tensor") -> "torch.Tensor":
@@ -101,7 +101,7 @@ def _argmax(values: "torch.Tensor") -> "torch.Tensor":
     return values.argmax(dim=-1)
 
 
-def _unit(vectors: "torch.Tensor") -> "torch.Tensor":
+def unit(vectors: "torch.Tensor") -> "torch.Tensor":
     """Vectors scaled to length 1; a zero vector stays zero."""
     import torch
 

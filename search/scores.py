@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from indexer.tokens import TokenMap
+from indexer.tokens import TokenMap, unit
 from search.hough import place
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def cosine(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Ten
     """Cosine of the object's mean appearance with the whole candidate's: one vector a photo."""
     tokens = candidates.appearance.decode()
     pooled = tokens.masked_fill(~candidates.valid[:, :, None], 0.0).sum(dim=1)
-    return _unit(pooled) @ _unit(reference.tokens.mean(dim=0))
+    return unit(pooled) @ unit(reference.tokens.mean(dim=0))
 
 
 def maximum(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
@@ -230,10 +230,3 @@ DEFAULT_SCORE = "consistent"
 
 def _mean_over_map(heat: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
     return heat.masked_fill(~valid, 0.0).sum(dim=1) / valid.sum(dim=1)
-
-
-def _unit(vectors: "torch.Tensor") -> "torch.Tensor":
-    """Vectors scaled to length 1; a zero vector stays zero."""
-    import torch
-
-    return torch.nn.functional.normalize(vectors, dim=-1)
