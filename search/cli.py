@@ -228,7 +228,7 @@ def query(
                 if single:
                     raise
                 # One bad search does not end the others.
-                _say(f"error: {' '.join(str(error).split())}")
+                _say_error(str(error))
                 failed = True
                 continue
             for line in answer.damaged:
@@ -459,8 +459,12 @@ def main() -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    _say(f"error: {' '.join(message.split())}")
+    _say_error(message)
     sys.exit(2)
+
+
+def _say_error(message: str) -> None:
+    _say(f"error: {' '.join(message.split())}")
 
 
 def _say(message: str) -> None:
