@@ -26,6 +26,10 @@ _SURROUNDINGS = 0.4
 _COMPARED = 5
 _TWIN = 0.8
 
+# How far (cells, a Gaussian's standard deviation) the evidence for a class is smoothed before its
+# peak is taken for a point on the object.
+_SMOOTHED = 2.0
+
 
 def class_cells(maps: FeatureMaps, class_vector: NDArray[np.float32]) -> NDArray[np.bool_]:
     """M_r of PDM Eq. 3: cells that attend to the class name, (grid, grid) bool.
@@ -37,12 +41,25 @@ def class_cells(maps: FeatureMaps, class_vector: NDArray[np.float32]) -> NDArray
     logits = maps.semantic.astype(np.float32) @ class_vector / np.sqrt(len(class_vector))
     attention = np.exp(logits - logits[valid].max())
     low, high = attention[valid].min(), attention[valid].max()
-    if high <= low:
-        raise RegionError(
-            "the class name is equally everywhere in the reference photo; "
-            "give a --mask, --box or --point of the object"
-        )
+    _check_differs(low, high)
     return valid & ((attention - low) / (high - low) > CLASS_THRESHOLD)
+
+
+def named_cells(maps: FeatureMaps, evidence_vector: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The object that a class name means most, (grid, grid) bool: what is under the map's peak.
+
+    evidence_vector: (d,) float32; F_S times it, smoothed, tells where the class is. Eq. 3 keeps
+    what attends almost as much as the peak, which for a small model is often one cell; here the
+    whole object under the peak is taken, as for a point (docs/scores.md). Raises RegionError where
+    the map has no peak.
+    """
+    valid = maps.frame.valid()
+    evidence = np.where(valid, maps.semantic.astype(np.float32) @ evidence_vector, 0.0)
+    _check_differs(evidence[valid].min(), evidence[valid].max())
+    weight = ndimage.gaussian_filter(valid.astype(np.float32), _SMOOTHED)
+    smooth = ndimage.gaussian_filter(evidence, _SMOOTHED) / np.maximum(weight, 1e-6)
+    peak = np.where(valid, smooth, -np.inf).argmax()
+    return _object_around(maps, (int(peak) // valid.shape[1], int(peak) % valid.shape[1]))
 
 
 def mask_cells(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -102,10 +119,14 @@ def point_cells(maps: FeatureMaps, point: Point) -> NDArray[np.bool_]:
             f"--point {_numbers(point)} is outside the photo, which is {frame.width} x "
             f"{frame.height} pixels (upright)"
         )
-    valid = frame.valid()
+    return _object_around(maps, frame.cell_at(x, y))
+
+
+def _object_around(maps: FeatureMaps, seed: tuple[int, int]) -> NDArray[np.bool_]:
+    """The object that a cell, (row, column), belongs to; see `point_cells`."""
+    valid = maps.frame.valid()
     appearance = maps.appearance.astype(np.float32)
     unit = unit_vectors(appearance - appearance[valid].mean(axis=0))
-    seed = frame.cell_at(x, y)
     away = np.hypot(*(np.indices(valid.shape) - np.reshape(seed, (2, 1, 1))))
     region = valid & (away <= _POINT_REACH)
     region[seed] = True
@@ -154,6 +175,14 @@ def unit_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Vectors along the last axis scaled to length 1; a zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+def _check_differs(low: float, high: float) -> None:
+    if high <= low:
+        raise RegionError(
+            "the class name is equally everywhere in the reference photo; "
+            "give a --mask, --box or --point of the object"
+        )
 
 
 def _numbers(values: tuple[float, ...]) -> str:

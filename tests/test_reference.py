@@ -9,7 +9,14 @@ from PIL import Image
 from features.errors import RegionError
 from features.frame import Frame
 from features.maps import FeatureMaps
-from features.reference import box_cells, class_cells, load_mask, mask_cells, point_cells
+from features.reference import (
+    box_cells,
+    class_cells,
+    load_mask,
+    mask_cells,
+    named_cells,
+    point_cells,
+)
 
 FRAME = Frame(width=160, height=80, size=128, grid=16)  # 10 x 10 pixels a cell, 8 rows of photo
 
@@ -46,6 +53,22 @@ def test_class_that_is_everywhere_alike_is_refused() -> None:
     maps = maps_of(np.ones((16, 16, 6)), np.ones((16, 16, 6)))
     with pytest.raises(RegionError, match="equally everywhere"):
         class_cells(maps, np.ones(6, dtype=np.float32))
+    with pytest.raises(RegionError, match="equally everywhere"):
+        named_cells(maps, np.ones(6, dtype=np.float32))
+
+
+def test_name_means_the_object_where_most_evidence_is_not_the_strongest_cell() -> None:
+    rng = np.random.default_rng(0)
+    appearance = rng.normal(size=(16, 16, 6)) * 0.05
+    appearance[2:5, 3:6, 1] += 9
+    semantic = rng.normal(size=(16, 16, 6)) * 0.05
+    semantic[2:5, 3:6, 0] += 1
+    semantic[6, 12, 0] += 4  # one cell that looks like nothing in particular
+    semantic[8:, :, 0] += 50  # padding says nothing
+    vector = np.array([1, 0, 0, 0, 0, 0], dtype=np.float32)
+    expected = np.zeros((16, 16), dtype=bool)
+    expected[2:5, 3:6] = True
+    np.testing.assert_array_equal(named_cells(maps_of(appearance, semantic), vector), expected)
 
 
 def test_box_selects_what_is_unlike_its_surroundings() -> None:
