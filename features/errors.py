@@ -14,7 +14,7 @@ class NotAPictureError(WaldoError):
 
 
 class ModelError(WaldoError):
-    """A diffusion model is missing, incomplete, or of a kind Waldo cannot take features from."""
+    """A model is missing, incomplete, or of a kind Waldo cannot take features from."""
 
 
 class RegionError(WaldoError):

@@ -7,7 +7,7 @@ schedule. Weights are read from safetensors files alone.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,18 @@ def load_model(name: str, device: str = "auto", revision: str | None = None) -> 
     A hub model that is not on this machine yet is downloaded. Raises ModelError where the weights
     cannot be had or are not of the Stable Diffusion family.
     """
+    target, dtype = device_and_precision(device)
+    folder, resolved, variant = _locate(name, revision)
+    if Path(name).is_dir() and name not in PRESETS:
+        name = str(folder)
+    return _load_folder(name, folder, resolved, variant, target, dtype)
+
+
+def device_and_precision(device: str) -> tuple["torch.device", "torch.dtype"]:
+    """Where a model runs, "auto" being a GPU where there is one, and the precision it has there.
+
+    Raises ModelError for a device that cannot be used.
+    """
     import torch
 
     try:
@@ -37,12 +49,8 @@ def load_model(name: str, device: str = "auto", revision: str | None = None) -> 
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"--device {device}: not usable here ({reason})") from None
-    folder, resolved, variant = _locate(name, revision)
     # Half precision only where the hardware is made for it.
-    dtype = torch.float16 if target.type in ("cuda", "mps") else torch.float32
-    if Path(name).is_dir() and name not in PRESETS:
-        name = str(folder)
-    return _load_folder(name, folder, resolved, variant, target, dtype)
+    return target, torch.float16 if target.type in ("cuda", "mps") else torch.float32
 
 
 def _pick_device() -> str:
@@ -77,13 +85,41 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:
 
 def _hub_folder(repository: str, revision: str | None, variant: str | None) -> Path:
     """The snapshot folder of a hub model, from the local cache or else downloaded."""
-    from huggingface_hub import snapshot_download
-
     weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
     patterns = ["model_index.json"]
     for part in _PARTS:
         patterns += [f"{part}/*.json", f"{part}/*.txt", f"{part}/{weights}"]
     ignored = None if variant else ["*.fp16.*", "*non_ema*"]
+    folder = hub_snapshot(
+        repository,
+        revision,
+        patterns,
+        lambda folder: any((folder / "unet").glob("*.safetensors")),
+        ignored,
+    )
+    if folder is not None:
+        return folder
+    raise ModelError(
+        f"{repository}: not on this machine, and the hub did not give it; run "
+        f"`hf download {repository}` where there is a network (some models ask you to accept "
+        "their licence first), or give --model a local folder in diffusers' layout"
+    )
+
+
+def hub_snapshot(
+    repository: str,
+    revision: str | None,
+    patterns: list[str],
+    is_whole: Callable[[Path], bool],
+    ignored: list[str] | None = None,
+) -> Path | None:
+    """The snapshot folder of some files of a hub model, from the local cache or else downloaded.
+
+    patterns, ignored: which files. is_whole: whether a folder has what is needed. None where it
+    cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
     for local_only in (True, False):
         try:
             folder = Path(
@@ -97,15 +133,11 @@ def _hub_folder(repository: str, revision: str | None, variant: str | None) -> P
             )
         except Exception:
             # Whatever the hub client raises (offline, refused, no such model), what a person can
-            # do about it is the same, and said below.
+            # do about it is the same, and said by the caller.
             continue
-        if any((folder / "unet").glob("*.safetensors")):
+        if is_whole(folder):
             return folder
-    raise ModelError(
-        f"{repository}: not on this machine, and the hub did not give it; run "
-        f"`hf download {repository}` where there is a network (some models ask you to accept "
-        "their licence first), or give --model a local folder in diffusers' layout"
-    )
+    return None
 
 
 def _local_variant(folder: Path) -> str | None:
@@ -115,14 +147,18 @@ def _local_variant(folder: Path) -> str | None:
 
 
 def weights_digest(folder: Path) -> str:
-    """ "sha256:..." over names and contents of the model's configuration and weight files."""
+    """`files_digest` of the model's configuration and weight files."""
+    files = (path for part in _PARTS for path in sorted((folder / part).glob("*")))
+    return files_digest(folder, (p for p in files if p.suffix in (".json", ".safetensors", ".txt")))
+
+
+def files_digest(folder: Path, files: Iterable[Path]) -> str:
+    """ "sha256:..." over names and contents of some files beneath a folder, in their order."""
     digest = hashlib.sha256()
-    for part in _PARTS:
-        for path in sorted((folder / part).glob("*")):
-            if path.suffix in (".json", ".safetensors", ".txt"):
-                digest.update(f"{part}/{path.name}\0".encode())
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -149,7 +185,7 @@ def _load_folder(
         names = [part for part in ("text_encoder", "text_encoder_2") if any(index.get(part) or ())]
         unet_class = _part_class(index, "unet", {"UNet2DConditionModel": UNet2DConditionModel})
         vae_class = _part_class(index, "vae", vae_classes)
-        with _quiet_libraries():
+        with quiet_libraries():
             unet = unet_class.from_pretrained(folder / "unet", torch_dtype=dtype, **options)
             # SDXL's VAE overflows in half precision; in float32 every VAE is right.
             vae = vae_class.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options)
@@ -189,7 +225,7 @@ def _load_folder(
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Without the libraries' own progress bars and advice, which mean nothing to Waldo's users."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

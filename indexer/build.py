@@ -19,7 +19,8 @@ from features.photo import ModelInput
 from indexer.codec import Codec
 from indexer.codecs import choose_sample, is_due, photos_to_fit
 from indexer.decode import Decoded, Decoder, Failed, PassedOver, Reused, unstorable
-from indexer.extractor import Extractor
+from indexer.describing import Describer
+from indexer.extractor import Descriptor, Extractor
 from indexer.failures import Failure, printable, read_failures, write_failures
 from indexer.folder import writing
 from indexer.known import KnownPhotos
@@ -39,9 +40,9 @@ class Progress:
     """How far a run is.
 
     stage: "fit" while photos are looked at that the codec is fitted on, else "index". done, total:
-    files looked at, and found by the listing (None while unknown). new: photos extracted or given a
-    row. skipped: unchanged photos and files that are no pictures. failed: photos that could not be
-    read. seconds: since the run began.
+    files looked at, and found by the listing (None while unknown). new: photos extracted, described
+    or given a row. skipped: unchanged photos and files that are no pictures. failed: photos that
+    could not be read. seconds: since the run began.
     """
 
     stage: Literal["fit", "index"]
@@ -60,7 +61,8 @@ class IndexReport:
     new: not known before (copies of known photos too). changed: other content at a known path, or
     maps that were lost and made again. moved: known content at another path. unchanged: left as
     they were. removed: no longer there. failed: could not be read. passed_over: files that are no
-    pictures. total: photos in the index now. seconds: the whole run.
+    pictures. described: given descriptors that the index lacked of their content. total: photos in
+    the index now. seconds: the whole run.
     """
 
     index_dir: Path
@@ -71,6 +73,7 @@ class IndexReport:
     removed: int = 0
     failed: int = 0
     passed_over: int = 0
+    described: int = 0
     total: int = 0
     seconds: float = 0.0
 
@@ -85,14 +88,17 @@ def index_photos(
     *,
     batch_size: int = 8,
     quality: str | None = None,
+    descriptors: Sequence[Descriptor] = (),
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
     """Bring an index up to date with some sources; make it if there is none.
 
     sources: folders, photos and lists of photos (`sources.open_sources`). batch_size: photos an
     extraction takes at once; the result does not depend on it. quality: of the codec, one of
-    `codec.QUALITIES`; None for the index's own, or the default for a new one. Photos that the index
-    knows and that did not change are not opened; those beneath the sources that are no longer there
+    `codec.QUALITIES`; None for the index's own, or the default for a new one. descriptors: what is
+    stored of each photo beside its maps; a column for each is added where the index has none.
+    Photos that the index knows, that did not change and that lack no descriptor are not opened;
+    those beneath the sources that are no longer there
     are deleted. Killed at any instant, the index is as of its last commit and the same call
     finishes the work; on KeyboardInterrupt what is extracted is committed first.
 
@@ -106,7 +112,7 @@ def index_photos(
         total = None
         if on_progress is not None:
             total = sum(1 for _ in list_photos(opened, index_dir))
-        run = _Run(opened, writer, extractor, batch_size, on_progress, total, started)
+        run = _Run(opened, writer, extractor, descriptors, batch_size, on_progress, total, started)
         return run.run()
 
 
@@ -118,6 +124,7 @@ class _Run:
         sources: list[Source],
         writer: IndexWriter,
         extractor: Extractor,
+        descriptors: Sequence[Descriptor],
         batch_size: int,
         on_progress: Callable[[Progress], None] | None,
         total: int | None,
@@ -141,7 +148,11 @@ class _Run:
         self._known = KnownPhotos(
             table, manifest.sources, {file.number for file in manifest.shards}
         )
-        self._decoder = Decoder(self._known, writer.maps, extractor.image_size, extractor.grid)
+        self._describer = Describer(descriptors, writer, table)
+        self._only_described = 0
+        self._decoder = Decoder(
+            self._known, writer.maps, extractor.image_size, extractor.grid, self._describer
+        )
         # Rows of the table that were found at their path, or have moved from it.
         self._settled = np.zeros(len(table), dtype=bool)
         # Content that this run extracted: a copy found later shares its maps.
@@ -168,7 +179,13 @@ class _Run:
         self._spool.clear()
         self._tell(at_once=True)
         seconds = time.monotonic() - self._started
-        return IndexReport(self._writer.index_dir, **self._counts, total=total, seconds=seconds)
+        return IndexReport(
+            self._writer.index_dir,
+            **self._counts,
+            described=self._describer.described,
+            total=total,
+            seconds=seconds,
+        )
 
     def _finish(self, gone: list[int]) -> int:
         """Commit everything; returns how many photos the index holds."""
@@ -236,10 +253,12 @@ class _Run:
         with contextlib.closing(self._items()) as items:
             for item in items:
                 waiting.append(item)
-                if isinstance(item, Decoded) and item.input.content_hash not in self._fresh:
-                    contents.setdefault(item.input.content_hash, item)
-                full = len(contents) == self._batch_size or len(waiting) >= _MAX_WAITING
-                if full or not contents:
+                if isinstance(item, Decoded) and item.content_hash not in self._fresh:
+                    contents.setdefault(item.content_hash, item)
+                if isinstance(item, Decoded | Reused):
+                    self._describer.collect(item.content_hash, item.views)
+                work = max(len(contents), self._describer.n_waiting)
+                if work in (0, self._batch_size) or len(waiting) >= _MAX_WAITING:
                     self._settle_batch(waiting, contents)
                     waiting, contents = [], {}
         self._settle_batch(waiting, contents)
@@ -254,6 +273,7 @@ class _Run:
                 self._use_codec(list(extracted.values()))
             rows = self._writer.encode(list(extracted.values()))
             encoded = dict(zip(extracted, rows, strict=True))
+        self._describer.run()
         for item in waiting:
             self._settle(item, extracted, encoded)
             self._done += 1
@@ -283,12 +303,11 @@ class _Run:
 
     def _is_unchanged(self, found: Found) -> bool:
         """Whether a photo has the size and time on record; it is then done with, unopened."""
-        path, table = found.path, self._known.table
+        path = found.path
         row = self._known.by_path(path)
-        if row is None or not self._known.has_maps[row]:
+        if row is None or not self._known.has_maps[row] or not self._describer.is_complete(row):
             return False
-        recorded = table.number("size", row), table.number("mtime_ns", row)
-        if recorded != (found.size, found.mtime_ns):
+        if not self._known.is_recorded(row, found):
             return False
         self._settled[row] = True
         self._failures.pop(printable(path), None)
@@ -324,12 +343,30 @@ class _Run:
             if row is not None:
                 self._counts["removed"] += 1
                 self._writer.bury(self._known.table.number("id", row))
+        elif isinstance(item, Reused) and self._is_stored(item, row):
+            self._counts["unchanged"] += 1
+            self._only_described += bool(item.views)
+            self._describe(item)
         elif isinstance(item, Reused):
+            self._describe(item)
             recalled = self._writer.recall_of(item.photo_id)
             pooled = Pooled(*recalled, item.frame, item.content_hash, item.taken_ns)
             self._store(found, row, pooled, item.place)
         else:
             self._settle_decoded(item, row, extracted, encoded)
+
+    def _is_stored(self, item: Reused, row: int | None) -> bool:
+        """Whether a photo's row says already what would be written."""
+        if row is None or not self._known.is_recorded(row, item.found):
+            return False
+        table = self._known.table
+        content = bytes.fromhex(item.content_hash)
+        return table.content_hash(row) == content and table.place(row) == item.place
+
+    def _describe(self, item: Decoded | Reused) -> None:
+        """Store the descriptors that were found for a photo, in the commit of its row."""
+        for name in self._describer.store(item.content_hash):
+            self._fail(item.found.path, f"{name} gave no finite numbers for it", item.found.source)
 
     def _settle_decoded(
         self,
@@ -350,6 +387,7 @@ class _Run:
         else:
             self._fail(found.path, "the model gave no finite features for it", found.source)
             return
+        self._describe(item)
         self._store(found, row, Pooled(*recalled, photo.frame, content, photo.taken_ns), maps)
 
     def _store(
@@ -437,8 +475,8 @@ class _Run:
                 stage="index",
                 done=self._done,
                 total=self._total,
-                new=counts["new"] + counts["changed"] + counts["moved"],
-                skipped=counts["unchanged"] + counts["passed_over"],
+                new=counts["new"] + counts["changed"] + counts["moved"] + self._only_described,
+                skipped=counts["unchanged"] + counts["passed_over"] - self._only_described,
                 failed=counts["failed"],
                 seconds=time.monotonic() - self._started,
             ),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from indexer.codecs import load_codec
 from indexer.compact import plan_compaction
+from indexer.descriptors import has_vector, load_descriptor_recall, read_vectors
 from indexer.errors import IndexDamagedError
 from indexer.failures import FAILURES_NAME, read_failures
 from indexer.files import StoredFile, digest
@@ -28,9 +29,11 @@ def describe(index_dir: Path) -> dict[str, Any]:
     """The index in numbers and names, ready to be printed or written as JSON.
 
     deleted: photos that are deleted and still have a row. small_shards: map shards that are not
-    full; dead_map_rows: rows of all of them that no photo needs. compact_has_work: whether compact
-    would change anything. bytes: the files that make up the index; bytes_on_disk: and those that
-    were replaced and wait for their readers.
+    full; dead_map_rows: rows of all of them that no photo needs. descriptors: the name of each, its
+    vectors' length, and how many photos have one. weights: those that were fitted to this
+    collection, where any were. compact_has_work: whether compact would change anything. bytes: the
+    files that make up the index; bytes_on_disk: and those that were replaced and wait for their
+    readers.
 
     Raises IndexMissingError, IndexFormatError, IndexDamagedError.
     """
@@ -39,6 +42,10 @@ def describe(index_dir: Path) -> dict[str, Any]:
         table = _table(index_dir, manifest)
         plan = plan_compaction(manifest, table)
         kind = recall_kind(index_dir, manifest)
+        described = [
+            int((has_vector(index_dir, column, table) & table.live).sum())
+            for column in manifest.descriptors
+        ]
         on_disk = sum(path.stat().st_size for path in own_files(index_dir))
     return {
         "index": str(index_dir),
@@ -57,6 +64,11 @@ def describe(index_dir: Path) -> dict[str, Any]:
         "dead_map_rows": plan.dead_rows,
         "compact_has_work": not plan.is_nothing(manifest),
         "recall": kind,
+        "descriptors": [
+            {"name": column.name, "dim": column.dim, "photos": photos}
+            for column, photos in zip(manifest.descriptors, described, strict=True)
+        ],
+        **({} if manifest.weights is None else {"weights": manifest.weights}),
         "codec": manifest.quality,
         "bytes_per_photo": manifest.photo_bytes,
         "bytes": sum(file.bytes for file in manifest.files()),
@@ -95,6 +107,7 @@ def _problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
             yield from _table_problems(index_dir, manifest, table)
             yield from _place_problems(index_dir, manifest, table, bad)
             yield from _recall_problems(index_dir, manifest, table, bad)
+            yield from _descriptor_problems(index_dir, manifest, table, bad)
         except IndexDamagedError as error:
             yield str(error)
     failures = index_dir / FAILURES_NAME
@@ -199,6 +212,31 @@ def _recall_problems(
     recall = load_recall(index_dir, manifest)
     if not np.array_equal(np.sort(recall.ids), table.ids):
         yield f"{index_dir / manifest.recall.file.name}: its ids are not the photo table's; {MEND}"
+
+
+def _descriptor_problems(
+    index_dir: Path, manifest: Manifest, table: PhotoTable, bad: set[str]
+) -> Iterator[str]:
+    """Every descriptor's vectors, and its recall index against the photo table."""
+    for column in manifest.descriptors:
+        for file in column.files:
+            if file.name in bad:
+                continue
+            path = index_dir / file.name
+            vectors = read_vectors(path, column.dim)
+            if len(vectors) != file.rows:
+                yield f"{path}: {len(vectors)} rows, not {file.rows}; {MEND}"
+            if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
+                yield f"{path}: vectors whose length is not 1; {MEND}"
+        last = column.files[-1].number if column.files else 0
+        if column.recall is not None and column.recall.covers > last:
+            yield f"{index_dir / column.recall.file.name}: covers files that are not there; {MEND}"
+        names = [file.name for file in column.files]
+        if column.recall is None or bad.intersection([*names, column.recall.file.name]):
+            continue
+        recall = load_descriptor_recall(index_dir, manifest, table, column)
+        if not np.isin(recall.ids, table.ids).all():
+            yield f"{index_dir / column.recall.file.name}: has photos that are not there; {MEND}"
 
 
 def _table(index_dir: Path, manifest: Manifest) -> PhotoTable:

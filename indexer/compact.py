@@ -11,15 +11,15 @@ lie in a shard that is not there, so the next `waldo index` over it extracts it 
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
+from indexer.descriptors import is_fragmented, refresh_descriptors, rewrite_column
 from indexer.errors import IndexDamagedError, IndexFormatError
 from indexer.files import StoredFile, describe_file, write_atomically
 from indexer.folder import remove_leftovers, writing
@@ -35,13 +35,10 @@ from indexer.mapstore import MapStore, Place, shard_name
 from indexer.migrate import migrate
 from indexer.photos import PhotoTable, photos_name, read_ids, read_photo_table, rows_that_count
 from indexer.recall import refresh_recall
-from indexer.rewrite import read_table, store_table
+from indexer.rewrite import evenly, read_table, store_table
 from indexer.shards import rows_per_shard, write_shard
 from indexer.sources import absolute_path
 from indexer.word_recall import refresh_word_recall
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _PHOTOS_PER_SHARD = 20_000
 _ROWS_AT_ONCE = 256
@@ -80,18 +77,20 @@ class Plan:
     """What of an index a compaction would rewrite.
 
     dead_rows: rows of map shards that no photo needs. small_shards: map shards that are not full.
-    shards: map shards to be merged. table: whether the photo table is rewritten. codecs: those
-    that are kept.
+    shards: map shards to be merged. table: whether the photo table is rewritten, and with it what
+    is made from it. descriptors: whether descriptors' vectors are. codecs: those that are kept.
     """
 
     dead_rows: int
     small_shards: int
     shards: tuple[MapShard, ...]
     table: bool
+    descriptors: bool
     codecs: tuple[StoredFile, ...]
 
     def is_nothing(self, manifest: Manifest) -> bool:
-        return not self.shards and not self.table and self.codecs == manifest.codecs
+        rewrites = self.shards or self.table or self.descriptors
+        return not rewrites and self.codecs == manifest.codecs
 
 
 def compact(index_dir: Path) -> CompactReport:
@@ -173,6 +172,7 @@ def plan_compaction(manifest: Manifest, table: PhotoTable) -> Plan:
         small_shards=sum(file.rows < capacity for file in manifest.shards),
         shards=tuple(merged),
         table=rewrites_table,
+        descriptors=rewrites_table or any(is_fragmented(c, photos) for c in manifest.descriptors),
         codecs=(*codecs, *manifest.codecs[-1:]),
     )
 
@@ -229,16 +229,30 @@ def _rewrite(
         shards=(*kept, *new_shards),
         n_photos=int(table.live.sum()),
     )
-    if not plan.table:
-        return manifest, moved
-    photos = _rewrite_table(index_dir, manifest, moved)
-    last = max([last, *(file.number for file in photos)])
-    manifest = replace(
-        manifest, generation=last, photos=tuple(photos), recall=None, words=None, tombstones=()
+    if plan.table:
+        photos = _rewrite_table(index_dir, manifest, moved)
+        last = max([last, *(file.number for file in photos)])
+        manifest = replace(
+            manifest, generation=last, photos=tuple(photos), recall=None, words=None, tombstones=()
+        )
+        recall = refresh_recall(index_dir, manifest, last, rebuild=True)
+        words = refresh_word_recall(index_dir, manifest, last, rebuild=True)
+        manifest = replace(manifest, recall=recall, words=words)
+    if plan.descriptors:
+        manifest = _rewrite_descriptors(index_dir, manifest, table)
+    return manifest, moved
+
+
+def _rewrite_descriptors(index_dir: Path, manifest: Manifest, table: PhotoTable) -> Manifest:
+    """Write descriptors' vectors and recall bases anew; table: with the live photos' ids."""
+    first = manifest.generation + 1
+    columns = tuple(
+        rewrite_column(index_dir, column, place, table, first)
+        for place, column in enumerate(manifest.descriptors)
     )
-    recall = refresh_recall(index_dir, manifest, last, rebuild=True)
-    words = refresh_word_recall(index_dir, manifest, last, rebuild=True)
-    return replace(manifest, recall=recall, words=words), moved
+    last = max([manifest.generation, *(f.number for column in columns for f in column.files)])
+    manifest = replace(manifest, generation=last, descriptors=columns)
+    return replace(manifest, descriptors=refresh_descriptors(index_dir, manifest, table, last))
 
 
 def _merge_shards(
@@ -334,24 +348,10 @@ def _rewrite_table(index_dir: Path, manifest: Manifest, moved: _Moved) -> list[S
 
     return [
         store_table(index_dir, photos_name(number), number, rows)
-        for number, rows in enumerate(_evenly(parts()), start=manifest.generation + 1)
+        for number, rows in enumerate(
+            evenly(parts(), _PHOTOS_PER_SHARD), start=manifest.generation + 1
+        )
     ]
-
-
-def _evenly(parts: "Iterable[pa.Table]") -> "Iterator[pa.Table]":
-    """The same rows in tables of `_PHOTOS_PER_SHARD`, the last one smaller; none is empty."""
-    import pyarrow as pa
-
-    waiting: list[pa.Table] = []
-    for part in parts:
-        waiting.append(part)
-        while sum(rows.num_rows for rows in waiting) >= _PHOTOS_PER_SHARD:
-            rows = pa.concat_tables(waiting)
-            yield rows.slice(0, _PHOTOS_PER_SHARD)
-            waiting = [rows.slice(_PHOTOS_PER_SHARD)]
-    rows = pa.concat_tables(waiting)
-    if rows.num_rows:
-        yield rows
 
 
 def _lost(manifest: Manifest, table: PhotoTable, moved: _Moved) -> tuple[str, ...]:

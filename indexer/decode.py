@@ -1,12 +1,13 @@
 """From a file that was found to what the run does with it; runs in many threads at once."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from features.errors import NotAPictureError, PhotoError
 from features.frame import Frame
-from features.photo import ModelInput, date_taken, load_model_input
+from features.photo import ModelInput, Photo, date_taken, load_photo, to_model_input
+from indexer.describing import Describer, Views
 from indexer.errors import one_line
 from indexer.failures import printable
 from indexer.known import KnownPhotos
@@ -16,10 +17,18 @@ from indexer.sources import Found
 
 @dataclass(frozen=True)
 class Decoded:
-    """A photo whose maps have to be extracted, unless a photo before it has the same content."""
+    """A photo whose maps have to be extracted, unless a photo before it has the same content.
+
+    views: what descriptors are shown, of those that lack it.
+    """
 
     found: Found
     input: ModelInput
+    views: Views = field(default_factory=dict)
+
+    @property
+    def content_hash(self) -> str:
+        return self.input.content_hash
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class Reused:
 
     content_hash: SHA-256, hexadecimal. photo_id: of the photo that has it. place: where its maps
     lie. frame: its mapping to source pixels. taken_ns: date taken, nanoseconds since 1970.
+    views: as in Decoded.
     """
 
     found: Found
@@ -36,6 +46,7 @@ class Reused:
     place: Place
     frame: Frame
     taken_ns: int | None
+    views: Views = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,23 +70,30 @@ class Decoder:
     """Reads photos for one run; safe for threads.
 
     known, maps: what the index holds; without them no photo's content is known. size, grid: the
-    extractor's square and map.
+    extractor's square and map. describer: says what descriptors want of a photo.
     """
 
     known: KnownPhotos | None
     maps: MapStore
     size: int
     grid: int
+    describer: Describer | None = None
 
     def __call__(self, found: Found) -> Decoded | Reused | Failed | PassedOver:
         path = Path(found.path)
         try:
             # Photos of an unheard-of size are new: they need not be hashed before being decoded.
+            reused = None
             if self.known is not None and self.known.has_size(found.size):
                 reused = self._reuse(self.known, found, path)
-                if reused is not None:
+                if reused is not None and self._is_described(reused.content_hash):
                     return reused
-            return Decoded(found, load_model_input(path, self.size, self.grid))
+            # One decoding serves both: as many pixels as the maps' model wants.
+            photo = load_photo(path, at_least=2 * self.size)
+            views = self._views(photo)
+            if reused is not None and reused.content_hash == photo.content_hash:
+                return replace(reused, views=views)
+            return Decoded(found, to_model_input(photo, self.size, self.grid), views)
         except NotAPictureError:
             return PassedOver(found)
         except OSError as error:
@@ -87,6 +105,19 @@ class Decoder:
             # Whatever else a decoder trips over must cost one photo, not the run.
             reason = f"broken picture ({type(error).__name__}: {one_line(error)})"
             return Failed(found, reason, broken=True)
+
+    def _is_described(self, content_hash: str) -> bool:
+        return self.describer is None or any(
+            map(self.describer.is_complete, self._rows(content_hash))
+        )
+
+    def _views(self, photo: Photo) -> Views:
+        if self.describer is None:
+            return {}
+        return self.describer.views(photo, self._rows(photo.content_hash))
+
+    def _rows(self, content_hash: str) -> list[int]:
+        return [] if self.known is None else self.known.by_content(bytes.fromhex(content_hash))
 
     def _reuse(self, known: KnownPhotos, found: Found, path: Path) -> Reused | None:
         """The maps that the index has of this content, if it has them sound."""

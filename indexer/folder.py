@@ -14,6 +14,8 @@ LOCK_NAME = ".lock"
 _OWN_FILES = (
     "shards/*.parquet",
     "photos/*.parquet",
+    "descriptors/*.parquet",
+    "descriptors/*.faiss",
     "recall-*.faiss",
     "words-*.safetensors",
     "codec-*.safetensors",

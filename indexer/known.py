@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from indexer.manifest import SourceRoot
 from indexer.photos import PhotoTable
-from indexer.sources import absolute_path
+from indexer.sources import Found, absolute_path
 
 
 class _Keys:
@@ -56,6 +56,11 @@ class KnownPhotos:
             if self.path(row) == path:
                 return row
         return None
+
+    def is_recorded(self, row: int, found: Found) -> bool:
+        """Whether a row has the size and time of a file that was found at its path."""
+        recorded = self.table.number("size", row), self.table.number("mtime_ns", row)
+        return recorded == (found.size, found.mtime_ns)
 
     def by_content(self, content_hash: bytes) -> list[int]:
         """Rows of the photos, live or deleted, with this content (32 bytes of SHA-256)."""

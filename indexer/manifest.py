@@ -53,6 +53,22 @@ class Derived:
 
 
 @dataclass(frozen=True)
+class DescriptorColumn:
+    """Global descriptors of photos, one vector for each content.
+
+    name: as asked for. fingerprint: everything that decides the numbers. dim: length of a vector.
+    files: where the vectors lie, oldest first. recall: the base of recall by them; it covers files
+    of this column, and need not have all of their photos.
+    """
+
+    name: str
+    fingerprint: Fingerprint
+    dim: int
+    files: tuple[StoredFile, ...] = ()
+    recall: Derived | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One committed state of an index; immutable, and so are the files it names.
 
@@ -60,8 +76,10 @@ class Manifest:
     fingerprint: everything that decides the features. image_size, grid, dim: as the extractor's.
     quality: the codec's (`codec.QUALITIES`). codecs: its parameters as they were fitted, the newest
     last. shards, photos: map and photo table shards, oldest first. recall, words: bases of the two
-    recall indexes, None before the first run ends. n_photos: photos that can be found, as of the
-    last run that ended. next_id: the id of the next new photo. tombstones: ids that are deleted.
+    recall indexes, None before the first run ends. descriptors: columns of further vectors; each
+    keeps its place. weights: of a search's kinds of evidence, by name, as they were fitted to this
+    collection; None where they were not. n_photos: photos that can be found, as of the last run
+    that ended. next_id: the id of the next new photo. tombstones: ids that are deleted.
     """
 
     fingerprint: Fingerprint
@@ -76,6 +94,8 @@ class Manifest:
     photos: tuple[StoredFile, ...] = ()
     recall: Derived | None = None
     words: Derived | None = None
+    descriptors: tuple[DescriptorColumn, ...] = ()
+    weights: Mapping[str, float] | None = None
     n_photos: int = 0
     next_id: int = 0
     tombstones: tuple[int, ...] = ()
@@ -96,10 +116,16 @@ class Manifest:
         """Number of the newest photo table shard, 0 if there is none."""
         return self.photos[-1].number if self.photos else 0
 
+    def descriptor(self, name: str) -> DescriptorColumn | None:
+        """The column of this name, if there is one."""
+        return next((column for column in self.descriptors if column.name == name), None)
+
     def files(self) -> list[StoredFile]:
         """Every file that this state of the index consists of."""
-        derived = [base.file for base in (self.recall, self.words) if base is not None]
-        return [*self.codecs, *self.shards, *self.photos, *derived]
+        bases = [self.recall, self.words, *(column.recall for column in self.descriptors)]
+        derived = [base.file for base in bases if base is not None]
+        vectors = [file for column in self.descriptors for file in column.files]
+        return [*self.codecs, *self.shards, *self.photos, *derived, *vectors]
 
 
 def read_manifest(index_dir: Path) -> Manifest:
@@ -138,7 +164,12 @@ def read_manifest(index_dir: Path) -> Manifest:
 
 def write_manifest(index_dir: Path, manifest: Manifest) -> None:
     """Commit: after this returns, and not before, the index is in the new state."""
-    text = json.dumps(asdict(manifest), indent=1) + "\n"
+    values = asdict(manifest)
+    if not manifest.descriptors:  # as before there were any
+        del values["descriptors"]
+    if manifest.weights is None:
+        del values["weights"]
+    text = json.dumps(values, indent=1) + "\n"
     write_text_atomically(index_dir / MANIFEST_NAME, text)
 
 
@@ -153,18 +184,32 @@ def check_quality(index_dir: Path, manifest: Manifest, quality: str | None) -> N
 
 def check_fingerprint(index_dir: Path, manifest: Manifest, current: Fingerprint) -> None:
     """Raise FingerprintError unless `current` is what the index was made with."""
-    stored = dict(manifest.fingerprint)
-    if stored == dict(current):
-        return
+    stored = manifest.fingerprint
+    details = _differences(stored, current)
+    if details:
+        raise FingerprintError(
+            f"{index_dir}: made with model {stored.get('model')}, but model {current.get('model')} "
+            f"is in use ({details}); use the index's model, or another folder with --index"
+        )
+
+
+def check_descriptor(index_dir: Path, column: DescriptorColumn, current: Fingerprint) -> None:
+    """Raise FingerprintError unless `current` is what a column was made with."""
+    details = _differences(column.fingerprint, current)
+    if details:
+        raise FingerprintError(
+            f"{index_dir}: its descriptor {column.name} is another version's ({details}); use that "
+            "version, or another folder with --index"
+        )
+
+
+def _differences(stored: Fingerprint, current: Fingerprint) -> str:
+    """What differs between two fingerprints, "" where nothing does."""
     differing = sorted(
         key for key in stored.keys() | current.keys() if stored.get(key) != current.get(key)
     )
-    details = "; ".join(
+    return "; ".join(
         f"{key}: {stored.get(key)} in the index, {current.get(key)} now" for key in differing
-    )
-    raise FingerprintError(
-        f"{index_dir}: made with model {stored.get('model')}, but model {current.get('model')} is "
-        f"in use ({details}); use the index's model, or another folder with --index"
     )
 
 
@@ -172,7 +217,7 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
     """The manifest without the files that are gone or cut short, so that a run makes them again.
 
     With a photo table shard go the recall indexes: they hold photos that the table no longer does.
-    With a codec go the shards that it encoded.
+    With a codec go the shards that it encoded, with a descriptor's vectors their recall index.
     """
     codecs = tuple(file for file in manifest.codecs if _is_whole(index_dir, file))
     photos = tuple(file for file in manifest.photos if _is_whole(index_dir, file))
@@ -180,6 +225,11 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
     def derived(base: Derived | None) -> Derived | None:
         whole = base is not None and _is_whole(index_dir, base.file)
         return base if whole and photos == manifest.photos else None
+
+    def without_lost_vectors(column: DescriptorColumn) -> DescriptorColumn:
+        files = tuple(file for file in column.files if _is_whole(index_dir, file))
+        recall = derived(column.recall) if files == column.files else None
+        return replace(column, files=files, recall=recall)
 
     numbers = {file.number for file in codecs}
     return replace(
@@ -191,6 +241,7 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
         photos=photos,
         recall=derived(manifest.recall),
         words=derived(manifest.words),
+        descriptors=tuple(map(without_lost_vectors, manifest.descriptors)),
     )
 
 
@@ -218,6 +269,17 @@ def _from_json(raw: dict[str, Any]) -> Manifest:
         photos=tuple(StoredFile(**file) for file in raw["photos"]),
         recall=derived(raw["recall"]),
         words=derived(raw["words"]),
+        descriptors=tuple(
+            DescriptorColumn(
+                column["name"],
+                column["fingerprint"],
+                column["dim"],
+                tuple(StoredFile(**file) for file in column["files"]),
+                derived(column["recall"]),
+            )
+            for column in raw.get("descriptors", ())
+        ),
+        weights=raw.get("weights"),
         n_photos=raw["n_photos"],
         next_id=raw["next_id"],
         tombstones=tuple(raw["tombstones"]),

@@ -87,11 +87,12 @@ def write_photos(path: Path, rows: Sequence[PhotoRow], dim: int) -> None:
 
 
 def write_table(path: Path, table: "pa.Table") -> None:
-    """Write a photo table shard to a new file; not atomic."""
+    """Write a photo table shard, or descriptors' vectors, to a new file; not atomic."""
     import pyarrow.parquet as pq
 
     # vectors and words are all different: a dictionary would only hold them twice
-    repeated = [name for name in table.column_names if name not in ("pooled", "words")]
+    different = ("pooled", "words", "vector")
+    repeated = [name for name in table.column_names if name not in different]
     pq.write_table(table, path, write_page_checksum=True, use_dictionary=repeated)
 
 
@@ -100,7 +101,7 @@ def read_pooled(path: Path, dim: int) -> tuple[NDArray[np.int64], NDArray[np.flo
 
     Raises IndexDamagedError.
     """
-    table = _read(path, ["id", "pooled"])
+    table = read_columns(path, ["id", "pooled"])
     vectors = table.column("pooled").combine_chunks().flatten().to_numpy()
     return table.column("id").to_numpy(), vectors.reshape(-1, 2 * dim)
 
@@ -130,7 +131,7 @@ class WordRows:
 
 def read_words(path: Path) -> WordRows:
     """The visual words of a photo table shard, in the file's order. Raises IndexDamagedError."""
-    table = _read(path, ["id", "shard", "words"])
+    table = read_columns(path, ["id", "shard", "words"])
     words = table.column("words").combine_chunks()
     starts = words.offsets.to_numpy().astype(np.int64)
     return WordRows(
@@ -143,7 +144,7 @@ def read_words(path: Path) -> WordRows:
 
 def read_ids(path: Path) -> NDArray[np.int64]:
     """Ids (n,) of a photo table shard, in the file's order. Raises IndexDamagedError."""
-    ids: NDArray[np.int64] = _read(path, ["id"]).column("id").to_numpy()
+    ids: NDArray[np.int64] = read_columns(path, ["id"]).column("id").to_numpy()
     return ids
 
 
@@ -202,7 +203,7 @@ def read_photo_table(files: Sequence[Path], tombstones: NDArray[np.int64]) -> Ph
     import pyarrow as pa
 
     names = [*_NUMBERS, "path", "content_hash", "taken_ns"]
-    tables = [_read(file, names) for file in files]
+    tables = [read_columns(file, names) for file in files]
     if not tables:
         return PhotoTable(
             {name: np.empty(0, dtype) for name, dtype in _NUMBERS.items()},
@@ -248,7 +249,11 @@ def rows_that_count(
     return np.split(counts, np.cumsum([len(part) for part in ids])[:-1])
 
 
-def _read(path: Path, columns: list[str]) -> "pa.Table":
+def read_columns(path: Path, columns: list[str]) -> "pa.Table":
+    """Some columns of a photo table shard, or of another Parquet file of an index.
+
+    Raises IndexDamagedError.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,6 +1,6 @@
 """Reading an index: one committed state of it, whatever writers do meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from features.frame import Frame
 from indexer.codec import Codec
 from indexer.codecs import load_codec
+from indexer.descriptors import load_descriptor_recall
 from indexer.errors import IndexDamagedError, IndexMissingError
 from indexer.filters import PhotoFilter
 from indexer.manifest import Manifest, read_manifest
@@ -91,6 +92,7 @@ class IndexReader:
         self._table = table
         names = {file.number: file.name for file in manifest.shards}
         self._maps = MapStore(index_dir, names, manifest.photo_bytes)
+        self._by_descriptor: dict[str, RecallIndex] = {}
         self._codec_of_shard = {file.number: file.codec for file in manifest.shards}
 
     @classmethod
@@ -137,6 +139,11 @@ class IndexReader:
         return dict(self._manifest.fingerprint)
 
     @property
+    def weights(self) -> Mapping[str, float] | None:
+        """Of a search's kinds of evidence, where they were fitted; as stored, unchecked."""
+        return self._manifest.weights
+
+    @property
     def image_size(self) -> int:
         """Side of the model's square input, pixels."""
         return self._manifest.image_size
@@ -178,6 +185,25 @@ class IndexReader:
         if any(codec.words is None for codec in self._codecs.values()):
             return None
         return load_word_recall(self.index_dir, self._manifest)
+
+    @property
+    def descriptors(self) -> dict[str, dict[str, Any]]:
+        """The fingerprint of each global descriptor that photos have, by its name."""
+        return {column.name: dict(column.fingerprint) for column in self._manifest.descriptors}
+
+    def descriptor_recall(self, name: str) -> RecallIndex:
+        """The recall index of a descriptor over the photos that have it; read when first used.
+
+        Raises KeyError for one that the index has not, IndexDamagedError.
+        """
+        if name not in self._by_descriptor:
+            column = self._manifest.descriptor(name)
+            if column is None:
+                raise KeyError(f"no descriptor {name}")
+            self._by_descriptor[name] = load_descriptor_recall(
+                self.index_dir, self._manifest, self._table, column
+            )
+        return self._by_descriptor[name]
 
     def words_in(self, cells: NDArray[np.float32], codec: int) -> NDArray[np.uint16]:
         """The visual words, (n,), of (n, d) cells of an appearance map in those of a codec."""

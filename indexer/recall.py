@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.files import describe_file, write_atomically
+from indexer.files import StoredFile, describe_file, write_atomically
 from indexer.manifest import Derived, Manifest
 from indexer.photos import read_pooled
 
@@ -269,17 +269,24 @@ def load_recall(index_dir: Path, manifest: Manifest) -> RecallIndex:
     The base may be gone or damaged: the photo table has the vectors too. Raises
     IndexDamagedError where the photo table cannot be read.
     """
-    dim = 2 * manifest.dim
-    base = _read_base(index_dir, manifest.recall, dim)
-    covers = manifest.recall.covers if manifest.recall is not None and base is not None else 0
-    if base is not None and manifest.recall is not None:
-        _read_ahead(index_dir / manifest.recall.file.name)
-    recall = RecallIndex(dim, manifest.tombstones, base)
+    saved = manifest.recall
+    recall = load_base(index_dir, saved, 2 * manifest.dim, manifest.tombstones)
+    covers = saved.covers if saved is not None and len(recall.ids) else 0
     parts = list(_pooled(index_dir, manifest, after=covers))
     if parts:
         ids, vectors = (np.concatenate(column) for column in zip(*parts, strict=True))
         recall.add(ids, vectors)
     return recall
+
+
+def load_base(
+    index_dir: Path, saved: Derived | None, dim: int, tombstones: Sequence[int]
+) -> RecallIndex:
+    """A saved base, mapped from its file; empty where that is missing or not what it should be."""
+    base = _read_base(index_dir, saved, dim)
+    if base is not None and saved is not None:
+        _read_ahead(index_dir / saved.file.name)
+    return RecallIndex(dim, tombstones, base)
 
 
 def recall_kind(index_dir: Path, manifest: Manifest) -> str:
@@ -305,19 +312,19 @@ def refresh_recall(
     """
     if not manifest.photos:
         return None
-    if not rebuild and not base_is_due(manifest, manifest.recall, rule):
+    if not rebuild and not base_is_due(manifest.photos, manifest.recall, rule):
         return manifest.recall
     base = build_base(lambda: _pooled(index_dir, manifest), 2 * manifest.dim, rule)
     name = recall_name(number)
-    _write_faiss(index_dir / name, base)
+    write_base(index_dir / name, base)
     return Derived(describe_file(index_dir, name, number, base.ntotal), manifest.last_photos)
 
 
-def base_is_due(manifest: Manifest, saved: Derived | None, rule: RecallRule) -> bool:
-    """Whether a saved base lacks too much of the photo table."""
+def base_is_due(files: Sequence[StoredFile], saved: Derived | None, rule: RecallRule) -> bool:
+    """Whether a saved base lacks too much of the files that it is made from."""
     if saved is None:
         return True
-    lacking = sum(file.rows for file in manifest.photos if file.number > saved.covers)
+    lacking = sum(file.rows for file in files if file.number > saved.covers)
     return lacking > max(rule.delta_rows, rule.delta_share * saved.file.rows)
 
 
@@ -425,7 +432,8 @@ def _read_ahead(path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def _write_faiss(path: Path, index: Any) -> None:
+def write_base(path: Path, index: Any) -> None:
+    """Write what `build_base` gave, durably. Raises RuntimeError where the disk takes no more."""
     faiss = _faiss()
     write_atomically(path, lambda temporary: faiss.write_index(index, str(temporary)))
 

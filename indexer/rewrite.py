@@ -1,5 +1,6 @@
 """Files of an index read whole, to be written anew in another form."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,3 +44,22 @@ def store_table(index_dir: Path, name: str, number: int, table: "pa.Table") -> S
     """Write a photo table shard durably; returns its entry in the manifest. Raises OSError."""
     write_atomically(index_dir / name, lambda path: write_table(path, table))
     return describe_file(index_dir, name, number, table.num_rows)
+
+
+def evenly(parts: "Iterable[pa.Table]", count: int) -> "Iterator[pa.Table]":
+    """The same rows in tables of `count`, the last one smaller; none is empty.
+
+    parts: at least one table.
+    """
+    import pyarrow as pa
+
+    waiting: list[pa.Table] = []
+    for part in parts:
+        waiting.append(part)
+        while sum(rows.num_rows for rows in waiting) >= count:
+            rows = pa.concat_tables(waiting)
+            yield rows.slice(0, count)
+            waiting = [rows.slice(count)]
+    rows = pa.concat_tables(waiting)
+    if rows.num_rows:
+        yield rows

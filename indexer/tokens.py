@@ -51,14 +51,18 @@ class TokenMap:
         tokens = torch.addmm(self.mean, scaled.flatten(0, 1), self.basis)
         return tokens.unflatten(0, self.steps.shape)
 
-    def products(self, vector: "torch.Tensor") -> "torch.Tensor":
-        """Inner product of every token with a vector, (d,): (n, cells) float32."""
-        within = self.levels.float() @ self._within(vector)
-        return within * self.steps + self.mean @ vector
+    def products(self, vectors: "torch.Tensor") -> "torch.Tensor":
+        """Inner product of every token with vectors, (m, d): (n, cells, m) float32."""
+        within = self.levels.float() @ self._within(vectors).T
+        return within * self.steps[:, :, None] + vectors @ self.mean
 
     def cosines(self, vectors: "torch.Tensor") -> "torch.Tensor":
         """Cosine of every token with vectors, (m, d), about the mean: (n, cells, m) float32."""
-        return unit(self.levels.float()) @ self._centred(vectors).T
+        return self._units @ self._centred(vectors).T
+
+    @cached_property
+    def _units(self) -> "torch.Tensor":
+        return unit(self.levels.float())
 
     def best(
         self, vectors: "torch.Tensor", valid: "torch.Tensor"

@@ -139,7 +139,7 @@ def refresh_word_recall(
     """Write a new base if one is due; as `recall.refresh_recall`."""
     if not manifest.photos:
         return None
-    if not rebuild and not base_is_due(manifest, manifest.words, rule):
+    if not rebuild and not base_is_due(manifest.photos, manifest.words, rule):
         return manifest.words
     from safetensors.numpy import save
 

@@ -1,9 +1,10 @@
 """Writing to an index: rows gather in memory, and reach the disk a shard and a commit at a time."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,18 @@ from features.frame import Frame
 from features.maps import FeatureMaps
 from indexer.codec import DEFAULT_QUALITY, Codec
 from indexer.codecs import codec_name, load_codec
-from indexer.extractor import Extractor
+from indexer.descriptors import FOLDER, refresh_descriptors, vectors_name, write_vectors
+from indexer.extractor import Descriptor, Extractor
 from indexer.files import StoredFile, describe_file, sync_folder, write_atomically
 from indexer.folder import make_folder, remove_leftovers, writing
 from indexer.lock import writer_lock
 from indexer.manifest import (
     MANIFEST_NAME,
+    DescriptorColumn,
     Manifest,
     MapShard,
     SourceRoot,
+    check_descriptor,
     check_fingerprint,
     check_quality,
     read_manifest,
@@ -30,7 +34,7 @@ from indexer.manifest import (
 )
 from indexer.mapstore import MapStore, Place, shard_name
 from indexer.migrate import migrate
-from indexer.photos import PhotoRow, photos_name, read_photo_table, write_photos
+from indexer.photos import PhotoRow, PhotoTable, photos_name, read_photo_table, write_photos
 from indexer.recall import refresh_recall
 from indexer.shards import rows_per_shard, write_shard
 from indexer.sources import Found
@@ -39,6 +43,8 @@ from indexer.word_recall import refresh_word_recall
 
 # Photos that share maps with others fill no shard; their rows are committed at this many.
 _MAX_ROWS = 20_000
+# So do photos that only get descriptors: as many as some minutes' work of a large model.
+_MAX_DESCRIBED = 1000
 
 
 @dataclass(frozen=True)
@@ -71,14 +77,20 @@ class _Pending:
     """What the next commit will write.
 
     number: its generation. encoded: (capacity, photo_bytes) uint8; as many rows are filled as
-    entries have maps. buried: ids to delete beside those of the entries.
+    entries have maps. described: vectors by descriptor and content hash. buried: ids to delete
+    beside those of the entries.
     """
 
     number: int
     encoded: NDArray[np.uint8]
     entries: list[_Entry] = field(default_factory=list)
     maps: int = 0
+    described: dict[str, dict[bytes, NDArray[np.float32]]] = field(default_factory=dict)
     buried: list[int] = field(default_factory=list)
+
+    @property
+    def most_described(self) -> int:
+        return max((len(vectors) for vectors in self.described.values()), default=0)
 
 
 class IndexWriter:
@@ -146,6 +158,23 @@ class IndexWriter:
         self._codec = codec
         self._pending = self._new_pending(number + 1)
 
+    def use_descriptor(self, descriptor: Descriptor) -> None:
+        """Have a column for a descriptor's vectors, from the next commit on.
+
+        Raises FingerprintError where the index has another version's of that name.
+        """
+        column = self._manifest.descriptor(descriptor.name)
+        fingerprint = dict(descriptor.fingerprint())
+        if column is not None:
+            check_descriptor(self.index_dir, column, fingerprint)
+            return
+        with writing(self.index_dir):
+            (self.index_dir / FOLDER).mkdir(exist_ok=True)
+            sync_folder(self.index_dir)
+        column = DescriptorColumn(descriptor.name, fingerprint, descriptor.dim)
+        columns = (*self._manifest.descriptors, column)
+        self._manifest = replace(self._manifest, descriptors=columns)
+
     def encode(self, maps: Sequence[FeatureMaps]) -> NDArray[np.uint8]:
         """(n, photo_bytes) uint8 of n photos' maps, for `add`."""
         if self._codec is None:
@@ -198,6 +227,16 @@ class IndexWriter:
         self._next_id = max(self._next_id, own_id + 1)
         self._commit_if_full()
 
+    def describe(self, content_hash: str, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Store a content's descriptors: (dim,) float32 by the name of each.
+
+        In the same commit as the photo that is added next. May wait for the last commit; raises
+        what that raised.
+        """
+        self._commit_if_full()
+        for name, vector in vectors.items():
+            self._pending.described.setdefault(name, {})[bytes.fromhex(content_hash)] = vector
+
     def bury(self, photo_id: int) -> None:
         """Delete a photo in the next commit."""
         self._pending.buried.append(photo_id)
@@ -227,12 +266,13 @@ class IndexWriter:
         with writing(self.index_dir):
             manifest = self._stage(self._pending)
             if manifest.photos:
-                number = self._pending.number
+                number, table = self._pending.number, self._table(manifest)
                 manifest = replace(
                     manifest,
                     recall=refresh_recall(self.index_dir, manifest, number),
                     words=refresh_word_recall(self.index_dir, manifest, number),
-                    n_photos=self._count(manifest),
+                    descriptors=refresh_descriptors(self.index_dir, manifest, table, number),
+                    n_photos=int(table.live.sum()),
                 )
             if manifest != self._committed:
                 self._publish(replace(manifest, generation=self._pending.number))
@@ -271,7 +311,8 @@ class IndexWriter:
 
     def _commit_if_full(self) -> None:
         full = self._pending
-        if full.maps < self._capacity and len(full.entries) < _MAX_ROWS:
+        has_room = full.maps < self._capacity and len(full.entries) < _MAX_ROWS
+        if has_room and full.most_described < _MAX_DESCRIBED:
             return
         self._wait()
         # Replaced before it is handed over: an interrupt between the two loses a shard's work,
@@ -314,13 +355,30 @@ class IndexWriter:
         dead = sorted({*manifest.tombstones, *pending.buried, *buried})
         return replace(
             manifest,
-            generation=number if rows else manifest.generation,
+            generation=number if rows or pending.described else manifest.generation,
             sources=tuple(self._sources),
             shards=shards,
             photos=photos,
+            descriptors=self._stage_vectors(pending),
             next_id=max([manifest.next_id, *(row.id + 1 for row in rows)]),
             tombstones=tuple(dead),
         )
+
+    def _stage_vectors(self, pending: _Pending) -> tuple[DescriptorColumn, ...]:
+        """The columns with the files of a commit, which are written."""
+        columns, number = [], pending.number
+        for place, column in enumerate(self._manifest.descriptors):
+            vectors = pending.described.get(column.name)
+            if vectors:
+                file = self._write(
+                    vectors_name(number, place),
+                    number,
+                    len(vectors),
+                    partial(write_vectors, vectors=vectors),
+                )
+                column = replace(column, files=(*column.files, file))
+            columns.append(column)
+        return tuple(columns)
 
     def _write(
         self, name: str, number: int, rows: int, write: Callable[[Path], None]
@@ -328,11 +386,9 @@ class IndexWriter:
         write_atomically(self.index_dir / name, write)
         return describe_file(self.index_dir, name, number, rows)
 
-    def _count(self, manifest: Manifest) -> int:
-        """How many photos can be found."""
+    def _table(self, manifest: Manifest) -> PhotoTable:
         files = [self.index_dir / file.name for file in manifest.photos]
-        table = read_photo_table(files, np.array(manifest.tombstones, dtype=np.int64))
-        return int(table.live.sum())
+        return read_photo_table(files, np.array(manifest.tombstones, dtype=np.int64))
 
     def _publish(self, manifest: Manifest) -> None:
         write_manifest(self.index_dir, manifest)

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.maps import FeatureMaps
-from features.photo import ModelInput, load_model_input
+from features.photo import ModelInput, Photo, load_model_input
 from indexer.build import IndexReport, index_photos
 from indexer.mapstore import Place
 from indexer.photos import PhotoRow
 from indexer.reader import IndexReader
+from indexer.recall import RecallIndex
 from tests.pictures import save_photo
 
 
@@ -53,6 +54,35 @@ class PixelExtractor:
         return FeatureMaps(appearance, semantic, photo.frame, photo.content_hash)
 
 
+@dataclass
+class PixelDescriptor:
+    """A vector that follows from a photo's pixels alone: a fixed random projection of 4 x 4.
+
+    batches: how many photos each call took. no_vector_of: what `prepare` makes of a photo that the
+    model has no finite numbers for.
+    """
+
+    name: str = "colours"
+    dim: int = 5
+    revision: str = "1"
+    batches: list[int] = field(default_factory=list)
+    no_vector_of: bytes = b""
+
+    def fingerprint(self) -> dict[str, str | int | float]:
+        return {"model": self.name, "revision": self.revision}
+
+    def prepare(self, photo: Photo) -> NDArray[np.uint8]:
+        return np.asarray(photo.image.resize((4, 4)))
+
+    def describe(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        self.batches.append(len(inputs))
+        weights = np.random.default_rng(self.dim).normal(size=(48, self.dim))
+        vectors = np.stack([(pixels.reshape(48) / 255 - 0.5) @ weights for pixels in inputs])
+        vectors[[pixels.tobytes() == self.no_vector_of for pixels in inputs]] = np.nan
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return (vectors / lengths).astype(np.float32)
+
+
 def make_photos(folder: Path, count: int, first: int = 0) -> list[Path]:
     """Distinct PNGs photo-000.png, photo-001.png, ... of several shapes, in the order of names."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,11 +105,17 @@ def run(
     extractor: PixelExtractor | None = None,
     batch_size: int = 4,
     quality: str = "none",
+    descriptors: Sequence[PixelDescriptor] = (),
 ) -> IndexReport:
     """`index_photos` with the extractor above."""
     chosen = [sources] if isinstance(sources, Path) else list(sources)
     return index_photos(
-        chosen, index_dir, extractor or PixelExtractor(), batch_size=batch_size, quality=quality
+        chosen,
+        index_dir,
+        extractor or PixelExtractor(),
+        batch_size=batch_size,
+        quality=quality,
+        descriptors=descriptors,
     )
 
 
@@ -118,10 +154,26 @@ def photo_row(photo_id: int, place: Place, **known: Any) -> PhotoRow:
     return PhotoRow(id=photo_id, place=place, **{**fields, **known})
 
 
+def described(index_dir: Path) -> dict[str, dict[str, bytes]]:
+    """The vector of every photo that has one, by descriptor and the photo's path."""
+    found: dict[str, dict[str, bytes]] = {}
+    with IndexReader.open(index_dir) as reader:
+        for name in reader.descriptors:
+            vectors = vectors_of(reader.descriptor_recall(name))
+            records = reader.photos(list(vectors))
+            found[name] = {str(r.path): vectors[r.id].tobytes() for r in records}
+    return found
+
+
 def vectors_by_id(reader: IndexReader) -> dict[int, np.ndarray]:
-    """The vectors of the recall index, got back through its own search with unit vectors."""
+    """The vectors of the recall index by pooled vectors."""
+    return vectors_of(reader.recall)
+
+
+def vectors_of(recall: RecallIndex) -> dict[int, np.ndarray]:
+    """The vectors of a recall index, got back through its own search with unit vectors."""
     columns = []
-    for axis in np.eye(2 * reader.dim, dtype=np.float32):
-        ids, scores = reader.recall.search(axis, reader.n_photos)
+    for axis in np.eye(recall.dim, dtype=np.float32):
+        ids, scores = recall.search(axis, len(recall))
         columns.append(scores[np.argsort(ids)])
-    return dict(zip(reader.ids.tolist(), np.stack(columns, axis=1), strict=True))
+    return dict(zip(np.sort(ids).tolist(), np.stack(columns, axis=1), strict=True))

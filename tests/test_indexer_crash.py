@@ -22,24 +22,34 @@ import pytest
 
 import indexer.codecs as codecs
 import indexer.shards as shards
+import indexer.writer as writer
 from indexer.check import verify
 from indexer.compact import compact
 from indexer.errors import IndexBusyError, IndexMissingError, IndexWriteError
 from indexer.manifest import Manifest, read_manifest
 from indexer.reader import IndexReader
 from indexer.remove import remove
-from tests.indexer_helpers import PixelExtractor, make_photos, rows, run
+from tests.indexer_helpers import (
+    PixelDescriptor,
+    PixelExtractor,
+    described,
+    make_photos,
+    rows,
+    run,
+)
 from tests.pictures import save_photo
 from tests.test_indexer_migrate import write_old_index
 
 ROOT = Path(__file__).parent.parent
 SHARD_BYTES = 3 * 2 * (4 * 4 * 6 * 2)
+MAX_DESCRIBED = 3
 NO_ROOM = OSError(28, "No space left on device")
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", SHARD_BYTES)
+    monkeypatch.setattr(writer, "_MAX_DESCRIBED", MAX_DESCRIBED)
 
 
 def act(action: str, photos: Path, index: Path) -> None:
@@ -47,7 +57,7 @@ def act(action: str, photos: Path, index: Path) -> None:
     if action in ("compact", "migrate"):
         compact(index)
     else:
-        run(photos, index, batch_size=2)
+        run(photos, index, batch_size=2, descriptors=[PixelDescriptor()])
 
 
 def die_before_step(step: int) -> None:
@@ -82,7 +92,7 @@ def drive(action: str, photos: Path, before: Path, results: Path) -> None:
     import faiss  # noqa: F401 (imported once, before the forks)
     import pyarrow.parquet  # noqa: F401
 
-    shards.SHARD_BYTES = SHARD_BYTES
+    shards.SHARD_BYTES, writer._MAX_DESCRIBED = SHARD_BYTES, MAX_DESCRIBED
     status, step = -9, 0
     while status == -9:
         step += 1
@@ -124,6 +134,7 @@ def assert_usable(index: Path) -> None:
     assert verify(index) == []
     with contextlib.suppress(IndexMissingError), IndexReader.open(index) as reader:
         assert reader.read_maps(reader.ids).damaged == []
+        described(index)
         found, _ = reader.recall.search(reader.mean_pooled, 100)
         assert sorted(found.tolist()) == reader.ids.tolist()
 
@@ -152,16 +163,19 @@ def before(request: pytest.FixtureRequest, tmp_path: Path, photos: Path) -> Path
     if action == "migrate":
         shutil.rmtree(photos)
         return write_old_index(tmp_path).index.rename(index)
-    run(photos, index)
+    descriptors = [] if action == "describe" else [PixelDescriptor()]
+    run(photos, index, descriptors=descriptors)
+    if action == "describe":
+        return index
     make_photos(photos, 4, first=20)
     save_photo(photos / "photo-002.png", 50, 50, seed=90)
     (photos / "photo-003.png").unlink()
     (photos / "photo-005.png").rename(photos / "photo-030.png")
     shutil.copy(photos / "photo-007.png", photos / "photo-031.png")
     if action == "compact":
-        run(photos, index)
+        run(photos, index, descriptors=descriptors)
         (photos / "photo-000.png").unlink()
-        run(photos, index)
+        run(photos, index, descriptors=descriptors)
     return index
 
 
@@ -173,13 +187,17 @@ def undisturbed(action: str, photos: Path, before: Path, index: Path) -> Path:
     return index
 
 
-ACTIONS = pytest.mark.parametrize("action", ["index", "update", "compact", "migrate"])
+ACTIONS = pytest.mark.parametrize("action", ["index", "describe", "update", "compact", "migrate"])
 
 
 @ACTIONS
 def test_killed_at_every_step(action: str, photos: Path, before: Path, tmp_path: Path) -> None:
     whole = undisturbed(action, photos, before, tmp_path / "whole")
-    expected = rows(whole)
+    expected = rows(whole), described(whole)
+    names = [] if action == "migrate" else ["colours"]
+    assert {name: set(vectors) for name, vectors in expected[1].items()} == {
+        name: set(expected[0]) for name in names
+    }
     left = killed_everywhere(action, photos, before, tmp_path / "left")
     assert len(left) > 20  # else it was not disturbed at all
     states = set()
@@ -188,13 +206,13 @@ def test_killed_at_every_step(action: str, photos: Path, before: Path, tmp_path:
             assert_usable(index)
             states.add(generation(index))
         act(action, photos, index)
-        assert rows(index) == expected
+        assert (rows(index), described(index)) == expected
         assert verify(index) == []
         assert_nothing_left_over(index)
         if action == "compact":
             assert files_of(index) == files_of(whole)
     # The instants lie between all the commits, else this test would show little.
-    commits = {"index": 6, "update": 3, "compact": 2, "migrate": 2}
+    commits = {"index": 6, "describe": 4, "update": 3, "compact": 2, "migrate": 2}
     assert len(states) >= commits[action]
 
 
@@ -318,7 +336,8 @@ def test_no_room_at_every_write(
     action: str, how: str, photos: Path, before: Path, tmp_path: Path
 ) -> None:
     """The disk is full at the n-th write, for every n: one clear line, and nothing is lost."""
-    expected = rows(undisturbed(action, photos, before, tmp_path / "whole"))
+    whole = undisturbed(action, photos, before, tmp_path / "whole")
+    expected = rows(whole), described(whole)
     failed, done = 0, False
     while not done:
         index = tmp_path / f"{how}-{failed}"
@@ -344,7 +363,7 @@ def test_no_room_at_every_write(
         if action != "migrate" or read_format(index) == 2:
             assert_usable(index)
         act(action, photos, index)
-        assert rows(index) == expected
+        assert (rows(index), described(index)) == expected
         assert verify(index) == []
         assert_nothing_left_over(index)
     assert failed > (8 if how == "fsync" else 2)

@@ -1,0 +1,234 @@
+"""Global image descriptors: a photo as one vector, by a model of the transformers library.
+
+They know photos by what these look like as a whole: the paper's baselines, and another way to find
+candidates (DINOv2 + PDM and OpenCLIP + PDM in its tables). Weights are read from safetensors files
+alone, and no code that lies with a model is run.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import ModelError
+from features.image_processor import ImageProcessor
+from features.loading import device_and_precision, files_digest, hub_snapshot, quiet_libraries
+from features.photo import Photo, load_photo
+
+if TYPE_CHECKING:
+    import torch
+
+# Hub ids: DINOv2 ViT-L/14 as in the paper, OpenCLIP ViT-H/14, SigLIP SO400M/14 at 384 pixels.
+DESCRIPTORS = {
+    "dinov2": "facebook/dinov2-large",
+    "openclip": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    "siglip": "google/siglip-so400m-patch14-384",
+}
+
+# Raised whenever the same file and model would give other model inputs than before.
+PREPROCESSING = 1
+
+_CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
+_FILES = [_CONFIG, _PREPROCESSOR, "model*.safetensors", "model.safetensors.index.json"]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a vector is had of one kind of model.
+
+    model, config: classes of transformers. dim: the setting that is the vector's length.
+    vector: (n, d) of what the model gives. fixed_size: it takes pictures of one size only.
+    """
+
+    model: str
+    config: str
+    dim: str
+    vector: Callable[[Any], "torch.Tensor"]
+    fixed_size: bool
+
+
+# The CLS token of the last layer; the projection that text is compared with; the pooling head.
+_DINOV2 = _Kind(
+    "Dinov2Model", "Dinov2Config", "hidden_size", lambda out: out.last_hidden_state[:, 0], False
+)
+_CLIP = _Kind(
+    "CLIPVisionModelWithProjection",
+    "CLIPVisionConfig",
+    "projection_dim",
+    lambda out: out.image_embeds,
+    True,
+)
+_SIGLIP = _Kind(
+    "SiglipVisionModel", "SiglipVisionConfig", "hidden_size", lambda out: out.pooler_output, True
+)
+# By config.json's model_type.
+_KINDS = {
+    "dinov2": _DINOV2,
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
+    "siglip": _SIGLIP,
+    "siglip_vision_model": _SIGLIP,
+}
+
+
+def descriptor_name(name: str) -> str:
+    """The name that an index remembers a descriptor by: a local folder's is its absolute path."""
+    return str(Path(name).resolve()) if name not in DESCRIPTORS and Path(name).is_dir() else name
+
+
+class ImageDescriptor:
+    """Photos in, one vector each.
+
+    name: as in `descriptor_name`. revision: the hub's commit, or "sha256:..." over the files of a
+    local folder. dim: d, length of a vector. batch_size: photos a model evaluation; smaller batches
+    are filled up to it, so that a vector does not depend on how many others came with it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        revision: str,
+        model: Any,
+        kind: _Kind,
+        processor: ImageProcessor,
+        batch_size: int,
+    ) -> None:
+        self.name = name
+        self.revision = revision
+        self.batch_size = batch_size
+        self.dim = int(getattr(model.config, kind.dim))
+        self._model = model
+        self._kind = kind
+        self._processor = processor
+
+    @classmethod
+    def load(
+        cls, name: str, device: str = "auto", batch_size: int = 8, revision: str | None = None
+    ) -> "ImageDescriptor":
+        """Load by a name in `DESCRIPTORS`, a local folder in transformers' layout, or a hub id.
+
+        revision: a hub commit. A hub model that is not on this machine yet is downloaded. Raises
+        ModelError where the weights cannot be had, or are of another kind than `_KINDS`.
+        """
+        target, dtype = device_and_precision(device)
+        folder, found = _locate(name, revision)
+        name = descriptor_name(name)
+        processor, kind, model = _load_folder(name, folder)
+        return cls(name, found, model.to(target, dtype), kind, processor, batch_size)
+
+    @classmethod
+    def from_fingerprint(
+        cls, fingerprint: dict[str, Any], device: str = "auto", batch_size: int = 1
+    ) -> "ImageDescriptor":
+        """The descriptor that gave an index its vectors.
+
+        Raises ModelError where the model is not to be had any more, or is not the same any more.
+        """
+        name, revision = str(fingerprint["model"]), str(fingerprint["revision"])
+        pinned = None if revision.startswith("sha256:") else revision
+        descriptor = cls.load(name, device, batch_size, pinned)
+        if descriptor.fingerprint() != fingerprint:
+            raise ModelError(
+                f"the index was made with another version of the descriptor {name}; "
+                "index the photos again into a new folder"
+            )
+        return descriptor
+
+    def fingerprint(self) -> dict[str, str | int]:
+        """All that decides the numbers; equal fingerprints mean comparable vectors."""
+        return {"model": self.name, "revision": self.revision, "preprocessing": PREPROCESSING}
+
+    def prepare(self, photo: Photo) -> NDArray[np.uint8]:
+        """What the model is shown of a photo, (height, width, 3) uint8; safe for threads.
+
+        A photo that was decoded too small for it is decoded again. Raises what `load_photo` raises.
+        """
+        least = self._processor.least
+        if min(photo.image.size) < least and photo.image.size != (photo.width, photo.height):
+            photo = load_photo(photo.path, at_least=least)
+        return self._processor.pixels(photo.image)
+
+    def describe(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """(n, d) float32 vectors of length 1 of n photos' `prepare`d pixels, in their order.
+
+        Numbers beyond the model's precision come out as NaN.
+        """
+        import torch
+
+        vectors = np.empty((len(inputs), self.dim), dtype=np.float32)
+        for start in range(0, len(inputs), self.batch_size):
+            some = list(inputs[start : start + self.batch_size])
+            filled = np.stack([*some, *[some[0]] * (self.batch_size - len(some))])
+            pixels = torch.from_numpy(self._processor.normalise(filled))
+            with torch.inference_mode():
+                output = self._model(pixels.to(self._model.device, self._model.dtype))
+                found = self._kind.vector(output).float().cpu().numpy()
+            lengths = np.linalg.norm(found, axis=1, keepdims=True)
+            vectors[start : start + len(some)] = (found / lengths)[: len(some)]
+        return vectors
+
+
+def _locate(name: str, revision: str | None) -> tuple[Path, str]:
+    """The local folder of a model, and its resolved revision."""
+    source = DESCRIPTORS.get(name, name)
+    local = Path(source)
+    if name not in DESCRIPTORS and local.is_dir():
+        if not (local / _CONFIG).is_file():
+            raise ModelError(f"{name}: not a model in transformers' layout (no {_CONFIG} in it)")
+        files = sorted({path for pattern in _FILES for path in local.glob(pattern)})
+        return local.resolve(), files_digest(local, files)
+    if source.count("/") != 1 or local.is_absolute():
+        known = ", ".join(DESCRIPTORS)
+        raise ModelError(f"{name}: no such descriptor; known names: {known}, or a local folder")
+    folder = hub_snapshot(source, revision, _FILES, lambda f: any(f.glob("model*.safetensors")))
+    if folder is None:
+        raise ModelError(
+            f"{name}: {source} is not on this machine, and the hub did not give it; run "
+            f"`hf download {source}` where there is a network, or give a local folder in "
+            "transformers' layout"
+        )
+    return folder, folder.name
+
+
+def _load_folder(name: str, folder: Path) -> tuple[ImageProcessor, _Kind, Any]:
+    """The preprocessing, and the model in float32 on the CPU."""
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        kind = _KINDS.get(config.get("model_type"))
+        if kind is None:
+            known = ", ".join(_KINDS)
+            raise ValueError(f"model_type is {config.get('model_type')}, not one of {known}")
+        processor = ImageProcessor.load(folder / _PREPROCESSOR, square=kind is _SIGLIP)
+        with quiet_libraries():
+            own = getattr(transformers, kind.config).from_pretrained(folder, local_files_only=True)
+            if kind is _CLIP:  # a whole CLIP says it once for both its halves
+                own.projection_dim = config.get("projection_dim", own.projection_dim)
+            side = own.image_size
+            if kind.fixed_size and processor.size != (side, side):
+                raise ValueError(f"its {_PREPROCESSOR} is not for pictures of {side} pixels")
+            model, loaded = getattr(transformers, kind.model).from_pretrained(
+                folder,
+                config=own,
+                torch_dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        if loaded["missing_keys"]:
+            raise ValueError(f"its weights lack {min(loaded['missing_keys'])}")
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{name}: cannot be loaded from {folder} ({reason}); Waldo needs DINOv2, CLIP or "
+            "SigLIP in transformers' layout with safetensors weights"
+        ) from error
+    model.requires_grad_(False).eval()
+    return processor, kind, model
