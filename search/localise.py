@@ -13,28 +13,38 @@ if TYPE_CHECKING:
 _MARGIN = 1.0
 
 
+def beyond_object(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """How far each cell is from where the object is voted to be, (batch, cells) float32, in cells.
+
+    Tokens' best cells vote for the object's place and size (see `hough`). 0 or less is under the
+    reference's object, as it would lie there.
+    """
+    import torch
+
+    side = math.isqrt(candidates.valid.shape[1])
+    best, cells = candidates.best(reference)
+    voted = place(best, cells, reference.positions, side)
+    all_cells = torch.arange(side**2, device=best.device)
+    grid = torch.stack([all_cells // side, all_cells % side], dim=1)
+    apart = (voted.places[:, :, None] - grid).abs().amax(dim=3).amin(dim=1)
+    return apart - (voted.scale / 2).clamp(min=0.5)[:, None]
+
+
 def object_cells(
     reference: ScoringReference, candidates: CandidateMaps, heat: "torch.Tensor"
 ) -> "torch.Tensor":
     """The object's cells in each candidate, (batch, cells) bool, at least one.
 
-    Tokens' best cells vote for the object's place and size (see `hough`); of the cells that the
-    reference's object would cover there, and those around them, the warm ones count: above half way
-    from the photo's median to the upper quartile among them. `benchmarks/localise.py` measures it.
+    Of the cells that the object covers where it is voted to be, and those around them, the warm
+    ones count: above half way from the photo's median to the upper quartile among them.
+    `benchmarks/localise.py` measures it.
 
     heat: (batch, cells) float32, evidence by cell.
     """
     import torch
 
     valid = candidates.valid
-    side = math.isqrt(valid.shape[1])
-    best, cells = candidates.appearance.best(reference.tokens, valid)
-    voted = place(best, cells, reference.positions, side)
-    all_cells = torch.arange(side**2, device=heat.device)
-    grid = torch.stack([all_cells // side, all_cells % side], dim=1)
-    reach = (voted.scale / 2).clamp(min=0.5) + _MARGIN
-    apart = (voted.places[:, :, None] - grid).abs().amax(dim=3).amin(dim=1)
-    region = (apart <= reach[:, None]) & valid
+    region = (beyond_object(reference, candidates) <= _MARGIN) & valid
     # votes may point outside of the photo
     region |= ~region.any(dim=1, keepdim=True) & valid
     nothing = heat.new_tensor(torch.nan)

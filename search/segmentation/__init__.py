@@ -1,0 +1,1 @@
+"""Which pixels of photos and videos are the object (PDM, personalized segmentation)."""

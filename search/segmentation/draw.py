@@ -1,0 +1,108 @@
+"""Pictures of masks: palette PNGs as DAVIS has them, objects tinted in their photo, many frames
+on one sheet.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from features.errors import WaldoError
+
+# Colour in an object, the rest is the photo.
+_TINT = 0.45
+
+# A contact sheet has so many pictures at least, where there are so many; in so many columns; of
+# this width, pixels.
+_PICTURES = 12
+_COLUMNS = 4
+_PICTURE_WIDTH = 320
+
+
+def palette() -> NDArray[np.uint8]:
+    """Colours of object ids, (256, 3) uint8: those of PASCAL VOC, which DAVIS uses; 0 is black.
+
+    Bits 0, 3 and 6 of an id are the highest bits of red, bits 1, 4 and 7 of green, 2 and 5 of blue.
+    """
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        colours[:, bit % 3] |= ((ids >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
+    return colours
+
+
+def read_ids(path: Path) -> NDArray[np.uint8]:
+    """Object ids of a frame, (height, width) uint8, as they are in the file.
+
+    The PNG's palette indices, or its grey values where it has no palette, never its colours. Raises
+    WaldoError where the file is not such a PNG.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            mode = image.mode
+            ids = np.array(image.convert("L") if mode == "1" else image, dtype=np.uint8)
+    except Exception as error:  # broken pictures come up as any kind of error
+        raise WaldoError(f"{path}: not a readable PNG ({error})") from None
+    if mode not in ("P", "L", "1"):
+        raise WaldoError(
+            f"{path}: has colours (mode {mode}); an annotation holds object ids as palette indices"
+        )
+    return ids
+
+
+def write_ids(path: Path, ids: NDArray[np.uint8]) -> None:
+    """Writes object ids, (height, width) uint8, as a PNG of palette indices."""
+    image = Image.fromarray(ids)
+    image.putpalette(palette().tobytes())
+    image.save(path, format="PNG")
+
+
+def tinted(picture: Image.Image, ids: NDArray[np.uint8]) -> Image.Image:
+    """A photo with every object in its colour, and a bright line around it.
+
+    ids: (height, width) uint8 of the picture's size, 0 where there is no object.
+    """
+    photo = np.asarray(picture.convert("RGB"), dtype=np.float32)
+    # The palette's first colours have half of a screen's brightness.
+    colours = np.minimum(2 * palette().astype(np.float32), 255.0)[ids]
+    width = max(1, round(min(ids.shape) / 240))
+    size = 2 * width + 1
+    edge = ndimage.maximum_filter(ids, size) != ndimage.minimum_filter(ids, size)
+    inside = (ids > 0) & ~edge
+    drawn = np.where(inside[..., None], (1 - _TINT) * photo + _TINT * colours, photo)
+    outline = np.minimum(2 * palette().astype(np.float32), 255.0)[ndimage.maximum_filter(ids, size)]
+    drawn = np.where((edge & (ids > 0))[..., None], outline, drawn)
+    return Image.fromarray(drawn.astype(np.uint8))
+
+
+class ContactSheet:
+    """Frames from all along a video on one picture; what it keeps does not grow with the video."""
+
+    def __init__(self) -> None:
+        self._kept: list[Image.Image] = []
+        self._seen = 0
+        self._every = 1
+
+    def add(self, name: str, picture: Image.Image) -> None:
+        """Take the next frame, of one size with those before, if it is among those to be shown."""
+        if self._seen % self._every == 0:
+            height = max(1, round(picture.height * _PICTURE_WIDTH / picture.width))
+            small = picture.resize((_PICTURE_WIDTH, height), reducing_gap=2.0)
+            ImageDraw.Draw(small).text((4, 2), name, fill="white", stroke_width=1, stroke_fill=0)
+            self._kept.append(small)
+        self._seen += 1
+        if len(self._kept) == 2 * _PICTURES:
+            # How many are to come is not known; so every second goes, and fewer are taken.
+            self._kept = self._kept[::2]
+            self._every *= 2
+
+    def save(self, path: Path) -> None:
+        """Writes the sheet; a frame at least must have been taken."""
+        width, height = self._kept[0].size
+        rows = -(-len(self._kept) // _COLUMNS)
+        sheet = Image.new("RGB", (width * min(len(self._kept), _COLUMNS), height * rows))
+        for place, picture in enumerate(self._kept):
+            sheet.paste(picture, (place % _COLUMNS * width, place // _COLUMNS * height))
+        sheet.save(path, quality=88)

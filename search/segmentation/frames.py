@@ -1,0 +1,155 @@
+"""The frames of a video, one at a time: pictures in a folder, or a video file."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from features.errors import PhotoError, WaldoError
+from features.photo import Photo, is_picture, load_photo
+
+# Frames a second of a folder of frames, which does not say.
+FRAME_RATE = 24.0
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """One frame. name: what its labels' file is called, without suffix.
+
+    photo: the upright picture, or None where it cannot be read, and then problem says why.
+    """
+
+    name: str
+    photo: Photo | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames that can be gone through, more than once, without holding them.
+
+    count: how many there are; None while unknown. rate: frames a second.
+    """
+
+    count: int | None
+    rate: float
+    frames: Callable[[], Iterator[VideoFrame]]
+
+
+def open_video(path: Path) -> Video:
+    """A folder's pictures in natural order (frame2 before frame10), or a video file's frames.
+
+    Video files are read by PyAV, or else by OpenCV; their frames are called 00000, 00001, ...
+    Raises WaldoError where there are no frames, where two pictures differ in their suffix alone,
+    and where a video file cannot be read.
+    """
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.exists():
+        raise WaldoError(f"{path}: no such folder or video file")
+    return _open_file(path)
+
+
+def _open_folder(folder: Path) -> Video:
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.name[0] != "." and is_picture(path)
+    ]
+    if not paths:
+        raise WaldoError(f"{folder}: holds no pictures; give a folder of frames, or a video file")
+    paths.sort(key=lambda path: (_natural(path.stem), path.name))
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(path.stem, path)
+        if other is not path:
+            raise WaldoError(
+                f"{folder}: {other.name} and {path.name} would be labelled in one file; keep one"
+            )
+    return Video(len(paths), FRAME_RATE, lambda: map(_read, paths))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts numbers within names by their value."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)]
+
+
+def _read(path: Path) -> VideoFrame:
+    try:
+        return VideoFrame(path.stem, load_photo(path))
+    except (PhotoError, OSError) as error:
+        return VideoFrame(path.stem, None, str(error))
+
+
+def _open_file(path: Path) -> Video:
+    for opened in (_by_pyav, _by_opencv):
+        try:
+            return opened(path)
+        except ImportError:
+            continue
+    raise WaldoError(
+        f"{path}: not a folder of frames, and to read video files, PyAV or OpenCV must be there: "
+        "install av or opencv-python-headless"
+    )
+
+
+def _numbered(decoded: Iterable[NDArray[np.uint8] | str]) -> Iterator[VideoFrame]:
+    """decoded: (height, width, 3) uint8 RGB each, or why the rest cannot be read."""
+    for number, pixels in enumerate(decoded):
+        name = f"{number:05}"
+        if isinstance(pixels, str):
+            yield VideoFrame(name, None, pixels)
+            continue
+        # The content's digest seeds the noise of models that need some.
+        digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+        height, width = pixels.shape[:2]
+        photo = Photo(Path(name), digest, width, height, Image.fromarray(pixels))
+        yield VideoFrame(name, photo)
+
+
+def _by_pyav(path: Path) -> Video:
+    """Raises ImportError where PyAV is not installed."""
+    import av
+
+    def decoded() -> Iterator[NDArray[np.uint8] | str]:
+        try:
+            with av.open(path) as container:
+                for frame in container.decode(video=0):
+                    turns = round(getattr(frame, "rotation", 0) / 90)  # PyAV has it since 14
+                    upright = np.rot90(frame.to_ndarray(format="rgb24"), turns)
+                    yield np.ascontiguousarray(upright)
+        except av.FFmpegError as error:
+            yield f"{path}: the video breaks off ({error})"
+
+    try:
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            count, rate = stream.frames or None, float(stream.average_rate or FRAME_RATE)
+    except (av.FFmpegError, IndexError) as error:
+        raise WaldoError(f"{path}: not a readable video ({error})") from None
+    return Video(count, rate, lambda: _numbered(decoded()))
+
+
+def _by_opencv(path: Path) -> Video:
+    """Raises ImportError where OpenCV is not installed."""
+    import cv2
+
+    def decoded() -> Iterator[NDArray[np.uint8] | str]:
+        capture = cv2.VideoCapture(str(path))
+        while True:
+            there, pixels = capture.read()
+            if not there:
+                return
+            yield np.ascontiguousarray(pixels[:, :, ::-1])
+
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise WaldoError(f"{path}: not a readable video")
+    count, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
+    return Video(max(0, count) or None, rate or FRAME_RATE, lambda: _numbered(decoded()))

@@ -1,0 +1,163 @@
+"""SAM and SAM 2 of the transformers library, from safetensors weights alone."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from features.errors import ModelError
+from features.loading import device_and_precision, hub_snapshot, quiet_libraries
+from search.segmentation.cascade import Prompt, Proposals
+
+if TYPE_CHECKING:
+    import torch
+
+_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json"]
+
+# By config.json's model_type. Published SAM 2 weights are a video model's; its part for pictures
+# is taken.
+_CLASSES = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
+
+# ImageNet's, which both models were trained with; of sRGB values in 0..1.
+_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A picture as the model sees it.
+
+    embeddings: the model's own. picture: its (width, height). content: (width, height) of the
+    scaled picture in the model's square, which begins at its top left.
+    """
+
+    embeddings: Any
+    picture: tuple[int, int]
+    content: tuple[int, int]
+
+
+class Sam:
+    """A `MaskModel`. model: a SamModel or a Sam2Model; it is used in float32."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model.requires_grad_(False).eval()
+        size = model.config.prompt_encoder_config.image_size
+        self._size = int(size if isinstance(size, int) else size[0])
+        # SAM sees pictures in their own shape, SAM 2 stretches them into its square.
+        self._stretches = model.config.model_type != "sam"
+
+    @classmethod
+    def load(cls, name: str, device: str = "auto") -> "Sam":
+        """Load a local folder in transformers' layout, or a hub id.
+
+        A hub model that is not on this machine yet is downloaded. Raises ModelError where the
+        weights cannot be had, or are no SAM.
+        """
+        target, _ = device_and_precision(device)
+        return cls(_load_folder(name, _locate(name)).to(target))
+
+    def encode(self, picture: Image.Image) -> _Encoded:
+        """What the model sees in an RGB picture."""
+        import torch
+
+        size = self._size
+        scale = size / max(picture.size)
+        width, height = (max(1, round(scale * side)) for side in picture.size)
+        content = (size, size) if self._stretches else (width, height)
+        scaled = picture.resize(content, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        pixels = np.zeros((size, size, 3), dtype=np.float32)
+        values = np.asarray(scaled, dtype=np.float32) / np.float32(255.0)
+        pixels[: content[1], : content[0]] = (values - _MEAN) / _STD
+        batch = torch.from_numpy(pixels.transpose(2, 0, 1)[None]).to(self._device)
+        with torch.inference_mode():
+            embeddings = self._model.get_image_embeddings(batch)
+        return _Encoded(embeddings, picture.size, content)
+
+    def propose(self, encoded: _Encoded, prompt: Prompt) -> Proposals:
+        """The model's three masks for a prompt: a whole, a part, a part of that."""
+        import torch
+
+        # Its own pixels; it adds the half that makes an index the middle of a pixel.
+        per_pixel = np.divide(encoded.content, encoded.picture)
+        inputs: dict[str, Any] = {
+            "input_points": self._tensor(prompt.points * per_pixel - 0.5)[None, None],
+            "input_labels": torch.from_numpy(prompt.labels).to(self._device)[None, None],
+        }
+        if prompt.box is not None:
+            corners = np.reshape(prompt.box, (2, 2)) * per_pixel - 0.5
+            inputs["input_boxes"] = self._tensor(corners.reshape(1, 1, 4))
+        if prompt.logits is not None:
+            inputs["input_masks"] = self._tensor(prompt.logits)[None, None]
+        with torch.inference_mode():
+            found = self._model(image_embeddings=encoded.embeddings, **inputs).pred_masks
+        logits = found[0, 0].float().cpu().numpy()
+        return Proposals(logits, np.stack([self._drawn(mask, encoded) for mask in logits]))
+
+    def _drawn(self, logits: NDArray[np.float32], encoded: _Encoded) -> NDArray[np.float32]:
+        """A mask of the model's square over the picture, (height, width) float32."""
+        per_pixel = logits.shape[0] / self._size
+        box = (0.0, 0.0, encoded.content[0] * per_pixel, encoded.content[1] * per_pixel)
+        image = Image.fromarray(logits)
+        return np.asarray(image.resize(encoded.picture, Image.Resampling.BILINEAR, box))
+
+    def _tensor(self, values: NDArray[np.floating]) -> "torch.Tensor":
+        import torch
+
+        return torch.from_numpy(values.astype(np.float32)).to(self._device)
+
+    @property
+    def _device(self) -> Any:
+        return self._model.device
+
+
+def _locate(name: str) -> Path:
+    local = Path(name)
+    if local.is_dir():
+        return local
+    if name.count("/") != 1 or local.is_absolute():
+        raise ModelError(
+            f"--sam {name}: no such folder; give one with SAM or SAM 2 in transformers' layout, or "
+            "a hub id such as facebook/sam2.1-hiera-small; without --sam none is needed"
+        )
+    folder = hub_snapshot(name, None, _FILES, lambda found: any(found.glob("model*.safetensors")))
+    if folder is None:
+        raise ModelError(
+            f"--sam {name}: not on this machine, and the hub did not give it; run `hf download "
+            f"{name}` where there is a network, or give a local folder; without --sam none is "
+            "needed"
+        )
+    return folder
+
+
+def _load_folder(name: str, folder: Path) -> Any:
+    """The model in float32 on the CPU."""
+    import torch
+    import transformers
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = _CLASSES.get(config.get("model_type"))
+        if kind is None:
+            known = ", ".join(_CLASSES)
+            raise ValueError(f"model_type is {config.get('model_type')}, not one of {known}")
+        with quiet_libraries():
+            model, loaded = getattr(transformers, kind).from_pretrained(
+                folder,
+                torch_dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        if loaded["missing_keys"]:
+            raise ValueError(f"its weights lack {min(loaded['missing_keys'])}")
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"--sam {name}: cannot be loaded ({reason}); Waldo needs SAM or SAM 2 in transformers' "
+            "layout with safetensors weights"
+        ) from error
+    return model

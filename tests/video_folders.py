@@ -1,0 +1,63 @@
+"""Videos made by the tests: textured squares that move over a smooth background."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from search.segmentation.draw import write_ids
+from tests.pictures import smooth_pixels
+
+WIDTH, HEIGHT, SIDE = 96, 64, 20
+
+Ids = NDArray[np.uint8]
+
+
+def square_frame(places: dict[int, tuple[int, int] | None]) -> tuple[Image.Image, Ids]:
+    """A frame with a square for each object, and its ids.
+
+    places: of each object's square the left and the top, or None where it is out of sight.
+    """
+    pixels = smooth_pixels(WIDTH, HEIGHT, 0) // 2
+    ids = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    for number, place in places.items():
+        if place is None:
+            continue
+        left, top = place
+        rng = np.random.default_rng(number)
+        texture = rng.integers(150, 256) * rng.permutation([1, 1, 0]) + rng.integers(
+            0, 50, (5, 5, 3)
+        )
+        square = np.kron(np.minimum(texture, 255), np.ones((4, 4, 1)))
+        pixels[top : top + SIDE, left : left + SIDE] = square
+        ids[top : top + SIDE, left : left + SIDE] = number
+    return Image.fromarray(pixels), ids
+
+
+def save_frames(
+    folder: Path, all_places: list[dict[int, tuple[int, int] | None]], masks: Path | None = None
+) -> list[Ids]:
+    """Writes 00000.png, 00001.png, ... and their ids into a folder of masks; returns the ids."""
+    folder.mkdir(parents=True)
+    if masks is not None:
+        masks.mkdir(parents=True)
+    every = []
+    for number, places in enumerate(all_places):
+        picture, ids = square_frame(places)
+        picture.save(folder / f"{number:05}.jpg", quality=95)
+        if masks is not None:
+            write_ids(masks / f"{number:05}.png", ids)
+        every.append(ids)
+    return every
+
+
+def save_davis(root: Path, sequences: dict[str, list[dict[int, tuple[int, int] | None]]]) -> Path:
+    """A miniature of DAVIS-2017's folder."""
+    for name, places in sequences.items():
+        masks = root / "Annotations" / "480p" / name
+        save_frames(root / "JPEGImages" / "480p" / name, places, masks)
+    listing = root / "ImageSets" / "2017" / "val.txt"
+    listing.parent.mkdir(parents=True)
+    listing.write_text("\n".join(sequences) + "\n")
+    return root
