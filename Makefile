@@ -40,13 +40,16 @@ tiny-model: $(READY)
 		--backgrounds build/tiny/backgrounds --work build/tiny/work \
 		--export features/tiny/weights
 
-# Some fifteen minutes on two cores.
+# Some forty minutes on two cores.
 bench: $(READY)
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/recall.py
 	$(BIN)/python benchmarks/rerank.py
+	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/localise.py --scenes data/scenes
+	$(BIN)/python benchmarks/segment.py --scenes data/scenes
+	$(BIN)/python benchmarks/propagate.py
 
 clean:
 	rm -rf $(VENV) .demo build *.egg-info

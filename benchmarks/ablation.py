@@ -7,6 +7,7 @@ differ from the model's own in one thing. Choose on validation scenes, report on
 """
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -78,10 +79,11 @@ def main() -> None:
         varied = FeatureExtractor(extractor.model, settings, extractor.batch_size)
         methods = [*own, plain] if settings == extractor.settings else own
         cells = []
-        for result in run_methods(benchmark, methods, varied):
-            values = summary(benchmark, result)
-            low, high = values["mAP_interval"]
-            cells.append(f"{100 * values['mAP']:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+        with tempfile.TemporaryDirectory() as work:
+            for result in run_methods(benchmark, methods, varied, Path(work)).results:
+                values = summary(benchmark, result)
+                low, high = values["mAP_interval"]
+                cells.append(f"{100 * values['mAP']:.1f} ({100 * low:.1f} to {100 * high:.1f})")
         table.add_row(name, *cells[:2])
         if len(cells) > 2:
             table.add_row("cosine not centred", cells[2], "")

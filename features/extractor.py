@@ -1,6 +1,7 @@
 """Photos in, feature maps out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from features.maps import FeatureMaps
 from features.model import DiffusionModel
 from features.photo import ModelInput
 from features.presets import PRESETS, FeatureSettings
+from features.reference import class_cells, named_cells
 from features.vocabulary import nouns
 
 # Raised whenever the same file and model would give other model inputs than before.
@@ -46,15 +48,15 @@ class FeatureExtractor:
 
     @classmethod
     def from_fingerprint(
-        cls, fingerprint: dict[str, str | int], device: str = "auto"
+        cls, fingerprint: Mapping[str, str | int | float], device: str = "auto", batch_size: int = 1
     ) -> "FeatureExtractor":
-        """The extractor that gave a store its features, for one photo at a time.
+        """The extractor that gave a store its features.
 
         Raises ModelError where the model is not to be had any more, or is not the same any more.
         """
         name, revision = str(fingerprint["model"]), str(fingerprint["revision"])
         model = load_model(name, device, None if revision.startswith("sha256:") else revision)
-        extractor = cls(model, FeatureSettings.from_dict(fingerprint), batch_size=1)
+        extractor = cls(model, FeatureSettings.from_dict(dict(fingerprint)), batch_size)
         if extractor.fingerprint() != fingerprint:
             raise ModelError(
                 f"the index was made with another version of the model {name}; "
@@ -78,25 +80,40 @@ class FeatureExtractor:
         )
         return vector
 
-    def region_vector(self, name: str) -> NDArray[np.float32]:
-        """What finds a class's cells in a photo (PDM Eq. 3), (d,) float32.
+    def class_cells(self, maps: FeatureMaps, name: str) -> NDArray[np.bool_]:
+        """The object of a photo that a class name means, (grid, grid) bool.
 
-        C; or, for a model that was taught a word for the background, C minus that word's vector:
-        cells are asked for that are the class rather than nothing.
+        PDM Eq. 3; or, for a model that was taught a word for the background, the object where the
+        class is told from nothing best: by C minus that word's vector. Raises RegionError where
+        the name says nothing.
         """
         vector, background = self.class_vector(name), self._background_vector()
-        return vector if background is None else vector - background
+        if background is None:
+            return class_cells(maps, vector)
+        return named_cells(maps, vector - background)
 
     def vocabulary_vectors(self) -> NDArray[np.float32]:
         """What semantic maps may be multiplied with, (v, d) float32, without repetitions.
 
-        The class vectors of `nouns()` that the model knows a word of; then their region vectors,
-        where those are others.
+        The class vectors of `nouns()` that the model knows a word of; then what tells them from
+        the background, where the model was taught a word for that.
         """
-        # Words a model does not know are read as one and the same, so vectors can be equal.
-        vectors = np.unique(self.model.class_vectors(nouns(), self.settings.block), axis=0)
-        background = self._background_vector()
+        vectors, background = self._noun_vectors, self._background_vector()
         return vectors if background is None else np.concatenate([vectors, vectors - background])
+
+    @cached_property
+    def rival_vectors(self) -> NDArray[np.float32]:
+        """What a class is to be told from, (m, d) float32: the class vectors of `nouns()`, and the
+        background's where the model was taught a word for that.
+        """
+        vectors, background = self._noun_vectors, self._background_vector()
+        return vectors if background is None else np.concatenate([vectors, background[None]])
+
+    @cached_property
+    def _noun_vectors(self) -> NDArray[np.float32]:
+        """Of `nouns()` that the model knows a word of, without repetitions."""
+        # Words a model does not know are read as one and the same, so vectors can be equal.
+        return np.unique(self.model.class_vectors(nouns(), self.settings.block), axis=0)
 
     def _background_vector(self) -> NDArray[np.float32] | None:
         """The class vector of the word for what is no object, where the model was taught one."""

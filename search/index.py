@@ -8,12 +8,16 @@ with open_index("holiday.waldo") as index:
         print(match.rank, match.path, match.score, match.box)
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.descriptors import ImageDescriptor, descriptor_name
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
@@ -21,10 +25,15 @@ from indexer.filters import PhotoFilter
 from indexer.reader import IndexReader
 from search.clock import Clock
 from search.confidence import FEWEST, confidences
+from search.descriptors import query_vector
+from search.fusion import default_weights, stored_weights
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import Reference, make_reference
 from search.rerank import Evidence, combine, localise, rerank
 from search.scores import SCORES, Score
+
+# Finds the k best photos among those allowed: ids and scores.
+Recall = Callable[[int, NDArray[np.int64] | None], tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 
 class Index:
@@ -36,6 +45,9 @@ class Index:
     def __init__(self, reader: IndexReader, extractor: FeatureExtractor) -> None:
         self.reader = reader
         self.extractor = extractor
+        stored = stored_weights(reader.weights, reader.index_dir)
+        self._weights = stored or default_weights(extractor.model.name)
+        self._descriptors: dict[str, ImageDescriptor] = {}
 
     def __enter__(self) -> "Index":
         return self
@@ -57,13 +69,13 @@ class Index:
         Raises RegionError where the query selects nothing, PhotoError for a broken photo,
         ModelError where the model gives no finite features.
         """
-        return make_reference(query, self.extractor)
+        return make_reference(query, self.extractor, self._weights)
 
     def search(self, query: Query, options: SearchOptions | None = None) -> Answer:
         """Rank the collection for one object.
 
-        Raises WaldoError (see `reference`), also for a score that does not exist, or that needs
-        the class name which the query lacks, or a filter that leaves no photo.
+        Raises WaldoError (see `reference`), also for a score or a descriptor that does not exist,
+        a score that needs the class name which the query lacks, or a filter that leaves no photo.
         """
         options = options or SearchOptions()
         score = SCORES.get(options.score)
@@ -75,14 +87,31 @@ class Index:
             raise WaldoError("--top and --candidates must be 1 or more")
         if options.min_confidence is not None and not options.rerank:
             raise WaldoError("--min-confidence needs re-ranking; leave --no-rerank away")
+        descriptor = None if options.recall is None else self._descriptor(options.recall)
         clock = Clock()
         with clock("extract"):
-            references = [self.reference(asked) for asked in (query, *query.also)]
-            unlike = [self.reference(asked) for asked in query.unlike]
+            shown = (query, *query.also)
+            # Rivals of a class are many words for a text encoder: not for nothing.
+            weights = self._weights
+            if not score.uses_rivals:
+                weights = replace(weights, class_evidence=0.0)
+            references = [make_reference(asked, self.extractor, weights) for asked in shown]
+            unlike = [make_reference(asked, self.extractor, weights) for asked in query.unlike]
+            recalls: list[Recall] = [partial(self._by_maps, each, score) for each in references]
+            if descriptor is not None:
+                by_descriptor = self.reader.descriptor_recall(descriptor.name).search
+                views = zip(shown, references, strict=True)
+                vectors = [query_vector(asked, each, descriptor) for asked, each in views]
+                recalls = [partial(by_descriptor, vector) for vector in vectors]
         with clock("recall"):
             wanted = max(options.candidates, options.top) if options.rerank else options.top
             allowed = None if options.filter is None else self._allowed(options.filter)
-            ids, recall_scores = self._recall(references, score, wanted, allowed)
+            ids, recall_scores = _recall(recalls, wanted, allowed)
+            if len(ids) == 0:
+                raise WaldoError(
+                    f"--recall {options.recall}: no photo that is searched has it yet; run `waldo "
+                    f"index` over them again"
+                )
         device = self.extractor.model.device
         prepared = [reference.for_scoring(device) for reference in references]
         damaged: list[str] = []
@@ -132,37 +161,45 @@ class Index:
             matches=matches,
             best_confidence=others[0] if others else None,
             n_photos=self.reader.n_photos,
-            damaged=[*damaged, *maps.damaged],
+            damaged=[*damaged, *maps.damaged, *self._undescribed(descriptor)],
             timing=clock.stages(),
         )
 
-    def _recall(
-        self,
-        references: list[Reference],
-        score: Score,
-        k: int,
-        allowed: NDArray[np.int64] | None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids and scores of the k most promising photos, best first; by the likest reference."""
-        found: dict[int, float] = {}
-        for reference in references:
-            ids, scores = self._recall_by_one(reference, score, k, allowed)
-            for number, value in zip(ids.tolist(), scores.tolist(), strict=True):
-                found[number] = max(value, found.get(number, -np.inf))
-        best = sorted(found, key=lambda number: (-found[number], number))[:k]
-        return (
-            np.array(best, dtype=np.int64),
-            np.array([found[number] for number in best], dtype=np.float32),
-        )
-
-    def _recall_by_one(
+    def _by_maps(
         self, reference: Reference, score: Score, k: int, allowed: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Recall in the score's own way."""
         by_words = self.reader.word_recall if score.recall == "words" else None
         if by_words is None:
             return self.reader.recall.search(reference.recall_vector(), k, allowed)
         tokens = reference.tokens()
         return by_words.search(lambda codec: self.reader.words_in(tokens, codec), k, allowed)
+
+    def _descriptor(self, name: str) -> ImageDescriptor:
+        """A descriptor that the index has, loaded when first asked for."""
+        stored, name = self.reader.descriptors, descriptor_name(name)
+        if name not in stored:
+            has = f"it has {', '.join(stored)}" if stored else "it has none"
+            raise WaldoError(
+                f"--recall {name}: {self.reader.index_dir} has no such descriptor, {has}; "
+                "`waldo index SOURCE... --descriptor NAME` adds one"
+            )
+        if name not in self._descriptors:
+            device = str(self.extractor.model.device)
+            self._descriptors[name] = ImageDescriptor.from_fingerprint(stored[name], device)
+        return self._descriptors[name]
+
+    def _undescribed(self, descriptor: ImageDescriptor | None) -> list[str]:
+        """A line where photos cannot be found by a descriptor, because they have none."""
+        if descriptor is None:
+            return []
+        lacking = self.reader.n_photos - len(self.reader.descriptor_recall(descriptor.name))
+        if lacking == 0:
+            return []
+        return [
+            f"{self.reader.index_dir}: {lacking} photos have no {descriptor.name} and were not "
+            "searched; run `waldo index` over them again"
+        ]
 
     def _allowed(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:
         """Ids of the photos that pass, at least one."""
@@ -202,6 +239,22 @@ class Index:
         return matches
 
 
+def _recall(
+    recalls: Sequence[Recall], k: int, allowed: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Ids and scores of the k most promising photos, best first; by the likest of the recalls."""
+    found: dict[int, float] = {}
+    for recall in recalls:
+        ids, scores = recall(k, allowed)
+        for number, value in zip(ids.tolist(), scores.tolist(), strict=True):
+            found[number] = max(value, found.get(number, -np.inf))
+    best = sorted(found, key=lambda number: (-found[number], number))[:k]
+    return (
+        np.array(best, dtype=np.int64),
+        np.array([found[number] for number in best], dtype=np.float32),
+    )
+
+
 def open_index(directory: Path | str, device: str = "auto") -> Index:
     """Open an index and load the model that filled it.
 
@@ -211,7 +264,7 @@ def open_index(directory: Path | str, device: str = "auto") -> Index:
     reader = IndexReader.open(Path(directory))
     try:
         extractor = FeatureExtractor.from_fingerprint(reader.fingerprint, device)
+        return Index(reader, extractor)
     except BaseException:
         reader.close()
         raise
-    return Index(reader, extractor)

@@ -52,7 +52,10 @@ class ProgressDisplay:
 
     def __call__(self, progress: Progress) -> None:
         doing = "indexing" if progress.stage == "index" else "looking at a sample"
-        self.show(doing, progress.done, progress.total, rate_and_time_left(progress))
+        left = None if progress.total is None else progress.total - progress.done
+        worked = progress.new + progress.failed
+        note = rate_and_time_left(worked, left, progress.seconds, "photos")
+        self.show(doing, progress.done, progress.total, note)
 
     def show(self, doing: str, done: int, total: int | None, note: str = "") -> None:
         """What is being done, and how much of it is; total: None while unknown."""
@@ -60,19 +63,20 @@ class ProgressDisplay:
             self._bar.update(self._task, description=doing, completed=done, total=total, note=note)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _INTERVAL
-            parts = (f"{doing}: {done} of {total}", note)
+            parts = (f"{doing}: {done}" + ("" if total is None else f" of {total}"), note)
             print(", ".join(part for part in parts if part), file=sys.stderr)
 
 
-def rate_and_time_left(progress: Progress) -> str:
-    """E.g. '12.5 photos/s, 1:40 left'; only photos that took work count for the rate."""
-    worked = progress.new + progress.failed
-    if worked == 0 or progress.seconds <= 0:
+def rate_and_time_left(worked: int, left: int | None, seconds: float, things: str) -> str:
+    """E.g. '12.5 photos/s, 1:40 left'; worked: those that took work, so count for the rate. left:
+    how many are to come, None while unknown.
+    """
+    if worked == 0 or seconds <= 0:
         return ""
-    rate = worked / progress.seconds
-    if progress.total is None:
-        return f"{rate:.1f} photos/s"
-    left = round((progress.total - progress.done) / rate)
-    hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
-    time_left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return f"{rate:.1f} photos/s, {time_left} left"
+    rate = worked / seconds
+    if left is None:
+        return f"{rate:.1f} {things}/s"
+    whole = round(left / rate)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    time_left = f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{rate:.1f} {things}/s, {time_left} left"

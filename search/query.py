@@ -36,6 +36,7 @@ class SearchOptions:
     """top: matches to return. candidates: photos from recall that are re-ranked.
 
     score: the name of the re-ranking score. rerank: False keeps the order of recall.
+    recall: the name of the index's descriptor that finds the candidates; None: the score's own way.
     filter: the photos that may be answered; None allows all. min_confidence: 0..1, matches of less
     are left out.
     """
@@ -44,6 +45,7 @@ class SearchOptions:
     candidates: int = 400
     score: str = DEFAULT_SCORE
     rerank: bool = True
+    recall: str | None = None
     filter: PhotoFilter | None = None
     min_confidence: float | None = None
 
@@ -53,7 +55,8 @@ class Match:
     """One photo of the collection, as an answer.
 
     rank: from 1. path: the file. id: its id in the index. score: what the rank was decided by,
-    higher is better. recall_score: the inner product of recall, mean(S_DF) of PDM Eq. 7.
+    higher is better. recall_score: what recall went by: the inner product that is mean(S_DF) of
+    PDM Eq. 7, the weight of shared visual words, or the cosine of descriptors.
     confidence: 0..1, how sure it is that this is no chance likeness; None where it cannot be told.
     box: [x0, y0, x1, y1] around the object, pixels of the upright photo.
     heatmap: (grid, grid) float32, the score's evidence by cell. frame: maps cells to pixels.
@@ -80,7 +83,8 @@ class Answer:
     frame: the reference photo's. matches: best first. best_confidence: of the best photo that is
     not the reference photo itself, among the matches or not; None where it cannot be told.
     n_photos: size of the collection.
-    damaged: one line for each stored row that could not be trusted and was left out.
+    damaged: one line for each stored row that could not be trusted and was left out, and one where
+    photos lack the descriptor that recall goes by.
     timing: seconds by stage: extract, recall, fetch, score, localise, total.
     """
 

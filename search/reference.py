@@ -10,10 +10,11 @@ from features.errors import ModelError, RegionError
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import load_model_input
-from features.reference import box_cells, class_cells, load_mask, mask_cells, point_cells
+from features.reference import box_cells, load_mask, mask_cells, point_cells
 from indexer.extractor import Extractor
+from search.fusion import default_weights
 from search.query import Query
-from search.scores import ScoringReference
+from search.scores import NO_CLASS, FusionWeights, ScoringReference
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +25,14 @@ class Reference:
     """One object in one photo.
 
     maps: its features. cells: (grid, grid) bool, the object's cells (M_r of PDM Eq. 3).
-    class_vector: C, (d,) float32, or None.
+    class_vector: C, (d,) float32, or None. rivals, weights: as `ScoringReference` has them.
     """
 
     maps: FeatureMaps
     cells: NDArray[np.bool_]
     class_vector: NDArray[np.float32] | None
+    rivals: NDArray[np.float32] | None = None
+    weights: FusionWeights = NO_CLASS
 
     def tokens(self) -> NDArray[np.float32]:
         """F_AM_r of PDM Eq. 4, (n, d) float32."""
@@ -53,24 +56,30 @@ class Reference:
             tokens=torch.from_numpy(self.tokens()).to(device),
             class_vector=None if vector is None else torch.from_numpy(vector).to(device),
             positions=torch.from_numpy(np.argwhere(self.cells)).float().to(device),
+            rivals=None if self.rivals is None else torch.from_numpy(self.rivals).to(device),
+            weights=self.weights,
         )
 
 
-def make_reference(query: Query, extractor: Extractor) -> Reference:
+def make_reference(
+    query: Query, extractor: Extractor, weights: FusionWeights | None = None
+) -> Reference:
     """Features of the query's photo and the cells of its object.
+
+    weights: for the scores that fuse evidence; None for the model's own.
 
     A class name means something to a diffusion model only: other extractors look at regions. Raises
     RegionError where the query selects nothing, PhotoError for a broken photo, ModelError where the
     model gives no finite features.
     """
     try:
-        return _make_reference(query, extractor)
+        return _make_reference(query, extractor, weights)
     except RegionError as error:
         # Of several photos, which one is it about?
         raise RegionError(f"{query.photo}: {error}") from None
 
 
-def _make_reference(query: Query, extractor: Extractor) -> Reference:
+def _make_reference(query: Query, extractor: Extractor, weights: FusionWeights | None) -> Reference:
     model = extractor if isinstance(extractor, FeatureExtractor) else None
     name = query.class_name
     class_vector = None if model is None or name is None else model.class_vector(name)
@@ -96,5 +105,10 @@ def _make_reference(query: Query, extractor: Extractor) -> Reference:
     elif query.mask is None:
         assert model is not None  # other extractors are asked by regions alone
         assert name is not None
-        cells = class_cells(maps, model.region_vector(name))
-    return Reference(maps, cells, class_vector)
+        cells = model.class_cells(maps, name)
+    if weights is None:
+        weights = default_weights("" if model is None else model.model.name)
+    rivals = None
+    if model is not None and class_vector is not None and weights.class_evidence:
+        rivals = model.rival_vectors
+    return Reference(maps, cells, class_vector, rivals, weights)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +11,6 @@ from indexer.reader import IndexReader, MapBatch
 from search.clock import Clock
 from search.localise import object_cells
 from search.scores import CandidateMaps, Score, ScoringReference
-
-if TYPE_CHECKING:
-    import torch
 
 # Candidates are read about this many bytes at a time, while those before are scored.
 _READ_BYTES = 8 * 2**20
@@ -40,12 +36,34 @@ class RerankedCandidates:
     damaged: list[str]
 
 
-def to_candidates(reader: IndexReader, maps: MapBatch, device: "torch.device") -> CandidateMaps:
-    """Stored maps of one codec as a score takes them, on a device."""
+def to_candidates(
+    reader: IndexReader, maps: MapBatch, references: Sequence[ScoringReference]
+) -> CandidateMaps:
+    """Stored maps of one codec as a score takes them, on the device of the references, at least
+    one, that will be compared with them.
+    """
     import torch
 
+    device = references[0].tokens.device
     appearance, semantic = reader.tokens(maps, device)
-    return CandidateMaps(appearance, semantic, torch.from_numpy(maps.valid).to(device))
+    valid = torch.from_numpy(maps.valid).to(device)
+    return CandidateMaps(appearance, semantic, valid, tuple(references))
+
+
+def scoring_blocks(
+    reader: IndexReader, maps: MapBatch, references: Sequence[ScoringReference]
+) -> Iterator[tuple[NDArray[np.intp], CandidateMaps]]:
+    """Photos' maps in blocks that suit the device of the references that will all be compared with
+    them: each block's rows in `maps`, and the block.
+    """
+    device = references[0].tokens.device
+    numbers = _BLOCK_NUMBERS["cpu" if device.type == "cpu" else "gpu"]
+    tokens = sum(len(reference.tokens) for reference in references)
+    block = max(1, numbers // (reader.grid**2 * (reader.dim + tokens)))
+    for rows, part in maps.by_codec():
+        for start in range(0, len(rows), block):
+            some = slice(start, start + block)
+            yield rows[some], to_candidates(reader, part.rows(some), references)
 
 
 def rerank(
@@ -63,7 +81,7 @@ def rerank(
     kept: list[NDArray[np.int64]] = []
     scores: list[NDArray[np.float32]] = []
     damaged: list[str] = []
-    for maps in _read_ahead(reader, ids, clock):
+    for maps in read_ahead(reader, ids, clock):
         damaged += maps.damaged
         kept.append(maps.ids)
         with clock("score"):
@@ -93,17 +111,10 @@ def score_maps(
     """The scores of photos' maps, (n,) float32, computed on the reference's device."""
     import torch
 
-    device = reference.tokens.device
-    numbers = _BLOCK_NUMBERS["cpu" if device.type == "cpu" else "gpu"]
-    block = max(1, numbers // (reader.grid**2 * (reader.dim + len(reference.tokens))))
     scores = np.empty(len(maps.ids), dtype=np.float32)
     with torch.inference_mode():
-        for rows, part in maps.by_codec():
-            found = []
-            for start in range(0, len(rows), block):
-                some = part.rows(slice(start, start + block))
-                found.append(score.function(reference, to_candidates(reader, some, device)))
-            scores[rows] = torch.cat(found).cpu().numpy()
+        for rows, candidates in scoring_blocks(reader, maps, [reference]):
+            scores[rows] = score.function(reference, candidates).cpu().numpy()
     return scores
 
 
@@ -139,7 +150,7 @@ def localise(
             reference = references[number]
             chosen = np.flatnonzero(which == number)
             for rows, part in maps.rows(chosen).by_codec():
-                candidates = to_candidates(reader, part, reference.tokens.device)
+                candidates = to_candidates(reader, part, [reference])
                 heat = score.heat(reference, candidates)
                 evidence.heat[chosen[rows]] = heat.cpu().numpy()
                 cells = object_cells(reference, candidates, heat)
@@ -147,8 +158,11 @@ def localise(
     return evidence
 
 
-def _read_ahead(reader: IndexReader, ids: NDArray[np.int64], clock: Clock) -> Iterator[MapBatch]:
-    """The maps of photos, batch by batch, each read while the one before is worked on."""
+def read_ahead(reader: IndexReader, ids: NDArray[np.int64], clock: Clock) -> Iterator[MapBatch]:
+    """The maps of photos, batch by batch, each read while the one before is worked on.
+
+    ids: (n,) int64, photos of the index. clock: gets the stage "fetch", what is waited for.
+    """
     batch = max(1, _READ_BYTES // reader.photo_bytes)
     parts = [ids[start : start + batch] for start in range(0, len(ids), batch)]
     with ThreadPoolExecutor(1) as thread:

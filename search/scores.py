@@ -7,7 +7,11 @@ evidence lies. All work on batches, on whatever device the tensors are on.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from indexer.tokens import TokenMap, unit
 from search.hough import place
@@ -18,22 +22,39 @@ if TYPE_CHECKING:
 # How many cells `top_mean` looks at.
 _TOP_CELLS = 8
 
-# What agreement about the object's place is worth beside likeness (docs/scores.md).
-_AGREEMENT_WEIGHT = 0.2
+Values = TypeVar("Values", "torch.Tensor", NDArray[np.float32])
 
 
 @dataclass(frozen=True)
+class FusionWeights:
+    """What else counts beside likeness in appearance, which counts 1 (docs/scores.md).
+
+    agreement: of the object's parts about its place. class_evidence: see `class_evidence`.
+    """
+
+    agreement: float = 0.3
+    class_evidence: float = 0.0
+
+
+NO_CLASS = FusionWeights()
+
+
+@dataclass(frozen=True, eq=False)
 class ScoringReference:
     """What the reference photo contributes to a score; float32 tensors on the scoring device.
 
     tokens: (n, d), F_AM_r of PDM Eq. 4, appearance at the object's cells, n >= 1.
     class_vector: (d,), C, or None where no class name was given.
     positions: (n, 2), row and column of each token's cell.
+    rivals: (m, d), vectors of what the class is to be told from, or None where weights make
+    nothing of them. weights: of `consistent` and `fused`.
     """
 
     tokens: "torch.Tensor"
     class_vector: "torch.Tensor | None"
     positions: "torch.Tensor"
+    rivals: "torch.Tensor | None" = None
+    weights: FusionWeights = NO_CLASS
 
 
 @dataclass(frozen=True)
@@ -42,12 +63,56 @@ class CandidateMaps:
 
     appearance, semantic: F_A and F_S, cells row by row of a square map; cosines are about their
     mean, the collection's. valid: (batch, cells) bool, False in padding; every candidate has a
-    valid cell.
+    valid cell. references: those that will all be compared with these candidates.
     """
 
     appearance: TokenMap
     semantic: TokenMap
     valid: "torch.Tensor"
+    references: tuple[ScoringReference, ...] = ()
+
+    def best(self, reference: ScoringReference) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Each token's most similar cell in each candidate, as `TokenMap.best` gives it.
+
+        The tokens of all `references` go through one matrix product, and what is found is kept: for
+        each of them, and for every score that asks for it.
+        """
+        import torch
+
+        if reference not in self._best:
+            together = self.references if reference in self.references else (reference,)
+            tokens = torch.cat([each.tokens for each in together])
+            sizes = [len(each.tokens) for each in together]
+            found = (part.split(sizes, dim=1) for part in self.appearance.best(tokens, self.valid))
+            self._best.update(zip(together, zip(*found, strict=True), strict=True))
+        return self._best[reference]
+
+    @cached_property
+    def _best(self) -> "dict[ScoringReference, tuple[torch.Tensor, torch.Tensor]]":
+        return {}
+
+    def mass_of(self, rivals: "torch.Tensor") -> "torch.Tensor":
+        """log(sum(exp(F_S . r))) over rivals, (m, d), at each cell, (batch, cells) float32; taken
+        once for all references that have the same.
+        """
+        import torch
+
+        for known, mass in self._masses:
+            if torch.equal(known, rivals):
+                return mass
+        mass = self.semantic.products(rivals).logsumexp(dim=2)
+        self._masses.append((rivals, mass))
+        return mass
+
+    @cached_property
+    def _masses(self) -> "list[tuple[torch.Tensor, torch.Tensor]]":
+        return []
+
+    @cached_property
+    def pooled(self) -> "torch.Tensor":
+        """The mean appearance of each candidate, (batch, d) float32."""
+        tokens = self.appearance.decode().masked_fill(~self.valid[:, :, None], 0.0)
+        return tokens.sum(dim=1) / self.valid.sum(dim=1, keepdim=True)
 
 
 def fused_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
@@ -61,13 +126,13 @@ def fused_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch
 def appearance_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """S_A (PDM Eq. 5)."""
     # Eq. 5 is linear: the mean over reference tokens of inner products is one inner product.
-    return candidates.appearance.products(reference.tokens.mean(dim=0))
+    return candidates.appearance.products(reference.tokens.mean(dim=0, keepdim=True)).squeeze(2)
 
 
 def semantic_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """S_S (PDM Eq. 6). Needs a class vector."""
     assert reference.class_vector is not None
-    return candidates.semantic.products(reference.class_vector)
+    return candidates.semantic.products(reference.class_vector[None]).squeeze(2)
 
 
 def mean_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
@@ -100,9 +165,7 @@ def semantic(reference: ScoringReference, candidates: CandidateMaps) -> "torch.T
 
 def cosine(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """Cosine of the object's mean appearance with the whole candidate's: one vector a photo."""
-    tokens = candidates.appearance.decode()
-    pooled = tokens.masked_fill(~candidates.valid[:, :, None], 0.0).sum(dim=1)
-    return unit(pooled) @ unit(reference.tokens.mean(dim=0))
+    return unit(candidates.pooled) @ unit(reference.tokens.mean(dim=0))
 
 
 def maximum(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
@@ -115,12 +178,7 @@ def maximum(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Te
 
 def top_mean(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """As `maximum`, but the mean of the 8 best cells, or of all where there are fewer."""
-    import torch
-
-    heat = mean_heat(reference, candidates)
-    count = min(_TOP_CELLS, heat.shape[1])
-    best = heat.masked_fill(~candidates.valid, -torch.inf).topk(count, dim=1).values
-    return _mean_over_map(best, best.isfinite())
+    return _mean_of_best(mean_heat(reference, candidates), candidates.valid)
 
 
 def late_interaction(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
@@ -128,7 +186,7 @@ def late_interaction(reference: ScoringReference, candidates: CandidateMaps) -> 
 
     Every reference token takes its best cell of the candidate; their mean is the score.
     """
-    best, _ = candidates.appearance.best(reference.tokens, candidates.valid)
+    best, _ = candidates.best(reference)
     return best.mean(dim=1)
 
 
@@ -151,16 +209,52 @@ def mutual(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Ten
 
 
 def consistent(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """Late interaction, and more where the best cells lie to each other as the object's do.
-
-    Tokens' best cells vote for the object's place and size (see `hough`). The score is a weighted
-    mean of late interaction's and of their agreement: 1 for the object itself.
+    """Late interaction, and more where the best cells lie to each other as the object's do: a
+    weighted mean of `late_interaction` and `agreement`, 1 for the object itself.
     """
-    best, cells = candidates.appearance.best(reference.tokens, candidates.valid)
+    likeness = late_interaction(reference, candidates)
+    return fuse(reference.weights, likeness, agreement(reference, candidates), 0.0)
+
+
+def fused(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """`consistent`, and the class map's word on whether the photo shows the class at all."""
+    likeness = late_interaction(reference, candidates)
+    evidence = class_evidence(reference, candidates)
+    return fuse(reference.weights, likeness, agreement(reference, candidates), evidence)
+
+
+def fuse(
+    weights: FusionWeights, likeness: Values, agreement: Values, class_evidence: Values | float
+) -> Values:
+    """One score of three kinds of evidence, of any shape."""
+    consistent = (likeness + weights.agreement * agreement) / (1 + weights.agreement)
+    return consistent + weights.class_evidence * class_evidence
+
+
+def agreement(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """How far tokens' best cells lie to each other as the object's parts do, (batch,) float32.
+
+    They vote for the object's place and size (see `hough`): 1 for the object itself.
+    """
+    best, cells = candidates.best(reference)
     side = math.isqrt(candidates.valid.shape[1])
-    agreement = place(best, cells, reference.positions, side).agreement
-    likeness = best.mean(dim=1)
-    return (likeness + _AGREEMENT_WEIGHT * agreement) / (1 + _AGREEMENT_WEIGHT)
+    return place(best, cells, reference.positions, side).agreement
+
+
+def class_evidence(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """How clearly each photo shows the class: the mean over its 8 clearest cells, (batch,) float32.
+
+    A cell's is the logarithm of the class's share of a softmax over it and its rivals, of inner
+    products with F_S (PDM Eq. 6 without rivals): at most 0, and comparable between photos and
+    classes. Without a class vector or rivals 0 for every photo.
+    """
+    import torch
+
+    if reference.class_vector is None or reference.rivals is None:
+        return reference.tokens.new_zeros(len(candidates.valid))
+    own = semantic_heat(reference, candidates)
+    clear = own - torch.logaddexp(own, candidates.mass_of(reference.rivals))
+    return _mean_of_best(clear, candidates.valid)
 
 
 @dataclass(frozen=True)
@@ -169,7 +263,8 @@ class Score:
 
     source: where it comes from. function: scores of a batch, (batch,) float32, higher is better.
     heat: the evidence by cell, (batch, cells) float32. recall: what chooses its candidates, visual
-    words or the inner product of pooled vectors. needs_class: cannot do without C.
+    words or the inner product of pooled vectors. needs_class: cannot do without C. uses_rivals:
+    compares C with what it is to be told from, where it is given.
     """
 
     name: str
@@ -178,6 +273,7 @@ class Score:
     heat: "Callable[[ScoringReference, CandidateMaps], torch.Tensor]"
     recall: Literal["words", "pooled"] = "pooled"
     needs_class: bool = False
+    uses_rivals: bool = False
 
 
 SCORES: dict[str, Score] = {
@@ -189,6 +285,14 @@ SCORES: dict[str, Score] = {
             consistent,
             token_heat,
             recall="words",
+        ),
+        Score(
+            "fused",
+            "consistent, and how clearly the photo shows the class by F_S (PDM Eq. 7)",
+            fused,
+            token_heat,
+            recall="words",
+            uses_rivals=True,
         ),
         Score(
             "late",
@@ -230,3 +334,12 @@ DEFAULT_SCORE = "consistent"
 
 def _mean_over_map(heat: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
     return heat.masked_fill(~valid, 0.0).sum(dim=1) / valid.sum(dim=1)
+
+
+def _mean_of_best(heat: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
+    """The mean over a map's 8 highest valid cells, or over all where there are fewer."""
+    import torch
+
+    count = min(_TOP_CELLS, heat.shape[1])
+    best = heat.masked_fill(~valid, -torch.inf).topk(count, dim=1).values
+    return _mean_over_map(best, best.isfinite())

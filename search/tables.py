@@ -1,5 +1,6 @@
 """Answers as people read them on a terminal, and as programs read them in JSON."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,16 @@ from search.query import Answer, Query
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from search.segmentation.files import Failure, WrittenMask
 
-def answer_json(answer: Answer) -> dict[str, Any]:
-    """An answer as JSON-ready values; boxes in pixels of the upright photo, times in seconds."""
+
+def answer_json(
+    answer: Answer, masks: "Sequence[WrittenMask | None] | None" = None
+) -> dict[str, Any]:
+    """An answer as JSON-ready values; boxes in pixels of the upright photo, times in seconds.
+
+    masks: one a match, where they were asked for; None for a match whose photo is gone.
+    """
     query = answer.query
     return {
         "query": {
@@ -24,6 +32,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
             **({"also": [_view_json(view) for view in query.also]} if query.also else {}),
             **({"not": [_view_json(view) for view in query.unlike]} if query.unlike else {}),
             "score": answer.options.score if answer.options.rerank else None,
+            **({} if answer.options.recall is None else {"recall": answer.options.recall}),
             **_filter_json(answer.options.filter),
         },
         "matches": [
@@ -36,8 +45,9 @@ def answer_json(answer: Answer) -> dict[str, Any]:
                 "confidence": match.confidence,
                 "box": match.box,
                 "is_query": match.is_query,
+                **({} if masks is None else {"mask": _mask_path(masks[row])}),
             }
-            for match in answer.matches
+            for row, match in enumerate(answer.matches)
         ],
         **(
             {}
@@ -97,6 +107,54 @@ def not_found_line(answer: Answer) -> str:
         f"confidence {answer.options.min_confidence:g}"
         + ("" if best is None else f"; the likeliest has {best:.2f}")
     )
+
+
+def segment_json(
+    query: Query, written: "Sequence[WrittenMask]", failures: "Sequence[Failure]"
+) -> dict[str, Any]:
+    """Masks as JSON-ready values; boxes and areas in pixels of the upright photo."""
+    return {
+        "reference": {**_view_json(query), "class": query.class_name},
+        "masks": [
+            {
+                "path": str(one.path),
+                "mask": str(one.mask),
+                "overlay": str(one.overlay),
+                "box": one.segmentation.box,
+                "area": int(one.segmentation.mask.sum()),
+                "score": one.segmentation.score,
+            }
+            for one in written
+        ],
+        "failed": [{"path": str(one.path), "reason": one.reason} for one in failures],
+    }
+
+
+def segment_table(written: "Sequence[WrittenMask]") -> "Table":
+    """Scores, areas in percent of the photo, boxes, and the masks' paths."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("score", "area"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("box", no_wrap=True)
+    table.add_column("photo", overflow="fold")
+    table.add_column("mask", overflow="fold")
+    for one in written:
+        found = one.segmentation
+        table.add_row(
+            f"{found.score:.4f}",
+            f"{100 * found.mask.mean():.1f} %",
+            ",".join(map(str, found.box or ())),
+            Text(str(one.path)),
+            Text(str(one.mask)),
+        )
+    return table
+
+
+def _mask_path(written: "WrittenMask | None") -> str | None:
+    return None if written is None else str(written.mask)
 
 
 def models_json() -> list[dict[str, Any]]:

@@ -177,7 +177,7 @@ def test_cut_queries_are_asked_as_the_cut_photo(tiny: FeatureExtractor, tmp_path
         asked = [BenchmarkQuery(query, relevant, ~relevant & relevant, False) for query in queries]
         benchmark = Benchmark("test", gallery, None, asked, [], cut_queries)
         methods = [METHODS[name] for name in ("consistent", "rgb-patches", "rootsift")]
-        return run_methods(benchmark, methods, tiny)
+        return run_methods(benchmark, methods, tiny, tmp_path / "work").results
 
     whole = [Query(photo, box=box) for photo in photos]
     by_hand = scores([Query(path, box=(0.0, 0.0, 40.0, 43.0)) for path in cut], False)
@@ -251,7 +251,9 @@ def test_what_is_wrong_with_a_query_is_told_before_indexing(
     benchmark = Benchmark("test", photos, [{"dog"}] * 3, asked, [])
     told: list[Progress] = []
     with pytest.raises(WaldoError, match=r"1\.png.*qwertzuiop"):
-        run_methods(benchmark, [METHODS["consistent"]], tiny, on_progress=told.append)
+        run_methods(
+            benchmark, [METHODS["consistent"]], tiny, tmp_path / "work", on_progress=told.append
+        )
     assert told == []
 
 
@@ -264,9 +266,9 @@ def test_progress_says_what_is_done(
     lines = [line.split(",")[0] for line in result.err.splitlines()]
     assert "indexing: 5 of 5" in lines
     for line in (
-        "scoring by rootsift: 0 of 1",
-        "features of the queries: 1 of 2",
-        "scoring queries by words: 1 of 2",
-        "scoring photos for 2 queries: 0 of 5",
+        "scoring queries by rootsift: 0 of 2",
+        "features of the queries: 0 of 2",
+        "scoring queries by words: 0 of 2",
+        "scoring photos for queries 1 to 2 of 2: 0 of 5",
     ):
         assert line in lines

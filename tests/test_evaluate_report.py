@@ -1,5 +1,6 @@
 """Runs put beside each other: tables as text, Markdown and a page with pictures."""
 
+import io
 import json
 import re
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from search.evaluation.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods import METHODS
-from search.evaluation.report import evaluation_json, write_run
-from search.evaluation.run import MethodResult
+from search.evaluation.report import evaluation_json, evaluation_table, write_run
+from search.evaluation.run import Evaluation, MethodResult
 from search.evaluation.runs_page import _faded
 from search.query import Query
 from tests.cli import CommandLine
@@ -55,8 +57,10 @@ def ranked(asked: Benchmark, method: str, ranks: list[int]) -> MethodResult:
 
 def save_run(path: Path, asked: Benchmark, model: str, **ranks: list[int]) -> Path:
     results = [ranked(asked, method, listed) for method, listed in ranks.items()]
-    report = evaluation_json(asked, {"model": model}, "standard", results, None)
-    write_run(path, report, asked, results)
+    seconds = {"indexing": 2.0, **dict.fromkeys(ranks, 0.5)}
+    found = Evaluation(results, seconds, path.parent)
+    report = evaluation_json(asked, {"model": model}, "standard", found, None)
+    write_run(path, report, asked, found)
     return path
 
 
@@ -98,7 +102,7 @@ def test_report_as_markdown(waldo: CommandLine, runs: list[Path]) -> None:
     more = [row["more than consistent"] for row in rows]
     assert more[0] == more[2] == ""
     assert more[1].startswith("+")
-    [row] = markdown_rows(oxford)
+    row = markdown_rows(oxford)[0]
     # A single positive at 0-based rank 1 of the published evaluator; no easy photo at all.
     assert (row["medium mAP"], row["hard mAP"], row["easy mAP"]) == ("25.0", "25.0", "")
     assert row["run"] == str(runs[1])
@@ -140,6 +144,37 @@ def test_report_page(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> No
     waldo("report", runs[0], "--html", page)
     # Query 0 finds it first, query 1 is it; others may rank it too.
     assert page.read_text().count("this photo is gone") >= 2
+
+
+def test_the_papers_figures_beside_ours(
+    waldo: CommandLine, runs: list[Path], tmp_path: Path
+) -> None:
+    content = json.loads(runs[1].read_text())
+    assert content["paper"]["methods"]["PDM"] == {"medium mAP": 77.2, "hard mAP": 58.3}
+    assert set(content["methods"]) == {"late"}
+    assert "paper" not in json.loads(runs[0].read_text())
+    page = tmp_path / "page.html"
+    plain = waldo("report", *runs, "--html", page).out
+    markdown = waldo("report", *runs, "--markdown").out
+    folders, oxford = markdown.split("\n\n**")
+    assert "paper: " not in folders
+    ours, *published = markdown_rows(oxford)
+    assert ours["method"] == "late"
+    assert all(row["method"].startswith("paper: ") for row in published)
+    assert {row["run"] for row in published} == {"Samuel et al., NeurIPS 2024"}
+    [pdm] = [row for row in published if row["method"] == "paper: PDM"]
+    assert (pdm["medium mAP"], pdm["hard mAP"], pdm["easy mAP"]) == ("77.2", "58.3", "")
+    [line] = [line for line in plain.splitlines() if "paper: PDM " in line]
+    assert line.split()[-2:] == ["77.2", "58.3"]
+    rows = re.findall('<tr class="paper">(.*?)</tr>', page.read_text())
+    assert len(rows) == len(published)
+    # Beside one run's own table too.
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(evaluation_table(content))
+    text = console.export_text()
+    [line] = [line for line in text.splitlines() if line.startswith("paper: PDM ")]
+    assert line.split()[-2:] == ["77.2", "58.3"]
+    assert "paper: Samuel et al., NeurIPS 2024" in text
 
 
 def test_report_fades_what_is_not_the_object(runs: list[Path], tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def test_evaluate_json_and_run_file(waldo: CommandLine, collection: Path, tmp_pa
     report = json.loads(result.out)
     assert set(report) == {
         *("protocol", "model", "codec", "versions", "methods", "n_queries", "n_gallery"),
+        "timings",
     }
     assert report["codec"] == "high"
     assert report["versions"]["numpy"] == np.__version__

@@ -231,7 +231,7 @@ def test_rootsift_counts_the_objects_own_matches(tmp_path: Path) -> None:
     queries = [
         BenchmarkQuery(query, relevant, ~relevant & relevant, False) for query in (inside, outside)
     ]
-    scores = rootsift_scores(Benchmark("folders", paths[1:], None, queries, []))
+    scores = np.stack([*rootsift_scores(Benchmark("folders", paths[1:], None, queries, []))])
     assert scores[0, 0] > 20
     assert scores[0, 0] > 4 * scores[0, 1]
     assert scores[1].tolist() == [0.0, 0.0]

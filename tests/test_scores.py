@@ -10,8 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.frame import Frame
+from features.maps import FeatureMaps
+from indexer.codec import Codec
 from indexer.tokens import TokenMap
-from search.scores import SCORES, CandidateMaps, ScoringReference
+from search.scores import (
+    SCORES,
+    CandidateMaps,
+    FusionWeights,
+    ScoringReference,
+    class_evidence,
+)
 
 Arrays = dict[str, np.ndarray]
 
@@ -125,6 +134,22 @@ def naive_consistent(a: Arrays, candidate: int) -> float:
     return (naive_late(a, candidate) + 0.2 * most) / 1.2
 
 
+def naive_class_evidence(a: Arrays, candidate: int) -> float:
+    """Of the 8 clearest cells, the mean logarithm of the class's share among it and its rivals."""
+    clear = []
+    for c in np.flatnonzero(a["valid"][candidate]):
+        cell = a["semantic"][candidate, c]
+        rivals = sum(np.exp(np.dot(rival, cell)) for rival in a["rivals"])
+        own = np.exp(np.dot(a["class_vector"], cell))
+        clear.append(np.log(own / (own + rivals)))
+    clear = sorted(clear, reverse=True)[:8]
+    return float(sum(clear) / len(clear))
+
+
+def naive_fused_score(a: Arrays, candidate: int) -> float:
+    return naive_consistent(a, candidate) + 0.3 * naive_class_evidence(a, candidate)
+
+
 NAIVE: dict[str, Callable[[Arrays, int], float]] = {
     "pdm": over_map(naive_fused),
     "appearance": over_map(naive_appearance),
@@ -135,11 +160,12 @@ NAIVE: dict[str, Callable[[Arrays, int], float]] = {
     "top-mean": naive_top_mean,
     "mutual": naive_mutual,
     "consistent": naive_consistent,
+    "fused": naive_fused_score,
 }
 
 
 # Scores by each token's best cell, which is chosen in bfloat16.
-BY_BEST_CELL = {"late", "consistent"}
+BY_BEST_CELL = {"late", "consistent", "fused"}
 
 
 def clear_winners(a: Arrays) -> bool:
@@ -163,6 +189,7 @@ def random_arrays(seed: int, batch: int = 3, cells: int = 16, d: int = 8) -> Arr
         "appearance": rng.normal(size=(batch, cells, d)),
         "semantic": rng.normal(size=(batch, cells, d)),
         "valid": valid,
+        "rivals": rng.normal(size=(6, d)),
     }
 
 
@@ -170,7 +197,10 @@ def tensors(a: Arrays) -> tuple[ScoringReference, CandidateMaps]:
     def single(name: str) -> torch.Tensor:
         return torch.from_numpy(a[name]).float()
 
-    reference = ScoringReference(single("tokens"), single("class_vector"), single("positions"))
+    reference = ScoringReference(
+        *(single(name) for name in ("tokens", "class_vector", "positions", "rivals")),
+        FusionWeights(agreement=0.2, class_evidence=0.3),
+    )
     appearance, semantic = (
         TokenMap.plain(single(name), single("mean")) for name in ("appearance", "semantic")
     )
@@ -190,6 +220,29 @@ def test_scores_equal_their_naive_twins(name: str, seed: int) -> None:
     scores = SCORES[name].function(*tensors(arrays)).numpy()
     expected = [NAIVE[name](arrays, candidate) for candidate in range(3)]
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("quality", "most"), [("high", 0.02), ("standard", 0.15)])
+def test_class_evidence_of_encoded_maps(quality: str, most: float) -> None:
+    arrays = random_arrays(14, batch=12, d=16)
+    arrays["valid"][:] = True
+    arrays["semantic"] *= 2.0 ** (-np.arange(16) / 4)  # a spectrum that falls off, as real ones'
+    frame = Frame(width=32, height=32, size=32, grid=4)
+    half = [
+        arrays[name].reshape(12, 4, 4, 16).astype(np.float16) for name in ("appearance", "semantic")
+    ]
+    photos = [FeatureMaps(*maps, frame, "") for maps in zip(*half, strict=True)]
+    known = np.concatenate([arrays["class_vector"][None], arrays["rivals"]]).astype(np.float32)
+    codec = Codec.fit(quality, photos, known)
+    encoded = torch.from_numpy(codec.encode(*half))
+    reference, candidates = tensors(arrays)
+    candidates = CandidateMaps(*codec.tokens(encoded), candidates.valid)
+    found = class_evidence(reference, candidates).numpy()
+    before = [naive_class_evidence(arrays, candidate) for candidate in range(12)]
+    np.testing.assert_allclose(found, before, atol=most)
+    arrays["semantic"] = codec.decode(encoded)[1].double().numpy()
+    exact = [naive_class_evidence(arrays, candidate) for candidate in range(12)]
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -240,12 +293,22 @@ def test_consistent_prefers_the_object_as_it_was_to_its_parts_in_disorder() -> N
     assert in_disorder < 0.95
 
 
-@pytest.mark.parametrize("name", ["maximum", "mutual", "consistent", "top-mean", "late"])
+@pytest.mark.parametrize("name", ["maximum", "mutual", "fused", "top-mean", "late"])
 def test_padding_changes_no_score(name: str) -> None:
     arrays = random_arrays(12)
     before = SCORES[name].function(*tensors(arrays))
     arrays["appearance"][~arrays["valid"]] = arrays["tokens"][0]
+    arrays["semantic"][~arrays["valid"]] = arrays["class_vector"]
     torch.testing.assert_close(SCORES[name].function(*tensors(arrays)), before)
+
+
+@pytest.mark.parametrize("unknown", ["class_vector", "rivals"])
+def test_without_class_evidence_fused_is_consistent(unknown: str) -> None:
+    reference, candidates = tensors(random_arrays(13))
+    consistent = SCORES["consistent"].function(reference, candidates)
+    assert not torch.equal(SCORES["fused"].function(reference, candidates), consistent)
+    bare = replace(reference, **{unknown: None})
+    assert torch.equal(SCORES["fused"].function(bare, candidates), consistent)
 
 
 def test_without_a_class_pdm_is_half_the_appearance() -> None:

@@ -22,8 +22,8 @@ def absence(benchmark: Benchmark, scores: NDArray[np.float32]) -> dict[str, Any]
     is too small to tell.
     """
     present, absent, right = [], [], []
-    sure: list[NDArray[np.float64]] = []
-    relevant: list[NDArray[np.bool_]] = []
+    # Of all photos that are as sure as each threshold: how many there are, how many are relevant.
+    n_sure, n_right = np.zeros((2, len(_THRESHOLDS)), dtype=np.int64)
     for query, row in zip(benchmark.queries, scores, strict=True):
         ranked = ~query.ignored
         others = ranked & ~query.relevant
@@ -32,20 +32,19 @@ def absence(benchmark: Benchmark, scores: NDArray[np.float32]) -> dict[str, Any]
             return None
         present.append(whole.max())
         absent.append(without.max())
-        sure.append(whole)
-        relevant.append(query.relevant[ranked])
+        sure = whole >= np.array(_THRESHOLDS)[:, None]
+        n_sure += sure.sum(axis=1)
+        n_right += (sure & query.relevant[ranked]).sum(axis=1)
         right.append(row[query.relevant & ranked].max() > row[others].max())
     with_object, bare, first = np.array(present), np.array(absent), np.array(right)
     higher = with_object[:, None] > bare
     same = with_object[:, None] == bare
     report: dict[str, Any] = {"auc": float(np.mean(higher + 0.5 * same))}
-    all_sure, all_relevant = np.concatenate(sure), np.concatenate(relevant)
-    for least in _THRESHOLDS:
-        chosen = all_relevant[all_sure >= least]
+    for least, count, hits in zip(_THRESHOLDS, n_sure, n_right, strict=True):
         report[f"{least:g}"] = {
             "right": float(np.mean((with_object >= least) & first)),
             "wrong": float(np.mean((with_object >= least) & ~first)),
             "false_alarms": float(np.mean(bare >= least)),
-            "precision": float(np.mean(chosen)) if len(chosen) else None,
+            "precision": float(hits / count) if count else None,
         }
     return report

@@ -17,11 +17,16 @@ _BINS = 8
 
 
 class PatchExtractor:
-    """RGB patches: a cell's appearance is its 8 x 8 pixels, 0..1. The semantic map is zero."""
+    """RGB patches: a cell's appearance is its 8 x 8 pixels, 0..1. The semantic map is zero.
 
-    image_size = _GRID * _CELL
-    grid = _GRID
+    grid: cells a side.
+    """
+
     dim = _CELL * _CELL * 3
+
+    def __init__(self, grid: int = _GRID) -> None:
+        self.grid = grid
+        self.image_size = grid * _CELL
 
     def fingerprint(self) -> dict[str, str | int]:
         return {"model": "rgb-patches", "image_size": self.image_size}
@@ -63,8 +68,9 @@ class HistogramExtractor:
 
 def _patches(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(size, size, 3) pixels as (grid, grid, cell * cell * 3) patches."""
-    blocks = pixels.reshape(_GRID, _CELL, _GRID, _CELL, 3).transpose(0, 2, 1, 3, 4)
-    return blocks.reshape(_GRID, _GRID, -1)
+    grid = len(pixels) // _CELL
+    blocks = pixels.reshape(grid, _CELL, grid, _CELL, 3).transpose(0, 2, 1, 3, 4)
+    return blocks.reshape(grid, grid, -1)
 
 
 def _maps(photo: ModelInput, appearance: NDArray[np.float32]) -> FeatureMaps:

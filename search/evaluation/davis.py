@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from features.errors import WaldoError
 from search.evaluation.perseg import check_sizes
+from search.segmentation.draw import read_ids
 
 # Marks pixels of which annotators were not sure.
 _VOID = 255
@@ -52,19 +52,9 @@ def read_davis(root: Path) -> list[DavisSequence]:
 def read_annotation(path: Path) -> NDArray[np.uint8]:
     """Object ids of a frame, (height, width) uint8: 0 for background and void (255 in the file).
 
-    The PNG's palette indices, or its grey values where it has no palette, never its colours.
-    Raises WaldoError where the file is not such a PNG.
+    Raises WaldoError as `read_ids`.
     """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            mode = image.mode
-            ids = np.array(image, dtype=np.uint8)
-    except Exception as error:  # broken pictures come up as any kind of error
-        raise WaldoError(f"{path}: not a readable PNG ({error})") from None
-    if mode not in ("P", "L"):
-        raise WaldoError(
-            f"{path}: has colours (mode {mode}); an annotation holds object ids as palette indices"
-        )
+    ids = read_ids(path)
     ids[ids == _VOID] = 0
     return ids
 

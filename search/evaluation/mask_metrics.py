@@ -59,9 +59,14 @@ def boundary_iou(predicted: Mask, truth: Mask) -> float:
     where an object meets it. Only an empty mask has an empty boundary: 1 where both are empty, 0
     where only one is.
     """
+    return mask_iou(*boundaries(predicted, truth))
+
+
+def boundaries(predicted: Mask, truth: Mask) -> tuple[Mask, Mask]:
+    """Both masks' boundaries, as `boundary_iou` compares them."""
     _check_size(predicted, truth)
     width = max(1, round(_BOUNDARY * float(np.hypot(*truth.shape))))
-    return mask_iou(_inner_boundary(predicted, width), _inner_boundary(truth, width))
+    return _inner_boundary(predicted, width), _inner_boundary(truth, width)
 
 
 def boundary_f_measure(predicted: Mask, truth: Mask) -> float:

@@ -1,12 +1,14 @@
 """The methods an evaluation compares: scores on a model's maps, and baselines to beat."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.descriptors import DESCRIPTORS, descriptor_name
 from features.errors import WaldoError
 from search.evaluation.benchmark import Benchmark
 from search.evaluation.rootsift import has_opencv, rootsift_scores
@@ -58,36 +60,80 @@ class WordMethod(StoreMethod):
 
 
 @dataclass(frozen=True)
+class DescriptorMethod(StoreMethod):
+    """A global descriptor of whole photos, the query's too, as the paper's baselines. maps: those
+    of the index that has it. descriptor: its name, see `features.descriptors.descriptor_name`.
+    """
+
+    descriptor: str
+
+
+@dataclass(frozen=True)
 class DirectMethod:
-    """A method that needs no maps. scores: gives (n_queries, n_gallery) float32."""
+    """A method that needs no maps.
+
+    scores: gives each query's scores in turn, (n_gallery,) float32.
+    """
 
     name: str
-    scores: Callable[[Benchmark], NDArray[np.float32]]
+    scores: Callable[[Benchmark], Iterator[NDArray[np.float32]]]
     needs_class: bool = False
 
 
-Method = MapMethod | WordMethod | DirectMethod
+SingleMethod = MapMethod | WordMethod | DescriptorMethod | DirectMethod
 
 
-def class_oracle(benchmark: Benchmark) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class RerankedMethod:
+    """The best photos by one method, ranked by a score of full maps; the others stay behind them.
+
+    name: NAME+SCORE. first, then: the two. candidates: photos that are ranked anew; 400 as in the
+    paper.
+    """
+
+    name: str
+    first: SingleMethod
+    then: MapMethod
+    candidates: int = 400
+
+    @property
+    def needs_class(self) -> bool:
+        return self.first.needs_class or self.then.needs_class
+
+    def scores(self, first: NDArray[np.float32], then: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, n_gallery) float32, those by `then` for the candidates, and lower ones for the rest.
+
+        first, then: (n, n_gallery) float32, the two methods' own scores. Of equals the earlier
+        photo is a candidate.
+        """
+        count = first.shape[1]
+        order = np.argsort(-first, axis=1, kind="stable")
+        rest = order[:, self.candidates :]
+        scores = then.astype(np.float32, copy=True)
+        for row in range(len(scores)):
+            # equals stay equal: the rest's are numbered from 1 at the lowest
+            _, levels = np.unique(first[row, rest[row]], return_inverse=True)
+            floor = np.floor(scores[row, order[row, : self.candidates]].min())
+            scores[row, rest[row]] = floor - 1 - count + levels
+        return scores
+
+
+Method = SingleMethod | RerankedMethod
+
+
+def class_oracle(benchmark: Benchmark) -> Iterator[NDArray[np.float32]]:
     """1 for photos that show the query's class, else 0: knowing the class exactly."""
     classes = benchmark.gallery_classes
     assert classes is not None  # `select_methods` saw to that
-    return np.array(
-        [[asked.query.class_name in shown for shown in classes] for asked in benchmark.queries],
-        dtype=np.float32,
-    )
+    for asked in benchmark.queries:
+        yield np.array([asked.query.class_name in shown for shown in classes], dtype=np.float32)
 
 
 def _histogram_intersection(
     reference: ScoringReference, candidates: CandidateMaps
 ) -> "torch.Tensor":
     """Shared mass of the object's histogram and the whole photo's."""
-    wanted = reference.tokens.mean(dim=0)
-    cells = candidates.appearance.decode()
-    valid = candidates.valid[:, :, None]
-    photo = cells.masked_fill(~valid, 0.0).sum(dim=1) / valid.sum(dim=1)
-    return photo.minimum(wanted).sum(dim=1)
+    return candidates.pooled.minimum(reference.tokens.mean(dim=0)).sum(dim=1)
 
 
 def _histogram_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
@@ -96,7 +142,7 @@ def _histogram_heat(reference: ScoringReference, candidates: CandidateMaps) -> "
     return candidates.appearance.decode().minimum(wanted).sum(dim=2)
 
 
-_ALL: tuple[Method, ...] = (
+_ALL: tuple[SingleMethod, ...] = (
     *(MapMethod(score.name, "model", score) for score in SCORES.values()),
     *(
         MapMethod(f"{score.name}-by-class", "model", score, by_class=True)
@@ -117,25 +163,50 @@ _ALL: tuple[Method, ...] = (
     DirectMethod("class-oracle", class_oracle, needs_class=True),
 )
 
-METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+METHODS: dict[str, SingleMethod] = {method.name: method for method in _ALL}
+
+
+def find_method(name: str) -> Method:
+    """A method by its name: one of METHODS; a global descriptor, as `waldo index --descriptor` has
+    it; or NAME+SCORE, the best photos by one of these, ranked again by a score of METHODS.
+
+    Raises WaldoError for an unknown one.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if name in DESCRIPTORS or Path(name).is_dir() or ("/" in name and "+" not in name):
+        return DescriptorMethod(name, "model", descriptor_name(name))
+    first, _, score = name.rpartition("+")
+    then = METHODS.get(score)
+    if first and isinstance(then, MapMethod) and then.maps == "model":
+        best = find_method(first)
+        if not isinstance(best, RerankedMethod):
+            return RerankedMethod(name, best, then)
+    known = ", ".join([*METHODS, *DESCRIPTORS])
+    raise WaldoError(f"--method {name}: no such method; one of {known}, or NAME+SCORE")
+
+
+def descriptors_of(methods: Sequence[Method]) -> list[str]:
+    """Names of the descriptors that some methods need, each once."""
+    parts = [m.first if isinstance(m, RerankedMethod) else m for m in methods]
+    return list(dict.fromkeys(m.descriptor for m in parts if isinstance(m, DescriptorMethod)))
 
 
 def select_methods(names: list[str], benchmark: Benchmark) -> list[Method]:
-    """Methods by name; for no name, all that can run: that the benchmark has the labels for, and
-    that nothing is missing for.
+    """Methods by name, see `find_method`; for no name, all of METHODS that can run: that the
+    benchmark has the labels for, and that nothing is missing for.
 
     Raises WaldoError for an unknown one, and for one that needs class names that are not there.
     """
     has_classes = benchmark.gallery_classes is not None
-    for name in names:
-        if name not in METHODS:
-            raise WaldoError(f"--method {name}: no such method; one of {', '.join(METHODS)}")
-        if METHODS[name].needs_class and not has_classes:
+    chosen = [find_method(name) for name in names]
+    for method in chosen:
+        if method.needs_class and not has_classes:
             raise WaldoError(
-                f"--method {name}: needs the class of every photo, which "
+                f"--method {method.name}: needs the class of every photo, which "
                 f"{benchmark.protocol} does not give here (folders: classes.json)"
             )
-    if names:
-        return [METHODS[name] for name in names]
+    if chosen:
+        return chosen
     runnable = [m for m in METHODS.values() if has_classes or not m.needs_class]
     return [m for m in runnable if m.name != "rootsift" or has_opencv()]

@@ -19,12 +19,16 @@ PROTOCOLS: dict[str, Callable[[Path], Benchmark]] = {
     "rparis6k": partial(read_revisited, name="rparis6k"),
 }
 
+# Those that measure masks, not searches.
+BY_OBJECT = ("perseg", "permis", "davis2017")
+
 
 def read_benchmark(protocol: str, root: Path) -> Benchmark:
-    """Read a benchmark's folder by a protocol.
+    """Read a benchmark of searches by its protocol.
 
     Raises WaldoError for an unknown protocol and for a folder that is not laid out for it.
     """
     if protocol not in PROTOCOLS:
-        raise WaldoError(f"{protocol}: no such protocol; one of {', '.join(PROTOCOLS)}")
+        known = ", ".join([*PROTOCOLS, *BY_OBJECT])
+        raise WaldoError(f"{protocol}: no such protocol; one of {known}")
     return PROTOCOLS[protocol](root)

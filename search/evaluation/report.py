@@ -1,6 +1,7 @@
 """What an evaluation found, for people and programs."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,42 +10,61 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.errors import WaldoError
+from indexer.files import write_atomically
 from search.evaluation.benchmark import Benchmark
 from search.evaluation.classmap import ClassMapQuality
-from search.evaluation.run import MethodResult
+from search.evaluation.paper import paper_cells, published
+from search.evaluation.run import Evaluation
 from search.evaluation.summary import query_precision, summary
 from search.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+# Of each query's ranking, so many places are written down.
+_RANKED = 1000
+
 
 def evaluation_json(
     benchmark: Benchmark,
     fingerprint: dict[str, str | int],
     codec: str,
-    results: list[MethodResult],
+    evaluation: Evaluation,
     class_map: ClassMapQuality | None,
 ) -> dict[str, Any]:
     """The comparison as JSON-ready values; metrics are fractions, 0..1.
 
     fingerprint: the model's, as in its index. codec: the quality by which its maps were stored.
     class_map: how well S_S tells classes apart, where the benchmark has masks to measure it by.
+    "timings" are seconds by stage, and by method its scoring. "paper" has published figures, in
+    percent, for a benchmark that they exist for.
     """
+    results = evaluation.results
     default = next((r for r in results if r.method.name == DEFAULT_SCORE), None)
-    report = {
+    names = {result.method.name for result in results}
+    seconds = evaluation.seconds
+    report: dict[str, Any] = {
         "protocol": benchmark.protocol,
         "model": fingerprint,
         "codec": codec,
-        "versions": _versions(),
+        "versions": versions(),
         "methods": {result.method.name: summary(benchmark, result, default) for result in results},
         "n_queries": len(benchmark.queries),
         "n_gallery": len(benchmark.gallery),
+        "timings": {
+            **{stage: spent for stage, spent in seconds.items() if stage not in names},
+            "methods": {name: spent for name, spent in seconds.items() if name in names},
+        },
     }
-    return report if class_map is None else {**report, "class_map": asdict(class_map)}
+    paper = published(benchmark.protocol)
+    if paper is not None:
+        report["paper"] = paper
+    if class_map is not None:
+        report["class_map"] = asdict(class_map)
+    return report
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Of what the numbers were made by."""
     import faiss
     import torch
@@ -71,11 +91,15 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
     )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("method")
-    for name, cells in table_cells(report).items():
-        if not table.rows:
-            for column in cells:
-                table.add_column(column, justify="right", no_wrap=True)
-        table.add_row(name, *cells.values())
+    rows = table_cells(report)
+    columns = next(iter(rows.values())).keys()
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, cells in {**rows, **paper_cells(report)}.items():
+        table.add_row(name, *(cells.get(column, "") for column in columns))
+    if "paper" in report:
+        table.caption_justify = "left"
+        table.caption = f"paper: {report['paper']['source']}"
     if "class_map" in report:
         found = report["class_map"]
         table.caption_justify = "left"
@@ -144,41 +168,46 @@ def _difference(values: dict[str, Any]) -> str:
 
 
 def write_run(
-    path: Path, report: dict[str, Any], benchmark: Benchmark, results: list[MethodResult]
+    path: Path, report: dict[str, Any], benchmark: Benchmark, evaluation: Evaluation
 ) -> None:
-    """Write the report with every query's average precision (`query_precision`), its ranking and
-    what is relevant or ignored (places in `gallery`; of equal scores the earlier place comes first,
-    which is not how metrics take them).
+    """Write the report with every query's average precision (`query_precision`), the first 1,000
+    places of its ranking and what is relevant or ignored (places in `gallery`; of equal scores the
+    earlier place comes first, which is not how metrics take them).
 
-    Raises WaldoError where the file cannot be written.
+    Raises WaldoError where the file cannot be written; what was there is then as it was.
     """
-    queries = []
-    for row, query in enumerate(benchmark.queries):
-        by_method = {
-            result.method.name: {
-                "average_precision": query_precision(query, result.scores[row]),
-                "ranking": np.argsort(-result.scores[row], kind="stable").tolist(),
-            }
-            for result in results
-        }
-        asked = query.query
-        queries.append(
-            {
-                "photo": str(asked.photo.absolute()),
-                "class": asked.class_name,
-                "mask": None if asked.mask is None else str(asked.mask.absolute()),
-                "box": asked.box,
-                "relevant": np.flatnonzero(query.relevant).tolist(),
-                "ignored": np.flatnonzero(query.ignored).tolist(),
-                "methods": by_method,
-            }
-        )
-    run = {
-        **report,
-        "gallery": [str(photo.absolute()) for photo in benchmark.gallery],
-        "queries": queries,
-    }
+
+    def write(temporary: Path) -> None:
+        # Query by query: all rankings of a large gallery may be more than fits in memory.
+        with temporary.open("w", encoding="utf-8") as file:
+            gallery = [str(photo.absolute()) for photo in benchmark.gallery]
+            file.write(json.dumps({**report, "gallery": gallery})[:-1] + ', "queries": [')
+            for row, query in enumerate(_query_results(benchmark, evaluation)):
+                file.write((", " if row > 0 else "") + json.dumps(query))
+            file.write("]}")
+
     try:
-        path.write_text(json.dumps(run))
+        write_atomically(path, write)
     except OSError as error:
         raise WaldoError(f"--out {path}: cannot be written ({error.strerror})") from None
+
+
+def _query_results(benchmark: Benchmark, evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    for row, query in enumerate(benchmark.queries):
+        by_method = {}
+        for result in evaluation.results:
+            scores = np.asarray(result.scores[row])
+            by_method[result.method.name] = {
+                "average_precision": query_precision(query, scores),
+                "ranking": np.argsort(-scores, kind="stable")[:_RANKED].tolist(),
+            }
+        asked = query.query
+        yield {
+            "photo": str(asked.photo.absolute()),
+            "class": asked.class_name,
+            "mask": None if asked.mask is None else str(asked.mask.absolute()),
+            "box": asked.box,
+            "relevant": np.flatnonzero(query.relevant).tolist(),
+            "ignored": np.flatnonzero(query.ignored).tolist(),
+            "methods": by_method,
+        }

@@ -1,5 +1,6 @@
 """RootSIFT matches: the classical way to find one object again, as a rival."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +20,20 @@ _KEYPOINTS = 1000
 _RATIO = 0.8
 
 
-def rootsift_scores(benchmark: Benchmark) -> NDArray[np.float32]:
+def rootsift_scores(benchmark: Benchmark) -> Iterator[NDArray[np.float32]]:
     """How many of the object's keypoints pass Lowe's ratio test in each gallery photo.
 
-    Descriptors are RootSIFT (Arandjelovic and Zisserman, CVPR 2012). Returns (n_queries,
-    n_gallery) float32. Raises WaldoError where OpenCV is not installed.
+    Descriptors are RootSIFT (Arandjelovic and Zisserman, CVPR 2012). Yields (n_gallery,) float32
+    for each query in turn. Raises WaldoError where OpenCV is not installed.
     """
     gallery = [_describe(photo)[1] for photo in benchmark.gallery]
-    scores = np.empty((len(benchmark.queries), len(gallery)), dtype=np.float32)
-    for row, asked in enumerate(benchmark.queries):
+    for asked in benchmark.queries:
         places, descriptors = _describe(asked.query.photo)
         mask = _mask(asked.query)
         columns, rows = (places * (mask.shape[1], mask.shape[0])).astype(int).T
         inside = mask[rows, columns]
-        scores[row] = [_matches(descriptors[inside], candidate) for candidate in gallery]
-    return scores
+        matches = [_matches(descriptors[inside], candidate) for candidate in gallery]
+        yield np.array(matches, dtype=np.float32)
 
 
 def has_opencv() -> bool:

@@ -1,87 +1,207 @@
 """Running methods over a benchmark."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import WaldoError
+from features.descriptors import ImageDescriptor
+from features.errors import RegionError, WaldoError
 from features.extractor import FeatureExtractor
 from features.photo import load_photo
 from indexer.build import Progress, index_photos
 from indexer.codec import DEFAULT_QUALITY
 from indexer.extractor import Extractor
 from indexer.reader import IndexReader
+from search.clock import Clock
 from search.evaluation.baselines import HistogramExtractor, PatchExtractor
-from search.evaluation.benchmark import Benchmark
+from search.evaluation.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.kept import RunScores, gallery_folder, open_scores, run_folder
 from search.evaluation.methods import (
+    DescriptorMethod,
     DirectMethod,
     MapMethod,
     MapSource,
     Method,
+    RerankedMethod,
+    SingleMethod,
     StoreMethod,
     WordMethod,
 )
 from search.reference import make_reference
-from search.rerank import to_candidates
-from search.scores import ScoringReference
+from search.rerank import read_ahead, scoring_blocks
+from search.scores import FusionWeights, ScoringReference
 
 # What is being done, how much of it is done, and how much there is.
 OnStep = Callable[[str, int, int], None]
 
-# Gallery photos whose maps are in memory at once.
-_GALLERY_BATCH = 64
+# References whose tokens go through one matrix product; more would leave blocks of few photos.
+_TOGETHER = 8
 
 
 @dataclass(frozen=True)
 class MethodResult:
     """One method's outcome on every query.
 
-    scores: (n_queries, n_gallery) float32, higher is better.
+    scores: (n_queries, n_gallery) float32, higher is better; of `run_methods`, read from the disk
+    as they are looked at.
     """
 
     method: Method
     scores: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run found.
+
+    results: of each method. seconds: by stage ("indexing", "query features", "fetch") and by method
+    (its scoring), those of interrupted runs before it included; what methods share counts for the
+    first of them. folder: where the scores lie; deleted when nobody needs them any more.
+    """
+
+    results: list[MethodResult]
+    seconds: dict[str, float]
+    folder: Path
+
+
 def run_methods(
     benchmark: Benchmark,
     methods: list[Method],
     extractor: FeatureExtractor,
+    work: Path,
     quality: str = DEFAULT_QUALITY,
     on_progress: Callable[[Progress], None] | None = None,
     on_step: OnStep | None = None,
-) -> list[MethodResult]:
+    descriptors: Sequence[ImageDescriptor] = (),
+    weights: FusionWeights | None = None,
+) -> Evaluation:
     """Score the whole gallery for every query by every method.
 
-    Features go through a real index in a temporary folder, one for each kind of maps; quality: the
-    codec's, for the model's maps (baselines' maps are kept as they are). on_progress is told how
-    far indexing is, on_step all else that takes its time. Raises WaldoError where a photo cannot be
-    read: a number without it would be another number.
+    work: a folder, made if need be, where the gallery's indexes lie, one for each kind of maps, for
+    this run and later ones. Queries are taken in batches, and a batch's scores are kept there too:
+    killed at any instant, the same call goes on behind the last batch.
+
+    quality: the codec's, for the model's maps (baselines' maps are kept as they are). on_progress
+    is told how far indexing is, on_step all else that takes its time. descriptors: those that the
+    methods need (`methods.descriptors_of`). weights: of scores that fuse evidence; None for the
+    model's own. Raises WaldoError where a photo cannot be read: a number without it would be
+    another number.
     """
-    tell = on_step or _tell_nobody
-    with tempfile.TemporaryDirectory(prefix="waldo-evaluate-") as folder:
+    import torch
+
+    tell, parts = on_step or _tell_nobody, _parts(methods)
+    _check_class_names(benchmark, parts, extractor)
+    settings = [extractor.fingerprint(), quality, extractor.model.device.type, torch.__version__]
+    settings += [descriptor.fingerprint() for descriptor in descriptors]
+    settings += [] if weights is None else [asdict(weights)]
+    folder = run_folder(work, benchmark, settings)
+    with (
+        open_scores(folder, len(benchmark.queries), len(benchmark.gallery)) as kept,
+        tempfile.TemporaryDirectory(prefix="waldo-evaluate-") as cut,
+    ):
         if benchmark.cut_queries:
-            benchmark = _with_cut_queries(benchmark, Path(folder))
-        results: dict[str, NDArray[np.float32]] = {}
+            benchmark = _with_cut_queries(benchmark, Path(cut))
         by_maps: dict[MapSource, list[StoreMethod]] = {}
-        for method in methods:
-            if isinstance(method, DirectMethod):
-                tell(f"scoring by {method.name}", 0, 1)
-                results[method.name] = method.scores(benchmark)
+        for part in parts:
+            if isinstance(part, DirectMethod):
+                _score_directly(benchmark, part, kept, tell)
             else:
-                by_maps.setdefault(method.maps, []).append(method)
+                by_maps.setdefault(part.maps, []).append(part)
         for maps, chosen in by_maps.items():
+            batches = _missing(chosen, kept)
+            if not batches:
+                continue
             source = _extractor_of(maps, extractor)
-            kept = "none" if maps in ("rgb-patches", "rgb-histogram") else quality
-            with tempfile.TemporaryDirectory(dir=folder) as own:
-                found = _score_all(benchmark, chosen, source, kept, Path(own), on_progress, tell)
-                results.update(found)
-    return [MethodResult(method, results[method.name]) for method in methods]
+            stored = "none" if maps in ("rgb-patches", "rgb-histogram") else quality
+            place = gallery_folder(work, benchmark, maps, source, stored)
+            with kept.clock("indexing"):
+                index_photos(
+                    [place / "gallery.txt"],
+                    place / "index",
+                    source,
+                    batch_size=extractor.batch_size,
+                    quality=stored,
+                    descriptors=descriptors if maps == "model" else (),
+                    on_progress=on_progress,
+                )
+            with IndexReader.open(place / "index") as reader:
+                known = {descriptor.name: descriptor for descriptor in descriptors}
+                gallery = _Gallery(reader, _ids(reader, benchmark), source, known, weights)
+                for batch, missing in batches.items():
+                    kept.keep(batch, gallery.score(benchmark, missing, batch, kept, tell))
+        for method in methods:
+            if isinstance(method, RerankedMethod):
+                _rerank(method, kept)
+        results = [MethodResult(method, kept.of(method.name)) for method in methods]
+        return Evaluation(results, kept.clock.seconds, folder)
+
+
+def _parts(methods: list[Method]) -> list[SingleMethod]:
+    """The methods that scores are taken from, each once."""
+    parts: dict[str, SingleMethod] = {}
+    for method in methods:
+        if isinstance(method, RerankedMethod):
+            parts |= {method.first.name: method.first, method.then.name: method.then}
+        else:
+            parts[method.name] = method
+    return list(parts.values())
+
+
+def _rerank(method: RerankedMethod, kept: RunScores) -> None:
+    first, then = kept.of(method.first.name), kept.of(method.then.name)
+    for batch in range(kept.n_batches):
+        if not kept.is_done(method.name, batch):
+            rows = kept.queries(batch)
+            kept.keep(batch, {method.name: method.scores(first[rows], then[rows])})
+
+
+def _missing(methods: list[StoreMethod], kept: RunScores) -> dict[int, list[StoreMethod]]:
+    """Batches that are not done by all methods, and the methods that they lack."""
+    lacking = {
+        batch: [method for method in methods if not kept.is_done(method.name, batch)]
+        for batch in range(kept.n_batches)
+    }
+    return {batch: methods for batch, methods in lacking.items() if methods}
+
+
+def _check_class_names(
+    benchmark: Benchmark, methods: list[SingleMethod], extractor: FeatureExtractor
+) -> None:
+    """What is wrong with one of many queries is told before hours of work."""
+    if not any(isinstance(m, MapMethod | WordMethod) and m.maps == "model" for m in methods):
+        return
+    known: set[str] = set()
+    for asked in benchmark.queries:
+        name = asked.query.class_name
+        if name is not None and name not in known:
+            try:
+                extractor.class_vector(name)
+            except RegionError as error:
+                raise RegionError(f"{asked.query.photo}: {error}") from None
+            known.add(name)
+
+
+def _score_directly(
+    benchmark: Benchmark, method: DirectMethod, kept: RunScores, tell: OnStep
+) -> None:
+    places = {
+        batch: kept.queries(batch)
+        for batch in range(kept.n_batches)
+        if not kept.is_done(method.name, batch)
+    }
+    queries = [asked for place in places.values() for asked in benchmark.queries[place]]
+    scores = method.scores(replace(benchmark, queries=queries))
+    for batch, place in places.items():
+        tell(f"scoring queries by {method.name}", place.start, len(benchmark.queries))
+        with kept.clock(method.name):
+            found = np.stack(list(islice(scores, place.stop - place.start)))
+        kept.keep(batch, {method.name: found})
 
 
 def _tell_nobody(doing: str, done: int, total: int) -> None:
@@ -116,74 +236,142 @@ def _extractor_of(maps: MapSource, extractor: FeatureExtractor) -> Extractor:
     return extractor
 
 
-def _score_all(
-    benchmark: Benchmark,
-    methods: list[StoreMethod],
-    extractor: Extractor,
-    quality: str,
-    folder: Path,
-    on_progress: Callable[[Progress], None] | None,
-    tell: OnStep,
-) -> dict[str, NDArray[np.float32]]:
-    """Each method's scores, (n_queries, n_gallery), over one kind of maps."""
-    import torch
+@dataclass(frozen=True)
+class _Gallery:
+    """An index of the gallery.
 
-    device = _device_of(extractor)
-    single = extractor
-    if isinstance(extractor, FeatureExtractor):
-        # Queries come one by one: nothing is gained by filling a batch up for each.
-        single = FeatureExtractor(extractor.model, extractor.settings, batch_size=1)
-    # Before the gallery is indexed: what is wrong with a query is told at once.
-    n_queries = len(benchmark.queries)
-    asked: dict[bool, list[ScoringReference]] = {}
-    for by_class, method in {method.by_class: method for method in methods}.items():
-        asked[by_class] = []
-        for row, query in enumerate(benchmark.queries):
-            tell("features of the queries", row, n_queries)
-            reference = make_reference(method.asks(query.query), single)
-            asked[by_class].append(reference.for_scoring(device))
-    listing = folder / "gallery.txt"
-    listing.write_text("\n".join(str(path.resolve()) for path in benchmark.gallery))
-    index_photos([listing], folder / "index", extractor, quality=quality, on_progress=on_progress)
-    with IndexReader.open(folder / "index") as reader:
-        places = {record.path: record.id for record in reader.photos(reader.ids)}
-        ids = np.array([_id_of(path, places) for path in benchmark.gallery], dtype=np.int64)
-        scores = {
-            method.name: np.empty((len(benchmark.queries), len(ids)), dtype=np.float32)
-            for method in methods
-        }
+    ids: (n_gallery,), the photos' ids in it. extractor: that made it. descriptors: by their names.
+    weights: as for `make_reference`.
+    """
+
+    reader: IndexReader
+    ids: NDArray[np.int64]
+    extractor: Extractor
+    descriptors: Mapping[str, ImageDescriptor]
+    weights: FusionWeights | None
+
+    def score(
+        self,
+        benchmark: Benchmark,
+        methods: list[StoreMethod],
+        batch: int,
+        kept: RunScores,
+        tell: OnStep,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Each method's scores of a batch of queries, (batch, n_gallery)."""
+        place, n_queries = kept.queries(batch), len(benchmark.queries)
+        queries = benchmark.queries[place]
+        asked: dict[bool, list[ScoringReference]] = {}
+        with kept.clock("query features"):
+            for method in methods:
+                if not isinstance(method, DescriptorMethod) and method.by_class not in asked:
+                    tell("features of the queries", place.start, n_queries)
+                    asked[method.by_class] = self._references(method, queries)
+        scores: dict[str, NDArray[np.float32]] = {}
         for method in methods:
             if isinstance(method, WordMethod):
-                for row, scoring in enumerate(asked[method.by_class]):
-                    tell(f"scoring queries by {method.name}", row, n_queries)
-                    scores[method.name][row] = _word_scores(reader, scoring, ids)
+                tell(f"scoring queries by {method.name}", place.start, n_queries)
+                with kept.clock(method.name):
+                    rows = [self._word_scores(reference) for reference in asked[method.by_class]]
+                    scores[method.name] = np.stack(rows)
+            elif isinstance(method, DescriptorMethod):
+                tell(f"scoring queries by {method.name}", place.start, n_queries)
+                with kept.clock(method.name):
+                    rows = [self._cosines(query.query.photo, method) for query in queries]
+                    scores[method.name] = np.stack(rows)
         by_map = [method for method in methods if isinstance(method, MapMethod)]
-        # The gallery's maps are read once, a batch at a time, and all questions put to each batch.
-        for start in range(0, len(ids), _GALLERY_BATCH):
-            tell(f"scoring photos for {n_queries} queries", start, len(ids))
-            maps = reader.read_maps(ids[start : start + _GALLERY_BATCH])
-            if maps.damaged:
-                raise WaldoError(maps.damaged[0])
-            for rows, part in maps.by_codec():
+        if by_map:
+            doing = f"scoring photos for queries {place.start + 1} to {place.stop} of {n_queries}"
+            scores |= score_maps_by_many(
+                *(self.reader, self.ids, by_map, asked, kept.clock),
+                on_photos=lambda done: tell(doing, done, len(self.ids)),
+            )
+        return scores
+
+    def _references(
+        self, method: StoreMethod, queries: list[BenchmarkQuery]
+    ) -> list[ScoringReference]:
+        single, device = self.extractor, _device_of(self.extractor)
+        if isinstance(single, FeatureExtractor):
+            # Queries come one by one: nothing is gained by filling a batch up for each.
+            single = FeatureExtractor(single.model, single.settings, batch_size=1)
+        return [
+            make_reference(method.asks(asked.query), single, self.weights).for_scoring(device)
+            for asked in queries
+        ]
+
+    def _word_scores(self, reference: ScoringReference) -> NDArray[np.float32]:
+        """Recall's score of each photo by visual words, (n_gallery,)."""
+        reader = self.reader
+        assert reader.word_recall is not None  # this version's indexes have it
+        cells = reference.tokens.cpu().numpy()
+        found, scores = reader.word_recall.search(
+            lambda codec: reader.words_in(cells, codec), len(self.ids)
+        )
+        return self._of_gallery(found, scores)
+
+    def _cosines(self, photo: Path, method: DescriptorMethod) -> NDArray[np.float32]:
+        """The cosine of a whole photo's descriptor with each photo's, (n_gallery,)."""
+        descriptor = self.descriptors[method.descriptor]
+        shown = load_photo(photo, at_least=2 * self.extractor.image_size)
+        [vector] = descriptor.describe([descriptor.prepare(shown)])
+        recall = self.reader.descriptor_recall(descriptor.name)
+        if len(recall) < self.reader.n_photos or not np.isfinite(vector).all():
+            raise WaldoError(f"--method {method.name}: gave no finite numbers for some photo")
+        return self._of_gallery(*recall.search(vector, self.reader.n_photos))
+
+    def _of_gallery(
+        self, found: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Scores of photos by their ids, all of them, in the gallery's order."""
+        order = np.argsort(found)
+        ranked: NDArray[np.float32] = scores[order][np.searchsorted(found[order], self.ids)]
+        return ranked
+
+
+def score_maps_by_many(
+    reader: IndexReader,
+    ids: NDArray[np.int64],
+    methods: list[MapMethod],
+    asked: dict[bool, list[ScoringReference]],
+    clock: Clock,
+    on_photos: Callable[[int], None] | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Photos' scores by full maps, for many queries at once, (n_queries, n_photos) by each method.
+
+    The maps are read once; several queries' tokens go through one matrix product with a block of
+    photos, whose levels are unpacked once for them.
+
+    ids: (n_photos,). asked: the queries' references, for methods that leave out regions (True) or
+    not. clock: gets the stage "fetch", and each method by its name. on_photos is told how many are
+    done. Raises WaldoError for damaged maps.
+    """
+    import torch
+
+    scores = {
+        method.name: np.empty((len(asked[method.by_class]), len(ids)), dtype=np.float32)
+        for method in methods
+    }
+    start = 0
+    for maps in read_ahead(reader, ids, clock):
+        if on_photos is not None:
+            on_photos(start)
+        if maps.damaged:
+            raise WaldoError(maps.damaged[0])
+        for by_class, references in asked.items():
+            chosen = [method for method in methods if method.by_class == by_class]
+            for first in range(0, len(references) if chosen else 0, _TOGETHER):
+                group = references[first : first + _TOGETHER]
+                rows = slice(first, first + len(group))
                 with torch.inference_mode():
-                    candidates = to_candidates(reader, part, device)
-                    for method in by_map:
-                        for row, scoring in enumerate(asked[method.by_class]):
-                            found = method.score.function(scoring, candidates)
-                            scores[method.name][row, start + rows] = found.cpu().numpy()
+                    for columns, candidates in scoring_blocks(reader, maps, group):
+                        for method in chosen:
+                            with clock(method.name):
+                                found = [method.score.function(r, candidates) for r in group]
+                                values = torch.stack(found).cpu().numpy()
+                            scores[method.name][rows, start + columns] = values
+        start += len(maps.ids)
     return scores
-
-
-def _word_scores(
-    reader: IndexReader, reference: ScoringReference, ids: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Recall's score of each photo by visual words, (n,); ids: (n,), the whole gallery."""
-    assert reader.word_recall is not None  # the index was made a moment ago
-    cells = reference.tokens.cpu().numpy()
-    found, scores = reader.word_recall.search(lambda codec: reader.words_in(cells, codec), len(ids))
-    order = np.argsort(found)
-    ranked: NDArray[np.float32] = scores[order][np.searchsorted(found[order], ids)]
-    return ranked
 
 
 def _device_of(extractor: Extractor) -> Any:
@@ -194,8 +382,13 @@ def _device_of(extractor: Extractor) -> Any:
     return torch.device("cpu")
 
 
-def _id_of(path: Path, places: dict[Path, int]) -> int:
-    try:
-        return places[path.resolve()]
-    except KeyError:
-        raise WaldoError(f"{path}: cannot be read; a benchmark needs all its photos") from None
+def _ids(reader: IndexReader, benchmark: Benchmark) -> NDArray[np.int64]:
+    """The gallery's ids in its index, (n_gallery,)."""
+    places = {record.path: record.id for record in reader.photos(reader.ids)}
+    ids = np.empty(len(benchmark.gallery), dtype=np.int64)
+    for row, path in enumerate(benchmark.gallery):
+        try:
+            ids[row] = places[path.resolve()]
+        except KeyError:
+            raise WaldoError(f"{path}: cannot be read; a benchmark needs all its photos") from None
+    return ids

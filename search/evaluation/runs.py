@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import WaldoError
+from search.evaluation.by_object import objects_cells
+from search.evaluation.paper import paper_cells
 from search.evaluation.report import table_cells
 
 if TYPE_CHECKING:
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """One run. path: its file. content: what `write_run` put there. rows: of its table, as
-    `table_cells` gives them.
+    """One run. path: its file. content: what `write_run` or `write_objects_run` put there. rows: of
+    its table.
     """
 
     path: Path
@@ -26,12 +28,14 @@ class Run:
 @dataclass(frozen=True)
 class RunsTable:
     """Runs of one benchmark beside each other. title: the benchmark. rows: text, a cell a column;
-    the first three columns say what was run, the others hold metrics in percent.
+    the first three columns say what was run, the others hold metrics in percent. paper: rows alike,
+    of published figures; they say where these come from.
     """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
+    paper: list[list[str]]
 
 
 def read_run(path: Path) -> Run:
@@ -41,10 +45,13 @@ def read_run(path: Path) -> Run:
     except (OSError, ValueError) as error:
         raise WaldoError(f"{path}: not a readable run file ({error})") from None
     try:
-        rows = table_cells(content)
-        _look_for(content, "protocol", "n_queries", "n_gallery", "gallery")
+        by_object = "objects" in content
+        rows = objects_cells(content) if by_object else table_cells(content)
+        _look_for(content, "protocol", "n_queries", "n_gallery")
         _look_for(content["model"], "model")
-        for asked in content["queries"]:
+        if not by_object:
+            _look_for(content, "gallery")
+        for asked in [] if by_object else content["queries"]:
             _look_for(asked, "photo", "mask", "box", "relevant", "ignored")
             for method in rows:
                 _look_for(asked["methods"][method], "average_precision", "ranking")
@@ -70,7 +77,8 @@ def runs_tables(runs: list[Run]) -> list[RunsTable]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         found = run.content
-        title = f"{found['protocol']}: {found['n_queries']} queries, {found['n_gallery']} photos"
+        asked = "objects" if "objects" in found else "queries"
+        title = f"{found['protocol']}: {found['n_queries']} {asked}, {found['n_gallery']} photos"
         groups.setdefault(title, []).append(run)
     tables = []
     for title, group in groups.items():
@@ -85,7 +93,13 @@ def runs_tables(runs: list[Run]) -> list[RunsTable]:
             for run in group
             for method, cells in run.rows.items()
         ]
-        tables.append(RunsTable(title, ["run", "model", "method", *metrics], rows))
+        # The same in all runs of a protocol, but for runs by versions that knew other figures.
+        known = next((run.content for run in group if "paper" in run.content), {})
+        paper = [
+            [known["paper"]["source"], "", method, *(cells.get(column, "") for column in metrics)]
+            for method, cells in paper_cells(known).items()
+        ]
+        tables.append(RunsTable(title, ["run", "model", "method", *metrics], rows, paper))
     return tables
 
 
@@ -96,7 +110,7 @@ def terminal_table(table: RunsTable) -> "Table":
     drawn = Table(title=table.title, title_justify="left", box=None, pad_edge=False)
     for number, column in enumerate(table.columns):
         drawn.add_column(column, justify="left" if number < 3 else "right", no_wrap=number > 0)
-    for row in table.rows:
+    for row in (*table.rows, *table.paper):
         drawn.add_row(*row)
     return drawn
 
@@ -106,6 +120,6 @@ def markdown_table(table: RunsTable) -> str:
     ruler = ["---" if number < 3 else "---:" for number in range(len(table.columns))]
     lines = [
         " | ".join(cell.replace("|", "\\|") for cell in row)
-        for row in (table.columns, ruler, *table.rows)
+        for row in (table.columns, ruler, *table.rows, *table.paper)
     ]
     return "\n".join([f"**{table.title}**", "", *(f"| {line} |" for line in lines)])

@@ -29,6 +29,7 @@ h1 { font-size: 24px; } h2 { font-size: 18px; margin-top: 32px; } h3 { font-size
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--line); }
 th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; }
+tr.paper { font-style: italic; opacity: 0.7; }
 .asked { display: flex; flex-wrap: wrap; gap: 10px; padding: 10px 0;
   border-bottom: 1px solid var(--line); }
 figure { box-sizing: border-box; margin: 0; width: 160px; padding: 4px; }
@@ -39,16 +40,16 @@ img { display: block; max-width: 100%; height: auto; }
 
 
 def write_runs_page(runs: list[Run], path: Path) -> None:
-    """Write the page: `runs_tables`, then for each run the queries with the highest and the lowest
-    average precision by the default score, or by the first method of a run without it: the photo
-    with everything but the object faded, and the best photos that are ranked, marked as right or
-    wrong.
+    """Write the page: `runs_tables`, then for each run of searches the queries with the highest and
+    the lowest average precision by the default score, or by the first method of a run without it:
+    the photo with everything but the object faded, and the best photos that are ranked, marked as
+    right or wrong.
 
     Everything is inside the one file. Photos that are gone since the run are said to be. Raises
     WaldoError where the page cannot be written.
     """
     tables = "\n".join(_table(table) for table in runs_tables(runs))
-    sections = "\n".join(_section(run) for run in runs)
+    sections = "\n".join(_section(run) for run in runs if "queries" in run.content)
     text = f"""<!doctype html>
 <html lang="en">
 <head>
@@ -75,7 +76,10 @@ def _table(table: RunsTable) -> str:
     def row(cells: list[str], tag: str) -> str:
         return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
 
-    lines = "\n".join(f"<tr>{row(cells, 'td')}</tr>" for cells in table.rows)
+    lines = "\n".join(
+        [f"<tr>{row(cells, 'td')}</tr>" for cells in table.rows]
+        + [f'<tr class="paper">{row(cells, "td")}</tr>' for cells in table.paper]
+    )
     return f"""<h2>{html.escape(table.title)}</h2>
 <div class="wide"><table>
 <tr>{row(table.columns, "th")}</tr>

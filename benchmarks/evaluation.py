@@ -1,0 +1,162 @@
+"""How fast an evaluation scores a gallery, beside as many single queries.
+
+    python benchmarks/evaluation.py [--photos 10000] [--queries 16] [--tokens 40] [--device cuda]
+
+Synthetic maps of the bundled model's shape (16 x 16 cells, d = 160) in the standard codec. Single
+queries re-rank the whole gallery one after the other, as `waldo query --candidates PHOTOS` does,
+and read its maps from the disk each time; an evaluation scores a batch of them at once. Both start
+from references that lie ready. The two take turns, medians of three.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from features.maps import FeatureMaps
+from features.photo import ModelInput
+from indexer.build import index_photos
+from indexer.reader import IndexReader
+from search.clock import Clock
+from search.evaluation.methods import METHODS, MapMethod
+from search.evaluation.run import score_maps_by_many
+from search.rerank import rerank
+from search.scores import SCORES, ScoringReference
+
+GRID, DIM, SIZE = 16, 160, 64
+REPETITIONS = 3
+
+
+class SyntheticExtractor:
+    """Maps cut from a store of random numbers at a place that follows from a photo's content."""
+
+    image_size, grid, dim = SIZE, GRID, DIM
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        spectrum = (np.arange(DIM, dtype=np.float32) + 4) ** -0.7
+        numbers = rng.standard_normal((40_000, DIM), dtype=np.float32)
+        self._tokens = (numbers * spectrum + spectrum).astype(np.float16)
+
+    def fingerprint(self) -> dict[str, str | int | float]:
+        return {"model": "synthetic", "revision": "1"}
+
+    def vocabulary_vectors(self) -> NDArray[np.float32]:
+        return np.random.default_rng(1).normal(size=(50, DIM)).astype(np.float32)
+
+    def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
+        return [self._extract(photo) for photo in inputs]
+
+    def _extract(self, photo: ModelInput) -> FeatureMaps:
+        rng = np.random.default_rng(int(photo.content_hash[:8], 16))
+        places = rng.integers(0, len(self._tokens), (2, GRID, GRID))
+        appearance, semantic = self._tokens[places]
+        return FeatureMaps(appearance, semantic, photo.frame, photo.content_hash)
+
+
+def make_index(folder: Path, count: int) -> Path:
+    photos = folder / "photos"
+    photos.mkdir()
+    sides = np.random.default_rng(0).integers(40, SIZE + 1, (count, 2))
+    for number, (width, height) in enumerate(sides):
+        colour = number % 256, number // 256 % 256, number // 65536
+        Image.new("RGB", (int(width), int(height)), colour).save(photos / f"{number:06}.png")
+    index_photos([photos], folder / "index", SyntheticExtractor(), batch_size=64)
+    return folder / "index"
+
+
+def make_references(count: int, tokens: int, device: torch.device) -> list[ScoringReference]:
+    rng = np.random.default_rng(3)
+    references = []
+    for _ in range(count):
+        cells = rng.choice(GRID**2, tokens, replace=False)
+        positions = np.stack([cells // GRID, cells % GRID], axis=1).astype(np.float32)
+        vectors = rng.standard_normal((tokens + 1, DIM), dtype=np.float32)
+        references.append(
+            ScoringReference(
+                *(torch.from_numpy(array).to(device) for array in (vectors[1:], vectors[0])),
+                torch.from_numpy(positions).to(device),
+            )
+        )
+    return references
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    begin = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def compare(
+    reader: IndexReader, names: list[str], references: list[ScoringReference], singles: int
+) -> tuple[float, float, float]:
+    """Seconds a query, one by one and at once, and by how much their scores differ at most.
+
+    singles: of the references, so many are asked one by one.
+    """
+    device = references[0].tokens.device
+    chosen = [method for name in names if isinstance(method := METHODS[name], MapMethod)]
+    alone: list[NDArray[np.float32]] = []
+    together: dict[str, NDArray[np.float32]] = {}
+
+    def one_by_one() -> None:
+        alone[:] = [
+            rerank(reader, reader.ids, reference, SCORES[name], Clock()).scores
+            for name in names
+            for reference in references[:singles]
+        ]
+
+    def at_once() -> None:
+        together.update(
+            score_maps_by_many(reader, reader.ids, chosen, {False: references}, Clock())
+        )
+
+    both = []
+    for _ in range(REPETITIONS + 1):
+        single = seconds(one_by_one, device) / singles
+        both.append((single, seconds(at_once, device) / len(references)))
+    single, batched = (statistics.median(each[1:]) for each in zip(*both, strict=True))
+    found = np.concatenate([together[name][:singles] for name in names])
+    return single, batched, float(np.abs(found - np.stack(alone)).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How fast an evaluation scores a gallery.")
+    parser.add_argument("--photos", type=int, default=10_000)
+    parser.add_argument("--queries", type=int, default=16)
+    parser.add_argument("--singles", type=int, default=2, help="Queries asked one by one.")
+    parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    references = make_references(given.queries, given.tokens, device)
+    with tempfile.TemporaryDirectory() as folder:
+        index = make_index(Path(folder), given.photos)
+        with IndexReader.open(index) as reader:
+            print(
+                f"{reader.n_photos} photos of {reader.photo_bytes} bytes, {given.tokens} tokens "
+                f"a query, {given.queries} queries at once, {torch.get_num_threads()} threads, "
+                f"{device}"
+            )
+            print(f"{'ms a query':24}{'single':>10}{'batched':>10}{'ratio':>8}{'differ by':>12}")
+            for names in (["consistent"], ["late"], ["consistent", "late"], [*SCORES]):
+                single, batched, apart = compare(reader, names, references, given.singles)
+                what = ", ".join(names) if len(names) < len(SCORES) else "all scores"
+                print(
+                    f"{what:24}{1000 * single:10.0f}{1000 * batched:10.0f}"
+                    f"{single / batched:8.1f}{apart:12.1e}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
