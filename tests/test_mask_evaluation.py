@@ -136,6 +136,8 @@ def test_perseg_at_the_command_line(waldo: CommandLine, perseg: Path, tmp_path: 
     assert "paper: PDM" in table
     refusal = waldo.refusal("evaluate", "perseg", "--root", tmp_path)
     assert "holds no folder Images" in refusal
+    refusal = waldo.refusal("evaluate", "folders", "--root", perseg, "--sam", tmp_path)
+    assert "for perseg and permis, not for folders" in refusal
 
 
 def test_permis_at_the_command_line(waldo: CommandLine, tmp_path: Path) -> None:

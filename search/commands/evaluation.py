@@ -1,7 +1,7 @@
 """Benchmarks: evaluate methods, report runs, prepare a benchmark's folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,6 +65,10 @@ def evaluate(
     """
     import shutil
 
+    from features.errors import WaldoError
+
+    if sam is not None and protocol not in ("perseg", "permis"):
+        raise WaldoError(f"--sam {sam}: draws masks for perseg and permis, not for {protocol}")
     if protocol == "davis2017":
         _evaluate_davis(root, model, method or [], device, out, json_output)
         return
@@ -114,12 +118,7 @@ def _evaluate_masks(
     json_output: bool,
 ) -> None:
     from features.extractor import FeatureExtractor
-    from search.evaluation.by_object import objects_table, write_objects_run
-    from search.evaluation.masks import (
-        PROTOCOLS,
-        evaluate_masks,
-        select_mask_methods,
-    )
+    from search.evaluation.masks import PROTOCOLS, evaluate_masks, select_mask_methods
     from search.progress import ProgressDisplay
     from search.segmentation.cascade import prompted_by
     from search.segmentation.sam import Sam
@@ -131,18 +130,12 @@ def _evaluate_masks(
     extractor = FeatureExtractor.load(model, device, batch_size=1)
     with ProgressDisplay() as display:
         report = evaluate_masks(protocol, objects, extractor, methods, display.show)
-    if out is not None:
-        write_objects_run(out, report)
-    if json_output:
-        print_json(report)
-    else:
-        print_table(objects_table(report))
+    _tell_by_object(report, out, json_output)
 
 
 def _evaluate_davis(
     root: Path, model: str, method: list[str], device: str, out: Path | None, json_output: bool
 ) -> None:
-    from search.evaluation.by_object import objects_table, write_objects_run
     from search.evaluation.davis import read_davis
     from search.evaluation.video import evaluate_davis, select_video_methods
     from search.progress import ProgressDisplay
@@ -153,6 +146,12 @@ def _evaluate_davis(
     extractor = load_video_extractor(model, device)
     with ProgressDisplay() as display:
         report = evaluate_davis(sequences, extractor, methods, display.show)
+    _tell_by_object(report, out, json_output)
+
+
+def _tell_by_object(report: dict[str, Any], out: Path | None, json_output: bool) -> None:
+    from search.evaluation.by_object import objects_table, write_objects_run
+
     if out is not None:
         write_objects_run(out, report)
     if json_output:

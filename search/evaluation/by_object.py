@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from features.errors import WaldoError
 from indexer.files import write_text_atomically
 from search.evaluation import masks, video
-from search.evaluation.paper import paper_cells
+from search.evaluation.report import methods_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,24 +21,12 @@ def objects_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 def objects_table(report: dict[str, Any]) -> "Table":
     """The comparison as a table, the paper's figures below."""
-    from rich.table import Table
-
     pictures = "frames" if report["protocol"] == "davis2017" else "photos"
     title = (
         f"{report['protocol']}, {report['model']['model']}: {report['n_queries']} objects, "
         f"{report['n_gallery']} {pictures}"
     )
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("method")
-    rows = objects_cells(report)
-    columns = next(iter(rows.values())).keys()
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, cells in {**rows, **paper_cells(report)}.items():
-        table.add_row(name, *(cells.get(column, "") for column in columns))
-    table.caption_justify = "left"
-    table.caption = f"paper: {report['paper']['source']}"
-    return table
+    return methods_table(title, objects_cells(report), report)
 
 
 def write_objects_run(path: Path, report: dict[str, Any]) -> None:

@@ -98,7 +98,8 @@ class Fit:
         if not self.changed:
             return f"{asked}: no weights are clearly better than the default, which searches keep"
         low, high = (100 * edge for edge in self.gain_interval)
-        return f"{asked}: the gain's 95 % interval is {low:+.1f} to {high:+.1f}; stored"
+        gain = f"{low:+.1f} to {high:+.1f}"
+        return f"{asked}: the gain's 95 % interval is {gain}; stored for --score fused"
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -83,23 +83,11 @@ def versions() -> dict[str, str]:
 
 def evaluation_table(report: dict[str, Any]) -> "Table":
     """The comparison as a table, metrics in percent."""
-    from rich.table import Table
-
     title = (
         f"{report['protocol']}, {report['model']['model']}: {report['n_queries']} queries, "
         f"{report['n_gallery']} photos"
     )
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("method")
-    rows = table_cells(report)
-    columns = next(iter(rows.values())).keys()
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, cells in {**rows, **paper_cells(report)}.items():
-        table.add_row(name, *(cells.get(column, "") for column in columns))
-    if "paper" in report:
-        table.caption_justify = "left"
-        table.caption = f"paper: {report['paper']['source']}"
+    table = methods_table(title, table_cells(report), report)
     if "class_map" in report:
         found = report["class_map"]
         table.caption_justify = "left"
@@ -109,6 +97,23 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
             f"{found['n_objects']} objects by {found['n_names']} names: "
             f"{100 * found['top1']:.1f} % right, {100 * found['top5']:.1f} % among the first five"
         )
+    return table
+
+
+def methods_table(title: str, rows: dict[str, dict[str, str]], report: dict[str, Any]) -> "Table":
+    """Each method's row, text by column, the same columns for all; the paper's figures below."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("method")
+    columns = next(iter(rows.values())).keys()
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, cells in {**rows, **paper_cells(report)}.items():
+        table.add_row(name, *(cells.get(column, "") for column in columns))
+    if "paper" in report:
+        table.caption_justify = "left"
+        table.caption = f"paper: {report['paper']['source']}"
     return table
 
 
