@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from features.errors import ModelError
 from features.image_processor import ImageProcessor
-from features.loading import device_and_precision, files_digest, hub_snapshot, quiet_libraries
+from features.loading import (
+    device_and_precision,
+    files_digest,
+    hub_snapshot,
+    load_pretrained,
+    quiet_libraries,
+)
 from features.photo import Photo, load_photo
 
 if TYPE_CHECKING:
@@ -196,9 +202,7 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str]:
 
 def _load_folder(name: str, folder: Path) -> tuple[ImageProcessor, _Kind, Any]:
     """The preprocessing, and the model in float32 on the CPU."""
-    import torch
     import transformers
-    from safetensors import SafetensorError
 
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
@@ -214,17 +218,8 @@ def _load_folder(name: str, folder: Path) -> tuple[ImageProcessor, _Kind, Any]:
             side = own.image_size
             if kind.fixed_size and processor.size != (side, side):
                 raise ValueError(f"its {_PREPROCESSOR} is not for pictures of {side} pixels")
-            model, loaded = getattr(transformers, kind.model).from_pretrained(
-                folder,
-                config=own,
-                torch_dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        if loaded["missing_keys"]:
-            raise ValueError(f"its weights lack {min(loaded['missing_keys'])}")
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        model = load_pretrained(kind.model, folder, config=own)
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{name}: cannot be loaded from {folder} ({reason}); Waldo needs DINOv2, CLIP or "

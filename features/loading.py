@@ -224,6 +224,33 @@ def _load_folder(
     )
 
 
+def load_pretrained(kind: str, folder: Path, **settings: Any) -> Any:
+    """A model of the transformers library in float32 on the CPU, from safetensors alone.
+
+    kind: its class. settings: for `from_pretrained`. Raises ValueError where the folder's weights
+    are damaged or not all there, and what transformers raises.
+    """
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        with quiet_libraries():
+            model, loaded = getattr(transformers, kind).from_pretrained(
+                folder,
+                torch_dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **settings,
+            )
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if loaded["missing_keys"]:
+        raise ValueError(f"its weights lack {min(loaded['missing_keys'])}")
+    return model
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Without the libraries' own progress bars and advice, which mean nothing to Waldo's users."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.frame import Frame
-from features.photo import load_photo
+from features.photo import Photo, load_photo
 
 # Dark blue over green to yellow, from Matplotlib's viridis at equal distances (CC0).
 _VIRIDIS = np.array(
@@ -29,7 +29,11 @@ _VIRIDIS = np.array(
 
 def thumbnail(path: Path, longest: int) -> Image.Image:
     """The upright photo, its longer side at most `longest` pixels. Raises as `load_photo`."""
-    photo = load_photo(path, at_least=2 * longest)
+    return shrunk(load_photo(path, at_least=2 * longest), longest)
+
+
+def shrunk(photo: Photo, longest: int) -> Image.Image:
+    """A photo's picture, its longer side at most `longest` pixels."""
     scale = min(1.0, longest / max(photo.width, photo.height))
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     return photo.image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import ModelError
-from features.loading import device_and_precision, hub_snapshot, quiet_libraries
+from features.loading import device_and_precision, hub_snapshot, load_pretrained
 from search.segmentation.cascade import Prompt, Proposals
 
 if TYPE_CHECKING:
@@ -135,29 +135,16 @@ def _locate(name: str) -> Path:
 
 def _load_folder(name: str, folder: Path) -> Any:
     """The model in float32 on the CPU."""
-    import torch
-    import transformers
-
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = _CLASSES.get(config.get("model_type"))
         if kind is None:
             known = ", ".join(_CLASSES)
             raise ValueError(f"model_type is {config.get('model_type')}, not one of {known}")
-        with quiet_libraries():
-            model, loaded = getattr(transformers, kind).from_pretrained(
-                folder,
-                torch_dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        if loaded["missing_keys"]:
-            raise ValueError(f"its weights lack {min(loaded['missing_keys'])}")
+        return load_pretrained(kind, folder)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"--sam {name}: cannot be loaded ({reason}); Waldo needs SAM or SAM 2 in transformers' "
             "layout with safetensors weights"
         ) from error
-    return model

@@ -16,6 +16,7 @@ from features.maps import FeatureMaps
 from features.photo import ModelInput, Photo, load_photo, to_model_input
 from indexer.tokens import TokenMap, unit
 from search.localise import beyond_object, object_cells
+from search.overlay import shrunk
 from search.reference import Reference
 from search.scores import CandidateMaps, ScoringReference, consistent, token_heat
 from search.segmentation.guided_filter import guided_filter
@@ -200,7 +201,7 @@ def candidates_of(maps: FeatureMaps, reference: Reference, device: "torch.device
 
 def load_picture(path: Path) -> Image.Image:
     """A photo as `segment` takes its edges: RGB, upright, small. Raises WaldoError."""
-    return _shrunk(_open(path, LONGEST))
+    return shrunk(_open(path, LONGEST), LONGEST)
 
 
 def box_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
@@ -217,7 +218,7 @@ def _prepare(path: Path, size: int, grid: int) -> tuple[ModelInput, Image.Image]
         photo = _open(path, max(2 * size, LONGEST))
     except WaldoError as error:
         return error
-    return to_model_input(photo, size, grid), _shrunk(photo)
+    return to_model_input(photo, size, grid), shrunk(photo, LONGEST)
 
 
 def _open(path: Path, at_least: int) -> Photo:
@@ -225,12 +226,6 @@ def _open(path: Path, at_least: int) -> Photo:
         return load_photo(path, at_least)
     except OSError as error:
         raise PhotoError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def _shrunk(photo: Photo) -> Image.Image:
-    scale = min(1.0, LONGEST / max(photo.width, photo.height))
-    size = max(1, round(scale * photo.width)), max(1, round(scale * photo.height))
-    return photo.image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _mean_of_best(cosines: "torch.Tensor", count: int) -> "torch.Tensor":
