@@ -34,8 +34,10 @@ K = 400
 QUERIES = 40
 CLASSES = 400
 DIRECTIONS = 48
-WORDS = 4096
+WORDS = 8192
 WORDS_A_PHOTO = 187
+# An object's cells, and how many words each is looked up by.
+CELLS, WORDS_A_CELL = 150, 16
 
 
 def make_collection(count: int, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -233,7 +235,11 @@ def words(count: int) -> None:
         opened = time.perf_counter() - began
         seconds = []
         for _ in range(QUERIES):
-            query = random.choice(WORDS, size=150, p=frequency).astype(np.uint16)
+            near = [
+                random.choice(WORDS, WORDS_A_CELL, replace=False, p=frequency) for _ in range(CELLS)
+            ]
+            cosines = -np.sort(-random.random((CELLS, WORDS_A_CELL), dtype=np.float32))
+            query = np.array(near, np.uint16), cosines
             began = time.perf_counter()
             recall.search(lambda _, query=query: query, K)  # type: ignore[misc]
             seconds.append(time.perf_counter() - began)

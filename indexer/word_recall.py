@@ -1,4 +1,4 @@
-"""Recall by visual words: the photos that share the rarest words with an object.
+"""Recall by visual words: the photos whose words are nearest to an object's cells.
 
 An inverted file: for each word the photos that have it. Like the other recall index it is a base on
 disk, of which a query reads the lists of its own words only, and a delta in memory: the photos
@@ -36,23 +36,25 @@ class _Part:
     starts: NDArray[np.int64]
     photos: Callable[[int, int], NDArray[np.int32]]
 
-    def frequency(self, words: NDArray[np.uint16]) -> NDArray[np.int64]:
-        """How many photos have each of some words."""
-        last = len(self.starts) - 1
-        inside = np.minimum(words.astype(np.int64), last - 1)
-        counts = self.starts[inside + 1] - self.starts[inside]
-        return np.where(words < last, counts, 0)
-
     def scores(
-        self, words: NDArray[np.uint16], weights: NDArray[np.float32]
+        self, words: NDArray[np.uint16], cosines: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """(n,): the weights of the words that each photo has, added up."""
+        """(n,): as `WordRecall.search` scores photos. words, cosines: (cells, m), nearest first."""
         scores = np.zeros(len(self.ids), dtype=np.float32)
-        for word, weight in zip(words.tolist(), weights, strict=True):
-            if word + 1 < len(self.starts):
-                listed = self.photos(int(self.starts[word]), int(self.starts[word + 1]))
-                scores[listed] += weight  # a photo comes once in a list, so no sum is lost
-        return scores
+        lists = {word: self._photos_with(word) for word in np.unique(words).tolist()}
+        best = np.empty_like(scores)
+        # One cell at a time: cells x photos would not fit in memory.
+        for own, near in zip(words.tolist(), cosines, strict=True):
+            best.fill(near[-1])
+            for word, cosine in zip(reversed(own), near[::-1], strict=True):
+                best[lists[word]] = cosine  # the nearest word is the last to be written
+            scores += best
+        return scores / max(1, len(words))
+
+    def _photos_with(self, word: int) -> NDArray[np.int32]:
+        if word + 1 >= len(self.starts):
+            return np.empty(0, np.int32)
+        return self.photos(int(self.starts[word]), int(self.starts[word + 1]))
 
 
 class WordRecall:
@@ -69,34 +71,30 @@ class WordRecall:
 
     def search(
         self,
-        words_in: Callable[[int], NDArray[np.uint16]],
+        words_in: Callable[[int], tuple[NDArray[np.uint16], NDArray[np.float32]]],
         k: int,
         allowed: NDArray[np.int64] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k photos with the highest scores, all of them if there are fewer.
 
-        A photo's score is the mean over an object's cells of the weight of their word, where the
-        photo has that word: log(photos / photos that have it).
+        A photo's score is the mean over an object's cells of the cosine of the nearest word that
+        the photo has, among the few that are nearest to that cell, and of the last of these where
+        it has none: late interaction with words for cells (PLAID's centroid interaction, Santhanam
+        et al., CIKM 2022). 0 where the photo's codec has no words.
 
-        words_in: the object's cells, (cells,), as words of a codec, by its number. allowed: sorted
-        ids, the only ones that may be answered. Returns ids (m,) int64 and scores (m,) float32, by
-        falling score and, where scores are equal, rising id.
+        words_in: the object's cells in the words of a codec, by its number, as
+        `VisualWords.nearest` gives them. allowed: sorted ids, the only ones that may be answered.
+        Returns ids (m,) int64 and scores (m,) float32, by falling score and, where scores are
+        equal, rising id.
         """
-        total = sum(len(part.ids) for part in self._parts)
         ids, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-        for codec in sorted({part.codec for part in self._parts}):
-            parts = [part for part in self._parts if part.codec == codec]
-            words, counts = np.unique(words_in(codec), return_counts=True)
-            # as often as if all photos had been put in this codec's words
-            share = total / sum(len(part.ids) for part in parts)
-            frequency = share * sum(part.frequency(words) for part in parts)
-            weights = counts / counts.sum() * np.log((1 + total) / (0.5 + frequency))
-            for part in parts:
-                mask = part.live
-                if allowed is not None:
-                    mask = mask & np.isin(part.ids, allowed)
-                ids.append(part.ids[mask])
-                scores.append(part.scores(words, weights.astype(np.float32))[mask])
+        near = {codec: words_in(codec) for codec in sorted({part.codec for part in self._parts})}
+        for part in self._parts:
+            mask = part.live
+            if allowed is not None:
+                mask = mask & np.isin(part.ids, allowed)
+            ids.append(part.ids[mask])
+            scores.append(part.scores(*near[part.codec])[mask])
         return _best(np.concatenate(ids), np.concatenate(scores), k)
 
 

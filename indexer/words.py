@@ -1,10 +1,9 @@
 """Visual words: the cells of a photo, each by the nearest of a few thousand typical ones.
 
 An object covers a few cells of a photo, and the mean over all cells drowns it. Words keep cells
-apart: two photos of one object share the words of its parts, and the rarer a word, the more that
-says (Sivic and Zisserman, "Video Google", ICCV 2003). They approximate late interaction, which asks
-for every cell of the object how near the nearest cell of a photo is, and can be looked up by an
-inverted file (`word_recall.py`).
+apart (Sivic and Zisserman, "Video Google", ICCV 2003) and can be looked up by an inverted file
+(`word_recall.py`). A photo's words stand for its cells: how near the nearest cell of a photo is to
+a cell of the object, which late interaction asks, is about how near its nearest word is.
 """
 
 from collections.abc import Sequence
@@ -17,8 +16,8 @@ from features.maps import FeatureMaps
 from features.reference import unit_vectors
 
 # Cells are compared in their most telling dimensions.
-_DIMENSIONS = 32
-_MOST_WORDS = 4096
+_DIMENSIONS = 64
+_MOST_WORDS = 8192
 _CELLS_A_WORD = 8
 # K-means sees this many cells.
 _MOST_CELLS = 65_536
@@ -78,6 +77,19 @@ class VisualWords:
         cosines = ((cells - self.mean) @ self.basis) @ self.centroids.T
         words: NDArray[np.uint16] = cosines.argmax(axis=1).astype(np.uint16)
         return words
+
+    def nearest(
+        self, cells: NDArray[np.float32], count: int
+    ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        """The words nearest to each of (n, d) cells and their cosines with it, (n, m) each, the
+        nearest first; m is `count`, or all words where there are fewer.
+        """
+        cosines = unit_vectors((cells - self.mean) @ self.basis) @ self.centroids.T
+        count = min(count, len(self))
+        some = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+        order = np.argsort(-np.take_along_axis(cosines, some, axis=1), axis=1, kind="stable")
+        words = np.take_along_axis(some, order, axis=1)
+        return words.astype(np.uint16), np.take_along_axis(cosines, words, axis=1)
 
     def of_photo(self, maps: FeatureMaps) -> NDArray[np.uint16]:
         """The words that a photo's valid cells have, each once, rising."""

@@ -1,7 +1,5 @@
-"""Visual words and their inverted file, against naive counting."""
+"""Visual words and their inverted file, against naive loops."""
 
-import math
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +49,19 @@ def test_a_cells_word_is_the_nearest_centroid(vocabulary: VisualWords) -> None:
         projected = (cell.astype(np.float64) - vocabulary.mean) @ vocabulary.basis
         cosines = vocabulary.centroids @ (projected / np.linalg.norm(projected))
         assert cosines[word] >= cosines.max() - 1e-6
+
+
+def test_the_nearest_words(vocabulary: VisualWords) -> None:
+    cells = make_maps(78).appearance.reshape(-1, DIM).astype(np.float32)
+    words, cosines = vocabulary.nearest(cells, 5)
+    assert words.shape == cosines.shape == (36, 5)
+    np.testing.assert_array_equal(words[:, 0], vocabulary.of(cells))
+    for cell, near, found in zip(cells, words, cosines, strict=True):
+        projected = (cell.astype(np.float64) - vocabulary.mean) @ vocabulary.basis
+        exact = vocabulary.centroids @ (projected / np.linalg.norm(projected))
+        np.testing.assert_allclose(found, np.sort(exact)[::-1][:5], atol=1e-5)
+        np.testing.assert_allclose(exact[near], found, atol=1e-5)
+    assert vocabulary.nearest(cells, 99)[0].shape == (36, len(vocabulary))
 
 
 def test_fitting_is_deterministic(vocabulary: VisualWords) -> None:
@@ -106,24 +117,33 @@ class Table:
         self.manifest = replace(self.manifest, words=words)
 
     def search(
-        self, query: list[int], k: int, allowed: list[int] | None = None
+        self, query: list[list[int]], k: int, allowed: list[int] | None = None
     ) -> dict[int, float]:
         recall = load_word_recall(self.folder, self.manifest)
         only = None if allowed is None else np.array(sorted(allowed), np.int64)
-        ids, scores = recall.search(lambda _: np.array(query, np.uint16), k, only)
+        ids, scores = recall.search(lambda _: near(query), k, only)
         return dict(zip(ids.tolist(), scores.tolist(), strict=True))
 
 
-def naive(photos: dict[int, list[int]], query: list[int]) -> dict[int, float]:
-    """Scores by counting, in float64; best first, equals by id."""
-    frequency = Counter(word for words in photos.values() for word in set(words))
-    scores = {
-        photo_id: sum(
-            math.log((1 + len(photos)) / (0.5 + frequency[word])) for word in query if word in words
-        )
-        / len(query)
-        for photo_id, words in photos.items()
-    }
+# What cosines a cell has with its nearest words.
+COSINES = (0.9, 0.7, 0.4)
+
+
+def near(query: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Cells' nearest words, the nearest first, as `VisualWords.nearest` gives them."""
+    words = np.array(query, np.uint16)
+    return words, np.tile(np.array(COSINES[: words.shape[1]], np.float32), (len(words), 1))
+
+
+def naive(photos: dict[int, list[int]], query: list[list[int]]) -> dict[int, float]:
+    """Scores by looking for each cell's nearest word in each photo; best first, equals by id."""
+    scores = {}
+    for photo_id, has in photos.items():
+        total = 0.0
+        for words in query:
+            shared = [cosine for word, cosine in zip(words, COSINES, strict=False) if word in has]
+            total += shared[0] if shared else COSINES[len(words) - 1]
+        scores[photo_id] = total / len(query)
     return dict(sorted(scores.items(), key=lambda item: (-round(item[1], 5), item[0])))
 
 
@@ -132,12 +152,14 @@ lists = st.lists(st.integers(0, 15), min_size=0, max_size=8)
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(lists, min_size=1, max_size=12), st.lists(st.integers(0, 18), min_size=1), st.data()
+    st.lists(lists, min_size=1, max_size=12),
+    st.lists(st.permutations(range(19)).map(lambda words: words[:3]), min_size=1, max_size=9),
+    st.data(),
 )
-def test_search_is_counting(
+def test_search_finds_the_nearest_shared_words(
     tmp_path_factory: pytest.TempPathFactory,
     photos: list[list[int]],
-    query: list[int],
+    query: list[list[int]],
     data: st.DataObject,
 ) -> None:
     table = Table(tmp_path_factory.mktemp("index") / "index")
@@ -160,10 +182,10 @@ def test_deleted_and_other_photos_are_not_answered(tmp_path: Path) -> None:
     table.add({0: [1, 2], 1: [1], 2: [3], 3: [1, 2, 3]})
     table.save_base()
     table.manifest = replace(table.manifest, tombstones=(3,))
-    assert list(table.search([1, 2], 9)) == [0, 1, 2]
-    assert list(table.search([1, 2], 9, allowed=[1, 2, 3])) == [1, 2]
-    assert list(table.search([1, 2], 1)) == [0]
-    assert table.search([1, 2], 9, allowed=[]) == {}
+    assert list(table.search([[1, 9], [2, 9]], 9)) == [0, 1, 2]
+    assert list(table.search([[1, 9], [2, 9]], 9, allowed=[1, 2, 3])) == [1, 2]
+    assert list(table.search([[1, 9], [2, 9]], 1)) == [0]
+    assert table.search([[1, 9], [2, 9]], 9, allowed=[]) == {}
 
 
 def test_the_last_row_of_a_photo_counts(tmp_path: Path) -> None:
@@ -171,7 +193,7 @@ def test_the_last_row_of_a_photo_counts(tmp_path: Path) -> None:
     table.add({0: [1], 1: [2]})
     table.save_base()
     table.add({0: [2]})  # its maps were lost and made again
-    found = table.search([2], 9)
+    found = table.search([[2, 9]], 9)
     assert list(found) == [0, 1]
     assert found[0] == pytest.approx(found[1])
 
@@ -181,11 +203,22 @@ def test_photos_of_two_codecs_are_each_asked_in_their_own_words(tmp_path: Path) 
     table.add({0: [1], 1: [5]}, codec=1)
     table.add({2: [7], 3: [1]}, codec=2)
     recall = load_word_recall(table.folder, table.manifest)
-    own = {1: np.array([1], np.uint16), 2: np.array([7], np.uint16)}
+    own = {1: near([[1, 9]]), 2: near([[7, 9]])}
     ids, scores = recall.search(lambda codec: own[codec], 4)
     assert ids.tolist() == [0, 2, 1, 3]
     assert scores[0] == pytest.approx(scores[1])
-    assert scores[2] == scores[3] == 0
+    assert scores[2] == scores[3] == np.float32(COSINES[1])
+
+
+def test_photos_of_a_codec_without_words_come_last(tmp_path: Path) -> None:
+    table = Table(tmp_path / "index")
+    table.add({0: [1], 1: [5]}, codec=1)
+    table.add({2: [7]}, codec=2)
+    recall = load_word_recall(table.folder, table.manifest)
+    none = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
+    ids, scores = recall.search(lambda codec: none if codec == 1 else near([[8, 9]]), 4)
+    assert ids.tolist() == [2, 0, 1]
+    assert scores[1] == scores[2] == 0
 
 
 def test_a_base_is_written_only_when_due(tmp_path: Path) -> None:
@@ -199,7 +232,7 @@ def test_a_base_is_written_only_when_due(tmp_path: Path) -> None:
     table.add({3: [1]})
     table.save_base(rule=RecallRule(0, delta_rows=1, delta_share=0.0))
     assert table.manifest.words != first
-    assert list(table.search([1], 9)) == [0, 2, 3, 1]
+    assert list(table.search([[1, 9]], 9)) == [0, 2, 3, 1]
 
 
 def test_an_index_keeps_the_words_of_its_photos(tmp_path: Path) -> None:
@@ -219,21 +252,22 @@ def test_an_index_keeps_the_words_of_its_photos(tmp_path: Path) -> None:
         for record in reader.photos(reader.ids):
             maps = maps_of(record.path, PixelExtractor())
             cells = maps.appearance[maps.frame.valid()].astype(np.float32)
-            words = reader.words_in(cells, manifest.codecs[-1].number)
+            words, cosines = reader.words_in(cells, manifest.codecs[-1].number)
             for table in tables:
                 for row in np.flatnonzero(table.ids == record.id):
                     own = table.words[table.starts[row] : table.starts[row + 1]]
-                    assert own.tolist() == sorted(set(words.tolist()))
-            found, scores = recall.search(lambda _, words=words: words, 9)
+                    assert own.tolist() == sorted(set(words[:, 0].tolist()))
+            found, scores = recall.search(lambda _, asked=(words, cosines): asked, 9)
             # where it has all the words, others may have too
             assert scores[found.tolist().index(record.id)] == pytest.approx(scores[0])
+            assert scores[0] == pytest.approx(cosines[:, 0].mean())
 
 
 def test_a_damaged_base_is_rebuilt_from_the_photo_table(tmp_path: Path) -> None:
     table = Table(tmp_path / "index")
     table.add({0: [1], 1: [2]})
     table.save_base()
-    whole = table.search([2], 9)
+    whole = table.search([[2, 9]], 9)
     assert table.manifest.words is not None
     (table.folder / table.manifest.words.file.name).write_bytes(b"cut")
-    assert table.search([2], 9) == whole
+    assert table.search([[2, 9]], 9) == whole
