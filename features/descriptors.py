@@ -218,7 +218,7 @@ def _load_folder(name: str, folder: Path) -> tuple[ImageProcessor, _Kind, Any]:
             side = own.image_size
             if kind.fixed_size and processor.size != (side, side):
                 raise ValueError(f"its {_PREPROCESSOR} is not for pictures of {side} pixels")
-        model = load_pretrained(kind.model, folder, config=own)
+        model = load_pretrained(getattr(transformers, kind.model), folder, config=own)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(

@@ -170,7 +170,6 @@ def _load_folder(
     device: "torch.device",
     dtype: "torch.dtype",
 ) -> DiffusionModel:
-    import torch
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
     from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -179,20 +178,21 @@ def _load_folder(
         "CLIPTextModel": CLIPTextModel,
         "CLIPTextModelWithProjection": CLIPTextModelWithProjection,
     }
-    options = {"use_safetensors": True, "local_files_only": True, "variant": variant}
     try:
         index = json.loads((folder / "model_index.json").read_text())
         names = [part for part in ("text_encoder", "text_encoder_2") if any(index.get(part) or ())]
         unet_class = _part_class(index, "unet", {"UNet2DConditionModel": UNet2DConditionModel})
         vae_class = _part_class(index, "vae", vae_classes)
+        unet = load_pretrained(unet_class, folder / "unet", dtype, variant=variant)
+        # SDXL's VAE overflows in half precision; in float32 every VAE is right.
+        vae = load_pretrained(vae_class, folder / "vae", variant=variant)
+        encoders = [
+            load_pretrained(
+                _part_class(index, part, text_classes), folder / part, dtype, variant=variant
+            )
+            for part in names
+        ]
         with quiet_libraries():
-            unet = unet_class.from_pretrained(folder / "unet", torch_dtype=dtype, **options)
-            # SDXL's VAE overflows in half precision; in float32 every VAE is right.
-            vae = vae_class.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options)
-            encoders = [
-                _part_class(index, part, text_classes).from_pretrained(folder / part, **options)
-                for part in names
-            ]
             tokenizers = [
                 AutoTokenizer.from_pretrained(
                     folder / part.replace("text_encoder", "tokenizer"), local_files_only=True
@@ -200,7 +200,7 @@ def _load_folder(
                 for part in names
             ]
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{name}: the model's files cannot be loaded from {os.fspath(folder)} ({reason}); "
@@ -212,7 +212,7 @@ def _load_folder(
     vae.to(device)
     unet.to(device)
     for encoder in encoders:
-        encoder.to(device, dtype)
+        encoder.to(device)
     return DiffusionModel(
         name=name,
         revision=revision,
@@ -224,21 +224,22 @@ def _load_folder(
     )
 
 
-def load_pretrained(kind: str, folder: Path, **settings: Any) -> Any:
-    """A model of the transformers library in float32 on the CPU, from safetensors alone.
+def load_pretrained(
+    model_class: Any, folder: Path, dtype: "torch.dtype | None" = None, **settings: Any
+) -> Any:
+    """A model of the diffusers or the transformers library on the CPU, from safetensors alone.
 
-    kind: its class. settings: for `from_pretrained`. Raises ValueError where the folder's weights
-    are damaged or not all there, and what transformers raises.
+    dtype: float32 where none is given. settings: for `from_pretrained`. Raises ValueError where the
+    folder's weights are damaged or not all there, and what the library raises.
     """
     import torch
-    import transformers
     from safetensors import SafetensorError
 
     try:
         with quiet_libraries():
-            model, loaded = getattr(transformers, kind).from_pretrained(
+            model, loaded = model_class.from_pretrained(
                 folder,
-                torch_dtype=torch.float32,
+                torch_dtype=dtype or torch.float32,
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,

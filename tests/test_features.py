@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from safetensors.torch import load_file, save_file
 
 from features.errors import ModelError, RegionError
 from features.extractor import FeatureExtractor
@@ -247,6 +248,25 @@ def test_pickled_weights_are_not_loaded(pipeline_folder: Folder, tmp_path: Path)
     weights.unlink()
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("harm", ["cut", "lacking"])
+def test_damaged_weights_are_told_in_one_line(
+    pipeline_folder: Folder, tmp_path: Path, part: str, harm: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(pipeline_folder("sd1"), folder)
+    [weights] = (folder / part).glob("*.safetensors")
+    if harm == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    else:
+        tensors = load_file(weights)
+        tensors.pop(min(tensors))
+        save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(ModelError, match="cannot be loaded") as raised:
+        load_model(str(folder), device="cpu")
+    assert "\n" not in str(raised.value)
 
 
 def test_tiny_refuses_words_it_does_not_know(tiny: FeatureExtractor) -> None:

@@ -41,9 +41,10 @@ class _Encoded:
 
 
 class Sam:
-    """A `MaskModel`. model: a SamModel or a Sam2Model; it is used in float32."""
+    """A `MaskModel`. model: a SamModel or a Sam2Model; it is used in float32. files: it is of."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, files: list[Path]) -> None:
+        self.files = files
         self._model = model.requires_grad_(False).eval()
         size = model.config.prompt_encoder_config.image_size
         self._size = int(size if isinstance(size, int) else size[0])
@@ -58,7 +59,9 @@ class Sam:
         weights cannot be had, or are no SAM.
         """
         target, _ = device_and_precision(device)
-        return cls(_load_folder(name, _locate(name)).to(target))
+        folder = _locate(name)
+        files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
+        return cls(_load_folder(name, folder).to(target), files)
 
     def encode(self, picture: Image.Image) -> _Encoded:
         """What the model sees in an RGB picture."""
@@ -135,13 +138,15 @@ def _locate(name: str) -> Path:
 
 def _load_folder(name: str, folder: Path) -> Any:
     """The model in float32 on the CPU."""
+    import transformers
+
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = _CLASSES.get(config.get("model_type"))
         if kind is None:
             known = ", ".join(_CLASSES)
             raise ValueError(f"model_type is {config.get('model_type')}, not one of {known}")
-        return load_pretrained(kind, folder)
+        return load_pretrained(getattr(transformers, kind), folder)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
