@@ -81,8 +81,10 @@ def make_references(count: int, tokens: int, device: torch.device) -> list[Scori
         vectors = rng.standard_normal((tokens + 1, DIM), dtype=np.float32)
         references.append(
             ScoringReference(
-                *(torch.from_numpy(array).to(device) for array in (vectors[1:], vectors[0])),
-                torch.from_numpy(positions).to(device),
+                *(
+                    torch.from_numpy(array).to(device)
+                    for array in (vectors[1:], vectors[1:], vectors[0], positions)
+                )
             )
         )
     return references
@@ -105,6 +107,7 @@ def compare(
     """
     device = references[0].tokens.device
     chosen = [method for name in names if isinstance(method := METHODS[name], MapMethod)]
+    asked = {chosen[0].region: references}
     alone: list[NDArray[np.float32]] = []
     together: dict[str, NDArray[np.float32]] = {}
 
@@ -116,9 +119,7 @@ def compare(
         ]
 
     def at_once() -> None:
-        together.update(
-            score_maps_by_many(reader, reader.ids, chosen, {False: references}, Clock())
-        )
+        together.update(score_maps_by_many(reader, reader.ids, chosen, asked, Clock()))
 
     both = []
     for _ in range(REPETITIONS + 1):

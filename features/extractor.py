@@ -13,7 +13,7 @@ from features.maps import FeatureMaps
 from features.model import DiffusionModel
 from features.photo import ModelInput
 from features.presets import PRESETS, FeatureSettings
-from features.reference import class_cells, named_cells
+from features.reference import CLASS_THRESHOLD, class_cells, named_cells
 from features.vocabulary import nouns
 
 # Raised whenever the same file and model would give other model inputs than before.
@@ -80,17 +80,19 @@ class FeatureExtractor:
         )
         return vector
 
-    def class_cells(self, maps: FeatureMaps, name: str) -> NDArray[np.bool_]:
+    def class_cells(
+        self, maps: FeatureMaps, name: str, tau: float | None = None
+    ) -> NDArray[np.bool_]:
         """The object of a photo that a class name means, (grid, grid) bool.
 
         PDM Eq. 3; or, for a model that was taught a word for the background, the object where the
-        class is told from nothing best: by C minus that word's vector. Raises RegionError where
-        the name says nothing.
+        class is told from nothing best: by C minus that word's vector. tau: asks for Eq. 3 with
+        this tau, whatever the model. Raises RegionError where the name says nothing.
         """
         vector, background = self.class_vector(name), self._background_vector()
-        if background is None:
-            return class_cells(maps, vector)
-        return named_cells(maps, vector - background)
+        if tau is None and background is not None:
+            return named_cells(maps, vector - background)
+        return class_cells(maps, vector, CLASS_THRESHOLD if tau is None else tau)
 
     def vocabulary_vectors(self) -> NDArray[np.float32]:
         """What semantic maps may be multiplied with, (v, d) float32, without repetitions.

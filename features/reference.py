@@ -31,18 +31,21 @@ _TWIN = 0.8
 _SMOOTHED = 2.0
 
 
-def class_cells(maps: FeatureMaps, class_vector: NDArray[np.float32]) -> NDArray[np.bool_]:
+def class_cells(
+    maps: FeatureMaps, class_vector: NDArray[np.float32], tau: float = CLASS_THRESHOLD
+) -> NDArray[np.bool_]:
     """M_r of PDM Eq. 3: cells that attend to the class name, (grid, grid) bool.
 
-    class_vector: C, (d,) float32. The attention softmax(F_S C^T / sqrt(d)) is taken over the
-    valid cells and min-max normalised to 0..1 before the threshold, so one cell at least is left.
+    class_vector: C, (d,) float32. tau: 0..1, less than 1. The attention softmax(F_S C^T / sqrt(d))
+    is taken over the valid cells and min-max normalised to 0..1 before the threshold, so one cell
+    at least is left.
     """
     valid = maps.frame.valid()
     logits = maps.semantic.astype(np.float32) @ class_vector / np.sqrt(len(class_vector))
     attention = np.exp(logits - logits[valid].max())
     low, high = attention[valid].min(), attention[valid].max()
     _check_differs(low, high)
-    return valid & ((attention - low) / (high - low) > CLASS_THRESHOLD)
+    return valid & ((attention - low) / (high - low) > tau)
 
 
 def named_cells(maps: FeatureMaps, evidence_vector: NDArray[np.float32]) -> NDArray[np.bool_]:

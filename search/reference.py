@@ -52,8 +52,10 @@ class Reference:
         import torch
 
         vector = self.class_vector
+        semantic = self.maps.semantic[self.cells].astype(np.float32)
         return ScoringReference(
             tokens=torch.from_numpy(self.tokens()).to(device),
+            semantic=torch.from_numpy(semantic).to(device),
             class_vector=None if vector is None else torch.from_numpy(vector).to(device),
             positions=torch.from_numpy(np.argwhere(self.cells)).float().to(device),
             rivals=None if self.rivals is None else torch.from_numpy(self.rivals).to(device),
@@ -62,24 +64,30 @@ class Reference:
 
 
 def make_reference(
-    query: Query, extractor: Extractor, weights: FusionWeights | None = None
+    query: Query,
+    extractor: Extractor,
+    weights: FusionWeights | None = None,
+    tau: float | None = None,
 ) -> Reference:
     """Features of the query's photo and the cells of its object.
 
-    weights: for the scores that fuse evidence; None for the model's own.
+    weights: for the scores that fuse evidence; None for the model's own. tau: of PDM Eq. 3, for an
+    object that a class name alone finds; None for the model's own rule.
 
     A class name means something to a diffusion model only: other extractors look at regions. Raises
     RegionError where the query selects nothing, PhotoError for a broken photo, ModelError where the
     model gives no finite features.
     """
     try:
-        return _make_reference(query, extractor, weights)
+        return _make_reference(query, extractor, weights, tau)
     except RegionError as error:
         # Of several photos, which one is it about?
         raise RegionError(f"{query.photo}: {error}") from None
 
 
-def _make_reference(query: Query, extractor: Extractor, weights: FusionWeights | None) -> Reference:
+def _make_reference(
+    query: Query, extractor: Extractor, weights: FusionWeights | None, tau: float | None
+) -> Reference:
     model = extractor if isinstance(extractor, FeatureExtractor) else None
     name = query.class_name
     class_vector = None if model is None or name is None else model.class_vector(name)
@@ -105,7 +113,7 @@ def _make_reference(query: Query, extractor: Extractor, weights: FusionWeights |
     elif query.mask is None:
         assert model is not None  # other extractors are asked by regions alone
         assert name is not None
-        cells = model.class_cells(maps, name)
+        cells = model.class_cells(maps, name, tau)
     if weights is None:
         weights = default_weights("" if model is None else model.model.name)
     rivals = None

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # How many cells `top_mean` looks at.
 _TOP_CELLS = 8
+# What share of a photo's cells `late_gated` passes over.
+_GATED_SHARE = 0.25
 
 Values = TypeVar("Values", "torch.Tensor", NDArray[np.float32])
 
@@ -44,6 +46,7 @@ class ScoringReference:
     """What the reference photo contributes to a score; float32 tensors on the scoring device.
 
     tokens: (n, d), F_AM_r of PDM Eq. 4, appearance at the object's cells, n >= 1.
+    semantic: (n, d), F_S at the same cells.
     class_vector: (d,), C, or None where no class name was given.
     positions: (n, 2), row and column of each token's cell.
     rivals: (m, d), vectors of what the class is to be told from, or None where weights make
@@ -51,6 +54,7 @@ class ScoringReference:
     """
 
     tokens: "torch.Tensor"
+    semantic: "torch.Tensor"
     class_vector: "torch.Tensor | None"
     positions: "torch.Tensor"
     rivals: "torch.Tensor | None" = None
@@ -190,6 +194,34 @@ def late_interaction(reference: ScoringReference, candidates: CandidateMaps) -> 
     return best.mean(dim=1)
 
 
+def late_gated(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """`late_interaction` with those cells alone that the class map (S_S, PDM Eq. 6) does not put
+    among the photo's least likely quarter. Needs a class vector.
+    """
+    import torch
+
+    likely = semantic_heat(reference, candidates)
+    inside = torch.where(candidates.valid, likely, torch.nan)
+    least = inside.nanquantile(_GATED_SHARE, dim=1, keepdim=True)
+    best, _ = candidates.appearance.best(reference.tokens, inside >= least)
+    return best.mean(dim=1)
+
+
+def correspondence(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """The score of the code published with PDM, of what an index holds: every token's best cell by
+    centred cosine of F_A, and that times the cosine of F_S at the pair; the mean.
+
+    There, DIFT features are matched, and cosines of attention's queries and of its keys multiplied;
+    its exchange of row and column is left out.
+    """
+    import torch
+
+    best, cells = candidates.best(reference)
+    photos = torch.arange(len(cells), device=cells.device)[:, None]
+    found = candidates.semantic.decode()[photos, cells]
+    return (best * (unit(found) * unit(reference.semantic)).sum(dim=2)).mean(dim=1)
+
+
 def mutual(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
     """Mean centred cosine over mutual nearest neighbours (pairs of Best-Buddies Similarity).
 
@@ -298,6 +330,21 @@ SCORES: dict[str, Score] = {
             "late",
             "late interaction on F_A (ColBERT, 2020), centred cosine",
             late_interaction,
+            token_heat,
+            recall="words",
+        ),
+        Score(
+            "late-gated",
+            "late, without the quarter of cells where S_S (PDM Eq. 6) is least",
+            late_gated,
+            token_heat,
+            recall="words",
+            needs_class=True,
+        ),
+        Score(
+            "correspondence",
+            "cosine of F_A times cosine of F_S at matched cells (the code published with PDM)",
+            correspondence,
             token_heat,
             recall="words",
         ),

@@ -10,6 +10,7 @@ import pytest
 
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
+from search.evaluation.kept import RunResults
 from search.evaluation.mask_metrics import boundary_iou
 from search.evaluation.masks import (
     METHODS,
@@ -20,25 +21,22 @@ from search.evaluation.masks import (
     table_cells,
 )
 from search.evaluation.perseg import read_mask, read_perseg
-from tests.benchmark_folders import save_ids, save_streets
+from tests.benchmark_folders import save_streets
 from tests.cli import CommandLine
 from tests.mask_models import save_sam
-from tests.video_folders import square_frame
+from tests.video_folders import save_perseg
 
 
 @pytest.fixture
 def perseg(tmp_path: Path) -> Path:
-    """Two squares, one with another beside it, each elsewhere in every photo."""
-    root = tmp_path / "perseg"
-    for name, number in (("cup", 3), ("toy2", 4)):
-        for photo, place in enumerate([(30, 20), (60, 10), (10, 36)]):
-            places = {number: place} | ({9: (70, 40)} if name == "cup" and photo == 1 else {})
-            picture, ids = square_frame(places)
-            path = root / "Images" / name / f"{photo:02}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path, quality=95)
-            save_ids(root / "Annotations" / name / f"{photo:02}.png", ids * (ids == number))
-    return root
+    return save_perseg(tmp_path / "PerSeg")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> RunResults:
+    """Of a run that begins."""
+    (tmp_path / "run").mkdir()
+    return RunResults(tmp_path / "run")
 
 
 def shifted(by: int) -> MaskMethod:
@@ -54,31 +52,36 @@ def shifted(by: int) -> MaskMethod:
     return MaskMethod(f"shifted by {by}", rule)
 
 
-def watch(method: MaskMethod, kept: dict[str, list[np.ndarray]]) -> Callable[[Seen], np.ndarray]:
+def watch(method: MaskMethod, masks: dict[str, list[np.ndarray]]) -> Callable[[Seen], np.ndarray]:
     """The method's rule, keeping what it finds."""
 
     def rule(seen: Seen) -> np.ndarray:
-        kept.setdefault(method.name, []).append(method.rule(seen))
-        return kept[method.name][-1]
+        masks.setdefault(method.name, []).append(method.rule(seen))
+        return masks[method.name][-1]
 
     return rule
 
 
-def test_numbers_equal_those_of_a_plain_loop(tiny: FeatureExtractor, perseg: Path) -> None:
+def test_numbers_equal_those_of_a_plain_loop(
+    tiny: FeatureExtractor, perseg: Path, tmp_path: Path
+) -> None:
     objects = read_perseg(perseg)
     assert [item.name for item in objects] == ["cup", "toy2"]
     for protocol in ("perseg", "permis"):
-        kept: dict[str, list[np.ndarray]] = {}
+        masks: dict[str, list[np.ndarray]] = {}
         methods = [shifted(4), METHODS["appearance"]]
-        watched = [replace(method, rule=watch(method, kept)) for method in methods]
-        report = evaluate_masks(protocol, objects, tiny, watched)
+        watched = [replace(method, rule=watch(method, masks)) for method in methods]
+        folder = tmp_path / f"{protocol}-run"
+        folder.mkdir()
+        kept = RunResults(folder)
+        report = evaluate_masks(protocol, objects, tiny, watched, kept)
         assert (report["n_queries"], report["n_gallery"]) == (2, 4)
         for method in methods:
             together, single, edges, total = [], [], [], [0, 0]
             for place, item in enumerate(objects):
                 own = [0, 0]
                 for number, target in enumerate(item.targets):
-                    found = kept[method.name][2 * place + number]
+                    found = masks[method.name][2 * place + number]
                     truth = read_mask(target.mask)
                     both = [int((found & truth).sum()), int((found | truth).sum())]
                     own = [own[0] + both[0], own[1] + both[1]]
@@ -96,11 +99,11 @@ def test_numbers_equal_those_of_a_plain_loop(tiny: FeatureExtractor, perseg: Pat
             assert low <= values["mIoU"] <= high
 
 
-def test_masks_find_the_squares(tiny: FeatureExtractor, perseg: Path) -> None:
+def test_masks_find_the_squares(tiny: FeatureExtractor, perseg: Path, kept: RunResults) -> None:
     objects = read_perseg(perseg)
     methods = select_mask_methods([], objects, None)
     assert [m.name for m in methods] == ["segment", "segment-unsharpened", "pdm", "appearance"]
-    report = evaluate_masks("perseg", objects, tiny, methods)
+    report = evaluate_masks("perseg", objects, tiny, methods, kept)
     found = {name: values["mIoU"] for name, values in report["methods"].items()}
     assert found["segment"] > 0.5
     assert found["segment"] > found["segment-unsharpened"]

@@ -42,11 +42,13 @@ def test_class_cells_equal_a_naive_reading_of_eq_3() -> None:
         total = sum(exponentials.values())
         attention = {cell: value / total for cell, value in exponentials.items()}
         low, high = min(attention.values()), max(attention.values())
-        expected = np.zeros((16, 16), dtype=bool)
+        expected = {tau: np.zeros((16, 16), dtype=bool) for tau in (0.2, 0.7)}
         for cell, value in attention.items():
-            expected[cell] = (value - low) / (high - low) > 0.7
-        np.testing.assert_array_equal(class_cells(maps, vector), expected)
-        assert expected.any()
+            for tau, cells in expected.items():
+                cells[cell] = (value - low) / (high - low) > tau
+        np.testing.assert_array_equal(class_cells(maps, vector), expected[0.7])
+        np.testing.assert_array_equal(class_cells(maps, vector, tau=0.2), expected[0.2])
+        assert expected[0.2].sum() >= expected[0.7].sum() > 0
 
 
 def test_class_that_is_everywhere_alike_is_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 from features.errors import PhotoError, WaldoError
 from search.evaluation.baselines import PatchExtractor
 from search.evaluation.davis import read_annotation, read_davis
+from search.evaluation.kept import RunResults
 from search.evaluation.mask_metrics import boundary_f_measure
 from search.evaluation.video import (
     METHODS,
@@ -35,6 +36,13 @@ def davis(tmp_path: Path) -> Path:
     return save_davis(tmp_path / "DAVIS", SEQUENCES)
 
 
+@pytest.fixture
+def kept(tmp_path: Path) -> RunResults:
+    """Of a run that begins."""
+    (tmp_path / "run").mkdir()
+    return RunResults(tmp_path / "run")
+
+
 def test_the_first_mask_unchanged_scores_what_is_counted_by_hand(davis: Path) -> None:
     across, away = read_davis(davis)
     [result] = measure_sequence(across, METHODS["first-mask"], PatchExtractor(8))
@@ -53,8 +61,8 @@ def test_the_first_mask_unchanged_scores_what_is_counted_by_hand(davis: Path) ->
     assert results[1].j.mean == pytest.approx(np.mean(hidden))
 
 
-def test_carried_labels_beat_the_first_mask(davis: Path) -> None:
-    report = evaluate_davis(read_davis(davis), PatchExtractor(24), dict(METHODS))
+def test_carried_labels_beat_the_first_mask(davis: Path, kept: RunResults) -> None:
+    report = evaluate_davis(read_davis(davis), PatchExtractor(24), dict(METHODS), kept)
     values = {name: found["J&F"] for name, found in report["methods"].items()}
     assert list(values) == ["propagate", "propagate-unsharpened", "rgb-patches", "first-mask"]
     assert values["propagate"] > 0.7
@@ -64,13 +72,16 @@ def test_carried_labels_beat_the_first_mask(davis: Path) -> None:
     assert values["propagate"] == values["rgb-patches"]
 
 
-def test_the_report(davis: Path) -> None:
+def test_the_report(davis: Path, kept: RunResults) -> None:
     said: list[tuple[str, int, int]] = []
     methods = select_video_methods(["first-mask"])
     report = evaluate_davis(
-        read_davis(davis), PatchExtractor(8), methods, lambda *step: said.append(step)
+        read_davis(davis), PatchExtractor(8), methods, kept, lambda *step: said.append(step)
     )
-    assert said == [("first-mask, sequences", 0, 2), ("first-mask, sequences", 1, 2)]
+    assert said == [
+        ("across by first-mask, sequences by methods", 0, 2),
+        ("away by first-mask, sequences by methods", 1, 2),
+    ]
     assert (report["protocol"], report["n_queries"], report["n_gallery"]) == ("davis2017", 3, 14)
     assert report["model"]["model"] == "rgb-patches"
     found, each = report["methods"]["first-mask"], report["objects"]["first-mask"]

@@ -1,4 +1,4 @@
-"""Videos made by the tests: textured squares that move over a smooth background."""
+"""Made by the tests: textured squares on a smooth background, in videos and photos."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.segmentation.draw import write_ids
+from tests.benchmark_folders import save_ids
 from tests.pictures import smooth_pixels
 
 WIDTH, HEIGHT, SIDE = 96, 64, 20
@@ -60,4 +61,19 @@ def save_davis(root: Path, sequences: dict[str, list[dict[int, tuple[int, int] |
     listing = root / "ImageSets" / "2017" / "val.txt"
     listing.parent.mkdir(parents=True)
     listing.write_text("\n".join(sequences) + "\n")
+    return root
+
+
+def save_perseg(root: Path) -> Path:
+    """A miniature of PerSeg's folder: two squares, one with another beside it, each elsewhere in
+    every photo.
+    """
+    for name, number in (("cup", 3), ("toy2", 4)):
+        for photo, place in enumerate([(30, 20), (60, 10), (10, 36)]):
+            beside = {9: (70, 40)} if name == "cup" and photo == 1 else {}
+            picture, ids = square_frame({number: place, **beside})
+            path = root / "Images" / name / f"{photo:02}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path, quality=95)
+            save_ids(root / "Annotations" / name / f"{photo:02}.png", ids * (ids == number))
     return root

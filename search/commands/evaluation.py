@@ -1,7 +1,9 @@
 """Benchmarks: evaluate methods, report runs, prepare a benchmark's folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +17,9 @@ from search.commands.common import (
     print_table,
     say,
 )
+
+if TYPE_CHECKING:
+    from search.evaluation.kept import RunResults
 
 
 def evaluate(
@@ -34,7 +39,8 @@ def evaluate(
             metavar="NAME",
             help="A score, a baseline, a global descriptor as for `waldo index`, or NAME+SCORE: "
             "the best 400 by one method, re-ranked; may be repeated. Default: all that need no "
-            "download.",
+            "download. NAME@KEY=VALUE changes how features are taken (late@timestep=200), KEY one "
+            "of image_size, block, timestep, inversion, steps, iterations, prompt, tau.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -49,7 +55,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where the gallery's index is kept for later runs, and what an interrupted run "
+            help="Where galleries' indexes are kept for later runs, and what an interrupted run "
             "has done. Default: waldo/evaluate in your cache folder.",
         ),
     ] = None,
@@ -66,18 +72,19 @@ def evaluate(
     import shutil
 
     from features.errors import WaldoError
+    from search.evaluation.kept import default_work_folder
 
     if sam is not None and protocol not in ("perseg", "permis"):
         raise WaldoError(f"--sam {sam}: draws masks for perseg and permis, not for {protocol}")
+    work = work or default_work_folder()
     if protocol == "davis2017":
-        _evaluate_davis(root, model, method or [], device, out, json_output)
+        _evaluate_davis(root, model, method or [], device, out, work, json_output)
         return
     if protocol in ("perseg", "permis"):
-        _evaluate_masks(protocol, root, model, method or [], sam, device, out, json_output)
+        _evaluate_masks(protocol, root, model, method or [], sam, device, out, work, json_output)
         return
     from features.extractor import FeatureExtractor
     from search.evaluation.classmap import measure_class_map
-    from search.evaluation.kept import default_work_folder
     from search.evaluation.methods import descriptors_of, select_methods
     from search.evaluation.protocols import read_benchmark
     from search.evaluation.report import evaluation_json, evaluation_table, write_run
@@ -90,7 +97,6 @@ def evaluate(
     say(f"loading the model {model}")
     extractor = FeatureExtractor.load(model, device, batch_size)
     descriptors = load_descriptors(descriptors_of(methods), None, device, batch_size)
-    work = work or default_work_folder()
     with ProgressDisplay() as display:
         found = run_methods(
             benchmark, methods, extractor, work, codec, display, display.show, descriptors
@@ -115,38 +121,74 @@ def _evaluate_masks(
     sam: str | None,
     device: str,
     out: Path | None,
+    work: Path,
     json_output: bool,
 ) -> None:
     from features.extractor import FeatureExtractor
-    from search.evaluation.masks import PROTOCOLS, evaluate_masks, select_mask_methods
+    from search.evaluation.masks import (
+        PROTOCOLS,
+        evaluate_masks,
+        masks_folder,
+        select_mask_methods,
+    )
     from search.progress import ProgressDisplay
     from search.segmentation.cascade import prompted_by
     from search.segmentation.sam import Sam
 
     objects = PROTOCOLS[protocol](root)
-    refine = None if sam is None else prompted_by(Sam.load(sam, device))
+    mask_model = None if sam is None else Sam.load(sam, device)
+    refine = None if mask_model is None else prompted_by(mask_model)
     methods = select_mask_methods(method, objects, refine)
     say(f"loading the model {model}")
     extractor = FeatureExtractor.load(model, device, batch_size=1)
-    with ProgressDisplay() as display:
-        report = evaluate_masks(protocol, objects, extractor, methods, display.show)
-    _tell_by_object(report, out, json_output)
+    of_sam = [] if mask_model is None else mask_model.files
+    folder = masks_folder(work, protocol, objects, extractor, of_sam)
+    names = [item.name for item in objects], [chosen.name for chosen in methods]
+    with _kept_results(folder, "objects", *names) as kept:
+        with ProgressDisplay() as display:
+            report = evaluate_masks(protocol, objects, extractor, methods, kept, display.show)
+        _tell_by_object(report, out, json_output)
 
 
 def _evaluate_davis(
-    root: Path, model: str, method: list[str], device: str, out: Path | None, json_output: bool
+    root: Path,
+    model: str,
+    method: list[str],
+    device: str,
+    out: Path | None,
+    work: Path,
+    json_output: bool,
 ) -> None:
     from search.evaluation.davis import read_davis
-    from search.evaluation.video import evaluate_davis, select_video_methods
+    from search.evaluation.video import davis_folder, evaluate_davis, select_video_methods
     from search.progress import ProgressDisplay
     from search.segmentation.video import load_video_extractor
 
     sequences, methods = read_davis(root), select_video_methods(method)
     say(f"loading the model {model}")
     extractor = load_video_extractor(model, device)
-    with ProgressDisplay() as display:
-        report = evaluate_davis(sequences, extractor, methods, display.show)
-    _tell_by_object(report, out, json_output)
+    folder = davis_folder(work, sequences, extractor)
+    names = [sequence.name for sequence in sequences], [*methods]
+    with _kept_results(folder, "sequences", *names) as kept:
+        with ProgressDisplay() as display:
+            report = evaluate_davis(sequences, extractor, methods, kept, display.show)
+        _tell_by_object(report, out, json_output)
+
+
+@contextmanager
+def _kept_results(
+    folder: Path, things: str, items: list[str], methods: list[str]
+) -> "Iterator[RunResults]":
+    """What an interrupted run has kept, which is told; deleted when this one is through."""
+    import shutil
+
+    from search.evaluation.kept import open_results
+
+    with open_results(folder) as kept:
+        if done := kept.count(items, methods):
+            say(f"going on with an interrupted run: {done} of {len(items)} {things} are done")
+        yield kept
+    shutil.rmtree(folder)
 
 
 def _tell_by_object(report: dict[str, Any], out: Path | None, json_output: bool) -> None:

@@ -1,11 +1,12 @@
 """What a benchmark is, whatever its folder looks like."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.photo import load_photo
 from search.query import Query
 
 
@@ -72,3 +73,20 @@ class Benchmark:
         `search.evaluation.revisited`.
         """
         return all(query.hard is not None for query in self.queries)
+
+
+def with_cut_queries(benchmark: Benchmark, folder: Path) -> Benchmark:
+    """The same questions by photos that hold nothing but what was in the boxes, as files in a
+    folder; the region is the whole of such a photo.
+    """
+    queries = []
+    for number, asked in enumerate(benchmark.queries):
+        box, photo = asked.query.box, asked.query.photo
+        assert box is not None  # a benchmark whose queries are cut asks by boxes
+        x0, y0, x1, y1 = map(round, box)
+        # Not compressed: a photo's bytes seed its noise, and compressors differ by version.
+        path = folder / f"{number:04}-{photo.stem}.bmp"
+        load_photo(photo).image.crop((x0, y0, x1, y1)).save(path)
+        whole = (0.0, 0.0, float(x1 - x0), float(y1 - y0))
+        queries.append(replace(asked, query=replace(asked.query, photo=path, box=whole)))
+    return replace(benchmark, queries=queries)

@@ -1,4 +1,4 @@
-"""What an evaluation keeps on disk: indexes for later runs, and what an unfinished run has scored.
+"""What an evaluation keeps on disk: indexes for later runs, and what an unfinished run has done.
 
 Everything lies in one work folder, below names that hold a digest of what decided it, so that
 nothing made under other circumstances is ever picked up.
@@ -63,17 +63,20 @@ def run_folder(work: Path, benchmark: Benchmark, settings: list[Any]) -> Path:
     """
     asked = [query.query for query in benchmark.queries]
     masks = [query.mask for query in asked if query.mask is not None]
-    decides = [
-        _source_digest(),
-        np.__version__,
-        settings,
-        _files(benchmark.gallery),
-        _files([query.photo for query in asked]),
-        _files(masks),
-        [[q.class_name, q.box, q.point, q.mask is not None] for q in asked],
-        benchmark.cut_queries,
-    ]
-    return work / f"{benchmark.protocol}-run-{_digest(decides)}"
+    questions = [[q.class_name, q.box, q.point, q.mask is not None] for q in asked]
+    decides = [settings, len(benchmark.gallery), questions, benchmark.cut_queries]
+    files = [*benchmark.gallery, *(query.photo for query in asked), *masks]
+    return results_folder(work, benchmark.protocol, files, decides)
+
+
+def results_folder(work: Path, protocol: str, files: list[Path], settings: list[Any]) -> Path:
+    """The folder for results on a benchmark's files, by this program's very source.
+
+    settings: JSON-ready, all else that decides results but the method. Raises WaldoError for a file
+    that is not there.
+    """
+    decides = [_source_digest(), np.__version__, settings, _files(files)]
+    return work / f"{protocol}-run-{_digest(decides)}"
 
 
 class RunScores:
@@ -85,7 +88,7 @@ class RunScores:
     def __init__(self, folder: Path, n_queries: int, n_gallery: int) -> None:
         self._folder = folder
         self._shape = n_queries, n_gallery
-        state = _read_state(folder / _STATE)
+        state = _read(folder / _STATE) or {"done": {}, "seconds": {}}
         self._done: dict[str, list[int]] = {
             method: batches
             for method, batches in state["done"].items()
@@ -125,7 +128,7 @@ class RunScores:
         return open_memmap(self._path(method), "r")
 
     def _path(self, method: str) -> Path:
-        return self._folder / f"{quote(method, safe='+')}.npy"  # some are named by folders
+        return self._folder / _file_name(method, ".npy")
 
     def _write(self, path: Path, first: int, values: NDArray[np.float32]) -> None:
         """Write rows from the first on. Not through a map of the file: where the disk is full, that
@@ -145,12 +148,53 @@ class RunScores:
             return False
 
 
+class RunResults:
+    """The results of a run by every method, kept item by item (an object, a video); use
+    `open_results`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def of(self, item: str) -> dict[str, Any]:
+        """What was kept of an item, by method."""
+        return _read(self._path(item)) or {}
+
+    def keep(self, item: str, results: dict[str, Any]) -> None:
+        """Keep an item's results by method, JSON-ready, for what was kept of it; durable on return.
+
+        Raises OSError.
+        """
+        write_text_atomically(self._path(item), json.dumps(results))
+
+    def count(self, items: list[str], methods: list[str]) -> int:
+        """How many of the items have results by all of the methods."""
+        return sum(self.of(item).keys() >= set(methods) for item in items)
+
+    def _path(self, item: str) -> Path:
+        return self._folder / _file_name(item, ".json")
+
+
 @contextmanager
 def open_scores(folder: Path, n_queries: int, n_gallery: int) -> Iterator[RunScores]:
     """A run's scores as far as they go, for one process at a time.
 
     Raises WaldoError while another is at it, OSError where the folder cannot be written.
     """
+    with _held(folder):
+        yield RunScores(folder, n_queries, n_gallery)
+
+
+@contextmanager
+def open_results(folder: Path) -> Iterator[RunResults]:
+    """A run's results as far as they go; as `open_scores`."""
+    with _held(folder):
+        yield RunResults(folder)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The folder of a run, made if need be, for one process at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         try:
@@ -160,16 +204,22 @@ def open_scores(folder: Path, n_queries: int, n_gallery: int) -> Iterator[RunSco
                 f"{folder}: this very evaluation is under way in another process; wait until it "
                 "is done, or choose another folder with --work"
             ) from None
-        yield RunScores(folder, n_queries, n_gallery)
+        yield
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    """What `RunScores.keep` wrote; nothing where there is nothing, or nothing that can be used."""
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a run wrote; None where there is nothing, or nothing that can be used."""
     try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {"done": {}, "seconds": {}}
-    return state
+        return None
+    return content
+
+
+def _file_name(name: str, suffix: str) -> str:
+    """Of what any text may name, a folder or a prompt; long ones end in their digest."""
+    safe = quote(name, safe="+@= ", errors="surrogateescape")
+    return f"{safe if len(safe) < 200 else safe[:150] + '-' + _digest(name)}{suffix}"
 
 
 def _files(paths: list[Path]) -> list[tuple[str, int, int]]:

@@ -14,6 +14,7 @@ from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import load_model_input
 from search.evaluation.burst import read_permis
+from search.evaluation.kept import RunResults, results_folder
 from search.evaluation.mask_metrics import boundaries, boundary_iou, cumulative_iou, mask_iou
 from search.evaluation.metrics import bootstrap_interval
 from search.evaluation.paper import published
@@ -141,6 +142,12 @@ class ObjectResult:
     intersection: int
     union: int
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ObjectResult":
+        """What `asdict` made of one."""
+        targets = [TargetResult(**target) for target in values["targets"]]
+        return cls(**{**values, "targets": targets})
+
 
 def select_mask_methods(
     names: list[str], objects: list[SegmentationObject], sam: Refine | None
@@ -172,14 +179,36 @@ def select_mask_methods(
     return [method for method in known.values() if named or not method.needs_class]
 
 
+def masks_folder(
+    work: Path,
+    protocol: str,
+    objects: list[SegmentationObject],
+    extractor: FeatureExtractor,
+    others: list[Path],
+) -> Path:
+    """The folder for the results of an unfinished `evaluate_masks`. others: files that decide them
+    beside the benchmark's. Raises WaldoError for one that is not there.
+    """
+    import torch
+
+    pairs = [pair for item in objects for pair in (item.reference, *item.targets)]
+    files = [path for pair in pairs for path in (pair.photo, pair.mask)]
+    asked = [[item.name, item.class_name, len(item.targets)] for item in objects]
+    settings = [extractor.fingerprint(), extractor.model.device.type, torch.__version__, asked]
+    return results_folder(work, protocol, [*files, *others], settings)
+
+
 def evaluate_masks(
     protocol: str,
     objects: list[SegmentationObject],
     extractor: FeatureExtractor,
     methods: list[MaskMethod],
+    kept: RunResults,
     on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Methods on a segmentation benchmark, as JSON-ready values, fractions 0..1.
+
+    kept: gets every object's results; those that it has are not measured again.
 
     "methods" holds for each "mIoU" with its 95 % bootstrap interval over objects and "bIoU", as the
     protocol has them (PerSeg: an object's photos count together, pixel by pixel; PerMIS: the mean
@@ -191,8 +220,13 @@ def evaluate_masks(
     for done, item in enumerate(objects):
         if on_step is not None:
             on_step("segmenting, objects", done, len(objects))
-        for method, result in measure_object(item, extractor, methods):
-            results[method.name].append(result)
+        found = kept.of(item.name)
+        if missing := [method for method in methods if method.name not in found]:
+            measured = measure_object(item, extractor, missing)
+            found |= {method.name: asdict(result) for method, result in measured}
+            kept.keep(item.name, found)
+        for name, of_method in results.items():
+            of_method.append(ObjectResult.from_dict(found[name]))
     return {
         "protocol": protocol,
         "model": extractor.fingerprint(),

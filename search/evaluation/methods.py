@@ -1,4 +1,4 @@
-"""The methods an evaluation compares: scores on a model's maps, and baselines to beat."""
+"""The methods an evaluation compares: scores on a model's maps, baselines to beat, ablations."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,16 +10,22 @@ from numpy.typing import NDArray
 
 from features.descriptors import DESCRIPTORS, descriptor_name
 from features.errors import WaldoError
+from indexer.tokens import TokenMap
+from search.evaluation.ablation import Changes, parse_changes
 from search.evaluation.benchmark import Benchmark
 from search.evaluation.rootsift import has_opencv, rootsift_scores
 from search.query import Query
-from search.scores import SCORES, CandidateMaps, Score, ScoringReference
+from search.scores import SCORES, CandidateMaps, Score, ScoringReference, token_heat
 
 if TYPE_CHECKING:
     import torch
 
 # Whose maps a method looks at.
 MapSource = Literal["model", "random-weights", "rgb-patches", "rgb-histogram"]
+# Those that are made by a model's settings.
+_CHANGEABLE: tuple[MapSource, ...] = ("model", "random-weights")
+# How the object is found in a query's photo: whether by its class name alone, and by which tau.
+Region = tuple[bool, float | None]
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,22 @@ class StoreMethod:
     """A method that asks an index of the gallery.
 
     name: as given to --method. maps: what it looks at. by_class: the query's region is left out, so
-    its class name alone says which object is meant.
+    its class name alone says which object is meant. changes: what an ablation changes.
     """
 
     name: str
     maps: MapSource
     by_class: bool = field(default=False, kw_only=True)
+    changes: Changes = field(default=Changes(), kw_only=True)
 
     @property
     def needs_class(self) -> bool:
         return self.by_class
+
+    @property
+    def region(self) -> Region:
+        """The same for methods that can share references."""
+        return self.by_class, self.changes.tau
 
     def asks(self, query: Query) -> Query:
         """The query as this method gets it."""
@@ -142,7 +154,15 @@ def _histogram_heat(reference: ScoringReference, candidates: CandidateMaps) -> "
     return candidates.appearance.decode().minimum(wanted).sum(dim=2)
 
 
-_ALL: tuple[SingleMethod, ...] = (
+def _late_uncentred(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """Late interaction by plain cosine."""
+    tokens = candidates.appearance.decode()
+    plain = TokenMap.plain(tokens, tokens.new_zeros(tokens.shape[2]))
+    return SCORES["late"].function(reference, replace(candidates, appearance=plain))
+
+
+# What is compared unless told otherwise.
+_USUAL: tuple[SingleMethod, ...] = (
     *(MapMethod(score.name, "model", score) for score in SCORES.values()),
     *(
         MapMethod(f"{score.name}-by-class", "model", score, by_class=True)
@@ -163,27 +183,53 @@ _ALL: tuple[SingleMethod, ...] = (
     DirectMethod("class-oracle", class_oracle, needs_class=True),
 )
 
-METHODS: dict[str, SingleMethod] = {method.name: method for method in _ALL}
+_ABLATIONS: tuple[SingleMethod, ...] = (
+    MapMethod(
+        "late-uncentred",
+        "model",
+        Score("late-uncentred", "late by plain cosine", _late_uncentred, token_heat),
+    ),
+)
+
+METHODS: dict[str, SingleMethod] = {method.name: method for method in (*_USUAL, *_ABLATIONS)}
 
 
 def find_method(name: str) -> Method:
     """A method by its name: one of METHODS; a global descriptor, as `waldo index --descriptor` has
-    it; or NAME+SCORE, the best photos by one of these, ranked again by a score of METHODS.
+    it; NAME@KEY=VALUE..., one of METHODS by other features, see `search.evaluation.ablation`; or
+    NAME+SCORE, the best photos by one of these, ranked again by a score of METHODS, which may be
+    changed too.
 
-    Raises WaldoError for an unknown one.
+    Raises WaldoError for an unknown one, and for changes that cannot be made.
     """
-    if name in METHODS:
-        return METHODS[name]
+    method: Method | None = None
+    first, _, score = name.rpartition("+")
+    # Where that is no method, the + is within a folder's name, or a prompt.
+    if first and score.partition("@")[0] in METHODS and not Path(name).is_dir():
+        best, then = _find_single(first), _find_single(score)
+        if best is not None and isinstance(then, MapMethod) and then.maps == "model":
+            method = RerankedMethod(name, best, then)
+    else:
+        method = _find_single(name)
+    if method is None:
+        known = ", ".join([*METHODS, *DESCRIPTORS])
+        raise WaldoError(f"--method {name}: no such method; one of {known}, or NAME+SCORE")
+    return method
+
+
+def _find_single(name: str) -> SingleMethod | None:
+    plain, *changes = name.split("@")
+    method = METHODS.get(plain)
+    if changes and (plain in METHODS or plain in DESCRIPTORS):
+        if isinstance(method, MapMethod | WordMethod) and method.maps in _CHANGEABLE:
+            changed = parse_changes(name, changes, method.by_class)
+            return replace(method, name=name, changes=changed)
+        raise WaldoError(f"--method {name}: {plain} looks at no maps that @ could change")
+    if method is not None:
+        return method
     if name in DESCRIPTORS or Path(name).is_dir() or ("/" in name and "+" not in name):
         return DescriptorMethod(name, "model", descriptor_name(name))
-    first, _, score = name.rpartition("+")
-    then = METHODS.get(score)
-    if first and isinstance(then, MapMethod) and then.maps == "model":
-        best = find_method(first)
-        if not isinstance(best, RerankedMethod):
-            return RerankedMethod(name, best, then)
-    known = ", ".join([*METHODS, *DESCRIPTORS])
-    raise WaldoError(f"--method {name}: no such method; one of {known}, or NAME+SCORE")
+    return None
 
 
 def descriptors_of(methods: Sequence[Method]) -> list[str]:
@@ -193,7 +239,7 @@ def descriptors_of(methods: Sequence[Method]) -> list[str]:
 
 
 def select_methods(names: list[str], benchmark: Benchmark) -> list[Method]:
-    """Methods by name, see `find_method`; for no name, all of METHODS that can run: that the
+    """Methods by name, see `find_method`; for no name, all but ablations that can run: that the
     benchmark has the labels for, and that nothing is missing for.
 
     Raises WaldoError for an unknown one, and for one that needs class names that are not there.
@@ -208,5 +254,5 @@ def select_methods(names: list[str], benchmark: Benchmark) -> list[Method]:
             )
     if chosen:
         return chosen
-    runnable = [m for m in METHODS.values() if has_classes or not m.needs_class]
+    runnable = [m for m in _USUAL if has_classes or not m.needs_class]
     return [m for m in runnable if m.name != "rootsift" or has_opencv()]

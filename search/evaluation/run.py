@@ -14,13 +14,15 @@ from features.descriptors import ImageDescriptor
 from features.errors import RegionError, WaldoError
 from features.extractor import FeatureExtractor
 from features.photo import load_photo
+from features.presets import FeatureSettings
 from indexer.build import Progress, index_photos
 from indexer.codec import DEFAULT_QUALITY
 from indexer.extractor import Extractor
 from indexer.reader import IndexReader
 from search.clock import Clock
+from search.evaluation.ablation import changed_settings
 from search.evaluation.baselines import HistogramExtractor, PatchExtractor
-from search.evaluation.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
 from search.evaluation.kept import RunScores, gallery_folder, open_scores, run_folder
 from search.evaluation.methods import (
     DescriptorMethod,
@@ -28,6 +30,7 @@ from search.evaluation.methods import (
     MapMethod,
     MapSource,
     Method,
+    Region,
     RerankedMethod,
     SingleMethod,
     StoreMethod,
@@ -96,6 +99,7 @@ def run_methods(
     import torch
 
     tell, parts = on_step or _tell_nobody, _parts(methods)
+    by_maps = _by_maps(parts, extractor)
     _check_class_names(benchmark, parts, extractor)
     settings = [extractor.fingerprint(), quality, extractor.model.device.type, torch.__version__]
     settings += [descriptor.fingerprint() for descriptor in descriptors]
@@ -106,18 +110,15 @@ def run_methods(
         tempfile.TemporaryDirectory(prefix="waldo-evaluate-") as cut,
     ):
         if benchmark.cut_queries:
-            benchmark = _with_cut_queries(benchmark, Path(cut))
-        by_maps: dict[MapSource, list[StoreMethod]] = {}
+            benchmark = with_cut_queries(benchmark, Path(cut))
         for part in parts:
             if isinstance(part, DirectMethod):
                 _score_directly(benchmark, part, kept, tell)
-            else:
-                by_maps.setdefault(part.maps, []).append(part)
-        for maps, chosen in by_maps.items():
+        for (maps, wanted), chosen in by_maps.items():
             batches = _missing(chosen, kept)
             if not batches:
                 continue
-            source = _extractor_of(maps, extractor)
+            source = _extractor_of(maps, wanted, extractor)
             stored = "none" if maps in ("rgb-patches", "rgb-histogram") else quality
             place = gallery_folder(work, benchmark, maps, source, stored)
             with kept.clock("indexing"):
@@ -127,7 +128,7 @@ def run_methods(
                     source,
                     batch_size=extractor.batch_size,
                     quality=stored,
-                    descriptors=descriptors if maps == "model" else (),
+                    descriptors=descriptors if source is extractor else (),
                     on_progress=on_progress,
                 )
             with IndexReader.open(place / "index") as reader:
@@ -151,6 +152,18 @@ def _parts(methods: list[Method]) -> list[SingleMethod]:
         else:
             parts[method.name] = method
     return list(parts.values())
+
+
+def _by_maps(
+    parts: list[SingleMethod], extractor: FeatureExtractor
+) -> dict[tuple[MapSource, FeatureSettings], list[StoreMethod]]:
+    """Methods by whose maps they look at, and the settings by which those are made."""
+    by_maps: dict[tuple[MapSource, FeatureSettings], list[StoreMethod]] = {}
+    for part in parts:
+        if not isinstance(part, DirectMethod):
+            settings = changed_settings(part.name, part.changes, extractor)
+            by_maps.setdefault((part.maps, settings), []).append(part)
+    return by_maps
 
 
 def _rerank(method: RerankedMethod, kept: RunScores) -> None:
@@ -208,32 +221,19 @@ def _tell_nobody(doing: str, done: int, total: int) -> None:
     pass
 
 
-def _with_cut_queries(benchmark: Benchmark, folder: Path) -> Benchmark:
-    """The same questions by photos that hold nothing but what was in the boxes, as files in a
-    folder; the region is the whole of such a photo.
-    """
-    queries = []
-    for number, asked in enumerate(benchmark.queries):
-        box, photo = asked.query.box, asked.query.photo
-        assert box is not None  # a benchmark whose queries are cut asks by boxes
-        x0, y0, x1, y1 = map(round, box)
-        # Not compressed: a photo's bytes seed its noise, and compressors differ by version.
-        path = folder / f"{number:04}-{photo.stem}.bmp"
-        load_photo(photo).image.crop((x0, y0, x1, y1)).save(path)
-        whole = (0.0, 0.0, float(x1 - x0), float(y1 - y0))
-        queries.append(replace(asked, query=replace(asked.query, photo=path, box=whole)))
-    return replace(benchmark, queries=queries)
-
-
-def _extractor_of(maps: MapSource, extractor: FeatureExtractor) -> Extractor:
+def _extractor_of(
+    maps: MapSource, settings: FeatureSettings, extractor: FeatureExtractor
+) -> Extractor:
     if maps == "rgb-patches":
         return PatchExtractor()
     if maps == "rgb-histogram":
         return HistogramExtractor()
     if maps == "random-weights":
         twin = extractor.model.with_random_weights()
-        return FeatureExtractor(twin, extractor.settings, extractor.batch_size)
-    return extractor
+        return FeatureExtractor(twin, settings, extractor.batch_size)
+    if settings == extractor.settings:
+        return extractor
+    return FeatureExtractor(extractor.model, settings, extractor.batch_size)
 
 
 @dataclass(frozen=True)
@@ -261,18 +261,18 @@ class _Gallery:
         """Each method's scores of a batch of queries, (batch, n_gallery)."""
         place, n_queries = kept.queries(batch), len(benchmark.queries)
         queries = benchmark.queries[place]
-        asked: dict[bool, list[ScoringReference]] = {}
+        asked: dict[Region, list[ScoringReference]] = {}
         with kept.clock("query features"):
             for method in methods:
-                if not isinstance(method, DescriptorMethod) and method.by_class not in asked:
+                if not isinstance(method, DescriptorMethod) and method.region not in asked:
                     tell("features of the queries", place.start, n_queries)
-                    asked[method.by_class] = self._references(method, queries)
+                    asked[method.region] = self._references(method, queries)
         scores: dict[str, NDArray[np.float32]] = {}
         for method in methods:
             if isinstance(method, WordMethod):
                 tell(f"scoring queries by {method.name}", place.start, n_queries)
                 with kept.clock(method.name):
-                    rows = [self._word_scores(reference) for reference in asked[method.by_class]]
+                    rows = [self._word_scores(reference) for reference in asked[method.region]]
                     scores[method.name] = np.stack(rows)
             elif isinstance(method, DescriptorMethod):
                 tell(f"scoring queries by {method.name}", place.start, n_queries)
@@ -295,8 +295,9 @@ class _Gallery:
         if isinstance(single, FeatureExtractor):
             # Queries come one by one: nothing is gained by filling a batch up for each.
             single = FeatureExtractor(single.model, single.settings, batch_size=1)
+        weights, tau = self.weights, method.changes.tau
         return [
-            make_reference(method.asks(asked.query), single, self.weights).for_scoring(device)
+            make_reference(method.asks(asked.query), single, weights, tau).for_scoring(device)
             for asked in queries
         ]
 
@@ -333,7 +334,7 @@ def score_maps_by_many(
     reader: IndexReader,
     ids: NDArray[np.int64],
     methods: list[MapMethod],
-    asked: dict[bool, list[ScoringReference]],
+    asked: dict[Region, list[ScoringReference]],
     clock: Clock,
     on_photos: Callable[[int], None] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
@@ -342,14 +343,14 @@ def score_maps_by_many(
     The maps are read once; several queries' tokens go through one matrix product with a block of
     photos, whose levels are unpacked once for them.
 
-    ids: (n_photos,). asked: the queries' references, for methods that leave out regions (True) or
-    not. clock: gets the stage "fetch", and each method by its name. on_photos is told how many are
-    done. Raises WaldoError for damaged maps.
+    ids: (n_photos,). asked: the queries' references, by the methods' `region`. clock: gets the
+    stage "fetch", and each method by its name. on_photos is told how many are done. Raises
+    WaldoError for damaged maps.
     """
     import torch
 
     scores = {
-        method.name: np.empty((len(asked[method.by_class]), len(ids)), dtype=np.float32)
+        method.name: np.empty((len(asked[method.region]), len(ids)), dtype=np.float32)
         for method in methods
     }
     start = 0
@@ -358,8 +359,8 @@ def score_maps_by_many(
             on_photos(start)
         if maps.damaged:
             raise WaldoError(maps.damaged[0])
-        for by_class, references in asked.items():
-            chosen = [method for method in methods if method.by_class == by_class]
+        for region, references in asked.items():
+            chosen = [method for method in methods if method.region == region]
             for first in range(0, len(references) if chosen else 0, _TOGETHER):
                 group = references[first : first + _TOGETHER]
                 rows = slice(first, first + len(group))

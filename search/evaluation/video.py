@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
+from features.extractor import FeatureExtractor
 from features.photo import load_photo
 from indexer.extractor import Extractor
 from search.evaluation.baselines import PatchExtractor
 from search.evaluation.davis import DavisSequence, read_annotation
+from search.evaluation.kept import RunResults, results_folder
 from search.evaluation.mask_metrics import (
     FrameStatistics,
     boundary_f_measure,
@@ -82,6 +85,12 @@ class ObjectResult:
     def j_and_f(self) -> float:
         return j_and_f(self.j, self.f)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ObjectResult":
+        """What `asdict` made of one."""
+        j, f = FrameStatistics(**values["j"]), FrameStatistics(**values["f"])
+        return cls(**{**values, "j": j, "f": f})
+
 
 def select_video_methods(names: list[str]) -> dict[str, Method]:
     """Methods by name, all where none is given. Raises WaldoError for an unknown one."""
@@ -91,24 +100,43 @@ def select_video_methods(names: list[str]) -> dict[str, Method]:
     return {name: METHODS[name] for name in names or METHODS}
 
 
+def davis_folder(work: Path, sequences: list[DavisSequence], extractor: FeatureExtractor) -> Path:
+    """The folder for the results of an unfinished `evaluate_davis`. Raises WaldoError for a file
+    that is not there.
+    """
+    import torch
+
+    files = [path for item in sequences for path in (*item.frames, *item.annotations)]
+    asked = [[item.name, item.objects, len(item.frames)] for item in sequences]
+    settings = [extractor.fingerprint(), extractor.model.device.type, torch.__version__, asked]
+    return results_folder(work, "davis2017", files, settings)
+
+
 def evaluate_davis(
     sequences: list[DavisSequence],
     extractor: Extractor,
     methods: dict[str, Method],
+    kept: RunResults,
     on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Methods on the sequences of DAVIS-2017, as JSON-ready values, fractions 0..1.
 
     "methods" holds for each J&F with its 95 % bootstrap interval over objects, and mean, recall and
     decay of J and F; "objects" every object's own; "n_queries" are objects, "n_gallery" frames.
+    kept: gets every sequence's results by a method; those that it has are not measured again.
     on_step is told how far it is. Raises PhotoError for a frame that cannot be read.
     """
     results: dict[str, list[ObjectResult]] = {name: [] for name in methods}
-    steps = [(name, sequence) for name in methods for sequence in sequences]
-    for done, (name, sequence) in enumerate(steps):
+    steps = [(sequence, name) for sequence in sequences for name in methods]
+    for done, (sequence, name) in enumerate(steps):
         if on_step is not None:
-            on_step(f"{name}, sequences", done, len(steps))
-        results[name] += measure_sequence(sequence, methods[name], extractor)
+            on_step(f"{sequence.name} by {name}, sequences by methods", done, len(steps))
+        found = kept.of(sequence.name)
+        if name not in found:
+            measured = measure_sequence(sequence, methods[name], extractor)
+            found[name] = [asdict(item) for item in measured]
+            kept.keep(sequence.name, found)
+        results[name] += map(ObjectResult.from_dict, found[name])
     return {
         "protocol": "davis2017",
         "model": extractor.fingerprint(),
