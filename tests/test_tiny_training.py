@@ -11,7 +11,7 @@ import torch
 
 from features.tiny import batches
 from features.tiny.compositor import Cutout
-from features.tiny.losses import class_loss, lesson_loss, object_loss, view_loss
+from features.tiny.losses import class_loss, finding_loss, lesson_loss, object_loss, view_loss
 from features.tiny.model import (
     BACKGROUND,
     FeatureUNet,
@@ -52,6 +52,37 @@ def test_class_loss_is_cross_entropy_by_cell(
                 losses[name > 0].append(-log_softmax(logits)[name])
     expected = 0.75 * np.mean(losses[True]) + 0.25 * np.mean(losses[False])
     assert class_loss(*maps).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_finding_loss_looks_for_a_classs_cells_among_all(
+    maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> None:
+    semantic, vectors, classes = maps
+    cells, known = semantic.double().numpy().reshape(-1, 8), classes.flatten().numpy()
+    by_name: list[list[float]] = []
+    for name in (1, 2, 3, 4):
+        fits = cells @ vectors.double().numpy()[name] / math.sqrt(8)
+        for rivals in ((known > 0) & (known != name), known == 0):
+            own = [
+                -log_softmax(np.append(fits[rivals], fits[cell]))[-1]
+                for cell in np.flatnonzero(known == name)
+            ]
+            by_name.append(own)
+    expected = np.mean([np.mean(own) for own in by_name])
+    assert finding_loss(*maps).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_finding_loss_without_objects_or_rivals_teaches_nothing(
+    maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> None:
+    semantic, vectors, classes = maps
+    for same in (classes * 0, classes * 0 + 2):
+        followed = semantic.clone().requires_grad_()
+        loss = finding_loss(followed, vectors, same)
+        loss.backward()
+        assert loss.item() == 0.0
+        assert followed.grad is not None
+        assert followed.grad.abs().max() == 0.0
 
 
 def test_object_loss_names_the_mean_of_a_classs_cells(

@@ -28,6 +28,29 @@ def class_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
     return 0.75 * on_objects + 0.25 * (each * background).sum() / background.sum().clamp(min=1)
 
 
+def finding_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
+    """InfoNCE of finding a class's cells by F_S . C / sqrt(d) among all cells of the batch.
+
+    Arguments as for `class_loss`, which asks the other way round: there names compete for a cell,
+    here cells for a name. A cell has those of all other objects against it, and those of all
+    backgrounds, one after the other; the mean over classes, however many cells they have.
+    """
+    known = classes.flatten()
+    logits = (semantic @ vectors[1:].T).flatten(0, 1) / math.sqrt(semantic.shape[-1])
+    present = (known[known > 0] - 1).unique()
+    if len(present) == 0:
+        return semantic.sum() * 0
+    logits = logits[:, present].float()
+    own = known[:, None] == present[None] + 1
+    area = own.sum(dim=0)
+    losses = []
+    for rivals in ((known > 0)[:, None] & ~own, (known == 0)[:, None]):
+        against = logits.masked_fill(~rivals, -1e4).logsumexp(dim=0)
+        each = functional.softplus(against - logits).masked_fill(~own, 0.0)
+        losses.append((each.sum(dim=0) / area).mean())
+    return torch.stack(losses).mean()
+
+
 def object_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
     """Cross-entropy of naming whole objects: F_S averaged over a class's cells in one scene.
 

@@ -29,6 +29,7 @@ from features.tiny import batches
 from features.tiny.losses import (
     class_loss,
     dense_loss,
+    finding_loss,
     lesson_loss,
     object_loss,
     retrieval_loss,
@@ -55,6 +56,7 @@ WEIGHTS = {
     "noise": 0.4,
     "class": 0.5,
     "object": 0.5,
+    "finding": 0.4,
     "lesson": 0.5,
     "view": 4.0,
     "early view": 2.0,
@@ -240,6 +242,7 @@ class Trainer:
         return {
             "class": class_loss(semantic, vectors, known),
             "object": object_loss(semantic, vectors, known),
+            "finding": finding_loss(semantic, vectors, known),
             "lesson": lesson_loss(shared, mask.flatten(1), rows, self.views),
             "view": view_loss(shared, views),
             "early view": view_loss(early, views),
