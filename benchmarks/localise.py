@@ -15,9 +15,10 @@ codec.
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from features.reference import mask_cells, point_cells, unit_vectors
 from indexer.tokens import TokenMap
 from search.evaluation.davis import read_annotation, read_davis
 from search.evaluation.metrics import bootstrap_interval
-from search.localise import object_cells
+from search.localise import beyond_object, object_cells
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.scores import SCORES, CandidateMaps, ScoringReference
@@ -43,11 +44,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Asked:
-    """One object in one photo. others: boxes of look-alikes in it."""
+    """One object in one photo, at least once. others: boxes of look-alikes in it."""
 
     reference: Reference
     photo: Path
-    box: Box
+    boxes: list[Box]
     others: list[Box]
 
 
@@ -66,11 +67,18 @@ def box_around(mask: NDArray[np.bool_]) -> Box:
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 
-def scenes(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
-    labels = json.loads((root / "labels.json").read_text(encoding="utf-8"))
+def read_labels(root: Path) -> dict[str, Any]:
+    labels: dict[str, Any] = json.loads((root / "labels.json").read_text(encoding="utf-8"))
+    return labels
+
+
+def scenes(root: Path, extractor: FeatureExtractor) -> Iterator[tuple[dict[str, str], list[Asked]]]:
+    """Each query and the scenes that show its object."""
+    labels = read_labels(root)
     for query in labels["queries"]:
         asked = Query(root / query["photo"], query["class"], root / query["mask"])
         reference = make_reference(asked, extractor)
+        found = []
         for scene in labels["gallery"]:
             shown = [item["instance"] for item in scene["objects"]]
             if query["instance"] not in shown:
@@ -83,7 +91,8 @@ def scenes(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
                 if item["class"] == query["class"] and (mask == number).any()
             }
             own = boxes.pop(query["instance"])
-            yield Asked(reference, root / scene["photo"], own, [*boxes.values()])
+            found.append(Asked(reference, root / scene["photo"], [own], [*boxes.values()]))
+        yield query, found
 
 
 def davis(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
@@ -97,12 +106,13 @@ def davis(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
             by_mask = Reference(reference.maps, covered, None)
             for frame, mask in zip(sequence.frames[1:], masks[1:], strict=True):
                 if (mask == number).any():
-                    yield Asked(by_mask, frame, box_around(mask == number), [])
+                    yield Asked(by_mask, frame, [box_around(mask == number)], [])
 
 
 def ours(seen: Seen) -> NDArray[np.bool_]:
     heat = torch.from_numpy(seen.heat.reshape(1, -1))
-    return object_cells(seen.reference, seen.candidates, heat).numpy().reshape(seen.heat.shape)
+    beyond = beyond_object(seen.reference, seen.candidates)
+    return object_cells(seen.candidates, beyond, heat).numpy().reshape(seen.heat.shape)
 
 
 def with_the_peak(values: NDArray[np.float32], least: float) -> NDArray[np.bool_]:
@@ -172,6 +182,27 @@ def under_points(masked: list[tuple[Path, NDArray[np.bool_]]], extractor: Featur
         )
 
 
+def all_maps(photos: Iterable[Path], extractor: FeatureExtractor) -> dict[Path, FeatureMaps]:
+    size, grid = extractor.image_size, extractor.grid
+    return {p: extractor.extract([load_model_input(p, size, grid)])[0] for p in photos}
+
+
+def mean_maps(maps: Iterable[FeatureMaps]) -> tuple[torch.Tensor, ...]:
+    """The collection's mean appearance and semantic feature."""
+    return torch.from_numpy(np.mean([m.pooled() for m in maps], axis=0)).float().chunk(2)
+
+
+def as_candidates(maps: Sequence[FeatureMaps], means: Sequence[torch.Tensor]) -> CandidateMaps:
+    both = [
+        TokenMap.plain(torch.from_numpy(np.stack(parts).astype(np.float32)).flatten(1, 2), mean)
+        for parts, mean in zip(
+            ([m.appearance for m in maps], [m.semantic for m in maps]), means, strict=True
+        )
+    ]
+    valid = torch.from_numpy(np.stack([m.frame.valid().ravel() for m in maps]))
+    return CandidateMaps(*both, valid)
+
+
 def iou(a: Box, b: Box) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
@@ -191,9 +222,8 @@ def main() -> None:
     questions: list[Asked] = []
     masked: list[tuple[Path, NDArray[np.bool_]]] = []
     if given.scenes is not None:
-        questions += scenes(given.scenes, extractor)
-        labels = json.loads((given.scenes / "labels.json").read_text(encoding="utf-8"))
-        for query in labels["queries"]:
+        for query, asked_for in scenes(given.scenes, extractor):
+            questions += asked_for
             with Image.open(given.scenes / query["mask"]) as file:
                 masked.append((given.scenes / query["photo"], np.asarray(file) > 0))
     if given.davis is not None:
@@ -202,27 +232,20 @@ def main() -> None:
             for path, annotation in [*zip(sequence.frames, sequence.annotations, strict=True)][::4]:
                 masked.append((path, read_annotation(annotation) == sequence.objects[0]))
     under_points(masked, extractor)
-    size, grid = extractor.image_size, extractor.grid
-    photos = list(dict.fromkeys(asked.photo for asked in questions))
-    maps = {p: extractor.extract([load_model_input(p, size, grid)])[0] for p in photos}
-    pooled = np.mean([m.pooled() for m in maps.values()], axis=0)
-    means = torch.from_numpy(pooled).float().chunk(2)
+    grid = extractor.grid
+    maps = all_maps(dict.fromkeys(asked.photo for asked in questions), extractor)
+    means = mean_maps(maps.values())
     fits: dict[str, list[float]] = {name: [] for name in RULES}
     fooled = dict.fromkeys(RULES, 0)
     with torch.inference_mode():
         for asked in questions:
             own = maps[asked.photo]
-            both = [
-                TokenMap.plain(torch.from_numpy(part.astype(np.float32)).reshape(1, grid**2, -1), m)
-                for part, m in zip((own.appearance, own.semantic), means, strict=True)
-            ]
-            valid = torch.from_numpy(own.frame.valid().reshape(1, -1))
-            candidates = CandidateMaps(*both, valid)
+            candidates = as_candidates([own], means)
             reference = asked.reference.for_scoring(torch.device("cpu"))
             heat = SCORES["consistent"].heat(reference, candidates).numpy().reshape(grid, grid)
             for name, rule in RULES.items():
                 box = own.frame.box_of(rule(Seen(reference, candidates, heat, own.frame)))
-                fits[name].append(iou(box, asked.box))
+                fits[name].append(iou(box, asked.boxes[0]))
                 fooled[name] += any(iou(box, other) > fits[name][-1] for other in asked.others)
     rivals = sum(bool(asked.others) for asked in questions)
     print(f"{len(questions)} objects to find, {rivals} of them beside a look-alike")

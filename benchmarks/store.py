@@ -419,6 +419,7 @@ def query(folder: Path) -> None:
     import torch
 
     from search.clock import Clock
+    from search.confidence import least_without_place
     from search.rerank import localise, rerank
     from search.scores import DEFAULT_SCORE, SCORES, ScoringReference
 
@@ -447,7 +448,7 @@ def query(folder: Path) -> None:
                 tokens = appearance[0, chosen]
                 positions = torch.from_numpy(np.stack([chosen // GRID, chosen % GRID], 1)).float()
                 vector = torch.cat([tokens.mean(0), semantic[0].mean(0)]).div(2).numpy()
-                reference = ScoringReference(tokens, None, positions)
+                reference = ScoringReference(tokens, tokens, None, positions)
                 clock = Clock()
                 with clock("pooled"):
                     reader.recall.search(vector, CANDIDATES)
@@ -455,11 +456,12 @@ def query(folder: Path) -> None:
                     ids, _ = by_words.search(partial(reader.words_in, tokens.numpy()), CANDIDATES)
                 scored = rerank(reader, ids, reference, SCORES[DEFAULT_SCORE], clock)
                 assert len(scored.ids) == CANDIDATES
-                best = scored.ids[np.argsort(-scored.scores)[:20]]
+                best = np.argsort(-scored.scores)[:20]
+                least = least_without_place(scored.scores, scored.scores[best])
                 with clock("localise"):
-                    maps = reader.read_maps(best)
+                    maps = reader.read_maps(scored.ids[best])
                     which = np.zeros(len(best), dtype=np.int64)
-                    localise(reader, maps, [reference], which, SCORES[DEFAULT_SCORE])
+                    localise(reader, maps, [reference], which, SCORES[DEFAULT_SCORE], least)
                 if turn >= 5:
                     clocks.append(clock.stages())
         print(f"{size:8}{1000 * statistics.median(opening):8.1f}", end="")

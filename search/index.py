@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,19 @@ from features.frame import Frame
 from indexer.filters import PhotoFilter
 from indexer.reader import IndexReader
 from search.clock import Clock
-from search.confidence import FEWEST, confidences
+from search.confidence import FEWEST, confidences, least_without_place
 from search.descriptors import query_vector
 from search.fusion import default_weights, stored_weights
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import Reference, make_reference
 from search.rerank import Evidence, combine, localise, rerank
 from search.scores import SCORES, Score
+
+if TYPE_CHECKING:
+    import torch
+
+# Where maps are between queries.
+MAPS = ("disk", "ram", "gpu")
 
 # Finds the k best photos among those allowed: ids and scores.
 Recall = Callable[[int, NDArray[np.int64] | None], tuple[NDArray[np.int64], NDArray[np.float32]]]
@@ -114,11 +121,12 @@ class Index:
                 )
         device = self.extractor.model.device
         prepared = [reference.for_scoring(device) for reference in references]
+        prepared_unlike = [reference.for_scoring(device) for reference in unlike]
         damaged: list[str] = []
         if options.rerank:
             runs = [
                 rerank(self.reader, ids, each, score, clock)
-                for each in (*prepared, *(reference.for_scoring(device) for reference in unlike))
+                for each in (*prepared, *prepared_unlike)
             ]
             scored, damaged = runs[0].ids, runs[0].damaged
             each_score = np.stack([run.scores for run in runs])
@@ -140,7 +148,13 @@ class Index:
         with clock("localise"):
             maps = self.reader.read_maps(scored[order])
             rows = order[np.isin(scored[order], maps.ids)]
-            evidence = localise(self.reader, maps, prepared, likest[rows], score)
+            rest = np.full(len(rows), np.inf, dtype=np.float32)
+            # A score that is a mean over the map hardly changes when a place is taken away.
+            if options.rerank and score.recall == "words":
+                rest = least_without_place(scores, scores[rows])
+            evidence = localise(
+                self.reader, maps, prepared, likest[rows], score, rest, prepared_unlike
+            )
             recalled = dict(zip(ids.tolist(), recall_scores.tolist(), strict=True))
             best = self._matches(
                 {reference.maps.content_hash for reference in references},
@@ -230,7 +244,11 @@ class Index:
                     score=float(scores[row]),
                     recall_score=recalled[record.id],
                     confidence=None if sure is None else float(sure[row]),
-                    box=frame.box_of(evidence.cells[row].reshape(grid, grid)),
+                    boxes=tuple(
+                        frame.box_of(cells.reshape(grid, grid))
+                        for cells in evidence.places[row]
+                        if cells.any()
+                    ),
                     heatmap=evidence.heat[row].reshape(grid, grid),
                     frame=frame,
                     is_query=record.content_hash in query_hashes,
@@ -255,16 +273,36 @@ def _recall(
     )
 
 
-def open_index(directory: Path | str, device: str = "auto") -> Index:
+def open_index(
+    directory: Path | str,
+    device: str = "auto",
+    maps: str = "disk",
+    progress: Callable[[int, int], None] | None = None,
+) -> Index:
     """Open an index and load the model that filled it.
 
-    device: "auto" (a GPU where there is one) or a torch device. Raises WaldoError where the
-    directory holds no index, or its model is not to be had or has changed.
+    device: "auto" (a GPU where there is one) or a torch device. maps: "disk" reads candidates' maps
+    for each query, "ram" and "gpu" (the model's device) hold those of all photos. progress: called
+    with how many photos' maps are read, of how many. Raises WaldoError where the directory holds no
+    index, its model is not to be had or has changed, or the maps cannot be held.
     """
+    if maps not in MAPS:
+        raise WaldoError(f"--maps {maps}: must be one of {', '.join(MAPS)}")
     reader = IndexReader.open(Path(directory))
     try:
         extractor = FeatureExtractor.from_fingerprint(reader.fingerprint, device)
+        if maps != "disk":
+            reader.hold_maps(_holder(maps, extractor.model.device), progress)
         return Index(reader, extractor)
     except BaseException:
         reader.close()
         raise
+
+
+def _holder(maps: str, device: "torch.device") -> "torch.device":
+    """The device that holds the maps. device: the model's."""
+    import torch
+
+    if maps == "gpu" and device.type == "cpu":
+        raise WaldoError("--maps gpu: the model runs on the CPU; use --maps ram")
+    return device if maps == "gpu" else torch.device("cpu")

@@ -39,13 +39,14 @@ img { display: block; max-width: 100%; height: auto; border-radius: 4px; }
 .picture svg { position: absolute; inset: 0; width: 100%; height: 100%; }
 .picture rect { fill: none; stroke: var(--hit); stroke-width: 3;
   vector-effect: non-scaling-stroke; }
+.picture rect + rect { stroke-dasharray: 6 4; stroke-width: 2; }
 .gone { color: var(--soft); padding: 30px 8px; text-align: center;
   border: 1px dashed var(--line); }
 """
 
 
 def write_page(answer: Answer, path: Path) -> None:
-    """Write an answer's page: the reference with its mask, each match with box and heatmap.
+    """Write an answer's page: the reference with its mask, each match with boxes and heatmap.
 
     Everything is inside the one file. Photos that are gone since they were indexed are said to
     be. Raises WaldoError where the file cannot be written.
@@ -120,12 +121,13 @@ def _match_card(match: Match) -> str:
     name = html.escape(match.path.name)
     badge = '<span class="badge">the query photo</span>' if match.is_query else ""
     recall = "" if match.recall_score is None else f" · recall {match.recall_score:.4g}"
+    places = "" if len(match.boxes) == 1 else f" · {len(match.boxes)} places"
     sure = "" if match.confidence is None else f" · confidence {match.confidence:.2f}"
     return f"""<article>
 <header><span class="rank">{match.rank}</span>
 <span class="score">score {match.score:.4f}{sure}{recall}</span>{badge}</header>
 {_pictures(match, name)}
-<figcaption title="{html.escape(str(match.path))}">{name}</figcaption>
+<figcaption title="{html.escape(str(match.path))}">{name}{places}</figcaption>
 </article>"""
 
 
@@ -134,13 +136,16 @@ def _pictures(match: Match, name: str) -> str:
         picture = thumbnail(match.path, _LONGEST)
     except (WaldoError, OSError):
         return '<div class="gone">this photo is gone, or no longer readable</div>'
-    x0, y0, x1, y1 = match.box
-    box = (
+    rects = "".join(
+        f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}"/>'
+        for x0, y0, x1, y1 in match.boxes
+    )
+    boxes = (
         f'<svg viewBox="0 0 {match.frame.width} {match.frame.height}" preserveAspectRatio="none" '
-        f'aria-hidden="true"><rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}"/></svg>'
+        f'aria-hidden="true">{rects}</svg>'
     )
     heat = heatmap_over(picture, match.heatmap, match.frame)
     return (
-        f'<div class="pair"><span class="picture">{embedded(picture, name)}{box}</span>'
+        f'<div class="pair"><span class="picture">{embedded(picture, name)}{boxes}</span>'
         f'<span class="picture">{embedded(heat, "where the evidence lies in " + name)}</span></div>'
     )

@@ -56,9 +56,10 @@ class Match:
 
     rank: from 1. path: the file. id: its id in the index. score: what the rank was decided by,
     higher is better. recall_score: what recall went by: the inner product that is mean(S_DF) of
-    PDM Eq. 7, the weight of shared visual words, or the cosine of descriptors.
+    PDM Eq. 7, the nearness of visual words, or the cosine of descriptors.
     confidence: 0..1, how sure it is that this is no chance likeness; None where it cannot be told.
-    box: [x0, y0, x1, y1] around the object, pixels of the upright photo.
+    boxes: [x0, y0, x1, y1] around the object at each place where the photo shows it, best first, at
+    least one; pixels of the upright photo. box: the first.
     heatmap: (grid, grid) float32, the score's evidence by cell. frame: maps cells to pixels.
     is_query: the file is the reference photo itself or an exact copy of it.
     """
@@ -69,10 +70,14 @@ class Match:
     score: float
     recall_score: float | None
     confidence: float | None
-    box: tuple[int, int, int, int]
+    boxes: tuple[tuple[int, int, int, int], ...]
     heatmap: NDArray[np.float32]
     frame: Frame
     is_query: bool
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        return self.boxes[0]
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,26 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.reader import IndexReader, MapBatch
 from search.clock import Clock
-from search.localise import object_cells
+from search.localise import MOST_PLACES, object_places
 from search.scores import CandidateMaps, Score, ScoringReference
+
+if TYPE_CHECKING:
+    import torch
 
 # Candidates are read about this many bytes at a time, while those before are scored.
 _READ_BYTES = 8 * 2**20
 
-# Candidates are scored so many at a time that levels and cosines are about this many numbers: on a
-# CPU they stay in its cache then, a GPU is kept busy.
-_BLOCK_NUMBERS = {"cpu": 8_000_000, "gpu": 256_000_000}
+# Candidates are scored so many at a time that levels and cosines are about this many numbers: a CPU
+# is spared calls, a GPU kept busy.
+_BLOCK_NUMBERS = {"cpu": 64_000_000, "gpu": 256_000_000}
 
 
 # What a photo loses for being more like what is not looked for.
@@ -122,12 +127,13 @@ def score_maps(
 class Evidence:
     """Where in n photos the object is.
 
-    heat: (n, cells) float32, the score's evidence. cells: (n, cells) bool, the object's, at least
-    one a photo.
+    heat: (n, cells) float32, the score's evidence. places: (n, 8, cells) bool, the object's cells
+    at each place where it is, best first; at least one cell at the first, none where there is no
+    further place.
     """
 
     heat: NDArray[np.float32]
-    cells: NDArray[np.bool_]
+    places: NDArray[np.bool_]
 
 
 def localise(
@@ -136,35 +142,65 @@ def localise(
     references: Sequence[ScoringReference],
     which: NDArray[np.int64],
     score: Score,
+    least: NDArray[np.float32],
+    unlike: Sequence[ScoringReference] = (),
 ) -> Evidence:
     """Where in photos the object is, found on the references' device.
 
-    which: (n,), the reference that each photo is to be seen by.
+    which: (n,), the reference that each photo is to be seen by. least: (n,), what a photo must
+    score without the places found in it for another place to count. unlike: what the object is not.
     """
     import torch
 
-    shape = len(maps.ids), reader.grid**2
-    evidence = Evidence(np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_))
+    count, cells = len(maps.ids), reader.grid**2
+    evidence = Evidence(
+        np.empty((count, cells), dtype=np.float32),
+        np.zeros((count, MOST_PLACES, cells), dtype=bool),
+    )
     with torch.inference_mode():
         for number in np.unique(which):
             reference = references[number]
             chosen = np.flatnonzero(which == number)
             for rows, part in maps.rows(chosen).by_codec():
-                candidates = to_candidates(reader, part, [reference])
+                photos = chosen[rows]
+                candidates = to_candidates(reader, part, [reference, *unlike])
                 heat = score.heat(reference, candidates)
-                evidence.heat[chosen[rows]] = heat.cpu().numpy()
-                cells = object_cells(reference, candidates, heat)
-                evidence.cells[chosen[rows]] = cells.cpu().numpy()
+                evidence.heat[photos] = heat.cpu().numpy()
+                scored = partial(_score_left, score, reference, unlike)
+                enough = torch.from_numpy(least[photos]).to(heat.device)
+                places = object_places(reference, candidates, heat, scored, enough)
+                for number, place in enumerate(places):
+                    evidence.places[photos, number] = place.cpu().numpy()
     return evidence
 
 
+def _score_left(
+    score: Score,
+    reference: ScoringReference,
+    unlike: Sequence[ScoringReference],
+    candidates: CandidateMaps,
+) -> "torch.Tensor":
+    """Scores by one photo of the object and those of what it is not, (batch,) float32."""
+    import torch
+
+    by_each = [score.function(each, candidates).cpu().numpy() for each in (reference, *unlike)]
+    combined = combine(np.stack(by_each[:1]), np.stack(by_each)[1:])
+    return torch.from_numpy(combined).to(candidates.valid.device)
+
+
 def read_ahead(reader: IndexReader, ids: NDArray[np.int64], clock: Clock) -> Iterator[MapBatch]:
-    """The maps of photos, batch by batch, each read while the one before is worked on.
+    """The maps of photos, batch by batch, each read from disk while the one before is worked on.
 
     ids: (n,) int64, photos of the index. clock: gets the stage "fetch", what is waited for.
     """
     batch = max(1, _READ_BYTES // reader.photo_bytes)
     parts = [ids[start : start + batch] for start in range(0, len(ids), batch)]
+    if reader.holds_maps:
+        for part in parts:
+            with clock("fetch"):
+                maps = reader.read_maps(part)
+            yield maps
+        return
     with ThreadPoolExecutor(1) as thread:
         coming = [thread.submit(reader.read_maps, part) for part in parts[:1]]
         for number in range(len(parts)):

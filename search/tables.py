@@ -44,6 +44,7 @@ def answer_json(
                 "recall_score": match.recall_score,
                 "confidence": match.confidence,
                 "box": match.box,
+                "boxes": match.boxes,
                 "is_query": match.is_query,
                 **({} if masks is None else {"mask": _mask_path(masks[row])}),
             }
@@ -87,6 +88,8 @@ def answer_table(answer: Answer) -> "Table":
     table.add_column("photo", overflow="fold")
     for match in answer.matches:
         note = "  (the query photo)" if match.is_query else ""
+        if len(match.boxes) > 1:
+            note = f"  ({len(match.boxes)} places){note}"
         table.add_row(
             str(match.rank),
             f"{match.score:.4f}",

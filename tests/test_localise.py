@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from indexer.tokens import TokenMap
 from search.hough import SCALES, place
-from search.localise import object_cells
+from search.localise import beyond_object, object_cells
 from search.scores import SCORES, CandidateMaps, ScoringReference
 
 SIDE = 16
@@ -61,13 +61,14 @@ def scene(places: np.ndarray, seed: int = 3) -> tuple[ScoringReference, Candidat
     valid = torch.ones((1, SIDE**2), dtype=torch.bool)
     valid[:, -4 * SIDE :] = False
     maps = TokenMap.plain(photo, torch.zeros(32))
-    reference = ScoringReference(tokens, None, positions)
+    reference = ScoringReference(tokens, tokens, None, positions)
     return reference, CandidateMaps(maps, maps, valid)
 
 
 def found_in(reference: ScoringReference, candidates: CandidateMaps) -> np.ndarray:
     heat = SCORES["consistent"].heat(reference, candidates)
-    return object_cells(reference, candidates, heat).numpy().reshape(SIDE, SIDE)
+    beyond = beyond_object(reference, candidates)
+    return object_cells(candidates, beyond, heat).numpy().reshape(SIDE, SIDE)
 
 
 def test_the_objects_cells_are_found_where_it_lies() -> None:
@@ -110,5 +111,5 @@ def test_padding_is_never_the_object() -> None:
 
 def test_something_is_found_even_where_votes_point_out_of_the_photo() -> None:
     reference, candidates = scene(np.zeros((12, 2), dtype=int))
-    far = ScoringReference(reference.tokens, None, reference.positions * 100)
+    far = ScoringReference(reference.tokens, reference.semantic, None, reference.positions * 100)
     assert found_in(far, candidates).any()

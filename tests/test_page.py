@@ -33,7 +33,7 @@ def answer(tmp_path: Path, names: list[str]) -> Answer:
                 1 / rank,
                 0.5,
                 0.9 / rank,
-                (10, 20, 60, 70),
+                ((10, 20, 60, 70), (80, 10, 110, 40))[: 1 + (rank == 2)],
                 heatmap,
                 FRAME,
                 rank == 1,
@@ -85,7 +85,10 @@ def test_page_is_whole_in_itself(tmp_path: Path) -> None:
         assert image["alt"]
     assert not re.search(r"(src|href)=\"(?!data:)", text)
     assert "url(" not in text
-    assert page.all("rect") == [{"x": "10", "y": "20", "width": "50", "height": "50"}] * 3
+    first = {"x": "10", "y": "20", "width": "50", "height": "50"}
+    another = {"x": "80", "y": "10", "width": "30", "height": "30"}
+    assert page.all("rect") == [first, first, another, first]
+    assert [words for words in page.words if "places" in words] == ["b.png · 2 places"]
     assert page.all("svg")[0]["viewbox"] == "0 0 120 90"
     assert text.count("the query photo</span>") == 1
     assert "17 photos" in "".join(page.words)

@@ -65,8 +65,8 @@ def test_evidence_equals_its_definition() -> None:
         return np.asarray(centred / np.linalg.norm(centred, axis=-1, keepdims=True))
 
     heat = token_heat(tokens.scoring, candidates)
-    seeds = object_cells(tokens.scoring, candidates, heat)[0].numpy()
-    beyond = beyond_object(tokens.scoring, candidates)[0].numpy()
+    apart = beyond_object(tokens.scoring, candidates)
+    seeds, beyond = object_cells(candidates, apart, heat)[0].numpy(), apart[0].numpy()
     valid = maps.frame.valid().ravel()
     cells = unit(maps.appearance.reshape(-1, DIM))
     first = unit(reference.maps.appearance)

@@ -1,4 +1,4 @@
-"""The masks of a query's matches, from the maps of the index."""
+"""The masks of a query's matches, at all their places, from the maps of the index."""
 
 from collections.abc import Callable
 
@@ -34,6 +34,7 @@ def segment_match(index: Index, answer: Answer) -> Callable[[Match], Segmentatio
             raise IndexDamagedError(maps.damaged[0])
         candidates = to_candidates(index.reader, maps, scoring)
         likest = int(np.argmax([float(consistent(each, candidates)) for each in scoring]))
-        return segment(tokens[likest], candidates, [frame], [picture])[0]
+        places = len(match.boxes)
+        return segment(tokens[likest], candidates, [frame], [picture], places=places)[0]
 
     return segmented

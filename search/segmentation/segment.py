@@ -15,7 +15,7 @@ from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import ModelInput, Photo, load_photo, to_model_input
 from indexer.tokens import TokenMap, unit
-from search.localise import beyond_object, object_cells
+from search.localise import beyond_object, object_cells, without_place
 from search.overlay import shrunk
 from search.reference import Reference
 from search.scores import CandidateMaps, ScoringReference, consistent, token_heat
@@ -82,7 +82,9 @@ class ObjectTokens:
         return cls(reference.for_scoring(device), torch.from_numpy(rest).to(device))
 
 
-def object_evidence(tokens: ObjectTokens, candidates: CandidateMaps) -> "torch.Tensor":
+def object_evidence(
+    tokens: ObjectTokens, candidates: CandidateMaps, places: int = 1
+) -> "torch.Tensor":
     """How much more each cell is like the object than like what is not, (batch, cells) float32.
 
     Centred cosines: the mean of the best 3 with the reference's object and with the object's cells
@@ -90,12 +92,22 @@ def object_evidence(tokens: ObjectTokens, candidates: CandidateMaps) -> "torch.T
     reference photo and with this photo's cells away from where the object is voted to be. Cells
     beyond that place lose more the farther they are, so that a look-alike is left out. So 0 is the
     threshold. -0.5..0.5.
+
+    places: where in each photo the object is taken to be, found one after the other (see
+    `object_places`); all of them are the object then.
     """
     import torch
 
     scoring = tokens.scoring
-    found = object_cells(scoring, candidates, token_heat(scoring, candidates))
-    beyond = beyond_object(scoring, candidates)
+    heat = token_heat(scoring, candidates)
+    beyond = place = beyond_object(scoring, candidates)
+    found = object_cells(candidates, place, heat)
+    left = candidates
+    for _ in range(1, places):
+        left, _ = without_place(left, place)
+        place = beyond_object(scoring, left)
+        found = found | object_cells(left, place, heat)
+        beyond = torch.minimum(beyond, place)
     away = candidates.valid & (beyond > _SURROUNDINGS)
     evidence = torch.empty_like(beyond)
     with_object = candidates.appearance.cosines(scoring.tokens)
@@ -136,15 +148,17 @@ def segment(
     frames: Sequence[Frame],
     pictures: Sequence[Image.Image],
     refine: Refine = sharpen,
+    places: int = 1,
 ) -> list[Segmentation]:
     """The object in photos whose maps are at hand.
 
-    frames, pictures: one a candidate; a picture is the upright RGB photo at any size.
+    frames, pictures: one a candidate; a picture is the upright RGB photo at any size. places: where
+    in each photo it is.
     """
     import torch
 
     with torch.inference_mode():
-        evidence = object_evidence(tokens, candidates).cpu().numpy()
+        evidence = object_evidence(tokens, candidates, places).cpu().numpy()
         scores = consistent(tokens.scoring, candidates).tolist()
     found = []
     for flat, score, frame, picture in zip(evidence, scores, frames, pictures, strict=True):

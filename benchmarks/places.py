@@ -1,0 +1,201 @@
+"""Whether all places of an object are found, and only those.
+
+    python benchmarks/places.py --scenes data/scenes
+
+Where a photo shows the object twice: the two scenes that show it beside each other, whole, or the
+half of each around the object, so that it is as large as in the scene. Where a photo shows it once:
+the scenes themselves, most with a look-alike, and one beside an unrelated scene in the same two
+ways. Every photo is asked about as if it were in the gallery. Printed, in percent:
+
+    found        of true places, those that a box fits (IoU 0.5 or more; then 0.3 or more)
+    right        of boxes given, those that fit (0.3) a place that none before fits
+    one box      of photos, those with a single box
+    look-alikes  of boxes given, those that fit a look-alike (0.3)
+
+The rival takes every connected region of four or more warm cells for a place: above half way from
+the photo's median to its peak. Maps go through no codec.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from localise import Asked, Box, all_maps, as_candidates, iou, mean_maps, read_labels, scenes
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from features.extractor import FeatureExtractor
+from features.maps import FeatureMaps
+from search.confidence import least_without_place
+from search.localise import object_places
+from search.scores import SCORES, CandidateMaps, ScoringReference
+
+KINDS = ("twice, halves", "twice, whole", "once, halves", "once, whole", "once, scenes")
+CONSISTENT = SCORES["consistent"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where a picture shows the object, and where look-alikes."""
+
+    image: Image.Image
+    boxes: list[Box]
+    others: list[Box]
+
+    @classmethod
+    def of(cls, asked: Asked) -> "Picture":
+        return cls(Image.open(asked.photo).convert("RGB"), asked.boxes, asked.others)
+
+    def half(self) -> "Picture":
+        """The half of its width about the object, or about the middle; wider where it must be."""
+        width, height = self.image.size
+        x0, _, x1, _ = self.boxes[0] if self.boxes else (0.0, 0.0, width, height)
+        wide = min(width, max(width // 2, round(x1 - x0) if self.boxes else 0))
+        left = min(max(0, round(x0 + x1 - wide) // 2), width - wide)
+        cut = self.image.crop((left, 0, left + wide, height))
+        boxes, others = (
+            [(max(b[0] - left, 0), b[1], min(b[2] - left, wide), b[3]) for b in kind]
+            for kind in (self.boxes, self.others)
+        )
+        return Picture(cut, boxes, [box for box in others if box[0] < box[2]])
+
+    def beside(self, other: "Picture") -> "Picture":
+        """Two pictures as one, the other scaled to the height of this."""
+        width, height = self.image.size
+        scale = height / other.image.height
+        second = other.image.resize((round(other.image.width * scale), height))
+        both = Image.new("RGB", (width + second.width, height))
+        both.paste(self.image, (0, 0))
+        both.paste(second, (width, 0))
+        boxes, others = (
+            [(width + scale * b[0], scale * b[1], width + scale * b[2], scale * b[3]) for b in kind]
+            for kind in (other.boxes, other.others)
+        )
+        return Picture(both, self.boxes + boxes, self.others + others)
+
+
+def montages(root: Path, extractor: FeatureExtractor, folder: Path) -> dict[str, list[Asked]]:
+    """Questions by kind, their pictures written into a folder.
+
+    Every query has one picture of each kind but the last, the scenes as they are; which unrelated
+    scene stands beside its object is drawn by its number.
+    """
+    gallery = read_labels(root)["gallery"]
+    kinds: dict[str, list[Asked]] = {kind: [] for kind in KINDS}
+    for number, (query, found) in enumerate(scenes(root, extractor)):
+        unrelated = [
+            root / scene["photo"]
+            for scene in gallery
+            if query["class"] not in [item["class"] for item in scene["objects"]]
+        ]
+        chosen = unrelated[np.random.default_rng(number).integers(len(unrelated))]
+        reference = found[0].reference
+        one, two, none = map(Picture.of, (*found[:2], Asked(reference, chosen, [], [])))
+        pictures = (
+            one.half().beside(two.half()),
+            one.beside(two),
+            one.half().beside(none.half()),
+            one.beside(none),
+        )
+        for kind, picture in zip(KINDS, pictures, strict=False):
+            path = folder / f"{kind}-{number}.png"
+            picture.image.save(path)
+            kinds[kind].append(Asked(reference, path, picture.boxes, picture.others))
+        kinds[KINDS[-1]] += found
+    return kinds
+
+
+def voted_places(
+    reference: ScoringReference, candidates: CandidateMaps, scores: NDArray[np.float32]
+) -> list[NDArray[np.bool_]]:
+    """The object's cells at each place in one photo. scores: of all photos that are searched."""
+    score = partial(CONSISTENT.function, reference)
+    least = least_without_place(scores, score(candidates).numpy())
+    heat = CONSISTENT.heat(reference, candidates)
+    places = object_places(reference, candidates, heat, score, torch.from_numpy(least))
+    return [cells[0].numpy() for cells in places]
+
+
+def warm_regions(reference: ScoringReference, candidates: CandidateMaps) -> list[NDArray[np.bool_]]:
+    """The one with the peak first."""
+    [heat] = CONSISTENT.heat(reference, candidates).numpy()
+    inside = np.where(candidates.valid[0].numpy(), heat, -np.inf)
+    least = (inside.max() + np.median(heat[np.isfinite(inside)])) / 2
+    side = round(len(heat) ** 0.5)
+    regions, count = ndimage.label((inside >= least).reshape(side, side), np.ones((3, 3)))
+    flat = regions.ravel()
+    each = [flat == number for number in range(1, count + 1)]
+    each.sort(key=lambda cells: -inside[cells].max())
+    return [cells for place, cells in enumerate(each) if place == 0 or cells.sum() >= 4]
+
+
+def matched(found: Sequence[Box], true: Sequence[Box], least: float) -> list[bool]:
+    """Which of the found boxes, best first, fit a true one that none before fitted."""
+    free, right = list(true), []
+    for box in found:
+        fits = [iou(box, other) for other in free]
+        right.append(max(fits, default=0.0) >= least)
+        if right[-1]:
+            free.pop(int(np.argmax(fits)))
+    return right
+
+
+def boxes_of(places: Sequence[NDArray[np.bool_]], maps: FeatureMaps) -> list[Box]:
+    return [maps.frame.box_of(cells.reshape(maps.frame.grid, -1)) for cells in places]
+
+
+def print_shares(kind: str, name: str, asked: list[Asked], answers: list[list[Box]]) -> None:
+    true, count = sum(len(each.boxes) for each in asked), sum(map(len, answers))
+    pairs = [*zip(answers, asked, strict=True)]
+    half, third = (
+        sum(sum(matched(boxes, each.boxes, least)) for boxes, each in pairs) for least in (0.5, 0.3)
+    )
+    fooled = sum(sum(matched(boxes, each.others, 0.3)) for boxes, each in pairs)
+    single = np.mean([len(boxes) == 1 for boxes in answers])
+    shares = half / true, third / true, third / count, single, fooled / count
+    print(f"{kind:16}{name:16}" + "".join(f"{100 * share:12.0f}" for share in shares))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Whether all places of an object are found.")
+    parser.add_argument("--scenes", type=Path, required=True)
+    parser.add_argument("--model", default="tiny")
+    given = parser.parse_args()
+    extractor = FeatureExtractor.load(given.model, "cpu", batch_size=1)
+    with TemporaryDirectory() as folder:
+        kinds = montages(given.scenes, extractor, Path(folder))
+        paths = [given.scenes / scene["photo"] for scene in read_labels(given.scenes)["gallery"]]
+        gallery = all_maps(paths, extractor)
+        drawn = all_maps([each.photo for kind in KINDS[:-1] for each in kinds[kind]], extractor)
+    means = mean_maps(gallery.values())
+    searched = as_candidates([*gallery.values()], means)
+    maps = gallery | drawn
+    scores: dict[int, NDArray[np.float32]] = {}
+    columns = ("found", "at 0.3", "right", "one box", "look-alikes")
+    print(f"{'':32}" + "".join(f"{column:>12}" for column in columns))
+    with torch.inference_mode():
+        for kind, questions in kinds.items():
+            answers: dict[str, list[list[Box]]] = {"ours": [], "best place": [], "warm regions": []}
+            for asked in questions:
+                own = maps[asked.photo]
+                reference = asked.reference.for_scoring(torch.device("cpu"))
+                query = id(asked.reference)
+                if query not in scores:
+                    scores[query] = CONSISTENT.function(reference, searched).numpy()
+                candidates = as_candidates([own], means)
+                boxes = boxes_of(voted_places(reference, candidates, scores[query]), own)
+                answers["ours"].append(boxes)
+                answers["best place"].append(boxes[:1])
+                answers["warm regions"].append(boxes_of(warm_regions(reference, candidates), own))
+            for name, given_boxes in answers.items():
+                print_shares(kind, name, questions, given_boxes)
+
+
+if __name__ == "__main__":
+    main()
