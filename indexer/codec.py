@@ -164,22 +164,20 @@ class _MapCoder:
         def here(array: NDArray[np.float32]) -> torch.Tensor:
             return torch.tensor(array, device=encoded.device)
 
-        def unpack() -> tuple[torch.Tensor, torch.Tensor]:
-            kept = len(self.backward)
-            width = _packed_bytes(kept, self.bits)
-            packed = encoded[:, :-cells].unflatten(1, (cells, width))
-            # Half-integers of 4 bits are exact in bfloat16, those of 8 bits are not.
-            exact = torch.bfloat16 if self.bits == 4 else torch.float32
-            levels = torch.empty((len(encoded), cells, kept), dtype=exact, device=encoded.device)
-            if self.bits == 4:
-                levels[:, :, :width] = packed & 15
-                levels[:, :, width:] = packed[:, :, : kept - width] >> 4
-            else:
-                levels.copy_(packed)
-            levels += 0.5 - 2 ** (self.bits - 1)
-            return levels, here(self._steps())[encoded[:, -cells:].int()]
+        kept, width = len(self.backward), _packed_bytes(len(self.backward), self.bits)
 
-        return TokenMap(unpack, here(self.mean), here(self.backward))
+        # Twice code + 1/2 - 2^(bits - 1) is a whole number.
+        def unpack(packed: torch.Tensor) -> torch.Tensor:
+            if self.bits == 8:
+                return packed.short().mul_(2).sub_(255)
+            codes = torch.cat([packed & 15, (packed >> 4)[..., : kept - width]], dim=-1)
+            return codes.view(torch.int8).mul_(2).sub_(15)
+
+        def scale() -> torch.Tensor:
+            return (here(self._steps()) / 2)[encoded[:, -cells:].int()]
+
+        packed = encoded[:, :-cells].unflatten(1, (cells, width))
+        return TokenMap(packed, unpack, scale, here(self.mean), here(self.backward))
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ class MapStore:
     def __init__(self, index_dir: Path, names: dict[int, str], photo_bytes: int) -> None:
         self._index_dir = index_dir
         self._names = names
-        self._photo_bytes = photo_bytes
+        self.photo_bytes = photo_bytes
         self._shards: dict[int, Shard] = {}
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="maps")
@@ -58,7 +58,7 @@ class MapStore:
         their checksum as {index in places: what is wrong and the mend}; their rows in the array
         mean nothing.
         """
-        maps = np.empty((len(places), self._photo_bytes), np.uint8)
+        maps = np.empty((len(places), self.photo_bytes), np.uint8)
         keys = [(place.shard, place.row) for place in places]
         order = sorted(range(len(places)), key=keys.__getitem__)
         self._open({place.shard for place in places})
@@ -75,7 +75,7 @@ class MapStore:
         if known is None:
             if number not in self._names:
                 raise IndexDamagedError("is missing")
-            known = open_shard(self._index_dir / self._names[number], self._photo_bytes)
+            known = open_shard(self._index_dir / self._names[number], self.photo_bytes)
             with self._lock:
                 self._shards[number] = known
         return known
@@ -83,7 +83,7 @@ class MapStore:
     def _open(self, numbers: set[int]) -> None:
         """Open those of some shards that are not yet; what is wrong with one is found out later."""
         closed = [n for n in sorted(numbers) if n in self._names and n not in self._shards]
-        read_heads_ahead([self._index_dir / self._names[n] for n in closed], self._photo_bytes)
+        read_heads_ahead([self._index_dir / self._names[n] for n in closed], self.photo_bytes)
         for number in closed:
             with contextlib.suppress(IndexDamagedError):
                 self.shard(number)

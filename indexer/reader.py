@@ -1,6 +1,6 @@
 """Reading an index: one committed state of it, whatever writers do meanwhile."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from indexer.mapstore import MapStore
 from indexer.photos import PhotoTable, read_photo_table
 from indexer.readers import ReaderLock
 from indexer.recall import RecallIndex, load_recall
+from indexer.resident import ResidentMaps
 from indexer.sources import absolute_path
 from indexer.tokens import TokenMap
 from indexer.word_recall import WordRecall, load_word_recall
@@ -53,13 +54,14 @@ class PhotoRecord:
 class MapBatch:
     """The encoded maps of n photos, in the order they were asked for, damaged ones left out.
 
-    ids: (n,) int64. encoded: (n, photo_bytes) uint8, see `IndexReader.decode`. codecs: (n,) int64,
-    the number of each one's codec. valid: (n, grid * grid) bool, False where a cell is padding.
+    ids: (n,) int64. encoded: (n, photo_bytes) uint8, see `IndexReader.decode`; a tensor where maps
+    are held in memory, on the device that holds them. codecs: (n,) int64, the number of each one's
+    codec. valid: (n, grid * grid) bool, False where a cell is padding.
     damaged: a line for each photo left out: shard, row, what is wrong and the mend.
     """
 
     ids: NDArray[np.int64]
-    encoded: NDArray[np.uint8]
+    encoded: "NDArray[np.uint8] | torch.Tensor"
     codecs: NDArray[np.int64]
     valid: NDArray[np.bool_]
     damaged: list[str]
@@ -93,7 +95,8 @@ class IndexReader:
         self._manifest = manifest
         self._table = table
         names = {file.number: file.name for file in manifest.shards}
-        self._maps = MapStore(index_dir, names, manifest.photo_bytes)
+        self._store = MapStore(index_dir, names, manifest.photo_bytes)
+        self._maps: MapStore | ResidentMaps = self._store
         self._by_descriptor: dict[str, RecallIndex] = {}
         self._codec_of_shard = {file.number: file.codec for file in manifest.shards}
 
@@ -121,7 +124,7 @@ class IndexReader:
         """Stop the reading threads and let writers delete what they replaced; nothing can be read
         afterwards.
         """
-        self._maps.close()
+        self._store.close()
         self._lock.close()
 
     def __enter__(self) -> Self:
@@ -248,6 +251,22 @@ class IndexReader:
             )
         return records
 
+    def hold_maps(
+        self, device: "torch.device", progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Read all photos' maps into a device's memory, where `read_maps` takes them from then on.
+
+        progress: called with how many photos' maps are read, of how many. Raises WaldoError where
+        the device has too little memory.
+        """
+        places = [self._table.place(int(row)) for row in np.flatnonzero(self._table.live)]
+        self._maps = ResidentMaps.load(self._store, places, device, progress)
+
+    @property
+    def holds_maps(self) -> bool:
+        """Whether `hold_maps` has been called: then nothing is read from disk."""
+        return self._maps is not self._store
+
     def read_maps(self, ids: Sequence[int] | NDArray[np.int64]) -> MapBatch:
         """The maps of some photos. Raises KeyError for an id not in the index.
 
@@ -287,7 +306,7 @@ class IndexReader:
         shape = (len(batch.ids), self.grid**2, self.dim)
         appearance, semantic = torch.empty(shape, device=device), torch.empty(shape, device=device)
         for rows, part in batch.by_codec():
-            encoded = torch.from_numpy(part.encoded).to(device)
+            encoded = torch.as_tensor(part.encoded, device=device)
             at = torch.from_numpy(rows).to(device)
             appearance[at], semantic[at] = self._codecs[int(part.codecs[0])].decode(encoded)
         return appearance, semantic
@@ -302,7 +321,7 @@ class IndexReader:
         import torch
 
         [number] = set(batch.codecs.tolist())
-        return self._codecs[number].tokens(torch.from_numpy(batch.encoded).to(device))
+        return self._codecs[number].tokens(torch.as_tensor(batch.encoded, device=device))
 
     def matching(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:
         """Ids of the photos that pass a filter, rising. Raises WaldoError for a bad glob."""

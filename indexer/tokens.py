@@ -2,44 +2,51 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+# Best cells are looked for in so many photos at a time that levels and products are about this many
+# numbers: a CPU's cache holds them then.
+_BLOCK_NUMBERS = 3_000_000
+
+# Added to a number within 2^29 of 0, it makes it less than any such number, and fits in 32 bits.
+_NEVER = -(2**31) + 2**29
 
 
 @dataclass(frozen=True)
 class TokenMap:
     """One map of n photos, each token being mean + step * (levels @ basis).
 
-    unpack: gives levels and steps, when first needed. mean: (d,) float32. basis: (k, d) float32,
-    None for the identity. The cosines are right where the basis is orthonormal, as that of
-    appearance maps is.
+    coded: (n, cells, width), tokens in the form that `unpack` takes: (..., width) to levels,
+    (..., k). scale: gives steps, when first needed. mean: (d,) float32. basis: (k, d) float32, None
+    for the identity. The cosines are right where the basis is orthonormal, as that of appearance
+    maps is.
     """
 
-    unpack: "Callable[[], tuple[torch.Tensor, torch.Tensor]]"
+    coded: "torch.Tensor"
+    unpack: "Callable[[torch.Tensor], torch.Tensor]"
+    scale: "Callable[[], torch.Tensor]"
     mean: "torch.Tensor"
     basis: "torch.Tensor | None"
 
     @classmethod
     def plain(cls, tokens: "torch.Tensor", mean: "torch.Tensor") -> "TokenMap":
         """Tokens, (n, cells, d) float32, that went through no codec; mean: (d,), for cosines."""
-        return cls(lambda: (tokens - mean, tokens.new_ones(tokens.shape[:2])), mean, None)
+        ones = tokens.new_ones(tokens.shape[:2])
+        return cls(tokens, lambda some: some - mean, lambda: ones, mean, None)
 
     @cached_property
-    def _unpacked(self) -> "tuple[torch.Tensor, torch.Tensor]":
-        return self.unpack()
-
-    @property
     def levels(self) -> "torch.Tensor":
-        """(n, cells, k), bfloat16 where they are exact in it, else float32."""
-        return self._unpacked[0]
+        """(n, cells, k): int8 or int16 of a codec's levels, else float32."""
+        return self.unpack(self.coded)
 
-    @property
+    @cached_property
     def steps(self) -> "torch.Tensor":
         """(n, cells) float32, positive."""
-        return self._unpacked[1]
+        return self.scale()
 
     def decode(self) -> "torch.Tensor":
         """The tokens, (n, cells, d) float32."""
@@ -69,23 +76,35 @@ class TokenMap:
     ) -> tuple["torch.Tensor", "torch.Tensor"]:
         """Each vector's most similar cell in each photo: cosines (n, m) float32, cells (n, m).
 
-        vectors: (m, d). valid: (n, cells) bool, at least one a photo; the others never win. Cells
-        are chosen in bfloat16, so a cell worse by 0.01 may win; the cosines are in float32.
+        vectors: (m, d). valid: (n, cells) bool, at least one a photo; the others never win. Encoded
+        maps' cells are chosen in int8 or bfloat16, so a cell worse by 0.01 may win; the cosines are
+        in float32.
         """
         import torch
 
         wanted = self._centred(vectors)
-        directions = self.levels.bfloat16()
-        lengths = torch.linalg.vector_norm(directions, dim=2, keepdim=True, dtype=torch.float32)
-        directions = directions * lengths.clamp(min=1e-12).reciprocal().bfloat16()
-        # Padding takes the place of a valid cell: cheaper than masking the cosines, far more.
-        first = valid.int().argmax(dim=1)
-        photo, padding = (~valid).nonzero(as_tuple=True)
-        directions[photo, padding] = directions[photo, first[photo]]
-        cells = _argmax(wanted.bfloat16() @ directions.transpose(1, 2))
-        cells = torch.where(valid.gather(1, cells), cells, first[:, None])
-        photos = torch.arange(len(cells), device=cells.device)[:, None]
-        return (unit(self.levels[photos, cells].float()) * wanted).sum(dim=2), cells
+        n, cells = valid.shape
+        on_cpu = valid.device.type == "cpu"
+        block = max(1, _BLOCK_NUMBERS // (cells * sum(wanted.shape))) if on_cpu else n
+        product: _FloatProduct | _Int8Product = _FloatProduct(wanted)
+        if on_cpu and self.basis is not None and _has_int8():
+            product = _Int8Product(wanted, block, cells)
+        cosines = wanted.new_empty((n, len(wanted)))
+        chosen = torch.empty((n, len(wanted)), dtype=torch.int64, device=valid.device)
+        # Photos of one shape come together, and cells that are padding in all of them are left out.
+        for photos in valid.int().argmin(dim=1).argsort().split(block):
+            allowed = valid.index_select(0, photos)
+            inside = allowed.any(dim=0).nonzero().squeeze(1)
+            coded = self.coded.index_select(0, photos).index_select(1, inside)
+            levels = self.unpack(coded)
+            best = product.best(levels, allowed.index_select(1, inside))
+            rows = best + len(inside) * torch.arange(len(photos), device=best.device)[:, None]
+            found = levels.flatten(0, 1).index_select(0, rows.flatten()).float()
+            found = found.unflatten(0, best.shape)
+            lengths = _lengths(found).squeeze(2)
+            cosines[photos] = found.mul_(wanted).sum(dim=2) / lengths
+            chosen[photos] = inside[best]
+        return cosines, chosen
 
     def _within(self, vectors: "torch.Tensor") -> "torch.Tensor":
         """Vectors, (..., d), in the coordinates of the levels, (..., k)."""
@@ -95,14 +114,80 @@ class TokenMap:
         return self._within(unit(vectors - self.mean))
 
 
-def _argmax(values: "torch.Tensor") -> "torch.Tensor":
-    """Places of the largest in the last dimension."""
+class _FloatProduct:
+    """Compares in float32, on a GPU in bfloat16. wanted: (m, k) float32, units."""
+
+    def __init__(self, wanted: "torch.Tensor") -> None:
+        import torch
+
+        self._wanted = wanted if wanted.device.type == "cpu" else wanted.to(torch.bfloat16)
+
+    def best(self, levels: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
+        """The valid cell, (n, m), most like each vector. levels: (n, cells, k), of any length.
+        valid: (n, cells) bool.
+        """
+        import torch
+
+        units = unit(levels.float()).to(self._wanted.dtype)
+        cosines = self._wanted @ units.transpose(1, 2)
+        cosines = cosines.masked_fill_(~valid[:, None], -torch.inf)
+        if cosines.device.type == "cpu":
+            # torch's own takes several times as long
+            return torch.from_numpy(cosines.numpy().argmax(axis=2))
+        return cosines.argmax(dim=2)
+
+
+class _Int8Product:
+    """Compares in int8, which x86 CPUs are fastest at, by far those that lack bfloat16.
+
+    wanted: as of `_FloatProduct`. photos, cells: the most that will be compared at a time.
+    """
+
+    def __init__(self, wanted: "torch.Tensor", photos: int, cells: int) -> None:
+        import torch
+
+        most = wanted.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
+        # Codecs spread a vector over all its numbers: of many, none is near 1, so steps are finer.
+        self._steps = 254 if wanted.shape[1] > 64 else 127
+        # Products of two vectors times the number of cells stay below 2^29, rounding included.
+        steps = (127 / most).clamp(max=2**28 / (self._steps * cells))
+        self._wanted = (
+            (wanted * steps).round().T.to(torch.int8, memory_format=torch.contiguous_format)
+        )
+        # Memory that is new costs more than the products.
+        self._products = torch.empty((photos * cells, len(wanted)), dtype=torch.int32)
+
+    def best(self, levels: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
+        """As `_FloatProduct.best`."""
+        import torch
+
+        n, cells, _ = levels.shape
+        units = levels.to(torch.float32, copy=True)
+        units *= self._steps / _lengths(units)
+        units = units.round_().clamp_(-127, 127).char()
+        products = self._products[: n * cells]
+        torch._int_mm(units.flatten(0, 1), self._wanted, out=products)
+        products = products.unflatten(0, (n, cells))
+        # The largest product tells its cell if that is written into its last digit; the first wins.
+        digits = torch.arange(cells - 1, -1, -1, dtype=torch.int32)
+        torch.add(digits.where(valid, _NEVER)[:, :, None], products, alpha=cells, out=products)
+        return cells - 1 - products.amax(dim=1).remainder(cells)
+
+
+@cache
+def _has_int8() -> bool:
+    """Whether torch multiplies int8 matrices by fast code on this CPU."""
     import torch
 
-    if values.device.type == "cpu":
-        # torch's own takes several times as long
-        return torch.from_numpy(values.float().numpy().argmax(axis=-1))
-    return values.argmax(dim=-1)
+    x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return x86 and torch.backends.mkldnn.is_available()
+
+
+def _lengths(vectors: "torch.Tensor") -> "torch.Tensor":
+    """(..., 1), of (..., k), not 0."""
+    import torch
+
+    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12)
 
 
 def unit(vectors: "torch.Tensor") -> "torch.Tensor":

@@ -49,7 +49,8 @@ class _Part:
             for word, cosine in zip(reversed(own), near[::-1], strict=True):
                 best[lists[word]] = cosine  # the nearest word is the last to be written
             scores += best
-        return scores / max(1, len(words))
+        scores /= max(1, len(words))
+        return scores
 
     def _photos_with(self, word: int) -> NDArray[np.int32]:
         if word + 1 >= len(self.starts):

@@ -53,8 +53,12 @@ def place(
     distances = tenths[:, None] / 10 - torch.arange(side, device=best.device)
     gaussians = torch.exp(-(distances**2) / (2 * _REACH**2))
     which = (10 * centres).round().clamp(float(tenths[0]), float(tenths[-1])) - tenths[0]
-    near = gaussians[which.int()]  # (batch, scales, n, row or column, side)
-    rows, columns = near[:, :, :, 0] * best[:, None, :, None], near[:, :, :, 1]
+    # (batch, scales, n, side) each
+    rows, columns = (
+        gaussians.index_select(0, places.flatten().int()).view(*places.shape, side)
+        for places in which.unbind(dim=3)
+    )
+    rows *= best[:, None, :, None]
     votes = (rows.transpose(2, 3) @ columns).flatten(1)
     most, winner = votes.max(dim=1)
     scale = scales[winner // side**2]

@@ -1,7 +1,8 @@
 """The question: which photos show this very object?"""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,9 @@ from search.commands.common import (
     say,
     say_error,
 )
+
+if TYPE_CHECKING:
+    from search.index import Index
 
 
 def query(
@@ -94,6 +98,14 @@ def query(
         str | None, typer.Option(metavar="DATE", help="Only photos taken then or earlier.")
     ] = None,
     device: DeviceOption = "auto",
+    maps: Annotated[
+        str,
+        typer.Option(
+            metavar="PLACE",
+            help="disk: each search reads its candidates' maps. ram, gpu: all maps are read at the "
+            "start and kept there, for many searches.",
+        ),
+    ] = "disk",
     json_output: JsonOption = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with pictures.")
@@ -110,7 +122,6 @@ def query(
 
     from features.errors import WaldoError
     from indexer.filters import PhotoFilter
-    from search.index import open_index
     from search.page import describe_object, write_page
     from search.queries import read_queries, view_of
     from search.query import SearchOptions
@@ -144,7 +155,7 @@ def query(
         if given is not None and not single:
             raise WaldoError(f"{option} shows one search; give one PHOTO")
     failed = False
-    with open_index(index, device) as opened:
+    with _open(index, device, maps) as opened:
         for asked in read_queries(photos, pattern):
             try:
                 if isinstance(asked, WaldoError):
@@ -181,6 +192,18 @@ def query(
                 say(not_found_line(answer))
     if failed:
         raise typer.Exit(2)
+
+
+def _open(index: Path, device: str, maps: str) -> "Index":
+    """Open an index, and show how far reading its maps is."""
+    from search.index import open_index
+    from search.progress import ProgressDisplay
+
+    if maps == "disk":
+        return open_index(index, device)
+    with ProgressDisplay() as display:
+        display.show("loading the model", 0, None)
+        return open_index(index, device, maps, partial(display.show, "reading maps"))
 
 
 def _span(option: str, text: str) -> tuple[int, int]:
