@@ -48,6 +48,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/rerank.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/localise.py --scenes data/scenes
+	$(BIN)/python benchmarks/places.py --scenes data/scenes
 	$(BIN)/python benchmarks/segment.py --scenes data/scenes
 	$(BIN)/python benchmarks/propagate.py
 

@@ -22,7 +22,7 @@ _READ_BYTES = 8 * 2**20
 
 # Candidates are scored so many at a time that levels and cosines are about this many numbers: a CPU
 # is spared calls, a GPU kept busy.
-_BLOCK_NUMBERS = {"cpu": 64_000_000, "gpu": 256_000_000}
+_BLOCK_NUMBERS = {"cpu": 16_000_000, "gpu": 256_000_000}
 
 
 # What a photo loses for being more like what is not looked for.
