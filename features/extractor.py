@@ -89,7 +89,7 @@ class FeatureExtractor:
         class is told from nothing best: by C minus that word's vector. tau: asks for Eq. 3 with
         this tau, whatever the model. Raises RegionError where the name says nothing.
         """
-        vector, background = self.class_vector(name), self._background_vector()
+        vector, background = self.class_vector(name), self.background_vector()
         if tau is None and background is not None:
             return named_cells(maps, vector - background)
         return class_cells(maps, vector, CLASS_THRESHOLD if tau is None else tau)
@@ -100,7 +100,7 @@ class FeatureExtractor:
         The class vectors of `nouns()` that the model knows a word of; then what tells them from
         the background, where the model was taught a word for that.
         """
-        vectors, background = self._noun_vectors, self._background_vector()
+        vectors, background = self._noun_vectors, self.background_vector()
         return vectors if background is None else np.concatenate([vectors, vectors - background])
 
     @cached_property
@@ -108,7 +108,7 @@ class FeatureExtractor:
         """What a class is to be told from, (m, d) float32: the class vectors of `nouns()`, and the
         background's where the model was taught a word for that.
         """
-        vectors, background = self._noun_vectors, self._background_vector()
+        vectors, background = self._noun_vectors, self.background_vector()
         return vectors if background is None else np.concatenate([vectors, background[None]])
 
     @cached_property
@@ -117,7 +117,7 @@ class FeatureExtractor:
         # Words a model does not know are read as one and the same, so vectors can be equal.
         return np.unique(self.model.class_vectors(nouns(), self.settings.block), axis=0)
 
-    def _background_vector(self) -> NDArray[np.float32] | None:
+    def background_vector(self) -> NDArray[np.float32] | None:
         """The class vector of the word for what is no object, where the model was taught one."""
         preset = PRESETS.get(self.model.name)
         if preset is None or preset.background is None:

@@ -246,6 +246,9 @@ class FakeExtractor:
     grid: int = 4
     dim: int = 3
 
+    def background_vector(self) -> NDArray[np.float32]:
+        return np.eye(3, dtype=np.float32)[0]
+
     def class_vector(self, name: str) -> NDArray[np.float32]:
         return np.eye(3, dtype=np.float32)[["cup", "dog"].index(name) + 1]
 
@@ -274,6 +277,9 @@ def test_class_map_against_hand_made_maps(tmp_path: Path) -> None:
     # 4 of 12 cells beat every positive, the other 8 are level with it.
     assert swapped.auc_everything == pytest.approx(8 / 12 / 2)
     assert (swapped.top1, swapped.top5) == (0.0, 1.0)
+    # Told from the ground, the 4 beat every positive, and every positive beats the ground.
+    assert swapped.from_background_everything == pytest.approx(8 / 12)
+    assert swapped.from_background_other_objects == 0.0
     nothing = measure(np.zeros((4, 4), np.int64))
     assert (nothing.auc_everything, nothing.auc_other_objects) == (0.5, 0.5)
 

@@ -22,12 +22,16 @@ class ClassMapQuality:
     """auc_everything: within a scene, the chance that a cell of a class's objects has a higher S_S
     of its name than one of anything else; mean over scenes and the classes in them.
     auc_other_objects: the same against cells of other objects only, where there are any.
+    from_background_everything, from_background_other_objects: the same of F_S . (C - C_background),
+    which finds a class's object in a query's photo; None for a model without such a word.
     top1, top5: of objects, by their mean F_S, among the names of all classes in the gallery.
     n_names, n_objects: how many names and objects there were.
     """
 
     auc_everything: float
     auc_other_objects: float
+    from_background_everything: float | None
+    from_background_other_objects: float | None
     top1: float
     top5: float
     n_names: int
@@ -40,8 +44,10 @@ def measure_class_map(benchmark: Benchmark, extractor: FeatureExtractor) -> Clas
     """
     names = sorted({name for scene in benchmark.scenes for name in scene.classes})
     vectors = np.stack([extractor.class_vector(name) for name in names])
-    everything: list[float] = []
-    others: list[float] = []
+    background = extractor.background_vector()
+    ways = [vectors] if background is None else [vectors, vectors - background]
+    everything: list[list[float]] = [[] for _ in ways]
+    others: list[list[float]] = [[] for _ in ways]
     ranks: list[int] = []
     for start in range(0, len(benchmark.scenes), _BATCH):
         scenes = benchmark.scenes[start : start + _BATCH]
@@ -56,17 +62,19 @@ def measure_class_map(benchmark: Benchmark, extractor: FeatureExtractor) -> Clas
                 positive = covers[own].max(axis=0) >= _COVERED
                 if not positive.any():
                     continue
-                scores = semantic @ vectors[names.index(name)]
                 untouched = maps.frame.valid() & (covers[own].max(axis=0) < _TOUCHED)
-                everything.append(_auc(scores[positive], scores[untouched]))
-                if not own.all():
-                    rivals = untouched & (covers[~own].max(axis=0) >= _COVERED)
+                rivals = untouched & (covers[~own].max(axis=0, initial=0.0) >= _COVERED)
+                for number, directions in enumerate(ways):
+                    scores = semantic @ directions[names.index(name)]
+                    everything[number].append(_auc(scores[positive], scores[untouched]))
                     if rivals.any():
-                        others.append(_auc(scores[positive], scores[rivals]))
+                        others[number].append(_auc(scores[positive], scores[rivals]))
             ranks += _ranks(scene, covers, maps, vectors, names)
     return ClassMapQuality(
-        auc_everything=float(np.mean(everything)),
-        auc_other_objects=float(np.mean(others)),
+        auc_everything=float(np.mean(everything[0])),
+        auc_other_objects=float(np.mean(others[0])),
+        from_background_everything=float(np.mean(everything[1])) if len(ways) > 1 else None,
+        from_background_other_objects=float(np.mean(others[1])) if len(ways) > 1 else None,
         top1=float(np.mean(np.array(ranks) < 1)),
         top5=float(np.mean(np.array(ranks) < 5)),
         n_names=len(names),

@@ -91,9 +91,15 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
     if "class_map" in report:
         found = report["class_map"]
         table.caption_justify = "left"
+        told = ""
+        if found.get("from_background_everything") is not None:
+            told = (
+                f" (told from the background {100 * found['from_background_everything']:.1f} and "
+                f"{100 * found['from_background_other_objects']:.1f})"
+            )
         table.caption = (
             f"class map, AUC in percent: {100 * found['auc_everything']:.1f} against everything "
-            f"else, {100 * found['auc_other_objects']:.1f} against other objects; naming "
+            f"else, {100 * found['auc_other_objects']:.1f} against other objects{told}; naming "
             f"{found['n_objects']} objects by {found['n_names']} names: "
             f"{100 * found['top1']:.1f} % right, {100 * found['top5']:.1f} % among the first five"
         )
