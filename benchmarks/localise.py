@@ -72,26 +72,35 @@ def read_labels(root: Path) -> dict[str, Any]:
     return labels
 
 
+def scenes_with(
+    query: dict[str, str], root: Path, labels: dict[str, Any]
+) -> Iterator[tuple[Path, NDArray[np.bool_], list[NDArray[np.bool_]]]]:
+    """The scenes that show a query's object: photo, its mask there, and those of look-alikes."""
+    for scene in labels["gallery"]:
+        shown = [item["instance"] for item in scene["objects"]]
+        if query["instance"] not in shown:
+            continue
+        with Image.open(root / scene["mask"]) as file:
+            ids = np.asarray(file)
+        masks = {
+            item["instance"]: ids == number
+            for number, item in enumerate(scene["objects"], start=1)
+            if item["class"] == query["class"] and (ids == number).any()
+        }
+        own = masks.pop(query["instance"])
+        yield root / scene["photo"], own, [*masks.values()]
+
+
 def scenes(root: Path, extractor: FeatureExtractor) -> Iterator[tuple[dict[str, str], list[Asked]]]:
     """Each query and the scenes that show its object."""
     labels = read_labels(root)
     for query in labels["queries"]:
         asked = Query(root / query["photo"], query["class"], root / query["mask"])
         reference = make_reference(asked, extractor)
-        found = []
-        for scene in labels["gallery"]:
-            shown = [item["instance"] for item in scene["objects"]]
-            if query["instance"] not in shown:
-                continue
-            with Image.open(root / scene["mask"]) as file:
-                mask = np.asarray(file)
-            boxes = {
-                item["instance"]: box_around(mask == number)
-                for number, item in enumerate(scene["objects"], start=1)
-                if item["class"] == query["class"] and (mask == number).any()
-            }
-            own = boxes.pop(query["instance"])
-            found.append(Asked(reference, root / scene["photo"], [own], [*boxes.values()]))
+        found = [
+            Asked(reference, photo, [box_around(own)], [box_around(other) for other in others])
+            for photo, own, others in scenes_with(query, root, labels)
+        ]
         yield query, found
 
 

@@ -10,14 +10,13 @@ than with the right one. Maps go through no codec; intervals are bootstrapped ov
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from localise import read_labels, scenes_with
 from numpy.typing import NDArray
-from PIL import Image
 
 from features.extractor import FeatureExtractor
 from features.photo import load_model_input
@@ -43,24 +42,13 @@ class Asked:
 
 
 def scenes(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
-    labels = json.loads((root / "labels.json").read_text(encoding="utf-8"))
+    labels = read_labels(root)
     for query in labels["queries"]:
         for way, mask in (("mask", root / query["mask"]), ("class", None)):
             asked = Query(root / query["photo"], query["class"], mask)
             reference = make_reference(asked, extractor)
-            for scene in labels["gallery"]:
-                shown = [item["instance"] for item in scene["objects"]]
-                if query["instance"] not in shown:
-                    continue
-                with Image.open(root / scene["mask"]) as file:
-                    ids = np.asarray(file)
-                masks = {
-                    item["instance"]: ids == number
-                    for number, item in enumerate(scene["objects"], start=1)
-                    if item["class"] == query["class"] and (ids == number).any()
-                }
-                own = masks.pop(query["instance"])
-                yield Asked(way, reference, root / scene["photo"], own, [*masks.values()])
+            for photo, own, others in scenes_with(query, root, labels):
+                yield Asked(way, reference, photo, own, others)
 
 
 RULES = {

@@ -169,8 +169,8 @@ def localise(
                 scored = partial(_score_left, score, reference, unlike)
                 enough = torch.from_numpy(least[photos]).to(heat.device)
                 places = object_places(reference, candidates, heat, scored, enough)
-                for number, place in enumerate(places):
-                    evidence.places[photos, number] = place.cpu().numpy()
+                for at, place in enumerate(places):
+                    evidence.places[photos, at] = place.cpu().numpy()
     return evidence
 
 
