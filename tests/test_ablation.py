@@ -135,7 +135,7 @@ def test_what_a_model_cannot_do_is_told_at_once(
 
 def test_ablations_are_for_who_asks(benchmark: Benchmark) -> None:
     usual = {method.name for method in select_methods([], benchmark)}
-    assert METHODS.keys() - usual == {"late-uncentred"}
+    assert METHODS.keys() - usual == {"late-uncentred", "consistent-whole-photo"}
 
 
 # What they score

@@ -207,6 +207,17 @@ def test_methods_by_class_do_not_see_the_region() -> None:
     assert late.asks(asked) == asked
 
 
+def test_a_method_told_nothing_looks_for_the_whole_upright_photo(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # stored lying on its side
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.jpg", exif=turned)
+    asked = Query(tmp_path / "photo.jpg", "dog", mask=tmp_path / "mask.png")
+    method = METHODS["consistent-whole-photo"]
+    assert isinstance(method, MapMethod)
+    assert not method.needs_class
+    assert method.asks(asked) == Query(asked.photo, box=(0.0, 0.0, 30.0, 40.0))
+
+
 def test_rootsift_counts_the_objects_own_matches(tmp_path: Path) -> None:
     # A textured square on a flat ground; seen again elsewhere, darker, or not at all.
     rng = np.random.default_rng(0)

@@ -1,10 +1,10 @@
 """Finding, naming and dividing the pictures that training scenes are made of.
 
 Two directories, as `prepare.sh` fills them: cut-outs with transparency (Debian packages
-`openclipart-png` and `tuxpaint-stamps-default`, emoji sets from npm), and photos, textures and
-patterns for backgrounds (wallpaper and game packages). Every picture belongs to "train",
-"validation" or "test" by a digest of its name, so that nobody has to keep a list, and a drawing and
-its black-and-white twin stay together.
+`openclipart-png` and `tuxpaint-stamps-default`, sets of emoji and icons from npm), and photos,
+textures and patterns for backgrounds (wallpaper and game packages). Icons are all for training;
+every other picture belongs to "train", "validation" or "test" by a digest of its name, so that
+nobody has to keep a list, and a drawing and its black-and-white twin stay together.
 """
 
 from __future__ import annotations
@@ -42,6 +42,13 @@ EMOJI_PACKAGES = {
     "emojione": "@iconify-json/emojione",
     "emojione-v1": "@iconify-json/emojione-v1",
 }
+# The sets of icons (`icons.py`), packages of @iconify-json; all for training.
+_ICON_SET_NAMES = (
+    "boxicons fa6-solid game-icons hugeicons icon-park iconoir lucide lucide-lab maki "
+    "material-symbols mdi mingcute ph picon ri solar streamline-color streamline-cyber-color "
+    "streamline-emojis streamline-freehand-color streamline-ultimate-color tabler temaki uil"
+)
+ICON_SETS = frozenset(_ICON_SET_NAMES.split())
 # Sets that draw many things alike, as older or plastic versions of another set's.
 _SAME_DESIGN = {
     "noto-v1": "noto",
@@ -125,6 +132,11 @@ def find_cutouts(root: Path) -> list[Source]:
             name = f"{path.parent.name}/{path.stem}"
             origin = EMOJI_PACKAGES[path.parent.name]
             found[name] = Source(name, class_of(path.stem), path, origin, split_of(name))
+            continue
+        if path.parent.parent.name == "icons" and path.parent.name in ICON_SETS:
+            name = f"{path.parent.name}/{path.stem}"
+            origin = f"@iconify-json/{path.parent.name}"
+            found[name] = Source(name, class_of(path.stem), path, origin, "train")
             continue
         if "openclipart" in place:
             origin, text = "openclipart-png", path.stem

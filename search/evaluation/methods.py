@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from features.descriptors import DESCRIPTORS, descriptor_name
 from features.errors import WaldoError
+from features.photo import load_photo
 from indexer.tokens import TokenMap
 from search.evaluation.ablation import Changes, parse_changes
 from search.evaluation.benchmark import Benchmark
@@ -24,35 +25,44 @@ if TYPE_CHECKING:
 MapSource = Literal["model", "random-weights", "rgb-patches", "rgb-histogram"]
 # Those that are made by a model's settings.
 _CHANGEABLE: tuple[MapSource, ...] = ("model", "random-weights")
-# How the object is found in a query's photo: whether by its class name alone, and by which tau.
-Region = tuple[bool, float | None]
+# What a method is told of the object in a query's photo: its region (and class), its class name
+# alone, or nothing, so that all of the photo is looked for.
+Told = Literal["region", "class", "photo"]
+# How the object is found in a query's photo: by what is told of it, and by which tau.
+Region = tuple[Told, float | None]
 
 
 @dataclass(frozen=True)
 class StoreMethod:
     """A method that asks an index of the gallery.
 
-    name: as given to --method. maps: what it looks at. by_class: the query's region is left out, so
-    its class name alone says which object is meant. changes: what an ablation changes.
+    name: as given to --method. maps: what it looks at. told: what it gets to know of the query's
+    object. changes: what an ablation changes.
     """
 
     name: str
     maps: MapSource
-    by_class: bool = field(default=False, kw_only=True)
+    told: Told = field(default="region", kw_only=True)
     changes: Changes = field(default=Changes(), kw_only=True)
 
     @property
     def needs_class(self) -> bool:
-        return self.by_class
+        return self.told == "class"
 
     @property
     def region(self) -> Region:
         """The same for methods that can share references."""
-        return self.by_class, self.changes.tau
+        return self.told, self.changes.tau
 
     def asks(self, query: Query) -> Query:
         """The query as this method gets it."""
-        return replace(query, mask=None, box=None, point=None) if self.by_class else query
+        if self.told == "region":
+            return query
+        nowhere = replace(query, mask=None, box=None, point=None)
+        if self.told == "class":
+            return nowhere
+        photo = load_photo(query.photo)
+        return replace(nowhere, class_name=None, box=(0.0, 0.0, photo.width, photo.height))
 
 
 @dataclass(frozen=True)
@@ -165,12 +175,12 @@ def _late_uncentred(reference: ScoringReference, candidates: CandidateMaps) -> "
 _USUAL: tuple[SingleMethod, ...] = (
     *(MapMethod(score.name, "model", score) for score in SCORES.values()),
     *(
-        MapMethod(f"{score.name}-by-class", "model", score, by_class=True)
+        MapMethod(f"{score.name}-by-class", "model", score, told="class")
         for score in SCORES.values()
         if score.name != "semantic"  # looks at no region anyway
     ),
     WordMethod("words", "model"),
-    WordMethod("words-by-class", "model", by_class=True),
+    WordMethod("words-by-class", "model", told="class"),
     MapMethod("random-weights", "random-weights", SCORES["late"]),
     MapMethod("rgb-patches", "rgb-patches", SCORES["late"]),
     MapMethod("rgb-patches-consistent", "rgb-patches", SCORES["consistent"]),
@@ -189,6 +199,8 @@ _ABLATIONS: tuple[SingleMethod, ...] = (
         "model",
         Score("late-uncentred", "late by plain cosine", _late_uncentred, token_heat),
     ),
+    # What appearance can do alone where nobody says which object is meant.
+    MapMethod("consistent-whole-photo", "model", SCORES["consistent"], told="photo"),
 )
 
 METHODS: dict[str, SingleMethod] = {method.name: method for method in (*_USUAL, *_ABLATIONS)}
@@ -222,7 +234,7 @@ def _find_single(name: str) -> SingleMethod | None:
     method = METHODS.get(plain)
     if changes and (plain in METHODS or plain in DESCRIPTORS):
         if isinstance(method, MapMethod | WordMethod) and method.maps in _CHANGEABLE:
-            changed = parse_changes(name, changes, method.by_class)
+            changed = parse_changes(name, changes, method.told == "class")
             return replace(method, name=name, changes=changed)
         raise WaldoError(f"--method {name}: {plain} looks at no maps that @ could change")
     if method is not None:
