@@ -84,6 +84,8 @@ def test_splits_of_drawings_stay_as_they_were() -> None:
         "tuxpaint/green_fedora": "test",
     }
     assert {name: pictures.split_of(name) for name in was} == was
+    icons = [f"tabler/icon-{i}-of-it" for i in range(50)]
+    assert {pictures.split_of(name) for name in icons} == {"train"}
 
 
 SQUARE = '<path fill="#c00" d="M2 2h12v12H2z"/>'

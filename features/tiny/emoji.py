@@ -175,14 +175,14 @@ class Names:
     """What the set `noto` calls things: by its own names, by others' spellings, by code points."""
 
     def __init__(self, package: Path) -> None:
-        icons = _read(package / "icons.json")
-        categories = _read(package / "metadata.json")["categories"]
+        icons = read_json(package / "icons.json")
+        categories = read_json(package / "metadata.json")["categories"]
         aliases = {name: str(alias["parent"]) for name, alias in icons.get("aliases", {}).items()}
         self._names = {name: name for name in icons["icons"]} | aliases
         self._squeezed = {name.replace("-", ""): to for name, to in self._names.items()}
         self._things = {name for category in _THINGS for name in categories.get(category, [])}
         self._characters = {
-            _bare(points): name for points, name in _read(package / "chars.json").items()
+            _bare(points): name for points, name in read_json(package / "chars.json").items()
         }
 
     def of(self, name: str) -> str:
@@ -206,7 +206,8 @@ def _bare(points: str) -> str:
     return "-".join(point for point in points.lower().split("-") if point != "fe0f")
 
 
-def _read(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """What a package's file says."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -228,7 +229,7 @@ def draw_icons(package: Path, names: Names, out: Path) -> int:
     """Draws the things of an @iconify-json package into a directory; returns how many."""
     import resvg_py
 
-    icons = _read(package / "icons.json")
+    icons = read_json(package / "icons.json")
     drawn: set[str] = set()
     # under its own name first, so that a renamed picture never takes another's place
     for name in sorted(icons["icons"], key=lambda name: (names.of(name) != name, name)):

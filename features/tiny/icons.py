@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import colorsys
 import io
-import json
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from features.tiny.emoji import SIDE, svg_of
+from features.tiny.emoji import SIDE, read_json, svg_of
 from features.tiny.names import class_of
 
 _MOST_OF_A_CLASS = 5
@@ -128,8 +127,8 @@ def _colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.
 
 def draw_set(package: Path, out: Path) -> int:
     """Draws the things of an unpacked @iconify-json package into a directory; returns how many."""
-    icons = json.loads((package / "icons.json").read_text(encoding="utf-8"))
-    about = json.loads((package / "info.json").read_text(encoding="utf-8"))
+    icons = read_json(package / "icons.json")
+    about = read_json(package / "info.json")
     shown = [name for name, icon in icons["icons"].items() if not icon.get("hidden")]
     chosen = choose(shown)
     for phrase, icon in chosen.items():

@@ -42,13 +42,15 @@ EMOJI_PACKAGES = {
     "emojione": "@iconify-json/emojione",
     "emojione-v1": "@iconify-json/emojione-v1",
 }
-# The sets of icons (`icons.py`), packages of @iconify-json; all for training.
-_ICON_SET_NAMES = (
+# The same for sets of icons (`icons.py`), which are all for training.
+_ICON_SETS = (
     "boxicons fa6-solid game-icons hugeicons icon-park iconoir lucide lucide-lab maki "
     "material-symbols mdi mingcute ph picon ri solar streamline-color streamline-cyber-color "
     "streamline-emojis streamline-freehand-color streamline-ultimate-color tabler temaki uil"
 )
-ICON_SETS = frozenset(_ICON_SET_NAMES.split())
+ICON_PACKAGES = {name: f"@iconify-json/{name}" for name in _ICON_SETS.split()}
+# By the folder that `prepare.sh` draws their pictures into.
+_DRAWN_PACKAGES = {"emoji": EMOJI_PACKAGES, "icons": ICON_PACKAGES}
 # Sets that draw many things alike, as older or plastic versions of another set's.
 _SAME_DESIGN = {
     "noto-v1": "noto",
@@ -114,7 +116,12 @@ def group_of(name: str) -> str:
 
 
 def split_of(name: str) -> str:
-    """Which split a name is in: train (80 %), validation or test (10 % each), by its digest."""
+    """Which split a name is in: train (80 %), validation or test (10 % each), by its digest.
+
+    Icons are all in train.
+    """
+    if name.partition("/")[0] in ICON_PACKAGES:
+        return "train"
     group = group_of(name)
     if group in {group_of(f"openclipart/{held}") for held in _HELD_OUT}:
         return "test"
@@ -128,15 +135,10 @@ def find_cutouts(root: Path) -> list[Source]:
     unnamed: Counter[str] = Counter()
     for path in sorted(root.rglob("*.png")):
         place = path.relative_to(root).as_posix()
-        if path.parent.parent.name == "emoji" and path.parent.name in EMOJI_PACKAGES:
-            name = f"{path.parent.name}/{path.stem}"
-            origin = EMOJI_PACKAGES[path.parent.name]
+        drawn = _DRAWN_PACKAGES.get(path.parent.parent.name, {})
+        if path.parent.name in drawn:
+            name, origin = f"{path.parent.name}/{path.stem}", drawn[path.parent.name]
             found[name] = Source(name, class_of(path.stem), path, origin, split_of(name))
-            continue
-        if path.parent.parent.name == "icons" and path.parent.name in ICON_SETS:
-            name = f"{path.parent.name}/{path.stem}"
-            origin = f"@iconify-json/{path.parent.name}"
-            found[name] = Source(name, class_of(path.stem), path, origin, "train")
             continue
         if "openclipart" in place:
             origin, text = "openclipart-png", path.stem
