@@ -43,7 +43,9 @@ tiny-model: $(READY)
 # Some forty minutes on two cores.
 bench: $(READY)
 	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/fetch.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/kill.py
 	$(BIN)/python benchmarks/recall.py
 	$(BIN)/python benchmarks/rerank.py
 	$(BIN)/python benchmarks/evaluation.py

@@ -12,15 +12,15 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from synthetic import SyntheticExtractor
 
-from features.maps import FeatureMaps
 from features.photo import ModelInput
 from indexer.build import index_photos
 from indexer.reader import IndexReader
@@ -34,31 +34,22 @@ GRID, DIM, SIZE = 16, 160, 64
 REPETITIONS = 3
 
 
-class SyntheticExtractor:
+class DrawnMaps(SyntheticExtractor):
     """Maps cut from a store of random numbers at a place that follows from a photo's content."""
 
     image_size, grid, dim = SIZE, GRID, DIM
 
     def __init__(self) -> None:
+        super().__init__()
         rng = np.random.default_rng(0)
         spectrum = (np.arange(DIM, dtype=np.float32) + 4) ** -0.7
         numbers = rng.standard_normal((40_000, DIM), dtype=np.float32)
         self._tokens = (numbers * spectrum + spectrum).astype(np.float16)
 
-    def fingerprint(self) -> dict[str, str | int | float]:
-        return {"model": "synthetic", "revision": "1"}
-
-    def vocabulary_vectors(self) -> NDArray[np.float32]:
-        return np.random.default_rng(1).normal(size=(50, DIM)).astype(np.float32)
-
-    def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
-        return [self._extract(photo) for photo in inputs]
-
-    def _extract(self, photo: ModelInput) -> FeatureMaps:
+    def make_maps(self, photo: ModelInput) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         rng = np.random.default_rng(int(photo.content_hash[:8], 16))
         places = rng.integers(0, len(self._tokens), (2, GRID, GRID))
-        appearance, semantic = self._tokens[places]
-        return FeatureMaps(appearance, semantic, photo.frame, photo.content_hash)
+        return self._tokens[places[0]], self._tokens[places[1]]
 
 
 def make_index(folder: Path, count: int) -> Path:
@@ -68,7 +59,7 @@ def make_index(folder: Path, count: int) -> Path:
     for number, (width, height) in enumerate(sides):
         colour = number % 256, number // 256 % 256, number // 65536
         Image.new("RGB", (int(width), int(height)), colour).save(photos / f"{number:06}.png")
-    index_photos([photos], folder / "index", SyntheticExtractor(), batch_size=64)
+    index_photos([photos], folder / "index", DrawnMaps(), batch_size=64)
     return folder / "index"
 
 

@@ -18,17 +18,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from synthetic import SyntheticExtractor
 from torch.nn import functional
 
 from features.frame import Frame
-from features.maps import FeatureMaps
 from features.photo import ModelInput
 from indexer.build import index_photos
 from indexer.reader import IndexReader, MapBatch
@@ -43,33 +42,17 @@ MATCH_DIM = 1280
 REPETITIONS = 5
 
 
-@dataclass
-class SyntheticExtractor:
+class FreshMaps(SyntheticExtractor):
     """Maps drawn anew for every photo."""
 
-    image_size: int = SIZE
-    grid: int = GRID
-    dim: int = DIM
+    image_size, grid, dim = SIZE, GRID, DIM
 
-    def fingerprint(self) -> dict[str, str | int | float]:
-        return {"model": "synthetic", "revision": "1"}
-
-    def vocabulary_vectors(self) -> NDArray[np.float32]:
-        return np.random.default_rng(1).normal(size=(50, DIM)).astype(np.float32)
-
-    def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
-        return [self._extract(photo) for photo in inputs]
-
-    def _extract(self, photo: ModelInput) -> FeatureMaps:
+    def make_maps(self, photo: ModelInput) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         rng = np.random.default_rng(int(photo.content_hash[:8], 16))
         spectrum = (np.arange(DIM, dtype=np.float32) + 4) ** -0.7
-        both = [
-            (rng.standard_normal((GRID, GRID, DIM), dtype=np.float32) * spectrum + spectrum).astype(
-                np.float16
-            )
-            for _ in range(2)
-        ]
-        return FeatureMaps(both[0], both[1], photo.frame, photo.content_hash)
+        numbers = rng.standard_normal((2, GRID, GRID, DIM), dtype=np.float32)
+        appearance, semantic = (numbers * spectrum + spectrum).astype(np.float16)
+        return appearance, semantic
 
 
 def median_seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -168,7 +151,7 @@ def make_index(folder: Path) -> Path:
     for number in range(PHOTOS):
         picture = np.random.default_rng(number).integers(0, 256, (48, SIZE, 3), dtype=np.uint8)
         Image.fromarray(picture).save(photos / f"{number:04}.png")
-    index_photos([photos], folder / "index", SyntheticExtractor())
+    index_photos([photos], folder / "index", FreshMaps())
     return folder / "index"
 
 
@@ -178,7 +161,7 @@ def raw_maps(reader: IndexReader) -> Iterator[torch.Tensor]:
     for record in reader.photos(reader.ids):
         frame = Frame(record.width, record.height, SIZE, GRID)
         photo = ModelInput(np.zeros((SIZE, SIZE, 3), np.uint8), frame, record.content_hash, None)
-        [maps] = SyntheticExtractor().extract([photo])
+        [maps] = FreshMaps().extract([photo])
         centred = maps.appearance.astype(np.float32).reshape(CELLS, DIM) - mean
         yield torch.from_numpy(centred.astype(np.float16))
 
