@@ -28,7 +28,6 @@ from indexer.shards import open_shard, write_shard
 
 CANDIDATES = 400
 PHOTO_BYTES, SHARDS, PHOTOS_PER_SHARD, GROUP = 65_536, 20, 1024, 16
-Rows = dict[int, list[int]]  # shard number -> rows
 
 
 def fetch(folder: Path) -> None:
