@@ -1,4 +1,4 @@
-"""Draws the emoji and icon sets that training scenes take labelled objects from.
+"""Draws the emoji sets that training scenes take labelled objects from.
 
 `prepare.sh` unpacks npm packages into DIRECTORY/<set>: a package of @iconify-json holds the SVG
 pictures of a set in one `icons.json`; @lobehub/fluent-emoji-3d holds `assets/<code points>.webp`.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -260,17 +261,29 @@ def convert_pictures(package: Path, names: Names, out: Path) -> int:
     return len(drawn)
 
 
+def draw_sets(packages: Path, out: Path, draw_set: Callable[[Path, Path], int]) -> None:
+    """Draws every set below a directory into a folder of its own below `out`, telling how much.
+
+    draw_set: takes an unpacked package and the set's folder, returns how many pictures it drew.
+    """
+    for package in sorted(path for path in packages.iterdir() if path.is_dir()):
+        folder = out / package.name
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"{package.name}: {draw_set(package, folder)} pictures")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("packages", type=Path, help="unpacked npm packages, one folder a set")
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
     names = Names(given.packages / NAMING_SET)
-    for package in sorted(path for path in given.packages.iterdir() if path.is_dir()):
-        out = given.out / package.name
-        out.mkdir(parents=True, exist_ok=True)
+
+    def draw_set(package: Path, out: Path) -> int:
         write = draw_icons if (package / "icons.json").exists() else convert_pictures
-        print(f"{package.name}: {write(package, names, out)} pictures")
+        return write(package, names, out)
+
+    draw_sets(given.packages, given.out, draw_set)
 
 
 if __name__ == "__main__":

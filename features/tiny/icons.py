@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from features.tiny.emoji import SIDE, read_json, svg_of
+from features.tiny.emoji import SIDE, draw_sets, read_json, svg_of
 from features.tiny.names import class_of
 
 _MOST_OF_A_CLASS = 5
@@ -144,10 +144,7 @@ def main() -> None:
     parser.add_argument("packages", type=Path, help="unpacked npm packages, one folder a set")
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    for package in sorted(path for path in given.packages.iterdir() if path.is_dir()):
-        out = given.out / package.name
-        out.mkdir(parents=True, exist_ok=True)
-        print(f"{package.name}: {draw_set(package, out)} pictures")
+    draw_sets(given.packages, given.out, draw_set)
 
 
 if __name__ == "__main__":
