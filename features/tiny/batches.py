@@ -3,9 +3,9 @@
 A pair is two scenes that hold one object, the query, in different poses, lights and surroundings.
 A chunk is one `.npz` of n pairs; both scenes' arrays are stacked on axis 1:
 
-- images   uint8   (n, 2, 128, 128, 3)
-- mask     uint8   (n, 2, 16, 16)      the query's cover of each map cell, 0..255
-- classes  int16   (n, 2, 16, 16)      class index + 1, 0 background, -1 not known
+- images   uint8   (n, 2, 192, 192, 3)
+- mask     uint8   (n, 2, 24, 24)      the query's cover of each map cell, 0..255
+- classes  int16   (n, 2, 24, 24)      class index + 1, 0 background, -1 not known
 - points   float16 (n, 2, 16, 2)       the same 16 points of the query in both scenes, (x, y) as
                                        fractions of the scene; NaN where hidden in either
 - holds    int32   (n, 2, 5)           digests of the instances a scene holds, the query first
@@ -26,8 +26,8 @@ from features.tiny import compositor, pictures
 from features.tiny.compositor import Cutout, Floats, Pixels, Scene, Style
 from features.tiny.names import CLASSES
 
-SIDE = 128
-CELLS = 16
+SIDE = 192
+CELLS = 24
 POINTS = 16
 MOST_OBJECTS = 5
 LOOK_ALIKES = 8
@@ -126,7 +126,7 @@ def digest(instance: str) -> int:
 def _others(rng: np.random.Generator, source: Pictures, query: Cutout) -> list[Cutout]:
     """Between none and three other objects, now and then one of the query's own class."""
     others = []
-    for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.25, 0.35, 0.25, 0.15]))):
+    for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.15, 0.3, 0.3, 0.25]))):
         if query.class_name is not None and rng.random() < 0.2:
             others.append(source.of_class(rng, query.class_name))
         elif rng.random() < 0.8:
@@ -141,7 +141,7 @@ def _object_scene(rng: np.random.Generator, source: Pictures, query: Cutout) -> 
     others = _others(rng, source, query)
     chosen = [query, *others]
     # the query is larger when alone, and in front half of the time
-    reach = (0.4, 0.95) if not others else (0.3, 0.65)
+    reach = (0.3, 0.95) if not others else (0.25, 0.62)
     placements = compositor.scatter(rng, chosen, (SIDE, SIDE), _STYLE, reach)
     place = 0
     if rng.random() < 0.5:

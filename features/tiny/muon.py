@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from features.tiny.model import fast_precision
+
 # A quintic Newton-Schulz iteration that takes singular values in 0..1 to near 1 within a few steps.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
@@ -20,9 +22,13 @@ _MOMENTUM = 0.9
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The singular vectors of a matrix with singular values of about 1 (0.7 to 1.2), bfloat16."""
+    """The singular vectors of a matrix with singular values of about 1 (0.7 to 1.2).
+
+    In bfloat16 where that is fast, else in float32.
+    """
     a, b, c = _QUINTIC
-    wide = matrix.bfloat16() if matrix.shape[0] <= matrix.shape[1] else matrix.bfloat16().T
+    wide = matrix.to(fast_precision(matrix.device))
+    wide = wide if matrix.shape[0] <= matrix.shape[1] else wide.T
     wide = wide / (wide.norm() + 1e-7)
     for _ in range(_ITERATIONS):
         square = wide @ wide.T

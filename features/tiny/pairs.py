@@ -19,7 +19,7 @@ from features.tiny.teacher import Lesson, views_of_scenes
 class PairStore:
     """Encoded pairs in memory, fed from the chunks a renderer writes.
 
-    arrays: those of `batches`, with `latents` float16 (n, 2, 16, 16, 16) in place of `images`,
+    arrays: those of `batches`, with `latents` float16 (n, 2, 16, 24, 24) in place of `images`,
     `row` int32 (n,), the query's row in the teacher's lesson, -1 for none, and `views` float16
     (n, 2, 8, 8, dim), what the teacher sees in the scenes.
     """
@@ -44,7 +44,7 @@ class PairStore:
         images = chunk.pop("images")
         flat = torch.from_numpy(images.reshape(-1, *images.shape[2:]))
         latents = []
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+        with torch.no_grad():
             for some in flat.split(50):
                 latents.append(encode_images(self.parts, some.to(self.device)).half().cpu())
         packed = torch.cat(latents)
@@ -107,20 +107,23 @@ def captions_of(rng: np.random.Generator, rows: NDArray[np.int16]) -> list[str]:
 def close_ups(rng: np.random.Generator, pairs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Windows of half a side around the query of one scene of each pair: cheap, and all object.
 
-    Windows begin at even cells, since a view covers two by two. Returns latents (n, 16, 8, 8),
-    mask and classes (n, 8, 8), views (n, 4, 4, dim), row (n,).
+    Windows begin where a view begins, each covering a square of cells. Of maps of 24 x 24 and views
+    of 8 x 8 it returns latents (n, 16, 12, 12), mask and classes (n, 12, 12), views (n, 4, 4, dim),
+    row (n,).
     """
     found: dict[str, list[Tensor]] = {"latents": [], "mask": [], "classes": [], "views": []}
-    half = pairs["mask"].shape[-1] // 2
+    half, views = pairs["mask"].shape[-1] // 2, pairs["views"].shape[2] // 2
+    cells = half // views
     for number, mask in enumerate(pairs["mask"]):
         view = int(rng.integers(2))
         places = torch.nonzero(mask[view] > 60).float()
         centre = places.mean(dim=0) if len(places) else torch.full((2,), float(half))
-        corner = (centre - half / 2 + torch.from_numpy(rng.uniform(-2, 2, 2))) / 2
-        top, left = (int(value) for value in corner.round().int().clamp(0, half // 2))
-        rows, columns = slice(2 * top, 2 * top + half), slice(2 * left, 2 * left + half)
+        corner = (centre - half / 2 + torch.from_numpy(rng.uniform(-cells, cells, 2))) / cells
+        top, left = (int(value) for value in corner.round().int().clamp(0, views))
+        rows = slice(cells * top, cells * top + half)
+        columns = slice(cells * left, cells * left + half)
         for name in ("latents", "mask", "classes"):
             found[name].append(pairs[name][number, view][..., rows, columns])
         seen = pairs["views"][number, view]
-        found["views"].append(seen[top : top + half // 2, left : left + half // 2])
+        found["views"].append(seen[top : top + views, left : left + views])
     return {**{name: torch.stack(windows) for name, windows in found.items()}, "row": pairs["row"]}

@@ -21,8 +21,9 @@ from torch.nn import functional
 from features.reference import unit_vectors
 from features.tiny.batches import digest, look_alike_names
 from features.tiny.compositor import Cutout
+from features.tiny.model import fast_precision
 
-_SIDE = 160
+_SIDE, _SCENE_SIDE = 160, 256
 _GREYS = (60, 210)
 _BATCH = 32
 
@@ -88,17 +89,18 @@ def teach(cutouts: list[Cutout], dim: int, file: Path) -> Lesson:
 def views_of_scenes(
     images: NDArray[np.uint8], lesson: Lesson, device: torch.device
 ) -> NDArray[np.float16]:
-    """What the classifier sees where: its last features over scenes shown to it twice as large.
+    """What the classifier sees where: its last features over scenes shown to it at 256 pixels.
 
-    images: uint8 (n, side, side, 3). Returns (n, side / 16, side / 16, dim), no unit vectors.
+    images: uint8 (n, side, side, 3). Returns (n, 8, 8, dim), no unit vectors.
     """
-    model = _classifier().to(device, torch.bfloat16, memory_format=torch.channels_last)
+    dtype = fast_precision(device)
+    model = _classifier().to(device, dtype, memory_format=torch.channels_last)
     mean, directions = (torch.from_numpy(a).to(device) for a in (lesson.mean, lesson.directions))
     found = []
     for some in torch.from_numpy(images).split(_BATCH):
         pixels = (some.to(device).permute(0, 3, 1, 2).float() - 127) / 128
-        pixels = functional.interpolate(pixels, scale_factor=2, mode="bilinear")
-        pixels = pixels.to(torch.bfloat16, memory_format=torch.channels_last)
+        pixels = functional.interpolate(pixels, (_SCENE_SIDE, _SCENE_SIDE), mode="bilinear")
+        pixels = pixels.to(dtype, memory_format=torch.channels_last)
         with torch.inference_mode():
             features = model.extract_features(pixels).float().permute(0, 2, 3, 1)
             found.append(((features - mean) @ directions).half().cpu().numpy())
@@ -117,7 +119,7 @@ def _classifier() -> Any:
 
 def _embed(cutouts: list[Cutout]) -> NDArray[np.float32]:
     """The classifier's pooled features of each drawing on plain ground: (n, 1280)."""
-    model = _classifier()
+    model = _classifier().to(memory_format=torch.channels_last)
     found = []
     for start in range(0, len(cutouts), _BATCH):
         some = cutouts[start : start + _BATCH]
