@@ -78,10 +78,10 @@ PRESETS: dict[str, Preset] = {
             source="bundled:tiny",
             licence="Apache-2.0",
             download="bundled",
-            grid=24,
+            grid=28,
             dim=128,
             settings=FeatureSettings(
-                192, "up_blocks.2.attentions.1.transformer_blocks.0", 0, "none"
+                224, "up_blocks.2.attentions.1.transformer_blocks.0", 0, "none"
             ),
             background="background",
         ),

@@ -36,9 +36,9 @@ def test_every_class_of_the_bundled_model_is_covered(tiny: FeatureExtractor) -> 
         vector = tiny.class_vector(name)
         for wanted in (vector, vector - background):
             # Batches round otherwise than single words.
-            assert np.abs(vectors - wanted).max(axis=1).min() < 1e-4
+            assert np.abs(vectors - wanted).max(axis=1).min() < 1e-3
     half = len(vectors) // 2
-    np.testing.assert_allclose(vectors[half:], vectors[:half] - background, atol=1e-5)
+    np.testing.assert_allclose(vectors[half:], vectors[:half] - background, atol=1e-3)
 
 
 def test_no_vector_twice(tiny: FeatureExtractor) -> None:
@@ -52,7 +52,7 @@ def test_names_of_no_known_word_are_left_out(tiny: FeatureExtractor) -> None:
         tiny.class_vector("antimacassar")
     vectors = tiny.model.class_vectors(["dog", "antimacassar", "soccer ball"], block)
     singles = [tiny.class_vector(name) for name in ("dog", "soccer ball")]
-    np.testing.assert_allclose(vectors, singles, atol=1e-5)
+    np.testing.assert_allclose(vectors, singles, atol=1e-3)
     assert tiny.model.class_vectors(["antimacassar"], block).shape == (0, tiny.dim)
 
 
