@@ -288,16 +288,15 @@ def train_autoencoder(
 
 
 def take_over(parts: Parts, older: Parts) -> None:
-    """Begins with an older model's autoencoder and UNet; where class vectors have come to be others
-    than the older model's, with all but what depends on its words.
+    """Begins with an older model's autoencoder and UNet, and its words where they mean the same.
 
-    What the older UNet has and the new one lacks is left out.
+    Where class vectors have come to be others, what depends on words begins anew.
     """
     parts.vae.load_state_dict(older.vae.state_dict())
     weights = older.unet.state_dict()
     if _class_likeness(parts, older) > 0.98:
         parts.text_encoder.load_state_dict(older.text_encoder.state_dict())
-        parts.unet.load_state_dict(weights, strict=False)
+        parts.unet.load_state_dict(weights)
         return
     weights = {k: v for k, v in weights.items() if not re.search(r"attn2\.to_[kv]\.", k)}
     # The semantic map starts near zero: it pointed at the older class vectors.
@@ -312,11 +311,11 @@ def _class_likeness(parts: Parts, older: Parts) -> float:
     if parts.tokenizer.get_vocab() != older.tokenizer.get_vocab():
         return -1.0
     names = list(batches.CLASS_NAMES)
-    vectors = [
+    own, theirs = (
         each.unet.get_submodule(BLOCK).get_submodule("attn2.to_k")(name_states(each, names))
         for each in (parts, older)
-    ]
-    return float(functional.cosine_similarity(*vectors, dim=1).mean())
+    )
+    return float(functional.cosine_similarity(own, theirs, dim=1).mean())
 
 
 def weighted(losses: dict[str, Tensor]) -> Tensor:
