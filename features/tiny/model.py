@@ -67,7 +67,7 @@ def build_vae() -> AutoencoderTiny:
     vae = AutoencoderTiny(
         encoder_block_out_channels=(width,) * 4,
         decoder_block_out_channels=(width,) * 4,
-        # A block at a quarter of the picture's side would cost a tenth of all the time.
+        # A block at half the picture's side would cost a tenth of all multiplications.
         num_encoder_blocks=(0, 0, 2, 3),
         num_decoder_blocks=(3, 2, 1, 0),
         latent_channels=LATENT_CHANNELS,
