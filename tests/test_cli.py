@@ -246,7 +246,11 @@ def test_ctrl_c_keeps_what_is_done_and_goes_on(tmp_path: Path, waldo: CommandLin
     for i in range(400):
         save_photo(folder / f"{i:03}.jpg", 120, 90, seed=i)
     index = tmp_path / "index"
-    program = "from search.cli import main; main()"
+    # A shell starts what it leaves in the background with SIGINT ignored, and its children with it.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from search.cli import main; main()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", program, "index", str(folder), "--index", str(index)],
         stderr=subprocess.PIPE,
