@@ -23,7 +23,7 @@ BLOCK = "up_blocks.2.attentions.1.transformer_blocks.0"
 NEUTRAL_PROMPT = "a photo"
 _LARGEST_FILE = "15MB"
 # Of a class vector's length, how far it points away from the background's.
-_AWAY_FROM_BACKGROUND = 0.3
+_AWAY_FROM_BACKGROUND = 0.15
 
 
 @dataclass

@@ -58,7 +58,7 @@ WEIGHTS = {
     "noise": 0.4,
     "class": 0.5,
     "object": 0.5,
-    "finding": 0.4,
+    "finding": 0.8,
     "lesson": 0.5,
     "view": 4.0,
     "early view": 2.0,
@@ -375,10 +375,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000, help="of joint training")
     parser.add_argument("--autoencoder-minutes", type=float, default=5)
     parser.add_argument("--chunks", type=int, default=60, help="of 500 pairs, rendered if missing")
-    parser.add_argument("--pairs", type=int, default=20, help="pairs to match at once")
-    parser.add_argument("--denoised", type=int, default=8, help="scenes to denoise at once")
-    parser.add_argument("--close-ups", type=int, default=192, help="objects to name in a step")
-    parser.add_argument("--scenes-every", type=int, default=4, help="steps for one with scenes")
+    parser.add_argument("--pairs", type=int, default=16, help="pairs to match at once")
+    parser.add_argument("--denoised", type=int, default=4, help="scenes to denoise at once")
+    parser.add_argument("--close-ups", type=int, default=48, help="objects to name in a step")
+    parser.add_argument("--scenes-every", type=int, default=3, help="steps for one with scenes")
     parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--export-every", type=float, default=10, help="minutes between exports")
