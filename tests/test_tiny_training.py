@@ -15,9 +15,9 @@ from features.tiny.losses import class_loss, finding_loss, lesson_loss, object_l
 from features.tiny.model import (
     BACKGROUND,
     BLOCK,
-    FeatureUNet,
     Parts,
     build_parts,
+    class_vectors,
     name_states,
     set_class_vectors,
 )
@@ -149,7 +149,7 @@ def test_class_vectors_are_set_to_prototypes(parts: Parts) -> None:
     prototypes[3] = 0  # never seen by the teacher
     assert set_class_vectors(parts, names, prototypes, steps=60) > 0.97
     with torch.inference_mode():
-        vectors = FeatureUNet(parts.unet).class_vectors(parts, [BACKGROUND, *names])
+        vectors = class_vectors(parts, [BACKGROUND, *names])
     assert vectors.shape == (5, 128)
     assert vectors[0].argmax() == 127
     likeness = torch.nn.functional.normalize(vectors[1:4, :-1], dim=1) @ prototypes[:3].T

@@ -22,7 +22,7 @@ MOST_TOKENS = 16
 BLOCK = "up_blocks.2.attentions.1.transformer_blocks.0"
 NEUTRAL_PROMPT = "a photo"
 _LARGEST_FILE = "15MB"
-# Of a class vector's length, how far it points away from the background's.
+# How far a class vector points away from the background's, in lengths of its prototype's part.
 _AWAY_FROM_BACKGROUND = 0.15
 
 
@@ -147,8 +147,7 @@ def set_class_vectors(
     an unknown one). The last dimension is the background's own, and a class's vector points away
     from it somewhat. Returns the mean cosine reached.
     """
-    block = parts.unet.get_submodule(BLOCK)
-    key = block.get_submodule("attn2.to_k")
+    key = parts.unet.get_submodule(BLOCK).get_submodule("attn2.to_k")
     wanted = torch.zeros(1 + len(names), key.weight.shape[0])
     wanted[0, -1] = length
     wanted[1:, :-1] = length * prototypes
@@ -159,7 +158,7 @@ def set_class_vectors(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * (1 - step / steps)
-        fitted = key(name_states(parts, [BACKGROUND, *names]))
+        fitted = class_vectors(parts, [BACKGROUND, *names])
         loss = (fitted - wanted)[known].pow(2).sum(dim=1).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -179,6 +178,13 @@ def name_states(parts: Parts, names: list[str]) -> Tensor:
     # begin, end and padding tokens have the ids 0, 1 and 2
     own = (ids > 2).float().unsqueeze(-1)
     return (states * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
+
+
+def class_vectors(parts: Parts, names: list[str]) -> Tensor:
+    """C of each bare class name, (names, 128): mean key projection of the name's own tokens."""
+    key = parts.unet.get_submodule(BLOCK).get_submodule("attn2.to_k")
+    vectors: Tensor = key(name_states(parts, names))
+    return vectors.float()
 
 
 def read_parts(directory: Path) -> Parts:
@@ -264,10 +270,10 @@ class FeatureUNet(nn.Module):
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self.unet = unet
-        self.block = unet.get_submodule(BLOCK)
+        block = unet.get_submodule(BLOCK)
         self._seen: dict[str, Tensor] = {}
         for name in ("attn1.to_q", "attn1.to_k", "attn2.to_q"):
-            self.block.get_submodule(name).register_forward_hook(self._keeper(name))
+            block.get_submodule(name).register_forward_hook(self._keeper(name))
         unet.mid_block.register_forward_hook(self._keeper("middle"))
 
     def _keeper(self, name: str) -> Any:
@@ -291,11 +297,6 @@ class FeatureUNet(nn.Module):
         prediction = self.unet(latents, timesteps, text).sample.float()
         appearance = (self._seen["attn1.to_q"].float() + self._seen["attn1.to_k"].float()) / 2
         return prediction, appearance, self._seen["attn2.to_q"].float()
-
-    def class_vectors(self, parts: Parts, names: list[str]) -> Tensor:
-        """C of each bare class name, (names, 128): mean key projection of the name's own tokens."""
-        keys: Tensor = self.block.get_submodule("attn2.to_k")(name_states(parts, names))
-        return keys.float()
 
 
 def prompt_states(parts: Parts, prompts: list[str]) -> Tensor:
@@ -331,6 +332,7 @@ __all__ = [
     "FeatureUNet",
     "Parts",
     "build_parts",
+    "class_vectors",
     "encode_images",
     "export",
     "fast_precision",

@@ -42,10 +42,10 @@ from features.tiny.model import (
     FeatureUNet,
     Parts,
     build_parts,
+    class_vectors,
     encode_images,
     export,
     fast_precision,
-    name_states,
     prompt_states,
     read_parts,
     set_class_vectors,
@@ -236,7 +236,7 @@ class Trainer:
         semantic: (n, h * w, d); mask: (n, h, w) in 0..1; classes: (n, h, w); rows: (n,); views:
         (n, h / 2, w / 2, dim).
         """
-        vectors = self.net.class_vectors(self.parts, [BACKGROUND, *batches.CLASS_NAMES])
+        vectors = class_vectors(self.parts, [BACKGROUND, *batches.CLASS_NAMES])
         early = self.early(self.net.middle()[: len(semantic)].float().flatten(2).transpose(1, 2))
         known = classes.flatten(1).long().to(self.device)
         rows = rows.long().to(self.device)
@@ -311,10 +311,7 @@ def _class_likeness(parts: Parts, older: Parts) -> float:
     if parts.tokenizer.get_vocab() != older.tokenizer.get_vocab():
         return -1.0
     names = list(batches.CLASS_NAMES)
-    own, theirs = (
-        each.unet.get_submodule(BLOCK).get_submodule("attn2.to_k")(name_states(each, names))
-        for each in (parts, older)
-    )
+    own, theirs = (class_vectors(each, names) for each in (parts, older))
     return float(functional.cosine_similarity(own, theirs, dim=1).mean())
 
 
