@@ -32,6 +32,8 @@ from indexer.writer import IndexWriter, Pooled
 
 # Settled photos wait for the batch before them; this many at most.
 _MAX_WAITING = 1024
+# So many batches' photos in memory at most, to fill one with those the spool does not hold.
+_MOST_SPOOLED = 4
 _SECONDS_BETWEEN_REPORTS = 0.1
 
 
@@ -257,8 +259,11 @@ class _Run:
                     contents.setdefault(item.content_hash, item)
                 if isinstance(item, Decoded | Reused):
                     self._describer.collect(item.content_hash, item.views)
-                work = max(len(contents), self._describer.n_waiting)
-                if work in (0, self._batch_size) or len(waiting) >= _MAX_WAITING:
+                # What the spool holds takes no place in a batch: it is extracted already.
+                unseen = sum(content not in self._spool for content in contents)
+                work = max(unseen, self._describer.n_waiting)
+                full = work == self._batch_size or len(contents) == self._batch_size * _MOST_SPOOLED
+                if full or not (contents or work) or len(waiting) >= _MAX_WAITING:
                     self._settle_batch(waiting, contents)
                     waiting, contents = [], {}
         self._settle_batch(waiting, contents)

@@ -23,6 +23,10 @@ class Spool:
         self._folder = index_dir / SPOOL_NAME
         self._held = {path.stem for path in self._folder.glob("*.safetensors")}
 
+    def __contains__(self, content_hash: str) -> bool:
+        """Whether there is a file for a photo; `get` tells whether it is sound."""
+        return content_hash in self._held
+
     def add(self, maps: FeatureMaps) -> None:
         """Keep a photo's maps. Raises OSError."""
         from safetensors.numpy import save_file

@@ -67,6 +67,18 @@ def test_the_sample_is_extracted_once(photos: Path, index: Path) -> None:
     assert verify(index) == []
 
 
+def test_what_the_sample_extracted_leaves_batches_full(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.build.photos_to_fit", lambda *_: 5)
+    make_photos(tmp_path / "many", 16)
+    extractor = PixelExtractor()
+    run(tmp_path / "many", index, extractor, batch_size=4, quality="high")
+    # the sample's five, and then the other eleven
+    assert extractor.batches == [4, 1, 4, 4, 3]
+    assert verify(index) == []
+
+
 def test_the_default_quality(photos: Path, index: Path) -> None:
     run(photos, index, quality=None)
     assert read_manifest(index).quality == DEFAULT_QUALITY
