@@ -96,15 +96,15 @@ class CandidateMaps:
         return {}
 
     def mass_of(self, rivals: "torch.Tensor") -> "torch.Tensor":
-        """log(sum(exp(F_S . r))) over rivals, (m, d), at each cell, (batch, cells) float32; taken
-        once for all references that have the same.
+        """log(sum(exp(F_S . r / sqrt(d)))) over rivals, (m, d), at each cell, (batch, cells)
+        float32; taken once for all references that have the same.
         """
         import torch
 
         for known, mass in self._masses:
             if torch.equal(known, rivals):
                 return mass
-        mass = self.semantic.products(rivals).logsumexp(dim=2)
+        mass = (self.semantic.products(rivals) / math.sqrt(rivals.shape[1])).logsumexp(dim=2)
         self._masses.append((rivals, mass))
         return mass
 
@@ -137,6 +137,21 @@ def semantic_heat(reference: ScoringReference, candidates: CandidateMaps) -> "to
     """S_S (PDM Eq. 6). Needs a class vector."""
     assert reference.class_vector is not None
     return candidates.semantic.products(reference.class_vector[None]).squeeze(2)
+
+
+def class_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """S_S told from other names: sqrt(d) times the logarithm of the class's share of attention.
+
+    The share is that of PDM Eq. 3, softmax(F_S C^T / sqrt(d)), over the class and its rivals at
+    each cell. In S_S's units, at most 0, and comparable between cells, photos and classes, where
+    S_S itself is high also at what looks like many classes. Needs a class vector and rivals.
+    """
+    import torch
+
+    assert reference.rivals is not None
+    root = math.sqrt(reference.rivals.shape[1])
+    own = semantic_heat(reference, candidates) / root
+    return root * (own - torch.logaddexp(own, candidates.mass_of(reference.rivals)))
 
 
 def mean_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
@@ -274,19 +289,12 @@ def agreement(reference: ScoringReference, candidates: CandidateMaps) -> "torch.
 
 
 def class_evidence(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """How clearly each photo shows the class: the mean over its 8 clearest cells, (batch,) float32.
-
-    A cell's is the logarithm of the class's share of a softmax over it and its rivals, of inner
-    products with F_S (PDM Eq. 6 without rivals): at most 0, and comparable between photos and
-    classes. Without a class vector or rivals 0 for every photo.
+    """How clearly each photo shows the class: the mean over the 8 clearest cells of `class_heat`,
+    (batch,) float32. Without a class vector or rivals 0 for every photo.
     """
-    import torch
-
     if reference.class_vector is None or reference.rivals is None:
         return reference.tokens.new_zeros(len(candidates.valid))
-    own = semantic_heat(reference, candidates)
-    clear = own - torch.logaddexp(own, candidates.mass_of(reference.rivals))
-    return _mean_of_best(clear, candidates.valid)
+    return _mean_of_best(class_heat(reference, candidates), candidates.valid)
 
 
 @dataclass(frozen=True)

@@ -250,12 +250,18 @@ def test_rootsift_counts_the_objects_own_matches(tmp_path: Path) -> None:
 
 @dataclass
 class FakeExtractor:
-    """F_S is the one-hot code of the label that a cell of a 4 x 4 map has in `codes`."""
+    """F_S is the one-hot code of the label that a cell of a 4 x 4 map has in `codes`: 0 ground, 1
+    cup, 2 dog; with 3 a cell looks like a dog, and also twice as much like a cup as a cup does.
+    """
 
     codes: NDArray[np.int64]
     image_size: int = 32
     grid: int = 4
     dim: int = 3
+
+    @property
+    def rival_vectors(self) -> NDArray[np.float32]:
+        return np.eye(3, dtype=np.float32)
 
     def background_vector(self) -> NDArray[np.float32]:
         return np.eye(3, dtype=np.float32)[0]
@@ -264,7 +270,7 @@ class FakeExtractor:
         return np.eye(3, dtype=np.float32)[["cup", "dog"].index(name) + 1]
 
     def extract(self, inputs: list[ModelInput]) -> list[FeatureMaps]:
-        semantic = np.eye(3, dtype=np.float16)[self.codes]
+        semantic = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 2, 4]], np.float16)[self.codes]
         return [FeatureMaps(semantic, semantic, photo.frame, "") for photo in inputs]
 
 
@@ -291,6 +297,11 @@ def test_class_map_against_hand_made_maps(tmp_path: Path) -> None:
     # Told from the ground, the 4 beat every positive, and every positive beats the ground.
     assert swapped.from_background_everything == pytest.approx(8 / 12)
     assert swapped.from_background_other_objects == 0.0
+    # Dogs beat cups at being cups, but are dogs all the more.
+    both = measure(np.array([0, 1, 3])[mask])
+    assert (both.auc_other_objects, both.among_names_other_objects) == (0.5, 1.0)
+    assert both.auc_everything == pytest.approx((8 / 12 + 1) / 2)
+    assert both.among_names_everything == 1.0
     nothing = measure(np.zeros((4, 4), np.int64))
     assert (nothing.auc_everything, nothing.auc_other_objects) == (0.5, 0.5)
 

@@ -135,13 +135,14 @@ def naive_consistent(a: Arrays, candidate: int) -> float:
 
 
 def naive_class_evidence(a: Arrays, candidate: int) -> float:
-    """Of the 8 clearest cells, the mean logarithm of the class's share among it and its rivals."""
+    """Of the 8 clearest cells, the mean logarithm of the class's share among it and its rivals,
+    times sqrt(d)."""
     clear = []
     for c in np.flatnonzero(a["valid"][candidate]):
-        cell = a["semantic"][candidate, c]
+        cell = a["semantic"][candidate, c] / np.sqrt(len(a["class_vector"]))
         rivals = sum(np.exp(np.dot(rival, cell)) for rival in a["rivals"])
         own = np.exp(np.dot(a["class_vector"], cell))
-        clear.append(np.log(own / (own + rivals)))
+        clear.append(np.sqrt(len(cell)) * np.log(own / (own + rivals)))
     clear = sorted(clear, reverse=True)[:8]
     return float(sum(clear) / len(clear))
 

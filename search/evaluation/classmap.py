@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import logsumexp
 
 from features.extractor import FeatureExtractor
 from features.frame import Frame
@@ -22,6 +23,8 @@ class ClassMapQuality:
     """auc_everything: within a scene, the chance that a cell of a class's objects has a higher S_S
     of its name than one of anything else; mean over scenes and the classes in them.
     auc_other_objects: the same against cells of other objects only, where there are any.
+    among_names_everything, among_names_other_objects: the same of S_S told from other names, as
+    `search.scores.class_heat` does it.
     from_background_everything, from_background_other_objects: the same of F_S . (C - C_background),
     which finds a class's object in a query's photo; None for a model without such a word.
     top1, top5: of objects, by their mean F_S, among the names of all classes in the gallery.
@@ -30,6 +33,8 @@ class ClassMapQuality:
 
     auc_everything: float
     auc_other_objects: float
+    among_names_everything: float
+    among_names_other_objects: float
     from_background_everything: float | None
     from_background_other_objects: float | None
     top1: float
@@ -45,9 +50,12 @@ def measure_class_map(benchmark: Benchmark, extractor: FeatureExtractor) -> Clas
     names = sorted({name for scene in benchmark.scenes for name in scene.classes})
     vectors = np.stack([extractor.class_vector(name) for name in names])
     background = extractor.background_vector()
-    ways = [vectors] if background is None else [vectors, vectors - background]
-    everything: list[list[float]] = [[] for _ in ways]
-    others: list[list[float]] = [[] for _ in ways]
+    rivals = extractor.rival_vectors
+    root = np.sqrt(rivals.shape[1])
+    # What S_S is looked at as: it is, told from other names, and told from the background.
+    ways = 2 if background is None else 3
+    everything: list[list[float]] = [[] for _ in range(ways)]
+    others: list[list[float]] = [[] for _ in range(ways)]
     ranks: list[int] = []
     for start in range(0, len(benchmark.scenes), _BATCH):
         scenes = benchmark.scenes[start : start + _BATCH]
@@ -57,24 +65,30 @@ def measure_class_map(benchmark: Benchmark, extractor: FeatureExtractor) -> Clas
         for scene, maps in zip(scenes, extractor.extract(photos), strict=True):
             covers = _covers(scene, maps.frame)
             semantic = maps.semantic.astype(np.float32)
+            among = root * logsumexp(semantic @ rivals.T / root, axis=-1)
             for name in sorted(set(scene.classes)):
                 own = np.array([found == name for found in scene.classes])
                 positive = covers[own].max(axis=0) >= _COVERED
                 if not positive.any():
                     continue
                 untouched = maps.frame.valid() & (covers[own].max(axis=0) < _TOUCHED)
-                rivals = untouched & (covers[~own].max(axis=0, initial=0.0) >= _COVERED)
-                for number, directions in enumerate(ways):
-                    scores = semantic @ directions[names.index(name)]
-                    everything[number].append(_auc(scores[positive], scores[untouched]))
-                    if rivals.any():
-                        others[number].append(_auc(scores[positive], scores[rivals]))
+                other_objects = untouched & (covers[~own].max(axis=0, initial=0.0) >= _COVERED)
+                scores = semantic @ vectors[names.index(name)]
+                maps_of_name = [scores, scores - among]
+                if background is not None:
+                    maps_of_name.append(scores - semantic @ background)
+                for number, values in enumerate(maps_of_name):
+                    everything[number].append(_auc(values[positive], values[untouched]))
+                    if other_objects.any():
+                        others[number].append(_auc(values[positive], values[other_objects]))
             ranks += _ranks(scene, covers, maps, vectors, names)
     return ClassMapQuality(
         auc_everything=float(np.mean(everything[0])),
         auc_other_objects=float(np.mean(others[0])),
-        from_background_everything=float(np.mean(everything[1])) if len(ways) > 1 else None,
-        from_background_other_objects=float(np.mean(others[1])) if len(ways) > 1 else None,
+        among_names_everything=float(np.mean(everything[1])),
+        among_names_other_objects=float(np.mean(others[1])),
+        from_background_everything=float(np.mean(everything[2])) if ways > 2 else None,
+        from_background_other_objects=float(np.mean(others[2])) if ways > 2 else None,
         top1=float(np.mean(np.array(ranks) < 1)),
         top5=float(np.mean(np.array(ranks) < 5)),
         n_names=len(names),

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 # Of each query's ranking, so many places are written down.
 _RANKED = 1000
+# What the class map is looked at as, and what its AUCs' names begin with.
+_CLASS_MAPS = {
+    "S_S": "auc",
+    "told from other names": "among_names",
+    "told from the background": "from_background",
+}
 
 
 def evaluation_json(
@@ -91,16 +97,15 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
     if "class_map" in report:
         found = report["class_map"]
         table.caption_justify = "left"
-        told = ""
-        if found.get("from_background_everything") is not None:
-            told = (
-                f" (told from the background {100 * found['from_background_everything']:.1f} and "
-                f"{100 * found['from_background_other_objects']:.1f})"
-            )
+        told = ", ".join(
+            f"{way} {100 * found[f'{key}_everything']:.1f} and "
+            f"{100 * found[f'{key}_other_objects']:.1f}"
+            for way, key in _CLASS_MAPS.items()
+            if found[f"{key}_everything"] is not None
+        )
         table.caption = (
-            f"class map, AUC in percent: {100 * found['auc_everything']:.1f} against everything "
-            f"else, {100 * found['auc_other_objects']:.1f} against other objects{told}; naming "
-            f"{found['n_objects']} objects by {found['n_names']} names: "
+            f"class map, AUC in percent against everything else and against other objects: {told}; "
+            f"naming {found['n_objects']} objects by {found['n_names']} names: "
             f"{100 * found['top1']:.1f} % right, {100 * found['top5']:.1f} % among the first five"
         )
     return table
