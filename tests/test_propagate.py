@@ -29,12 +29,22 @@ from search.segmentation.propagate import (
     cell_labels,
     vote,
 )
-from search.segmentation.video import open_labelled, propagate_video, read_first_ids
+from search.segmentation.video import (
+    load_video_extractor,
+    open_labelled,
+    propagate_video,
+    read_first_ids,
+)
 from tests.cli import CommandLine
 from tests.video_folders import HEIGHT, SIDE, WIDTH, save_frames, square_frame
 
 Ids = NDArray[np.uint8]
 FRAME = Frame(160, 96, 160, 10)  # 10 x 6 cells
+
+
+def test_frames_are_shown_so_large_that_maps_have_64_cells_a_side() -> None:
+    extractor = load_video_extractor("tiny", "cpu")
+    assert (extractor.image_size, extractor.grid) == (512, 64)
 
 
 # The vote

@@ -1,7 +1,6 @@
 """Objects of a video's first frame, marked in all others: frames in, pictures of their ids out."""
 
 import itertools
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -71,8 +70,8 @@ class PropagationReport:
 def load_video_extractor(name: str, device: str = "auto") -> FeatureExtractor:
     """A model by name (as `FeatureExtractor.load`), with its input as large as masks need it."""
     loaded = FeatureExtractor.load(name, device, _BATCH)
-    factor = math.ceil(_CELLS / loaded.grid)
-    settings = replace(loaded.settings, image_size=factor * loaded.image_size)
+    cell = loaded.image_size // loaded.grid
+    settings = replace(loaded.settings, image_size=max(_CELLS * cell, loaded.image_size))
     return FeatureExtractor(loaded.model, settings, _BATCH)
 
 
