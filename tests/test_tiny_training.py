@@ -21,7 +21,7 @@ from features.tiny.model import (
     name_states,
     set_class_vectors,
 )
-from features.tiny.pairs import close_ups
+from features.tiny.pairs import PairStore, close_ups
 from features.tiny.teacher import Lesson, teach, views_of_scenes
 from features.tiny.train import TEACHER_WIDTH, Trainer, take_over
 
@@ -197,6 +197,66 @@ def test_close_ups_show_the_query() -> None:
             for y in range(5)
             for x in range(5)
         )
+
+
+def test_only_missing_chunks_are_rendered_and_always_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cutouts = []
+    for number, name in enumerate(["dog", "dog", "cat", None]):
+        rgba = rng.integers(0, 256, (60, 60, 4), np.uint8)
+        rgba[:, :, 3] = 255
+        cutouts.append(Cutout(f"set/{number}", name, rgba))
+    photos = [rng.integers(0, 256, (256, 300, 3), np.uint8) for _ in range(2)]
+    source = batches.Pictures(cutouts, photos)
+    batches.render_chunks(source, 3, 2, tmp_path)
+    files = [tmp_path / f"000{number}.npz" for number in range(3)]
+    assert sorted(tmp_path.iterdir()) == files
+    first = [dict(np.load(file)) for file in files]
+    assert first[0]["images"].shape == (2, 2, 192, 192, 3)
+    assert not np.array_equal(first[0]["images"], first[1]["images"])
+    # what a killed run leaves: two chunks, and part of one
+    files[1].rename(tmp_path / "0001.npz.part")
+    kept = files[0].stat().st_mtime_ns
+    batches.render_chunks(source, 3, 2, tmp_path)
+    assert sorted(tmp_path.iterdir()) == files
+    assert files[0].stat().st_mtime_ns == kept
+    np.testing.assert_equal(dict(np.load(files[1])), first[1])
+    (tmp_path / "0002.npz").unlink()
+    with pytest.raises(RuntimeError, match="rendering chunks"):
+        batches.render_chunks(batches.Pictures(cutouts, []), 3, 2, tmp_path)
+    assert sorted(tmp_path.iterdir()) == files[:2]
+
+
+def test_a_resumed_run_holds_the_pairs_that_an_undisturbed_one_does(
+    parts: Parts, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    lesson = Lesson(["set/0"], np.ones((1, 4), np.float32), [], *[np.zeros((0, 4), np.float32)] * 3)
+    for number in range(3):
+        np.savez(
+            tmp_path / f"000{number}.npz",
+            images=rng.integers(0, 256, (2, 2, 32, 32, 3), np.uint8),
+            mask=rng.integers(0, 256, (2, 2, 4, 4), np.uint8),
+            holds=np.full((2, 2, 5), batches.digest("set/0#3")),
+            captions=np.array([[[5, -1]] * 2, [[number, -1]] * 2], np.int16),
+        )
+        np.save(tmp_path / f"000{number}.views.npy", rng.random((2, 2, 2, 2, 4)).astype("float16"))
+    undisturbed = PairStore(tmp_path, parts, lesson, torch.device("cpu"))
+    undisturbed.hold(1)
+    assert undisturbed.arrays["latents"].shape == (2, 2, 16, 4, 4)
+    undisturbed.hold(2)
+    undisturbed.hold(2)
+    resumed = PairStore(tmp_path, parts, lesson, torch.device("cpu"))
+    resumed.hold(2)
+    np.testing.assert_equal(resumed.arrays, undisturbed.arrays)
+    assert {name: rows.tolist() for name, rows in resumed.of_class.items()} == {
+        0: [1],
+        1: [3],
+        5: [0, 2],
+    }
+    assert resumed.arrays["row"].tolist() == [0] * 4
+    resumed.hold(20)
+    assert len(resumed.arrays["mask"]) == 6
 
 
 def test_a_step_trains_and_a_checkpoint_brings_it_back(parts: Parts, tmp_path: Path) -> None:

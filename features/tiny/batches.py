@@ -14,7 +14,8 @@ A chunk is one `.npz` of n pairs; both scenes' arrays are stacked on axis 1:
 
 from __future__ import annotations
 
-import argparse
+import multiprocessing
+import os
 import pickle
 import zlib
 from pathlib import Path
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from features.tiny import compositor, pictures
 from features.tiny.compositor import Cutout, Floats, Pixels, Scene, Style
+from features.tiny.files import write_whole
 from features.tiny.names import CLASSES
 
 SIDE = 192
@@ -112,8 +114,7 @@ def load_split(pictures_root: Path, backgrounds_root: Path, split: str, cache: P
         ]
         kept = [c for c in loaded if c is not None], [p for p in photos if p is not None]
         cache.mkdir(parents=True, exist_ok=True)
-        file.with_suffix(".part").write_bytes(pickle.dumps(kept))
-        file.with_suffix(".part").replace(file)
+        write_whole(file, lambda out: pickle.dump(kept, out))
     # written by this very function, in the trainer's own working directory
     return Pictures(*pickle.loads(file.read_bytes()))
 
@@ -247,9 +248,7 @@ def _describe(scene: Scene, place: int, region: Floats) -> dict[str, NDArray[np.
 
 
 def render_chunk(source: Pictures, seed: int, pairs: int, file: Path) -> None:
-    """Renders `pairs` pairs of one seed into a chunk; a file already there is kept."""
-    if file.exists():
-        return
+    """Renders `pairs` pairs of one seed into a chunk."""
     rng = np.random.default_rng(seed)
     rendered: list[dict[str, NDArray[np.generic]]] = []
     while len(rendered) < pairs:
@@ -258,29 +257,36 @@ def render_chunk(source: Pictures, seed: int, pairs: int, file: Path) -> None:
         if pair["mask"].astype(float).sum(axis=(1, 2)).min() > 2.5 * 255:
             rendered.append(pair)
     arrays = {key: np.stack([pair[key] for pair in rendered]) for key in rendered[0]}
-    part = file.with_suffix(".part.npz")
-    np.savez(part, **arrays)  # type: ignore[arg-type]
-    part.replace(file)
+    write_whole(file, lambda out: np.savez(out, **arrays))  # type: ignore[arg-type]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--pictures", type=Path, required=True)
-    parser.add_argument("--backgrounds", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--chunks", type=int, default=60)
-    parser.add_argument("--pairs", type=int, default=500, help="pairs a chunk")
-    parser.add_argument("--worker", type=int, default=0, help="this worker's number, from 0")
-    parser.add_argument("--workers", type=int, default=1)
-    given = parser.parse_args()
-    source = load_split(given.pictures, given.backgrounds, given.split, given.work)
-    chunks = given.work / f"chunks-{given.split}"
-    chunks.mkdir(exist_ok=True)
-    for number in range(given.worker, given.chunks, given.workers):
-        render_chunk(source, number, given.pairs, chunks / f"{number:04d}.npz")
-        print(f"chunk {number} of {given.chunks}", flush=True)
+def render_chunks(source: Pictures, chunks: int, pairs: int, directory: Path) -> None:
+    """Renders those of the first `chunks` chunks that are missing, each of its own seed.
+
+    As many processes work at it as there are cores.
+    Raises RuntimeError when a process that renders fails; the chunks it finished stay.
+    """
+    missing = [n for n in range(chunks) if not _chunk_file(directory, n).exists()]
+    # forked, so that all processes share the pictures, which fill more than a GB
+    context = multiprocessing.get_context("fork")
+    count = min(os.cpu_count() or 1, len(missing))
+    workers = [
+        context.Process(target=_render_some, args=(source, missing[first::count], pairs, directory))
+        for first in range(count)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise RuntimeError(f"a process rendering chunks into {directory} failed: see above")
 
 
-if __name__ == "__main__":
-    main()
+def _render_some(source: Pictures, numbers: list[int], pairs: int, directory: Path) -> None:
+    for number in numbers:
+        render_chunk(source, number, pairs, _chunk_file(directory, number))
+        print(f"rendered chunk {number}: {pairs} pairs", flush=True)
+
+
+def _chunk_file(directory: Path, number: int) -> Path:
+    return directory / f"{number:04d}.npz"

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from features.tiny import batches
+from features.tiny.files import write_whole
 from features.tiny.model import NEUTRAL_PROMPT, Parts, encode_images
 from features.tiny.names import SYNONYMS
 from features.tiny.teacher import Lesson, views_of_scenes
 
 
 class PairStore:
-    """Encoded pairs in memory, fed from the chunks a renderer writes.
+    """Encoded pairs in memory, taken chunk by chunk from those rendered into `directory`.
 
     arrays: those of `batches`, with `latents` float16 (n, 2, 16, 24, 24) in place of `images`,
     `row` int32 (n,), the query's row in the teacher's lesson, -1 for none, and `views` float16
@@ -27,20 +28,25 @@ class PairStore:
     def __init__(self, directory: Path, parts: Parts, lesson: Lesson, device: torch.device) -> None:
         self.directory, self.parts, self.device = directory, parts, device
         self.lesson, self.rows = lesson, lesson.rows()
-        self.taken: set[str] = set()
-        self.chunks: list[dict[str, NDArray[Any]]] = []
+        self.taken = 0
         self.arrays: dict[str, NDArray[Any]] = {}
         self.of_class: dict[int, NDArray[np.int64]] = {}
 
-    def take_one(self) -> bool:
-        """Encodes one chunk not yet seen; False when there is none."""
-        fresh = [f for f in sorted(self.directory.glob("[0-9]*.npz")) if f.stem.isdigit()]
-        fresh = [f for f in fresh if f.name not in self.taken]
+    def hold(self, chunks: int) -> None:
+        """Makes the first `chunks` chunks, or all there are, available to `sample`."""
+        fresh = sorted(self.directory.glob("*.npz"))[self.taken : chunks]
         if not fresh:
-            return False
-        self.taken.add(fresh[0].name)
-        with np.load(fresh[0]) as file:
-            chunk = {key: file[key] for key in file.files}
+            return
+        self.taken += len(fresh)
+        taken = [*([self.arrays] if self.arrays else []), *map(self._encode, fresh)]
+        self.arrays = {key: np.concatenate([chunk[key] for chunk in taken]) for key in taken[0]}
+        named = self.arrays["captions"][:, 0, 0]
+        self.of_class = {int(c): np.flatnonzero(named == c) for c in np.unique(named) if c >= 0}
+
+    def _encode(self, file: Path) -> dict[str, NDArray[Any]]:
+        """A chunk with latents for images, and with what the teacher has to say of it."""
+        with np.load(file) as kept:
+            chunk = {key: kept[key] for key in kept.files}
         images = chunk.pop("images")
         flat = torch.from_numpy(images.reshape(-1, *images.shape[2:]))
         latents = []
@@ -48,12 +54,11 @@ class PairStore:
             for some in flat.split(50):
                 latents.append(encode_images(self.parts, some.to(self.device)).half().cpu())
         packed = torch.cat(latents)
-        chunk["views"] = self._views(fresh[0], images)
+        chunk["views"] = self._views(file, images)
         queries = chunk["holds"][:, 0, 0].tolist()
         chunk["row"] = np.array([self.rows.get(query, -1) for query in queries], np.int32)
         chunk["latents"] = packed.reshape(-1, 2, *packed.shape[1:]).numpy()
-        self.chunks.append(chunk)
-        return True
+        return chunk
 
     def _views(self, chunk: Path, images: NDArray[np.uint8]) -> NDArray[np.float16]:
         """The teacher's views of a chunk's scenes, kept beside it."""
@@ -61,17 +66,10 @@ class PairStore:
         if not file.exists():
             flat = images.reshape(-1, *images.shape[2:])
             views = views_of_scenes(flat, self.lesson, self.device)
-            np.save(file, views.reshape(*images.shape[:2], *views.shape[1:]))
+            views = views.reshape(*images.shape[:2], *views.shape[1:])
+            write_whole(file, lambda out: np.save(out, views))
         found: NDArray[np.float16] = np.load(file)
         return found
-
-    def gather(self) -> None:
-        """Makes the chunks taken so far available to `sample`."""
-        keys = self.chunks[0].keys()
-        self.arrays = {key: np.concatenate([chunk[key] for chunk in self.chunks]) for key in keys}
-        self.chunks = [self.arrays]
-        named = self.arrays["captions"][:, 0, 0]
-        self.of_class = {int(c): np.flatnonzero(named == c) for c in np.unique(named) if c >= 0}
 
     def sample(self, rng: np.random.Generator, pairs: int) -> dict[str, Tensor]:
         """Pairs for one step: over half from a few classes, so that look-alikes meet."""

@@ -21,6 +21,7 @@ from torch.nn import functional
 from features.reference import unit_vectors
 from features.tiny.batches import digest, look_alike_names
 from features.tiny.compositor import Cutout
+from features.tiny.files import write_whole
 from features.tiny.model import fast_precision
 
 _SIDE, _SCENE_SIDE = 160, 256
@@ -66,15 +67,15 @@ def teach(cutouts: list[Cutout], dim: int, file: Path) -> Lesson:
             views[[c.class_name == name for c in cutouts]].mean(axis=0, dtype=np.float64)
             for name in classes
         ]
-        np.savez(
-            file,
-            names=[cutout.instance for cutout in cutouts],
-            views=views,
-            class_names=classes,
-            prototypes=unit_vectors(np.array(means)).astype(np.float32),
-            mean=mean,
-            directions=directions,
-        )
+        arrays = {
+            "names": np.array([cutout.instance for cutout in cutouts]),
+            "views": views,
+            "class_names": np.array(classes),
+            "prototypes": unit_vectors(np.array(means)).astype(np.float32),
+            "mean": mean,
+            "directions": directions,
+        }
+        write_whole(file, lambda out: np.savez(out, **arrays))
     with np.load(file) as kept:
         return Lesson(
             kept["names"].tolist(),

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.tiny import batches
+from features.tiny.files import write_whole
 from features.tiny.losses import (
     class_loss,
     dense_loss,
@@ -142,8 +143,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
         }
-        torch.save(state, file.with_suffix(".part"))
-        file.with_suffix(".part").replace(file)
+        write_whole(file, lambda out: torch.save(state, out))
 
     def load(self, file: Path) -> None:
         state = torch.load(file, map_location=self.device, weights_only=True)
@@ -326,8 +326,9 @@ def train(trainer: Trainer, store: PairStore, given: argparse.Namespace, checkpo
     running: dict[str, float] = {}
     while trainer.step < given.steps:
         began = time.monotonic()
-        if trainer.step % 20 == 0 and store.take_one() and trainer.step % 100 == 0:
-            store.gather()
+        # A fresh run begins with few and takes the rest by and by; a resumed one holds as many as
+        # it would have had.
+        store.hold(12 + 5 * (trainer.step // 100))
         rng = np.random.default_rng([given.seed, trainer.step])
         torch.manual_seed(given.seed * 1_000_003 + trainer.step)
         share = trainer.step / given.steps
@@ -388,11 +389,10 @@ def main() -> None:
     directory = given.work / "chunks-train"
     directory.mkdir(exist_ok=True)
     source = batches.load_split(given.pictures, given.backgrounds, "train", given.work)
+    # before torch works: its threads would not live on in the processes that this forks
+    batches.render_chunks(source, given.chunks, 500, directory)
     drawings = [*source.unnamed, *(c for some in source.by_class.values() for c in some)]
     lesson = teach(drawings, TEACHER_WIDTH, given.work / "teacher.npz")
-    if len(list(directory.glob("*.npz"))) < min(10, given.chunks):
-        for number in range(given.chunks):
-            batches.render_chunk(source, number, 500, directory / f"{number:04d}.npz")
     torch.manual_seed(given.seed)
     parts = build_parts()
     prototypes = torch.zeros(len(batches.CLASS_NAMES), TEACHER_WIDTH)
@@ -403,11 +403,11 @@ def main() -> None:
     autoencoder = given.work / "autoencoder.pt"
     if given.initial is not None:
         take_over(parts, read_parts(given.initial))
-        torch.save(parts.vae.state_dict(), autoencoder)
+        write_whole(autoencoder, lambda out: torch.save(parts.vae.state_dict(), out))
     if not autoencoder.exists():
         first = sorted(directory.glob("*.npz"))[:6]
         train_autoencoder(parts, first, given.autoencoder_minutes, device)
-        torch.save(parts.vae.state_dict(), autoencoder)
+        write_whole(autoencoder, lambda out: torch.save(parts.vae.state_dict(), out))
     parts.vae.load_state_dict(torch.load(autoencoder, weights_only=True))
     parts.vae.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
     trainer = Trainer.fresh(parts, torch.from_numpy(lesson.views), device)
@@ -415,11 +415,6 @@ def main() -> None:
     if checkpoint.exists():
         trainer.load(checkpoint)
     store = PairStore(directory, parts, lesson, device)
-    # a resumed run needs what it had before; a fresh one begins with little and takes the rest
-    wanted = 12 + trainer.step // 20
-    while len(store.taken) < wanted and store.take_one():
-        pass
-    store.gather()
     train(trainer, store, given, checkpoint)
 
 
