@@ -6,9 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +24,7 @@ from indexer.folder import writing
 from indexer.known import KnownPhotos
 from indexer.mapstore import Place
 from indexer.photos import read_photo_table
+from indexer.progress import IndexReport, Progress, ProgressTeller
 from indexer.sources import Found, Source, Unreadable, list_photos, open_sources
 from indexer.spool import Spool
 from indexer.writer import IndexWriter, Pooled
@@ -34,51 +33,6 @@ from indexer.writer import IndexWriter, Pooled
 _MAX_WAITING = 1024
 # So many batches' photos in memory at most, to fill one with those the spool does not hold.
 _MOST_SPOOLED = 4
-_SECONDS_BETWEEN_REPORTS = 0.1
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    stage: "fit" while photos are looked at that the codec is fitted on, else "index". done, total:
-    files looked at, and found by the listing (None while unknown). new: photos extracted, described
-    or given a row. skipped: unchanged photos and files that are no pictures. failed: photos that
-    could not be read. seconds: since the run began.
-    """
-
-    stage: Literal["fit", "index"]
-    done: int
-    total: int | None
-    new: int
-    skipped: int
-    failed: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class IndexReport:
-    """What a run did, in photos.
-
-    new: not known before (copies of known photos too). changed: other content at a known path, or
-    maps that were lost and made again. moved: known content at another path. unchanged: left as
-    they were. removed: no longer there. failed: could not be read. passed_over: files that are no
-    pictures. described: given descriptors that the index lacked of their content. total: photos in
-    the index now. seconds: the whole run.
-    """
-
-    index_dir: Path
-    new: int = 0
-    changed: int = 0
-    moved: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    failed: int = 0
-    passed_over: int = 0
-    described: int = 0
-    total: int = 0
-    seconds: float = 0.0
-
 
 _Item = Decoded | Reused | Failed | PassedOver | Unreadable
 
@@ -114,7 +68,8 @@ def index_photos(
         total = None
         if on_progress is not None:
             total = sum(1 for _ in list_photos(opened, index_dir))
-        run = _Run(opened, writer, extractor, descriptors, batch_size, on_progress, total, started)
+        progress = ProgressTeller(on_progress, total, started)
+        run = _Run(opened, writer, extractor, descriptors, batch_size, total, progress)
         return run.run()
 
 
@@ -128,18 +83,15 @@ class _Run:
         extractor: Extractor,
         descriptors: Sequence[Descriptor],
         batch_size: int,
-        on_progress: Callable[[Progress], None] | None,
         total: int | None,
-        started: float,
+        progress: ProgressTeller,
     ) -> None:
         self._sources = sources
         self._writer = writer
         self._extractor = extractor
         self._batch_size = max(1, batch_size)
-        self._on_progress = on_progress
         self._total = total
-        self._started = started
-        self._last_report = started
+        self._progress = progress
         self._done = 0
         self._counts: Counter[str] = Counter()
         manifest = writer.manifest
@@ -180,13 +132,12 @@ class _Run:
         total = self._finish([self._known.table.number("id", row) for row in gone])
         self._spool.clear()
         self._tell(at_once=True)
-        seconds = time.monotonic() - self._started
         return IndexReport(
             self._writer.index_dir,
             **self._counts,
             described=self._describer.described,
             total=total,
-            seconds=seconds,
+            seconds=self._progress.seconds(),
         )
 
     def _finish(self, gone: list[int]) -> int:
@@ -223,7 +174,7 @@ class _Run:
                     for maps in extracted.values():
                         self._spool.add(maps)
                 sample |= known | extracted
-                self._tell_of_fit(start + len(batch), len(chosen))
+                self._progress.tell_of_fit(start + len(batch), len(chosen))
         if sample:
             # in an order that does not depend on what an earlier run left in the spool
             self._use_codec([sample[content] for content in sorted(sample)])
@@ -472,33 +423,10 @@ class _Run:
         self._failed_now.add(path)
 
     def _tell(self, at_once: bool = False) -> None:
-        if self._on_progress is None:
-            return
-        counts = self._counts
-        self._report(
-            Progress(
-                stage="index",
-                done=self._done,
-                total=self._total,
-                new=counts["new"] + counts["changed"] + counts["moved"] + self._only_described,
-                skipped=counts["unchanged"] + counts["passed_over"] - self._only_described,
-                failed=counts["failed"],
-                seconds=time.monotonic() - self._started,
-            ),
-            at_once,
-        )
-
-    def _tell_of_fit(self, done: int, total: int) -> None:
-        seconds = time.monotonic() - self._started
-        self._report(Progress("fit", done, total, new=done, skipped=0, failed=0, seconds=seconds))
-
-    def _report(self, progress: Progress, at_once: bool = False) -> None:
-        if self._on_progress is None:
-            return
-        now = time.monotonic()
-        if at_once or now - self._last_report >= _SECONDS_BETWEEN_REPORTS:
-            self._last_report = now
-            self._on_progress(progress)
+        counts, described = self._counts, self._only_described
+        new = counts["new"] + counts["changed"] + counts["moved"] + described
+        skipped = counts["unchanged"] + counts["passed_over"] - described
+        self._progress.tell(self._done, new, skipped, counts["failed"], at_once)
 
 
 def _threads() -> int:

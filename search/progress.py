@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from indexer.build import Progress
+from indexer.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

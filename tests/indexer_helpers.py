@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from features.maps import FeatureMaps
 from features.photo import ModelInput, Photo, load_model_input
-from indexer.build import IndexReport, index_photos
+from indexer.build import index_photos
 from indexer.mapstore import Place
 from indexer.photos import PhotoRow
+from indexer.progress import IndexReport
 from indexer.reader import IndexReader
 from indexer.recall import RecallIndex
 from tests.pictures import save_photo

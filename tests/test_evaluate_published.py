@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
-from indexer.build import Progress
+from indexer.progress import Progress
 from search.evaluation.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods import METHODS, select_methods
 from search.evaluation.revisited import read_revisited

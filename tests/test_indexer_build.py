@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import indexer.build as build
 import indexer.codecs as codecs
+import indexer.progress as progress
 import indexer.shards as shards
 from features.maps import FeatureMaps
 from features.photo import ModelInput
-from indexer.build import Progress, index_photos
+from indexer.build import index_photos
 from indexer.check import verify
 from indexer.errors import (
     FingerprintError,
@@ -27,6 +27,7 @@ from indexer.errors import (
 )
 from indexer.lock import writer_lock
 from indexer.manifest import Manifest, read_manifest
+from indexer.progress import Progress
 from indexer.reader import IndexReader
 from tests.indexer_helpers import PixelExtractor, make_photos, maps_of, rows, run
 from tests.pictures import save_photo
@@ -171,7 +172,7 @@ class TestFirstRun:
     def test_progress_counts_up_to_the_total(
         self, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(build, "_SECONDS_BETWEEN_REPORTS", 0.0)
+        monkeypatch.setattr(progress, "_SECONDS_BETWEEN_REPORTS", 0.0)
         (photos / "bad.jpg").write_bytes(b"")
         (photos / "notes.txt").write_text("no picture")
         told: list[Progress] = []

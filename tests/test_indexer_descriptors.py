@@ -14,12 +14,13 @@ import indexer.descriptors as descriptors
 import indexer.shards as shards
 import indexer.writer as writer
 from features.photo import load_photo
-from indexer.build import Progress, index_photos
+from indexer.build import index_photos
 from indexer.check import describe, verify
 from indexer.compact import compact
 from indexer.errors import FingerprintError, IndexDamagedError
 from indexer.failures import read_failures
 from indexer.manifest import Manifest, read_manifest
+from indexer.progress import Progress
 from indexer.reader import IndexReader
 from indexer.recall import RecallRule
 from indexer.remove import remove

@@ -17,8 +17,8 @@ from search.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from indexer.build import IndexReport
     from indexer.compact import CompactReport
+    from indexer.progress import IndexReport
 
 
 def index(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
-from indexer.build import Progress
 from indexer.manifest import read_manifest
+from indexer.progress import Progress
 from indexer.weights import store_weights
 from search.evaluation.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods import MapMethod, Method

@@ -15,9 +15,10 @@ from features.errors import RegionError, WaldoError
 from features.extractor import FeatureExtractor
 from features.photo import load_photo
 from features.presets import FeatureSettings
-from indexer.build import Progress, index_photos
+from indexer.build import index_photos
 from indexer.codec import DEFAULT_QUALITY
 from indexer.extractor import Extractor
+from indexer.progress import Progress
 from indexer.reader import IndexReader
 from search.clock import Clock
 from search.evaluation.ablation import changed_settings
