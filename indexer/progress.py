@@ -16,7 +16,7 @@ class Progress:
     stage: "fit" while photos are looked at that the codec is fitted on, else "index". done, total:
     files looked at, and found by the listing (None while unknown). new: photos extracted, described
     or given a row. skipped: unchanged photos and files that are no pictures. failed: photos that
-    could not be read. seconds: since the run began.
+    could not be read. seconds: since the stage began.
     """
 
     stage: Literal["fit", "index"]
@@ -63,16 +63,17 @@ class ProgressTeller:
     ) -> None:
         self._listener = listener
         self._total = total
-        self._started = self._last = started
+        self._started = self._fitted = self._last = started
 
     def tell_of_fit(self, done: int, total: int) -> None:
         """That `done` photos of the codec's sample have been looked at, of `total`."""
         self._tell(Progress("fit", done, total, done, 0, 0, self.seconds()))
+        self._fitted = time.monotonic()
 
     def tell(self, done: int, new: int, skipped: int, failed: int, at_once: bool = False) -> None:
         """How far indexing is, in `Progress`'s terms. at_once: however short ago the last was."""
-        progress = Progress("index", done, self._total, new, skipped, failed, self.seconds())
-        self._tell(progress, at_once)
+        seconds = time.monotonic() - self._fitted
+        self._tell(Progress("index", done, self._total, new, skipped, failed, seconds), at_once)
 
     def seconds(self) -> float:
         """Since the run began."""

@@ -169,6 +169,27 @@ class TestFirstRun:
             paths = [record.relative_path for record in reader.photos(reader.ids[:3])]
         assert paths == ["more/photo-050.png", "photo-001.png", "photo-000.png"]
 
+    def test_time_is_told_by_stage(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Or the time left would be reckoned as if the sample were still to be looked at."""
+        told: list[Progress] = []
+        teller = progress.ProgressTeller(told.append, 500, 100.0)
+        for now, tell in [
+            (110.0, lambda: teller.tell_of_fit(128, 256)),
+            (120.0, lambda: teller.tell_of_fit(256, 256)),
+            (125.0, lambda: teller.tell(50, 50, 0, 0)),
+            (125.05, lambda: teller.tell(51, 51, 0, 0)),
+            (130.0, lambda: teller.tell(100, 99, 0, 1)),
+        ]:
+            monkeypatch.setattr("indexer.progress.time.monotonic", lambda now=now: now)
+            tell()
+        assert [(p.stage, p.done, p.seconds) for p in told] == [
+            ("fit", 128, 10.0),
+            ("fit", 256, 20.0),
+            ("index", 50, 5.0),
+            ("index", 100, 10.0),
+        ]
+        assert teller.seconds() == 30.0
+
     def test_progress_counts_up_to_the_total(
         self, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
