@@ -68,6 +68,7 @@ class PairStore:
             views = views_of_scenes(flat, self.lesson, self.device)
             views = views.reshape(*images.shape[:2], *views.shape[1:])
             write_whole(file, lambda out: np.save(out, views))
+            print(f"teacher: looked at the scenes of {chunk.name}", flush=True)
         found: NDArray[np.float16] = np.load(file)
         return found
 

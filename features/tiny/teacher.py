@@ -123,6 +123,8 @@ def _embed(cutouts: list[Cutout]) -> NDArray[np.float32]:
     model = _classifier().to(memory_format=torch.channels_last)
     found = []
     for start in range(0, len(cutouts), _BATCH):
+        if start % (20 * _BATCH) == 0:
+            print(f"teacher: {start} of {len(cutouts)} drawings", flush=True)
         some = cutouts[start : start + _BATCH]
         images = np.stack([_on_plain_ground(c, grey) for c in some for grey in _GREYS])
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) - 127) / 128
