@@ -36,8 +36,8 @@ lint: $(READY)
 # The bundled weights are replaced at the end.
 tiny-model: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[training]'
-	PYTHON=$(BIN)/python sh features/tiny/prepare.sh build/tiny
-	$(BIN)/python -m features.tiny.train --pictures build/tiny/pictures \
+	PYTHON=$(BIN)/python sh training/prepare.sh build/tiny
+	$(BIN)/python -m training.train --pictures build/tiny/pictures \
 		--backgrounds build/tiny/backgrounds --work build/tiny/work \
 		--export build/tiny/weights
 	rm -rf features/tiny/weights

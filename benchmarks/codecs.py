@@ -25,13 +25,13 @@ from rich.table import Table
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import load_model_input
-from indexer import codec
-from indexer.codec import QUALITIES, Codec
-from indexer.tokens import TokenMap
-from search.evaluation.benchmark import Benchmark
-from search.evaluation.methods import MapMethod, select_methods
-from search.evaluation.metrics import average_precision, bootstrap_interval
-from search.evaluation.protocols import read_benchmark
+from indexer.codec import codec
+from indexer.codec.codec import QUALITIES, Codec
+from indexer.codec.tokens import TokenMap
+from search.evaluation.benchmarks import read_benchmark
+from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.methods.methods import MapMethod, select_methods
+from search.evaluation.metrics.ranking import average_precision, bootstrap_interval
 from search.reference import make_reference
 from search.scores import CandidateMaps, ScoringReference
 

@@ -18,7 +18,7 @@ import torch
 
 from features.extractor import FeatureExtractor
 from features.photo import load_model_input
-from indexer.build import index_photos
+from indexer.ingest.build import index_photos
 from search import Query, SearchOptions, open_index
 from search.clock import Clock
 from search.rerank import rerank

@@ -22,11 +22,11 @@ from PIL import Image
 from synthetic import SyntheticExtractor
 
 from features.photo import ModelInput
-from indexer.build import index_photos
+from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
 from search.clock import Clock
-from search.evaluation.methods import METHODS, MapMethod
-from search.evaluation.run import score_maps_by_many
+from search.evaluation.methods.methods import METHODS, MapMethod
+from search.evaluation.retrieval import score_maps_by_many
 from search.rerank import rerank
 from search.scores import SCORES, ScoringReference
 

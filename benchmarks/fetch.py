@@ -22,9 +22,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from synthetic import seconds_of
 
-from indexer import mapstore, shards
-from indexer.mapstore import MapStore, Place
-from indexer.shards import open_shard, write_shard
+from indexer.store import mapstore, shards
+from indexer.store.mapstore import MapStore, Place
+from indexer.store.shards import open_shard, write_shard
 
 CANDIDATES = 400
 PHOTO_BYTES, SHARDS, PHOTOS_PER_SHARD, GROUP = 65_536, 20, 1024, 16

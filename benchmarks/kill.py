@@ -20,14 +20,14 @@ from unittest.mock import patch
 
 from synthetic import PixelMaps, make_photos, seconds_of
 
-from indexer import shards
-from indexer.build import index_photos
-from indexer.check import verify
-from indexer.codec import DEFAULT_QUALITY, bytes_per_photo
-from indexer.compact import compact
+from indexer.codec.codec import DEFAULT_QUALITY, bytes_per_photo
 from indexer.errors import IndexMissingError
-from indexer.manifest import read_manifest
+from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
+from indexer.store import shards
+from indexer.store.manifest import read_manifest
+from indexer.upkeep.check import verify
+from indexer.upkeep.compact import compact
 
 SMALL_SHARD = 5 * bytes_per_photo(DEFAULT_QUALITY, PixelMaps.grid, PixelMaps.dim)
 Operation = Callable[[Path, Path], object]

@@ -30,10 +30,10 @@ from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import load_model_input
-from features.reference import mask_cells, point_cells, unit_vectors
-from indexer.tokens import TokenMap
-from search.evaluation.davis import read_annotation, read_davis
-from search.evaluation.metrics import bootstrap_interval
+from features.regions import mask_cells, point_cells, unit_vectors
+from indexer.codec.tokens import TokenMap
+from search.evaluation.benchmarks.davis import read_annotation, read_davis
+from search.evaluation.metrics.ranking import bootstrap_interval
 from search.localise import beyond_object, object_cells
 from search.query import Query
 from search.reference import Reference, make_reference

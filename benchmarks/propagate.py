@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from search.segmentation.draw import write_ids
+from search.segmentation.drawing import write_ids
 from search.segmentation.video import load_video_extractor, open_labelled, propagate_video
 
 WIDTH, HEIGHT, RADIUS = 854, 480, 60

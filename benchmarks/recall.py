@@ -23,12 +23,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.files import StoredFile, describe_file
-from indexer.manifest import Manifest, MapShard
-from indexer.mapstore import Place
-from indexer.photos import PhotoRow, write_photos
-from indexer.recall import RecallIndex, RecallRule, build_base
-from indexer.word_recall import load_word_recall, refresh_word_recall
+from indexer.recall.inverted_file import load_word_recall, refresh_word_recall
+from indexer.recall.vectors import RecallIndex, RecallRule, build_base
+from indexer.store.files import StoredFile, describe_file
+from indexer.store.manifest import Manifest, MapShard
+from indexer.store.mapstore import Place
+from indexer.store.photos import PhotoRow, write_photos
 
 K = 400
 QUERIES = 40

@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from features.frame import Frame
 from features.photo import ModelInput
-from indexer.build import index_photos
+from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader, MapBatch
 from search.clock import Clock
 from search.rerank import rerank, score_maps

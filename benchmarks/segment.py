@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from features.extractor import FeatureExtractor
 from features.photo import load_model_input
-from search.evaluation.mask_metrics import boundary_iou, mask_iou
-from search.evaluation.masks import METHODS, Seen
-from search.evaluation.metrics import bootstrap_interval
+from search.evaluation.metrics.masks import boundary_iou, mask_iou
+from search.evaluation.metrics.ranking import bootstrap_interval
+from search.evaluation.object_masks import METHODS, Seen
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.segmentation.segment import load_picture

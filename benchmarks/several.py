@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.extractor import FeatureExtractor
-from search.evaluation.methods import METHODS
-from search.evaluation.metrics import average_precision, bootstrap_interval
-from search.evaluation.protocols import read_benchmark
-from search.evaluation.run import run_methods
+from search.evaluation.benchmarks import read_benchmark
+from search.evaluation.methods.methods import METHODS
+from search.evaluation.metrics.ranking import average_precision, bootstrap_interval
+from search.evaluation.retrieval import run_methods
 from search.rerank import combine
 
 Scores = NDArray[np.float32]

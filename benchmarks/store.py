@@ -30,15 +30,15 @@ from synthetic import PixelMaps, make_photos, seconds_of
 
 from features.frame import Frame
 from features.photo import ModelInput
-from indexer import shards
-from indexer import writer as writer_module
-from indexer.build import index_photos
-from indexer.codec import Codec
-from indexer.manifest import read_manifest
+from indexer.codec.codec import Codec
+from indexer.ingest import writer as writer_module
+from indexer.ingest.build import index_photos
+from indexer.ingest.sources import Found, list_photos, open_sources
+from indexer.ingest.writer import IndexWriter, Pooled
 from indexer.reader import IndexReader
-from indexer.recall import refresh_recall
-from indexer.sources import Found, list_photos, open_sources
-from indexer.writer import IndexWriter, Pooled
+from indexer.recall.vectors import refresh_recall
+from indexer.store import shards
+from indexer.store.manifest import read_manifest
 
 IMAGE_SIZE, GRID, DIM = PixelMaps.image_size, PixelMaps.grid, PixelMaps.dim
 CANDIDATES = 400

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from features.tiny.compositor import Floats, Pixels, smooth_noise
+from training.compositor import Floats, Pixels, smooth_noise
 
 Size = tuple[int, int]
 Painter = Callable[[np.random.Generator, Size], Pixels]

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import ModelError
-from features.image_processor import ImageProcessor
-from features.loading import (
+from features.diffusion.loading import (
     device_and_precision,
     files_digest,
     hub_snapshot,
     load_pretrained,
     quiet_libraries,
 )
+from features.errors import ModelError
+from features.image_processor import ImageProcessor
 from features.photo import Photo, load_photo
 
 if TYPE_CHECKING:

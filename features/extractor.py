@@ -2,19 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.diffusion.inversion import invert
+from features.diffusion.loading import load_model
+from features.diffusion.model import DiffusionModel
+from features.diffusion.presets import PRESETS, FeatureSettings
 from features.errors import ModelError
-from features.inversion import invert
-from features.loading import load_model
 from features.maps import FeatureMaps
-from features.model import DiffusionModel
 from features.photo import ModelInput
-from features.presets import PRESETS, FeatureSettings
-from features.reference import CLASS_THRESHOLD, class_cells, named_cells
+from features.regions import CLASS_THRESHOLD, class_cells, named_cells
 from features.vocabulary import nouns
+
+if TYPE_CHECKING:
+    import torch
 
 # Raised whenever the same file and model would give other model inputs than before.
 PREPROCESSING = 1
@@ -63,6 +67,10 @@ class FeatureExtractor:
                 "index the photos again into a new folder"
             )
         return extractor
+
+    @property
+    def device(self) -> "torch.device":
+        return self.model.device
 
     def fingerprint(self) -> dict[str, str | int]:
         """All that decides the numbers in the maps; equal fingerprints mean comparable maps."""

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from features.tiny.names import CLASSES, MORE_NOUNS, SYNONYMS
-
 _FILE = Path(__file__).with_name("nouns.txt")
 
 
@@ -13,5 +11,4 @@ def nouns() -> list[str]:
     From WordNet 3.0; `nouns.txt` holds its licence.
     """
     lines = _FILE.read_text(encoding="utf-8").splitlines()
-    listed = [line for line in lines if not line.startswith("#")]
-    return sorted({*listed, *CLASSES, *SYNONYMS.values(), *MORE_NOUNS.split()})
+    return [line for line in lines if not line.startswith("#")]

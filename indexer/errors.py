@@ -2,6 +2,9 @@
 
 from features.errors import WaldoError
 
+# What mends a damaged file of an index.
+REPAIR_HINT = "delete that file and run `waldo index` again over the same photos"
+
 
 class SourceError(WaldoError):
     """A SOURCE is missing, cannot be read, or holds no picture."""

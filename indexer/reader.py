@@ -11,20 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.frame import Frame
-from indexer.codec import Codec
-from indexer.codecs import load_codec
-from indexer.descriptors import load_descriptor_recall
+from indexer.codec.codec import Codec, load_codec
+from indexer.codec.tokens import TokenMap
 from indexer.errors import IndexDamagedError, IndexMissingError
-from indexer.filters import PhotoFilter
-from indexer.manifest import Manifest, read_manifest
-from indexer.mapstore import MapStore
-from indexer.photos import PhotoTable, read_photo_table
-from indexer.readers import ReaderLock
-from indexer.recall import RecallIndex, load_recall
-from indexer.resident import ResidentMaps
-from indexer.sources import absolute_path
-from indexer.tokens import TokenMap
-from indexer.word_recall import WordRecall, load_word_recall
+from indexer.recall.descriptor_vectors import load_descriptor_recall
+from indexer.recall.inverted_file import WordRecall, load_word_recall
+from indexer.recall.vectors import RecallIndex, load_recall
+from indexer.store.filters import PhotoFilter
+from indexer.store.manifest import Manifest, absolute_path, read_manifest
+from indexer.store.mapstore import MapStore
+from indexer.store.photos import PhotoTable, read_photo_table
+from indexer.store.readers import ReaderLock
+from indexer.store.resident import ResidentMaps
 
 if TYPE_CHECKING:
     import torch
@@ -223,7 +221,7 @@ class IndexReader:
 
     @cached_property
     def _codecs(self) -> dict[int, Codec]:
-        return {f.number: load_codec(self.index_dir, f) for f in self._manifest.codecs}
+        return {f.number: load_codec(self.index_dir / f.name) for f in self._manifest.codecs}
 
     @property
     def mean_pooled(self) -> NDArray[np.float32]:

@@ -22,13 +22,13 @@ from features.descriptors import ImageDescriptor, descriptor_name
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
-from indexer.filters import PhotoFilter
 from indexer.reader import IndexReader
+from indexer.store.filters import PhotoFilter
 from search.clock import Clock
 from search.confidence import FEWEST, confidences, least_without_place
-from search.descriptors import query_vector
 from search.fusion import default_weights, stored_weights
 from search.query import Answer, Match, Query, SearchOptions
+from search.recall import query_vector
 from search.reference import Reference, make_reference
 from search.rerank import Evidence, combine, localise, rerank
 from search.scores import SCORES, Score

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.frame import Frame
-from features.reference import Box, Point
-from indexer.filters import PhotoFilter
+from features.regions import Box, Point
+from indexer.store.filters import PhotoFilter
 from search.scores import DEFAULT_SCORE
 
 

@@ -10,8 +10,8 @@ from features.errors import ModelError, RegionError
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import load_model_input
-from features.reference import box_cells, load_mask, mask_cells, point_cells
-from indexer.extractor import Extractor
+from features.regions import box_cells, load_mask, mask_cells, point_cells
+from indexer.protocols import Extractor
 from search.fusion import default_weights
 from search.query import Query
 from search.scores import NO_CLASS, FusionWeights, ScoringReference

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.tokens import TokenMap, unit
+from indexer.codec.tokens import TokenMap, unit
 from search.hough import place
 
 if TYPE_CHECKING:

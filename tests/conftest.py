@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from features.extractor import FeatureExtractor
-from tests.cli import CommandLine
-from tests.descriptor_models import save_descriptor
-from tests.pipelines import save_pipeline
+from tests.helpers.command_line import CommandLine
+from tests.helpers.descriptor_models import save_descriptor
+from tests.helpers.pipelines import save_pipeline
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ def test_rooms_import_one_way(room: str) -> None:
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
-    program = f"import sys, search.cli; print([m for m in {HEAVY} if m in sys.modules])"
+    program = f"import sys, search.commands.app; print([m for m in {HEAVY} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from features.extractor import FeatureExtractor
-from indexer.build import index_photos
+from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
-from search.evaluation.metrics import average_precision
+from search.evaluation.metrics.ranking import average_precision
 from search.index import Index
 from search.query import Query, SearchOptions
 

@@ -2,7 +2,7 @@
 
     python -m data.demo.generate --pictures DIR
 
-DIR is where Debian's `openclipart-png` lies unpacked (`features/tiny/prepare.sh` does it). All
+DIR is where Debian's `openclipart-png` lies unpacked (`training/prepare.sh` does it). All
 objects are public-domain drawings that the bundled model never saw in training; all backgrounds
 are painted by `data/backdrops.py`. The same seed and pictures give the same collection.
 """
@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from data.backdrops import PAINTERS
-from features.tiny import compositor, pictures
-from features.tiny.compositor import Cutout, Scene, Style
+from training import compositor, pictures
+from training.compositor import Cutout, Scene, Style
 
 HERE = Path(__file__).resolve().parent
 

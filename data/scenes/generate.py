@@ -4,7 +4,7 @@
     python -m data.scenes.generate --pictures DIR --split validation
     python -m data.scenes.generate --pictures DIR --split train --out DIR    # pictures seen
 
-DIR is where `features/tiny/prepare.sh` put its pictures. The test and the validation split hold
+DIR is where `training/prepare.sh` put its pictures. The test and the validation split hold
 drawings that the bundled model never saw; every backdrop is painted by `data/backdrops.py`, which
 training does not use. The same pictures and seed give the same scenes.
 
@@ -28,8 +28,8 @@ from PIL import Image
 
 from data.backdrops import PAINTERS
 from data.scenes.painting import Palette, paint, random_palette, random_shares
-from features.tiny import compositor, pictures
-from features.tiny.compositor import Cutout, Scene, Style
+from training import compositor, pictures
+from training.compositor import Cutout, Scene, Style
 
 HERE = Path(__file__).resolve().parent
 LEVELS = ("easy", "medium", "hard")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.tiny.compositor import Cutout, Floats, smooth_noise
+from training.compositor import Cutout, Floats, smooth_noise
 
 COLOURS = 3
 

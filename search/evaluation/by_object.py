@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import WaldoError
-from indexer.files import write_text_atomically
-from search.evaluation import masks, video
+from indexer.store.files import write_text_atomically
+from search.evaluation import object_masks as masks
+from search.evaluation import video_labels as video
 from search.evaluation.report import methods_table
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
-from indexer.manifest import read_manifest
-from indexer.progress import Progress
-from indexer.weights import store_weights
-from search.evaluation.benchmark import Benchmark, BenchmarkQuery
-from search.evaluation.methods import MapMethod, Method
-from search.evaluation.metrics import bootstrap_interval
-from search.evaluation.run import OnStep, run_methods
-from search.evaluation.summary import query_precision
+from indexer.ingest.progress import Progress
+from indexer.store.manifest import read_manifest
+from indexer.store.weights import store_weights
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.methods.methods import MapMethod, Method
+from search.evaluation.metrics.ranking import bootstrap_interval
+from search.evaluation.metrics.summary import query_precision
+from search.evaluation.retrieval import OnStep, run_methods
 from search.fusion import default_weights
 from search.scores import (
     SCORES,

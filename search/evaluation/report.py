@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.errors import WaldoError
-from indexer.files import write_atomically
-from search.evaluation.benchmark import Benchmark
-from search.evaluation.classmap import ClassMapQuality
+from indexer.store.files import write_atomically
+from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.metrics.class_map import ClassMapQuality
+from search.evaluation.metrics.summary import query_precision, summary
 from search.evaluation.paper import paper_cells, published
-from search.evaluation.run import Evaluation
-from search.evaluation.summary import query_precision, summary
+from search.evaluation.retrieval import Evaluation
 from search.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:

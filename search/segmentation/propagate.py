@@ -20,8 +20,8 @@ from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import Photo, to_model_input
-from indexer.extractor import Extractor
-from indexer.tokens import unit
+from indexer.codec.tokens import unit
+from indexer.protocols import Extractor
 from search.segmentation.frames import VideoFrame
 from search.segmentation.guided_filter import guided_filter
 

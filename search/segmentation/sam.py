@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from features.diffusion.loading import device_and_precision, hub_snapshot, load_pretrained
 from features.errors import ModelError
-from features.loading import device_and_precision, hub_snapshot, load_pretrained
 from search.segmentation.cascade import Prompt, Proposals
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import ModelInput, Photo, load_photo, to_model_input
-from indexer.tokens import TokenMap, unit
+from indexer.codec.tokens import TokenMap, unit
 from search.localise import beyond_object, object_cells, without_place
 from search.overlay import shrunk
 from search.reference import Reference

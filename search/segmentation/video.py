@@ -14,8 +14,8 @@ from PIL import Image
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.photo import Photo
-from indexer.extractor import Extractor
-from search.segmentation.draw import ContactSheet, read_ids, tinted, write_ids
+from indexer.protocols import Extractor
+from search.segmentation.drawing import ContactSheet, read_ids, tinted, write_ids
 from search.segmentation.frames import Video, open_video
 from search.segmentation.overlay_video import OverlayVideo
 from search.segmentation.propagate import carry_labels

@@ -1,0 +1,110 @@
+"""From a clean latent to a noisy one that belongs to the same photo.
+
+Notation: z_t = sqrt(a_t) z_0 + sqrt(1 - a_t) e, a_t the cumulative product of the noise schedule.
+A deterministic (DDIM) sampling step from t down to s is
+
+    z_s = sqrt(a_s / a_t) (z_t - sqrt(1 - a_t) e(z_t, t)) + sqrt(1 - a_s) e(z_t, t)
+
+and inversion looks for the z_t that this step maps to a known z_s.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from features.diffusion.model import Conditioning, DiffusionModel
+from features.diffusion.presets import FeatureSettings
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """latents: noisy latents at the settings' timestep, shaped as the clean ones, float32.
+
+    residuals: per step, per fixed-point iteration, the largest relative change in the batch,
+    |f(z) - z| / |z|; empty for methods without iterations.
+    """
+
+    latents: "torch.Tensor"
+    residuals: list[list[float]]
+
+
+def inversion_timesteps(settings: FeatureSettings) -> list[int]:
+    """The timesteps visited, ascending, the last one `settings.timestep`."""
+    return [round(settings.timestep * i / settings.steps) for i in range(1, settings.steps + 1)]
+
+
+def invert(
+    model: DiffusionModel,
+    latents: "torch.Tensor",
+    settings: FeatureSettings,
+    conditioning: Conditioning,
+    content_hashes: Sequence[str],
+) -> Inversion:
+    """Noisy latents at `settings.timestep`, by `settings.inversion`.
+
+    latents: clean, (batch, channels, height, width). content_hashes: one a photo; noise is seeded
+    by them alone, never by the place in the batch.
+    """
+    if settings.inversion == "none":
+        return Inversion(latents, [])
+    if settings.inversion == "noise":
+        alpha = float(model.alphas_cumprod[settings.timestep])
+        noise = _content_noise(latents, content_hashes)
+        return Inversion(alpha**0.5 * latents + (1.0 - alpha) ** 0.5 * noise, [])
+    iterations = 1 if settings.inversion == "ddim" else settings.iterations
+    residuals = []
+    alpha_from = 1.0
+    for timestep in inversion_timesteps(settings):
+        alpha_to = float(model.alphas_cumprod[timestep])
+        latents, changes = _invert_step(
+            model, latents, timestep, alpha_from, alpha_to, conditioning, iterations
+        )
+        residuals.append(changes)
+        alpha_from = alpha_to
+    return Inversion(latents, residuals)
+
+
+def _invert_step(
+    model: DiffusionModel,
+    start: "torch.Tensor",
+    timestep: int,
+    alpha_from: float,
+    alpha_to: float,
+    conditioning: Conditioning,
+    iterations: int,
+) -> tuple["torch.Tensor", list[float]]:
+    """One step up, solving z = f(z) with f(z) = A start + B e(z, t) by fixed-point iteration.
+
+    One iteration from z = start is DDIM inversion, which takes the noise at the step's wrong end.
+    Further ones follow AIDI's accelerated form (Pan et al., ICCV 2023): the next z is the mean of
+    the last two values of f, which damps the oscillation of the plain iteration.
+    """
+    keep = (alpha_to / alpha_from) ** 0.5
+    gain = (1.0 - alpha_to) ** 0.5 - keep * (1.0 - alpha_from) ** 0.5
+    current, previous = start, None
+    residuals = []
+    for _ in range(iterations):
+        noise = model.predict_noise(current, timestep, conditioning)
+        value = keep * start + gain * noise
+        change = (value - current).flatten(1).norm(dim=1) / current.flatten(1).norm(dim=1)
+        residuals.append(float(change.max()))
+        current = value if previous is None else (value + previous) / 2
+        previous = value
+    return current, residuals
+
+
+def _content_noise(latents: "torch.Tensor", content_hashes: Sequence[str]) -> "torch.Tensor":
+    """Gaussian noise shaped as `latents`, each photo's drawn from its own content's seed."""
+    import torch
+
+    noises = []
+    for content_hash in content_hashes:
+        seed = int.from_bytes(hashlib.sha256(content_hash.encode()).digest()[:8], "big") >> 1
+        # Always drawn on the CPU: GPU generators give other numbers for the same seed.
+        generator = torch.Generator().manual_seed(seed)
+        noises.append(torch.randn(latents.shape[1:], generator=generator))
+    return torch.stack(noises).to(latents.device)

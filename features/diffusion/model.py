@@ -1,0 +1,278 @@
+"""A pre-trained text-to-image diffusion model: those parts of a pipeline that Waldo uses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.diffusion.capture import capture, map_side, transformer_block, transformer_blocks
+from features.diffusion.presets import FeatureSettings
+from features.errors import ModelError, RegionError
+
+if TYPE_CHECKING:
+    import torch
+
+
+# Names whose class vectors are made at once.
+_NAMES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """A prompt as the UNet takes it.
+
+    states: (prompts, tokens, width) text encoder output. pooled: (prompts, width) for SDXL, else
+    None. Features are taken under one prompt.
+    """
+
+    states: "torch.Tensor"
+    pooled: "torch.Tensor | None"
+
+
+class DiffusionModel:
+    """The parts of a Stable-Diffusion-family pipeline that features are made of.
+
+    name: the preset's name, hub id or folder it was asked for by. revision: the hub's commit, or
+    "sha256:..." over the weight files of a local folder. All tensors returned are float32 on
+    `device` unless said otherwise; latents are (batch, channels, height, width), scaled to unit
+    variance as the UNet expects them.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        revision: str,
+        unet: Any,
+        vae: Any,
+        tokenizers: Sequence[Any],
+        text_encoders: Sequence[Any],
+        scheduler_config: dict[str, Any],
+    ) -> None:
+        from diffusers import DDIMScheduler
+
+        self.name = name
+        self.revision = revision
+        self.unet = unet
+        self.vae = vae
+        self.tokenizers = list(tokenizers)
+        self.text_encoders = list(text_encoders)
+        scheduler = DDIMScheduler.from_config(scheduler_config)
+        self.prediction_type: str = scheduler.config.prediction_type
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise ModelError(f"{name}: predicts {self.prediction_type}, not noise or velocity")
+        if unet.config.addition_embed_type not in (None, "text_time"):
+            raise ModelError(
+                f"{name}: conditioning by {unet.config.addition_embed_type} is not known"
+            )
+        # (1000,) float64, the product of (1 - beta): how much of the clean latent remains.
+        self.alphas_cumprod = scheduler.alphas_cumprod.double()
+        stages = vae.config.get("encoder_block_out_channels") or vae.config.block_out_channels
+        self.latent_factor: int = 2 ** (len(stages) - 1)
+
+    @property
+    def device(self) -> "torch.device":
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def native_size(self) -> int:
+        """Side of the images the model was trained for, pixels."""
+        return int(self.unet.config.sample_size) * self.latent_factor
+
+    def inspected_settings(self) -> FeatureSettings:
+        """Settings for a model without a preset: DIFT's noising, the last block of the up path.
+
+        Noising at t = 261 costs one evaluation and works for every noise schedule.
+        """
+        return FeatureSettings(
+            image_size=min(512, self.native_size),
+            block=transformer_blocks(self.unet)[-1],
+            timestep=261,
+            inversion="noise",
+        )
+
+    def map_shape(self, settings: FeatureSettings) -> tuple[int, int]:
+        """(grid, d) of the maps at the settings' block. Raises ModelError for no such block."""
+        n_up_blocks = len(self.unet.config.up_block_types)
+        step = self.latent_factor * 2 ** (n_up_blocks - 1)
+        if settings.image_size % step:
+            raise ModelError(
+                f"{self.name}: the image size {settings.image_size} is no multiple of {step}"
+            )
+        grid = map_side(settings.image_size // self.latent_factor, n_up_blocks, settings.block)
+        block = transformer_block(self.unet, settings.block)
+        return grid, int(block.attn1.to_q.out_features)
+
+    def encode_photos(self, pixels: NDArray[np.uint8]) -> "torch.Tensor":
+        """Clean latents z0 of (batch, size, size, 3) uint8 sRGB pixels."""
+        import torch
+
+        weight = next(self.vae.parameters())
+        image = torch.from_numpy(pixels).to(weight.device, weight.dtype).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            encoded = self.vae.encode(image / 127.5 - 1.0)
+            # The mode, not a sample: the same photo gives the same latent.
+            latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mode()
+        shift = self.vae.config.get("shift_factor") or 0.0
+        return (latents.float() - shift) * self.vae.config.scaling_factor
+
+    def condition(self, prompt: str | list[str]) -> Conditioning:
+        """A prompt's conditioning, padded to the text encoder's length as the pipeline does.
+
+        Of several prompts, their conditionings in one batch.
+        """
+        import torch
+
+        states: list[torch.Tensor] = []
+        pooled: torch.Tensor | None = None
+        is_xl = self.unet.config.addition_embed_type == "text_time"
+        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
+            ids = self._tokenize(tokenizer, prompt).to(encoder.device)
+            with torch.inference_mode():
+                output = encoder(ids, output_hidden_states=True)
+            if is_xl:
+                # SDXL was trained on the states before the last layer, of both encoders.
+                states.append(output.hidden_states[-2])
+                pooled = output[0]
+            else:
+                states.append(output[0])
+        return Conditioning(
+            torch.cat(states, dim=-1),
+            pooled.to(self.dtype) if is_xl and pooled is not None else None,
+        )
+
+    def class_states(self, name: str) -> "torch.Tensor":
+        """Text encoder output at the tokens of a bare class name, (tokens, width).
+
+        Begin, end and padding tokens are left out, as are words that the model does not know.
+        Raises RegionError where no known token is left.
+        """
+        import torch
+
+        ids = self._tokenize(self.tokenizers[0], name)[0]
+        special = torch.tensor(self.tokenizers[0].all_special_ids)
+        positions = (~torch.isin(ids, special)).nonzero()[:, 0]
+        if len(positions) == 0:
+            raise RegionError(
+                f"class name {name!r}: the model {self.name} knows none of its words; "
+                "use another word for it, or give a --mask, --box or --point"
+            )
+        return self.condition(name).states[0, positions.to(self.device)]
+
+    def class_vector(self, name: str, block: str) -> "torch.Tensor":
+        """C, (d,): mean over the class name's tokens of the block's cross-attention keys.
+
+        Raises RegionError where the model knows no token of the name.
+        """
+        import torch
+
+        layer = transformer_block(self.unet, block).attn2.to_k
+        with torch.inference_mode():
+            return layer(self.class_states(name).to(self.dtype)).float().mean(dim=0)
+
+    def class_vectors(self, names: list[str], block: str) -> NDArray[np.float32]:
+        """`class_vector` of every name of which the model knows a token, (n, d), in their order."""
+        import torch
+
+        special = torch.tensor(self.tokenizers[0].all_special_ids)
+        known = ~torch.isin(self._tokenize(self.tokenizers[0], names), special)
+        rows = known.any(dim=1).nonzero()[:, 0]
+        layer = transformer_block(self.unet, block).attn2.to_k
+        vectors = [np.empty((0, layer.out_features), dtype=np.float32)]
+        for start in range(0, len(rows), _NAMES_AT_ONCE):
+            batch = rows[start : start + _NAMES_AT_ONCE]
+            states = self.condition([names[row] for row in batch.tolist()]).states
+            with torch.inference_mode():
+                keys = layer(states.to(self.dtype)).float()
+            counted = known[batch].to(self.device).unsqueeze(2)
+            # Multiplied, not indexed: names differ in how many tokens they have.
+            vectors.append(((keys * counted).sum(dim=1) / counted.sum(dim=1)).cpu().numpy())
+        return np.concatenate(vectors)
+
+    def predict_noise(
+        self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
+    ) -> "torch.Tensor":
+        """The noise in noisy latents at a timestep, by one evaluation of the whole UNet."""
+        import torch
+
+        with torch.inference_mode():
+            output = self._forward(latents, timestep, conditioning).float()
+        if self.prediction_type == "epsilon":
+            return output
+        alpha = float(self.alphas_cumprod[timestep])
+        return alpha**0.5 * output + (1.0 - alpha) ** 0.5 * latents
+
+    def features(
+        self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning, block: str
+    ) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """F_A and F_S, each (batch, cells, d), at a block (PDM Eq. 1 and 2)."""
+        import torch
+
+        module = transformer_block(self.unet, block)
+        with torch.inference_mode():
+            appearance, semantic = capture(
+                module, lambda: self._forward(latents, timestep, conditioning)
+            )
+        return appearance.float(), semantic.float()
+
+    def with_random_weights(self, seed: int = 0) -> "DiffusionModel":
+        """This model's architecture with freshly initialised weights: a baseline to compare with.
+
+        The same seed gives the same weights. Its revision is "random:SEED".
+        """
+        import copy
+
+        import torch
+
+        parts = copy.deepcopy([self.unet, self.vae, *self.text_encoders])
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for part in parts:
+                for module in part.modules():
+                    if hasattr(module, "reset_parameters"):
+                        module.reset_parameters()
+        twin = copy.copy(self)
+        twin.revision = f"random:{seed}"
+        twin.unet, twin.vae, *twin.text_encoders = parts
+        return twin
+
+    def _forward(
+        self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
+    ) -> "torch.Tensor":
+        import torch
+
+        batch = len(latents)
+        added = None
+        if conditioning.pooled is not None:
+            size = float(self.native_size)
+            # Original size, crop corner and target size, each (height, width).
+            time_ids = torch.tensor([[size, size, 0.0, 0.0, size, size]], device=self.device)
+            added = {
+                "text_embeds": conditioning.pooled.expand(batch, -1),
+                "time_ids": time_ids.to(self.dtype).expand(batch, -1),
+            }
+        output: torch.Tensor = self.unet(
+            latents.to(self.dtype),
+            timestep,
+            encoder_hidden_states=conditioning.states.to(self.dtype).expand(batch, -1, -1),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+        return output
+
+    @staticmethod
+    def _tokenize(tokenizer: Any, text: str | list[str]) -> "torch.Tensor":
+        ids: torch.Tensor = tokenizer(
+            text,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        return ids

@@ -1,0 +1,129 @@
+"""Which models Waldo knows by name, and how features are taken from each."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+InversionMethod = Literal["none", "noise", "ddim", "fixed-point"]
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How a photo becomes feature maps; with the weights, all that decides the numbers.
+
+    image_size: side of the square input, pixels.
+    block: the transformer block whose projections are captured, as a module path in the UNet.
+    timestep: the timestep of the feature step, 0..999; an inversion ends there.
+    inversion: "none" (the clean latent), "noise" (one-step noising, as DIFT does), "ddim", or
+        "fixed-point" (AIDI, Pan et al., ICCV 2023).
+    steps: inversion steps, evenly spaced up to `timestep` ("ddim" and "fixed-point").
+    iterations: fixed-point iterations in each step.
+    prompt: the prompt under which photos are inverted and features taken. The query's class is
+        unknown when the gallery is indexed, so it is a neutral one, for both sides alike.
+    """
+
+    image_size: int
+    block: str
+    timestep: int
+    inversion: InversionMethod
+    steps: int = 1
+    iterations: int = 1
+    prompt: str = "a photo"
+
+    def as_dict(self) -> dict[str, str | int]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "FeatureSettings":
+        """The settings among `values`, e.g. of a store's fingerprint. Raises KeyError."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model known by name.
+
+    source: a hub id, or "bundled:NAME" for weights in this package. variant: the weight files'
+    variant on the hub. grid, dim: the feature map is grid x grid cells of dim numbers.
+    download: size of the files that are needed, as people read it. background: a word that the
+    model was taught for what is no object, if any; a class's cells are then told from those.
+    """
+
+    name: str
+    source: str
+    licence: str
+    download: str
+    grid: int
+    dim: int
+    settings: FeatureSettings
+    variant: str | None = None
+    background: str | None = None
+
+
+_SD_BLOCK = "up_blocks.3.attentions.2.transformer_blocks.0"
+_SDXL_BLOCK = "up_blocks.1.attentions.2.transformer_blocks.0"
+
+
+def _stable_diffusion(name: str, source: str, licence: str, download: str) -> Preset:
+    # PDM's published code: 50 DDIM inversion steps under "A photo".
+    settings = FeatureSettings(512, _SD_BLOCK, 981, "ddim", steps=50, prompt="A photo")
+    return Preset(name, source, licence, download, 64, 320, settings, variant="fp16")
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="tiny",
+            source="bundled:tiny",
+            licence="Apache-2.0",
+            download="bundled",
+            grid=28,
+            dim=128,
+            settings=FeatureSettings(
+                224, "up_blocks.2.attentions.1.transformer_blocks.0", 0, "none"
+            ),
+            background="background",
+        ),
+        _stable_diffusion(
+            "sd14", "CompVis/stable-diffusion-v1-4", "CreativeML Open RAIL-M", "2.1 GB"
+        ),
+        _stable_diffusion(
+            "sd15",
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "CreativeML Open RAIL-M",
+            "2.1 GB",
+        ),
+        _stable_diffusion(
+            "sd21-base", "stabilityai/stable-diffusion-2-1-base", "Open RAIL++-M", "2.6 GB"
+        ),
+        Preset(
+            name="sdxl",
+            source="stabilityai/stable-diffusion-xl-base-1.0",
+            licence="Open RAIL++-M",
+            download="6.9 GB",
+            grid=32,
+            dim=640,
+            settings=FeatureSettings(512, _SDXL_BLOCK, 981, "ddim", steps=50, prompt="A photo"),
+            variant="fp16",
+        ),
+        Preset(
+            name="sdxl-turbo",
+            source="stabilityai/sdxl-turbo",
+            licence="Stability AI Community Licence",
+            download="6.9 GB",
+            grid=32,
+            dim=640,
+            # PDM's own setting: 4 inversion steps, features at the noisiest of them.
+            settings=FeatureSettings(
+                512, _SDXL_BLOCK, 999, "fixed-point", steps=4, iterations=5, prompt="A photo"
+            ),
+            variant="fp16",
+        ),
+    )
+}
+
+
+def bundled_path(source: str) -> Path:
+    """The folder of a "bundled:NAME" model."""
+    return Path(__file__).parents[1] / source.removeprefix("bundled:") / "weights"

@@ -1,0 +1,292 @@
+"""The manifest: the one file that says what the index holds; replacing it is the commit."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from indexer.codec.codec import bytes_per_photo
+from indexer.errors import (
+    FingerprintError,
+    IndexDamagedError,
+    IndexFormatError,
+    IndexMissingError,
+    one_line,
+)
+from indexer.store.files import StoredFile, write_text_atomically
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = 2
+
+Fingerprint = Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class SourceRoot:
+    """What photo paths are relative to.
+
+    root: an absolute folder. list_name: name of the list file in it that named the photos; None
+    for photos found in the folder or given one by one.
+    """
+
+    root: str
+    list_name: str | None = None
+
+
+@dataclass(frozen=True)
+class MapShard(StoredFile):
+    """A file of encoded maps. codec: number of the codec that encoded them."""
+
+    codec: int
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A file that can be made again from the photo table.
+
+    file: where it is. covers: number of the last photo table shard whose photos are in it.
+    """
+
+    file: StoredFile
+    covers: int
+
+
+@dataclass(frozen=True)
+class DescriptorColumn:
+    """Global descriptors of photos, one vector for each content.
+
+    name: as asked for. fingerprint: everything that decides the numbers. dim: length of a vector.
+    files: where the vectors lie, oldest first. recall: the base of recall by them; it covers files
+    of this column, and need not have all of their photos.
+    """
+
+    name: str
+    fingerprint: Fingerprint
+    dim: int
+    files: tuple[StoredFile, ...] = ()
+    recall: Derived | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One committed state of an index; immutable, and so are the files it names.
+
+    generation: counts commits; a file written by a commit carries its number.
+    fingerprint: everything that decides the features. image_size, grid, dim: as the extractor's.
+    quality: the codec's (`codec.QUALITIES`). codecs: its parameters as they were fitted, the newest
+    last. shards, photos: map and photo table shards, oldest first. recall, words: bases of the two
+    recall indexes, None before the first run ends. descriptors: columns of further vectors; each
+    keeps its place. weights: of a search's kinds of evidence, by name, as they were fitted to this
+    collection; None where they were not. n_photos: photos that can be found, as of the last run
+    that ended. next_id: the id of the next new photo. tombstones: ids that are deleted.
+    """
+
+    fingerprint: Fingerprint
+    image_size: int
+    grid: int
+    dim: int
+    quality: str
+    generation: int = 0
+    sources: tuple[SourceRoot, ...] = ()
+    codecs: tuple[StoredFile, ...] = ()
+    shards: tuple[MapShard, ...] = ()
+    photos: tuple[StoredFile, ...] = ()
+    recall: Derived | None = None
+    words: Derived | None = None
+    descriptors: tuple[DescriptorColumn, ...] = ()
+    weights: Mapping[str, float] | None = None
+    n_photos: int = 0
+    next_id: int = 0
+    tombstones: tuple[int, ...] = ()
+    format: int = field(default=FORMAT)
+
+    @classmethod
+    def load_if_present(cls, index_dir: Path) -> "Manifest | None":
+        """The last committed state, or None where there is no index; else as `read_manifest`."""
+        return read_manifest(index_dir) if (index_dir / MANIFEST_NAME).exists() else None
+
+    @property
+    def photo_bytes(self) -> int:
+        """Size of one photo's encoded maps, bytes."""
+        return bytes_per_photo(self.quality, self.grid, self.dim)
+
+    @property
+    def last_photos(self) -> int:
+        """Number of the newest photo table shard, 0 if there is none."""
+        return self.photos[-1].number if self.photos else 0
+
+    def descriptor(self, name: str) -> DescriptorColumn | None:
+        """The column of this name, if there is one."""
+        return next((column for column in self.descriptors if column.name == name), None)
+
+    def files(self) -> list[StoredFile]:
+        """Every file that this state of the index consists of."""
+        bases = [self.recall, self.words, *(column.recall for column in self.descriptors)]
+        derived = [base.file for base in bases if base is not None]
+        vectors = [file for column in self.descriptors for file in column.files]
+        return [*self.codecs, *self.shards, *self.photos, *derived, *vectors]
+
+
+def absolute_path(root: str, relative: str) -> str:
+    """A photo's absolute path from its source's root and its path in the photo table."""
+    return os.path.join(root, relative)  # noqa: PTH118 (Path costs ten times as much)
+
+
+def read_manifest(index_dir: Path) -> Manifest:
+    """The last committed state.
+
+    Raises IndexMissingError, IndexFormatError for another format, IndexDamagedError.
+    """
+    path = index_dir / MANIFEST_NAME
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise IndexMissingError(
+            f"{index_dir}: no index here; run `waldo index PHOTOS --index {index_dir}` first"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise IndexDamagedError(
+            f"{path} cannot be read ({one_line(error)}); delete {index_dir} and index the photos "
+            "again"
+        ) from error
+    version = raw.get("format") if isinstance(raw, dict) else None
+    if not isinstance(version, int):
+        raise IndexDamagedError(f"{path} is no index manifest; choose another folder with --index")
+    if version != FORMAT:
+        migrate = f"run `waldo compact --index {index_dir}` to bring it up to date"
+        mend = "update waldo" if version > FORMAT else migrate
+        raise IndexFormatError(
+            f"{index_dir}: the index has format {version}, this waldo reads format {FORMAT}; {mend}"
+        )
+    try:
+        return _from_json(raw)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IndexDamagedError(
+            f"{path} lacks something ({error!r}); delete {index_dir} and index the photos again"
+        ) from error
+
+
+def write_manifest(index_dir: Path, manifest: Manifest) -> None:
+    """Commit: after this returns, and not before, the index is in the new state."""
+    values = asdict(manifest)
+    if not manifest.descriptors:  # as before there were any
+        del values["descriptors"]
+    if manifest.weights is None:
+        del values["weights"]
+    text = json.dumps(values, indent=1) + "\n"
+    write_text_atomically(index_dir / MANIFEST_NAME, text)
+
+
+def check_quality(index_dir: Path, manifest: Manifest, quality: str | None) -> None:
+    """Raise FingerprintError where another codec is asked for than the index was made with."""
+    if quality is not None and quality != manifest.quality:
+        raise FingerprintError(
+            f"{index_dir}: made with --codec {manifest.quality}, not {quality}; leave --codec out, "
+            "or choose another folder with --index"
+        )
+
+
+def check_fingerprint(index_dir: Path, manifest: Manifest, current: Fingerprint) -> None:
+    """Raise FingerprintError unless `current` is what the index was made with."""
+    stored = manifest.fingerprint
+    details = _differences(stored, current)
+    if details:
+        raise FingerprintError(
+            f"{index_dir}: made with model {stored.get('model')}, but model {current.get('model')} "
+            f"is in use ({details}); use the index's model, or another folder with --index"
+        )
+
+
+def check_descriptor(index_dir: Path, column: DescriptorColumn, current: Fingerprint) -> None:
+    """Raise FingerprintError unless `current` is what a column was made with."""
+    details = _differences(column.fingerprint, current)
+    if details:
+        raise FingerprintError(
+            f"{index_dir}: its descriptor {column.name} is another version's ({details}); use that "
+            "version, or another folder with --index"
+        )
+
+
+def _differences(stored: Fingerprint, current: Fingerprint) -> str:
+    """What differs between two fingerprints, "" where nothing does."""
+    differing = sorted(
+        key for key in stored.keys() | current.keys() if stored.get(key) != current.get(key)
+    )
+    return "; ".join(
+        f"{key}: {stored.get(key)} in the index, {current.get(key)} now" for key in differing
+    )
+
+
+def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
+    """The manifest without the files that are gone or cut short, so that a run makes them again.
+
+    With a photo table shard go the recall indexes: they hold photos that the table no longer does.
+    With a codec go the shards that it encoded, with a descriptor's vectors their recall index.
+    """
+    codecs = tuple(file for file in manifest.codecs if _is_whole(index_dir, file))
+    photos = tuple(file for file in manifest.photos if _is_whole(index_dir, file))
+
+    def derived(base: Derived | None) -> Derived | None:
+        whole = base is not None and _is_whole(index_dir, base.file)
+        return base if whole and photos == manifest.photos else None
+
+    def without_lost_vectors(column: DescriptorColumn) -> DescriptorColumn:
+        files = tuple(file for file in column.files if _is_whole(index_dir, file))
+        recall = derived(column.recall) if files == column.files else None
+        return replace(column, files=files, recall=recall)
+
+    numbers = {file.number for file in codecs}
+    return replace(
+        manifest,
+        codecs=codecs,
+        shards=tuple(
+            file for file in manifest.shards if _is_whole(index_dir, file) and file.codec in numbers
+        ),
+        photos=photos,
+        recall=derived(manifest.recall),
+        words=derived(manifest.words),
+        descriptors=tuple(map(without_lost_vectors, manifest.descriptors)),
+    )
+
+
+def _is_whole(index_dir: Path, file: StoredFile) -> bool:
+    try:
+        return (index_dir / file.name).stat().st_size == file.bytes
+    except OSError:
+        return False
+
+
+def _from_json(raw: dict[str, Any]) -> Manifest:
+    def derived(value: dict[str, Any] | None) -> Derived | None:
+        return Derived(StoredFile(**value["file"]), value["covers"]) if value else None
+
+    return Manifest(
+        fingerprint=raw["fingerprint"],
+        image_size=raw["image_size"],
+        grid=raw["grid"],
+        dim=raw["dim"],
+        quality=raw["quality"],
+        generation=raw["generation"],
+        sources=tuple(SourceRoot(**source) for source in raw["sources"]),
+        codecs=tuple(StoredFile(**file) for file in raw["codecs"]),
+        shards=tuple(MapShard(**file) for file in raw["shards"]),
+        photos=tuple(StoredFile(**file) for file in raw["photos"]),
+        recall=derived(raw["recall"]),
+        words=derived(raw["words"]),
+        descriptors=tuple(
+            DescriptorColumn(
+                column["name"],
+                column["fingerprint"],
+                column["dim"],
+                tuple(StoredFile(**file) for file in column["files"]),
+                derived(column["recall"]),
+            )
+            for column in raw.get("descriptors", ())
+        ),
+        weights=raw.get("weights"),
+        n_photos=raw["n_photos"],
+        next_id=raw["next_id"],
+        tombstones=tuple(raw["tombstones"]),
+    )

@@ -1,0 +1,276 @@
+"""The photo table: which photos the index holds, and where each one's maps lie.
+
+Written in Parquet shards that are never changed. A later row of the same id takes the place of an
+earlier one (a photo that moved, or was touched); deletion is a tombstone in the manifest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.errors import REPAIR_HINT, IndexDamagedError, one_line
+from indexer.store.mapstore import Place
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_NUMBERS = {
+    "id": np.int64,
+    "source": np.int32,
+    "size": np.int64,
+    "mtime_ns": np.int64,
+    "width": np.int32,
+    "height": np.int32,
+    "shard": np.int64,
+    "row": np.int32,
+    "maps_id": np.int64,
+}
+
+
+@dataclass(frozen=True)
+class PhotoRow:
+    """One row of the photo table.
+
+    id: stable, never used again. source: index into the manifest's sources. path: relative to
+    that source's root, "/" between folders. content_hash: SHA-256 of the file, 32 bytes.
+    size: bytes; mtime_ns: modification time when it was listed. width, height: upright, pixels.
+    place: where the maps lie. pooled: (2 d,) float32, see `FeatureMaps.pooled`.
+    words: (m,) uint16, rising, its visual words in those of the codec of `place`.
+    taken_ns: see `Photo.taken_ns`; None where the file does not say.
+    """
+
+    id: int
+    source: int
+    path: str
+    content_hash: bytes
+    size: int
+    mtime_ns: int
+    width: int
+    height: int
+    place: Place
+    pooled: NDArray[np.float32]
+    words: NDArray[np.uint16]
+    taken_ns: int | None
+
+
+def photos_name(number: int) -> str:
+    """File name of a photo table shard below the index folder."""
+    return f"photos/{number:06d}.parquet"
+
+
+def write_photos(path: Path, rows: Sequence[PhotoRow], dim: int) -> None:
+    """Write rows to a new file; not atomic. dim: d, half the length of a pooled vector."""
+    import pyarrow as pa
+
+    pooled = np.concatenate([row.pooled for row in rows]).astype(np.float32, copy=False)
+    columns = {
+        "id": pa.array([row.id for row in rows], pa.int64()),
+        "source": pa.array([row.source for row in rows], pa.int32()),
+        "path": pa.array([row.path for row in rows], pa.string()),
+        "content_hash": pa.array([row.content_hash for row in rows], pa.binary(32)),
+        "size": pa.array([row.size for row in rows], pa.int64()),
+        "mtime_ns": pa.array([row.mtime_ns for row in rows], pa.int64()),
+        "width": pa.array([row.width for row in rows], pa.int32()),
+        "height": pa.array([row.height for row in rows], pa.int32()),
+        "shard": pa.array([row.place.shard for row in rows], pa.int64()),
+        "row": pa.array([row.place.row for row in rows], pa.int32()),
+        "maps_id": pa.array([row.place.maps_id for row in rows], pa.int64()),
+        "taken_ns": pa.array([row.taken_ns for row in rows], pa.int64()),
+        "words": pa.array([row.words for row in rows], pa.list_(pa.uint16())),
+        "pooled": pa.FixedSizeListArray.from_arrays(pa.array(pooled), 2 * dim),
+    }
+    write_table(path, pa.table(columns))
+
+
+def write_table(path: Path, table: "pa.Table") -> None:
+    """Write a photo table shard, or descriptors' vectors, to a new file; not atomic."""
+    import pyarrow.parquet as pq
+
+    # vectors and words are all different: a dictionary would only hold them twice
+    different = ("pooled", "words", "vector")
+    repeated = [name for name in table.column_names if name not in different]
+    pq.write_table(table, path, write_page_checksum=True, use_dictionary=repeated)
+
+
+def read_pooled(path: Path, dim: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Ids (n,) and pooled vectors (n, 2 dim) of a photo table shard, in the file's order.
+
+    Raises IndexDamagedError.
+    """
+    table = read_columns(path, ["id", "pooled"])
+    vectors = table.column("pooled").combine_chunks().flatten().to_numpy()
+    return table.column("id").to_numpy(), vectors.reshape(-1, 2 * dim)
+
+
+@dataclass(frozen=True)
+class WordRows:
+    """The visual words of n photos.
+
+    ids: (n,) int64. shards: (n,) int64, the map shard of each. starts: (n + 1,) int64, bounds of
+    each photo's part of words. words: uint16.
+    """
+
+    ids: NDArray[np.int64]
+    shards: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    words: NDArray[np.uint16]
+
+    def select(self, rows: NDArray[np.bool_]) -> "WordRows":
+        """Some of the photos; rows: (n,) bool."""
+        if rows.all():
+            return self
+        counts = np.diff(self.starts)
+        starts = np.concatenate([[0], np.cumsum(counts[rows])])
+        words = self.words[np.repeat(rows, counts)]
+        return WordRows(self.ids[rows], self.shards[rows], starts, words)
+
+
+def read_words(path: Path) -> WordRows:
+    """The visual words of a photo table shard, in the file's order. Raises IndexDamagedError."""
+    table = read_columns(path, ["id", "shard", "words"])
+    words = table.column("words").combine_chunks()
+    starts = words.offsets.to_numpy().astype(np.int64)
+    return WordRows(
+        table.column("id").to_numpy(),
+        table.column("shard").to_numpy(),
+        starts - starts[0],
+        words.flatten().to_numpy(),
+    )
+
+
+def read_ids(path: Path) -> NDArray[np.int64]:
+    """Ids (n,) of a photo table shard, in the file's order. Raises IndexDamagedError."""
+    ids: NDArray[np.int64] = read_columns(path, ["id"]).column("id").to_numpy()
+    return ids
+
+
+@dataclass(frozen=True)
+class PhotoTable:
+    """The light columns of all photo table shards: one row an id, sorted by id, dead ones too.
+
+    numbers: name -> (n,) array for id, source, size, mtime_ns, width, height, shard, row, maps_id.
+    paths: n strings, relative to the photo's source. hashes: (n, 32) uint8. live: (n,) bool.
+    taken_ns: n nullable int64, see `PhotoRow`.
+    """
+
+    numbers: dict[str, NDArray[Any]]
+    paths: "pa.ChunkedArray"
+    hashes: NDArray[np.uint8]
+    live: NDArray[np.bool_]
+    taken_ns: "pa.ChunkedArray"
+
+    def __len__(self) -> int:
+        return len(self.live)
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        return self.numbers["id"]
+
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row numbers of some live photos, (n,). Raises KeyError for an id that is not live."""
+        rows = np.searchsorted(self.ids, ids)
+        inside = np.minimum(rows, max(0, len(self) - 1))
+        known = (self.ids[inside] == ids) & self.live[inside] if len(self) else np.zeros(len(ids))
+        if not np.all(known):
+            missing = [int(i) for i, found in zip(ids, known, strict=True) if not found]
+            raise KeyError(f"no photo has the id {missing[0]}")
+        return rows
+
+    def number(self, name: str, row: int) -> int:
+        return int(self.numbers[name][row])
+
+    def place(self, row: int) -> Place:
+        return Place(
+            self.number("shard", row), self.number("row", row), self.number("maps_id", row)
+        )
+
+    def path(self, row: int) -> str:
+        return str(self.paths[row].as_py())
+
+    def content_hash(self, row: int) -> bytes:
+        return self.hashes[row].tobytes()
+
+
+def read_photo_table(files: Sequence[Path], tombstones: NDArray[np.int64]) -> PhotoTable:
+    """Load the light columns of photo table shards, given in the order they were written.
+
+    Raises IndexDamagedError where one cannot be read.
+    """
+    import pyarrow as pa
+
+    names = [*_NUMBERS, "path", "content_hash", "taken_ns"]
+    tables = [read_columns(file, names) for file in files]
+    if not tables:
+        return PhotoTable(
+            {name: np.empty(0, dtype) for name, dtype in _NUMBERS.items()},
+            pa.chunked_array([], pa.string()),
+            np.empty((0, 32), np.uint8),
+            np.empty(0, bool),
+            pa.chunked_array([], pa.int64()),
+        )
+    try:
+        table = pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        reason = f"{files[0].parent}: the photo table's files differ ({one_line(error)})"
+        raise IndexDamagedError(f"{reason}; {REPAIR_HINT}") from error
+    ids = table.column("id").to_numpy()
+    # Of several rows of an id the last written counts: unique() finds the first of the reversed.
+    unique, from_end = np.unique(ids[::-1], return_index=True)
+    table = table.take(pa.array(len(ids) - 1 - from_end))
+    hashes = table.column("content_hash").combine_chunks()
+    return PhotoTable(
+        {name: table.column(name).to_numpy() for name in _NUMBERS},
+        table.column("path"),
+        _bytes_of(hashes, 32),
+        ~np.isin(unique, tombstones),
+        table.column("taken_ns"),
+    )
+
+
+def rows_that_count(
+    ids: list[NDArray[np.int64]], tombstones: tuple[int, ...]
+) -> list[NDArray[np.bool_]]:
+    """Of each photo table shard, oldest first, the rows that are neither deleted nor superseded.
+
+    ids: (n,) int64 a shard, as stored. Returns (n,) bool a shard.
+    """
+    if not ids:
+        return []
+    every = np.concatenate(ids)
+    # Of several rows of an id the last written counts: unique() finds the first of the reversed.
+    from_end = np.unique(every[::-1], return_index=True)[1]
+    counts = np.zeros(len(every), dtype=bool)
+    counts[len(every) - 1 - from_end] = True
+    counts &= ~np.isin(every, np.array(tombstones, dtype=np.int64))
+    return np.split(counts, np.cumsum([len(part) for part in ids])[:-1])
+
+
+def read_columns(path: Path, columns: list[str]) -> "pa.Table":
+    """Some columns of a photo table shard, or of another Parquet file of an index.
+
+    Raises IndexDamagedError.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns=columns)
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise IndexDamagedError(
+            f"{path} cannot be read ({one_line(error)}); {REPAIR_HINT}"
+        ) from error
+
+
+def _bytes_of(values: Any, width: int) -> NDArray[np.uint8]:
+    """(n, width) uint8 of a pyarrow fixed-size binary array without nulls."""
+    import pyarrow as pa
+
+    if isinstance(values, pa.ChunkedArray):
+        values = pa.concat_arrays(values.chunks)
+    raw = np.frombuffer(values.buffers()[1], dtype=np.uint8)
+    return raw.reshape(-1, width)[values.offset : values.offset + len(values)]

@@ -1,0 +1,69 @@
+"""The command line, `waldo`: parses, calls the library, prints.
+
+Results go to standard output, messages and progress to standard error. Exit codes: 0 all well,
+1 `verify` found problems, 2 bad input, 130 indexing stopped by Ctrl-C.
+"""
+
+import sys
+import warnings
+from typing import NoReturn
+
+import typer
+
+from search.commands.collection_commands import compact, index, info, models, remove, verify
+from search.commands.evaluation_commands import evaluate, fit_weights, prepare, report
+from search.commands.mask_commands import propagate, segment
+from search.commands.options import say_error
+from search.commands.query_command import query
+
+app = typer.Typer(
+    name="waldo",
+    help="Find this very object in a photo collection.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+app.command()(index)
+app.command()(query)
+app.command()(segment)
+app.command()(propagate)
+app.command()(evaluate)
+app.command()(report)
+app.command()(prepare)
+app.command("fit-weights")(fit_weights)
+app.command()(info)
+app.command()(verify)
+app.command()(compact)
+app.command()(remove)
+app.command()(models)
+
+
+def main() -> NoReturn:
+    """Run the command line; errors meant for people become one line and exit code 2."""
+    from PIL import Image
+
+    from features.errors import WaldoError
+
+    # Large photos are fine; those over Pillow's limit are refused with an error of our own.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", module="PIL")  # broken EXIF: the photo counts without
+    try:
+        app()
+    except WaldoError as error:
+        _fail(str(error))
+    except OSError as error:
+        # Disk full, no permission: the system's words, with the file they are about.
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}")
+    sys.exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    say_error(message)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

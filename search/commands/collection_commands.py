@@ -1,0 +1,202 @@
+"""Indexes made and looked after: index, info, verify, compact, remove, models."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.commands.options import (
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    check_codec,
+    load_descriptors,
+    print_json,
+    print_table,
+    say,
+)
+
+if TYPE_CHECKING:
+    from indexer.ingest.progress import IndexReport
+    from indexer.upkeep.compact import CompactReport
+
+
+def index(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="Folders, photos, or text files listing photos."),
+    ],
+    index: IndexOption,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name from `waldo models`, a folder in diffusers' layout, or a hub id. "
+            "Default: the index's own model, or tiny."
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos a model evaluation.")] = 8,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QUALITY",
+            help="How maps are stored: none, high, standard or small. Default: the index's own, "
+            "or standard.",
+        ),
+    ] = None,
+    descriptor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Store a global descriptor of each photo too, for `waldo query --recall`: dinov2, "
+            "openclip, siglip, a folder in transformers' layout, or a hub id; may be repeated. "
+            "Those that the index has are kept up to date.",
+        ),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Index photos, or bring an index up to date: only what is new or changed is worked on."""
+    from dataclasses import asdict
+
+    from features.extractor import FeatureExtractor
+    from indexer.ingest.build import index_photos
+    from indexer.ingest.sources import open_sources
+    from indexer.store.manifest import Manifest, check_quality
+    from search.commands.progress_bar import ProgressDisplay
+
+    # what is wrong with the question is told before a model is loaded
+    open_sources(sources, index)
+    stored = Manifest.load_if_present(index)
+    if codec is not None:
+        check_codec(codec)
+    if stored is not None:
+        check_quality(index, stored, codec)
+    name = model or (str(stored.fingerprint["model"]) if stored else "tiny")
+    say(f"loading the model {name}")
+    extractor = FeatureExtractor.load(name, device, batch_size)
+    descriptors = load_descriptors(descriptor or [], stored, device, batch_size)
+    try:
+        with ProgressDisplay() as display:
+            report = index_photos(
+                sources,
+                index,
+                extractor,
+                batch_size=batch_size,
+                quality=codec,
+                descriptors=descriptors,
+                on_progress=display,
+            )
+    except KeyboardInterrupt:
+        say("stopped; what is done is kept: run the same command again to go on")
+        raise typer.Exit(130) from None
+    if json_output:
+        print_json({**asdict(report), "index_dir": str(report.index_dir)})
+    else:
+        print(_report_text(report))
+
+
+def info(index: IndexOption, json_output: JsonOption = False) -> None:
+    """Say what an index holds."""
+    from indexer.upkeep.check import describe
+
+    description = describe(index)
+    if json_output:
+        print_json(description)
+        return
+    for name, value in description.items():
+        lines = value if isinstance(value, list) else [value]
+        for line in lines or ["none"]:
+            print(f"{name.replace('_', ' ')}: {line}")
+
+
+def verify(index: IndexOption, json_output: JsonOption = False) -> None:
+    """Read everything in an index and check it; exit code 1 where something is wrong."""
+    from indexer.upkeep.check import verify as verify_index
+
+    problems = verify_index(index)
+    if json_output:
+        print_json({"problems": problems})
+    else:
+        print("\n".join(problems) or "no problem found")
+    if problems:
+        raise typer.Exit(1)
+
+
+def compact(index: IndexOption, json_output: JsonOption = False) -> None:
+    """Give back the room that deleted and changed photos take up, and merge small files."""
+    from dataclasses import asdict
+
+    from indexer.upkeep.compact import compact as compact_index
+
+    try:
+        report = compact_index(index)
+    except KeyboardInterrupt:
+        say("stopped; nothing is lost: run the same command again")
+        raise typer.Exit(130) from None
+    for path in report.lost:
+        say(f"warning: {path}: its maps are damaged or lost; run `waldo index` again over it")
+    if json_output:
+        print_json({**asdict(report), "index_dir": str(index)})
+    else:
+        print(_compact_text(report))
+
+
+def remove(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Photos, or folders of photos; they may be gone."),
+    ],
+    index: IndexOption,
+    json_output: JsonOption = False,
+) -> None:
+    """Take photos out of an index; the photos themselves are left alone."""
+    from dataclasses import asdict
+
+    from indexer.upkeep.remove import remove as remove_photos
+
+    report = remove_photos(index, paths)
+    say("those that are still on disk come back when their SOURCE is indexed again")
+    if json_output:
+        print_json({**asdict(report), "index_dir": str(index)})
+    else:
+        print(f"{report.total} photos in {index}: {report.removed} removed")
+
+
+def models(json_output: JsonOption = False) -> None:
+    """List the models known by name: map shape, download size, licence."""
+    from search.commands.tables import models_json, models_table
+
+    if json_output:
+        print_json({"models": models_json()})
+    else:
+        print_table(models_table())
+
+
+def _report_text(report: "IndexReport") -> str:
+    parts = [f"{report.total} photos in {report.index_dir}", f"{report.new} new"]
+    for name in ("changed", "moved", "removed", "described", "failed"):
+        count = getattr(report, name)
+        if count:
+            parts.append(f"{count} {name}")
+    text = f"{parts[0]}: {', '.join(parts[1:])} in {report.seconds:.1f} s"
+    if report.failed:
+        text += f"; what failed and why: {report.index_dir / 'failures.jsonl'}"
+    return text
+
+
+def _compact_text(report: "CompactReport") -> str:
+    if report.migrated:
+        was = "brought to the format of this waldo"
+    elif not report.changed:
+        return f"{report.photos} photos in {report.index_dir}: nothing to do"
+    else:
+        was = "compacted"
+    before, after = report.bytes_before / 2**20, report.bytes_after / 2**20
+    text = (
+        f"{report.photos} photos in {report.index_dir}: {was} in {report.seconds:.1f} s; "
+        f"{report.shards_before} map shards before, {report.shards_after} now, "
+        f"{before:.1f} MiB before, {after:.1f} MiB now"
+    )
+    if report.in_use:
+        text += "; somebody has it open, so the next run deletes the files that were replaced"
+    return text

@@ -1,0 +1,125 @@
+"""Pixels of an object: segment photos, propagate masks through a video."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.commands.options import (
+    BoxOption,
+    ClassOption,
+    DeviceOption,
+    JsonOption,
+    MaskOption,
+    PointOption,
+    object_in,
+    print_json,
+    print_table,
+    say,
+    say_error,
+)
+
+
+def segment(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="A photo of the object.")],
+    targets: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TARGET...",
+            help="Photos, folders, or text files listing photos, to find it in.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks and overlays go.")],
+    class_name: ClassOption = None,
+    mask: MaskOption = None,
+    box: BoxOption = None,
+    point: PointOption = None,
+    sam: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Let SAM or SAM 2 draw the masks: a folder in transformers' layout, or a hub id.",
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="As for `waldo index`.")] = "tiny",
+    device: DeviceOption = "auto",
+    json_output: JsonOption = False,
+) -> None:
+    """Mark the pixels of REFERENCE's object in other photos."""
+    from features.extractor import FeatureExtractor
+    from search.commands.progress_bar import ProgressDisplay
+    from search.commands.tables import segment_json, segment_table
+    from search.reference import make_reference
+    from search.segmentation.cascade import prompted_by
+    from search.segmentation.mask_files import check_out, list_targets, write_masks
+    from search.segmentation.sam import Sam
+    from search.segmentation.segment import Refine, sharpen
+
+    # what is wrong with the question is told before a model is loaded
+    asked = object_in(reference, class_name, mask, box, point)
+    check_out(out, [reference] if mask is None else [reference, mask])
+    photos, failures = list_targets(targets, out)
+    refine: Refine = sharpen
+    if sam is not None:
+        say(f"loading {sam}")
+        refine = prompted_by(Sam.load(sam, device))
+    say(f"loading the model {model}")
+    extractor = FeatureExtractor.load(model, device, batch_size=max(1, min(8, len(photos))))
+    described = make_reference(asked, extractor)
+    with ProgressDisplay() as display:
+        written, failed = write_masks(
+            *(out, described, photos, extractor, refine),
+            on_done=lambda done: display.show("photos", done, len(photos)),
+        )
+    failures += failed
+    for failure in failures:
+        say_error(failure.reason)
+    if json_output:
+        print_json(segment_json(asked, written, failures))
+    else:
+        print_table(segment_table(written))
+    if failures:
+        raise typer.Exit(2)
+
+
+def propagate(
+    video: Annotated[
+        Path,
+        typer.Argument(metavar="VIDEO", help="A folder of frames, or a video file (PyAV, OpenCV)."),
+    ],
+    mask: Annotated[
+        Path,
+        typer.Option(
+            metavar="FIRST.png",
+            help="The first frame's objects: palette indices or grey values 1, 2, ... or white.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the frames' masks go.")],
+    model: Annotated[str, typer.Option(help="As for `waldo index`.")] = "tiny",
+    device: DeviceOption = "auto",
+    json_output: JsonOption = False,
+) -> None:
+    """Mark the objects of a video's first frame in all its frames, as DAVIS has its masks."""
+    from search.commands.progress_bar import ProgressDisplay, rate_and_time_left
+    from search.segmentation.video import load_video_extractor, open_labelled, propagate_video
+
+    # what is wrong with the question is told before a model is loaded
+    labelled = open_labelled(video, mask)
+    say(f"loading the model {model}")
+    extractor = load_video_extractor(model, device)
+    with ProgressDisplay() as display:
+
+        def on_frame(done: int, total: int | None, seconds: float) -> None:
+            left = None if total is None else total - done
+            note = rate_and_time_left(done, left, seconds, "frames")
+            display.show("frames", done, total, note)
+
+        report = propagate_video(labelled, out, extractor, on_frame)
+    for name, problem in report.failed:
+        say(f"warning: frame {name}: {problem}; it has the labels of the frame before")
+    if json_output:
+        print_json(report.as_json())
+    else:
+        count = len(report.objects)
+        print(f"{report.frames} frames, {count} objects, in {report.seconds:.1f} s: {report.out}")
+        print(f"to look at: {report.overlay or report.contact_sheet}")

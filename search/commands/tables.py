@@ -1,0 +1,188 @@
+"""Answers as people read them on a terminal, and as programs read them in JSON."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from features.diffusion.presets import PRESETS
+from indexer.store.filters import PhotoFilter
+from search.query import Answer, Query
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from search.segmentation.mask_files import Failure, WrittenMask
+
+
+def answer_json(
+    answer: Answer, masks: "Sequence[WrittenMask | None] | None" = None
+) -> dict[str, Any]:
+    """An answer as JSON-ready values; boxes in pixels of the upright photo, times in seconds.
+
+    masks: one a match, where they were asked for; None for a match whose photo is gone.
+    """
+    query = answer.query
+    return {
+        "query": {
+            "photo": str(query.photo),
+            "class": query.class_name,
+            "mask": None if query.mask is None else str(query.mask),
+            "box": query.box,
+            "point": query.point,
+            **({"also": [_view_json(view) for view in query.also]} if query.also else {}),
+            **({"not": [_view_json(view) for view in query.unlike]} if query.unlike else {}),
+            "score": answer.options.score if answer.options.rerank else None,
+            **({} if answer.options.recall is None else {"recall": answer.options.recall}),
+            **_filter_json(answer.options.filter),
+        },
+        "matches": [
+            {
+                "rank": match.rank,
+                "path": str(match.path),
+                "id": match.id,
+                "score": match.score,
+                "recall_score": match.recall_score,
+                "confidence": match.confidence,
+                "box": match.box,
+                "boxes": match.boxes,
+                "is_query": match.is_query,
+                **({} if masks is None else {"mask": _mask_path(masks[row])}),
+            }
+            for row, match in enumerate(answer.matches)
+        ],
+        **(
+            {}
+            if answer.found is None
+            else {"found": answer.found, "best_confidence": answer.best_confidence}
+        ),
+        "timing": answer.timing,
+    }
+
+
+def _view_json(view: Query) -> dict[str, Any]:
+    """A photo and the region in it, without what is not given."""
+    region = {"mask": view.mask and str(view.mask), "box": view.box, "point": view.point}
+    return {"photo": str(view.photo), **{k: v for k, v in region.items() if v is not None}}
+
+
+def _filter_json(wanted: PhotoFilter | None) -> dict[str, Any]:
+    """What the answer was limited to, if it was; "until" is the first instant left out."""
+    if wanted is None:
+        return {}
+    since, until = (
+        None if at is None else datetime.fromtimestamp(at // 10**9, UTC).isoformat()
+        for at in (wanted.since_ns, wanted.until_ns)
+    )
+    return {"paths": list(wanted.paths), "since": since, "until": until}
+
+
+def answer_table(answer: Answer) -> "Table":
+    """Ranks, scores, boxes and paths."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("rank", "score", "confidence", "recall"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("box", no_wrap=True)
+    table.add_column("photo", overflow="fold")
+    for match in answer.matches:
+        note = "  (the query photo)" if match.is_query else ""
+        if len(match.boxes) > 1:
+            note = f"  ({len(match.boxes)} places){note}"
+        table.add_row(
+            str(match.rank),
+            f"{match.score:.4f}",
+            "" if match.confidence is None else f"{match.confidence:.2f}",
+            "" if match.recall_score is None else f"{match.recall_score:.4g}",
+            ",".join(str(edge) for edge in match.box),
+            # As Text: brackets in a file name are no markup.
+            Text(f"{match.path}{note}"),
+        )
+    return table
+
+
+def not_found_line(answer: Answer) -> str:
+    """Says that the object is in no photo, by the confidence asked for."""
+    best = answer.best_confidence
+    return (
+        f"not found: none of {answer.n_photos} photos, other than the query photo itself, reaches "
+        f"confidence {answer.options.min_confidence:g}"
+        + ("" if best is None else f"; the likeliest has {best:.2f}")
+    )
+
+
+def segment_json(
+    query: Query, written: "Sequence[WrittenMask]", failures: "Sequence[Failure]"
+) -> dict[str, Any]:
+    """Masks as JSON-ready values; boxes and areas in pixels of the upright photo."""
+    return {
+        "reference": {**_view_json(query), "class": query.class_name},
+        "masks": [
+            {
+                "path": str(one.path),
+                "mask": str(one.mask),
+                "overlay": str(one.overlay),
+                "box": one.segmentation.box,
+                "area": int(one.segmentation.mask.sum()),
+                "score": one.segmentation.score,
+            }
+            for one in written
+        ],
+        "failed": [{"path": str(one.path), "reason": one.reason} for one in failures],
+    }
+
+
+def segment_table(written: "Sequence[WrittenMask]") -> "Table":
+    """Scores, areas in percent of the photo, boxes, and the masks' paths."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("score", "area"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("box", no_wrap=True)
+    table.add_column("photo", overflow="fold")
+    table.add_column("mask", overflow="fold")
+    for one in written:
+        found = one.segmentation
+        table.add_row(
+            f"{found.score:.4f}",
+            f"{100 * found.mask.mean():.1f} %",
+            ",".join(map(str, found.box or ())),
+            Text(str(one.path)),
+            Text(str(one.mask)),
+        )
+    return table
+
+
+def _mask_path(written: "WrittenMask | None") -> str | None:
+    return None if written is None else str(written.mask)
+
+
+def models_json() -> list[dict[str, Any]]:
+    """The presets as JSON-ready values."""
+    return [
+        {
+            "name": preset.name,
+            "source": preset.source,
+            "licence": preset.licence,
+            "download": preset.download,
+            "map": [preset.grid, preset.grid, preset.dim],
+            "settings": preset.settings.as_dict(),
+        }
+        for preset in PRESETS.values()
+    ]
+
+
+def models_table() -> "Table":
+    """The presets as a table."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "map", "size", "licence", "source"):
+        table.add_column(column, no_wrap=column != "source")
+    for preset in PRESETS.values():
+        shape = f"{preset.grid} x {preset.grid} x {preset.dim}"
+        table.add_row(preset.name, shape, preset.download, preset.licence, preset.source)
+    return table

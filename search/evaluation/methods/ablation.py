@@ -1,0 +1,115 @@
+"""Ablations: what a method is worth when its features are taken otherwise than the model has it."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_args, get_type_hints
+
+from features.diffusion.capture import transformer_blocks
+from features.diffusion.presets import FeatureSettings
+from features.errors import ModelError, WaldoError
+from features.extractor import FeatureExtractor
+
+_TYPES = get_type_hints(FeatureSettings)
+_KEYS = (*(field.name for field in fields(FeatureSettings)), "tau")
+
+# The largest value of a number, where there is one, and the smallest where that is not 1.
+_LARGEST = {"timestep": 999, "steps": 999}
+_SMALLEST = {"timestep": 0}
+
+# Of a model's blocks so many are named, those last on its up path.
+_NAMED_BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is otherwise than a model has it.
+
+    settings: fields of `FeatureSettings` with their values, by name. tau: of PDM Eq. 3, which then
+    finds the object of a class name; None for the model's own rule.
+    """
+
+    settings: tuple[tuple[str, int | str], ...] = ()
+    tau: float | None = None
+
+
+def parse_changes(method: str, changes: list[str], by_class: bool) -> Changes:
+    """Read the KEY=VALUEs of a --method. by_class: its object is found by a class name alone.
+
+    Raises WaldoError for an unknown key, a value that it cannot have, and tau where there is
+    nothing to be found by it.
+    """
+    values: dict[str, Any] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if key not in _KEYS or not equals:
+            raise WaldoError(
+                f"--method {method}: {change!r} is no change of features; write @KEY=VALUE, KEY "
+                f"one of {', '.join(_KEYS)}"
+            )
+        if key in values:
+            raise WaldoError(f"--method {method}: gives {key} twice")
+        values[key] = _value(method, key, text)
+    tau = values.pop("tau", None)
+    if tau is not None and not by_class:
+        raise WaldoError(
+            f"--method {method}: tau finds the object by its class name, which only the methods "
+            f"by class do, such as late-by-class@tau={tau:g}"
+        )
+    return Changes(tuple(sorted(values.items())), tau)
+
+
+def changed_settings(method: str, changes: Changes, extractor: FeatureExtractor) -> FeatureSettings:
+    """The extractor's settings with what a --method changes.
+
+    Raises WaldoError where its model cannot take features so, and where a change would change
+    nothing.
+    """
+    own, model = extractor.settings, extractor.model
+    settings = replace(own, **dict[str, Any](changes.settings))
+    given = dict(changes.settings)
+    for key, inversions in (("steps", ("ddim", "fixed-point")), ("iterations", ("fixed-point",))):
+        if key in given and settings.inversion not in inversions:
+            raise WaldoError(
+                f"--method {method}: {key} are of the inversion {' or '.join(inversions)}, and "
+                f"this is {settings.inversion}; add @inversion={inversions[0]}"
+            )
+    blocks = transformer_blocks(model.unet)
+    if settings.block not in blocks:
+        raise WaldoError(
+            f"--method {method}: {model.name} has no block {settings.block}; its blocks are named "
+            f"like {', '.join(blocks[-_NAMED_BLOCKS:])}"
+        )
+    try:
+        model.map_shape(settings)
+    except ModelError as error:
+        raise WaldoError(f"--method {method}: {error}") from None
+    return settings
+
+
+def _value(method: str, key: str, text: str) -> int | float | str:
+    if key == "tau":
+        return _tau(method, text)
+    if _TYPES[key] is int:
+        return _whole_number(method, key, text)
+    allowed = get_args(_TYPES[key])
+    if allowed and text not in allowed:
+        raise WaldoError(f"--method {method}: {key} must be one of {', '.join(allowed)}")
+    return text
+
+
+def _tau(method: str, text: str) -> float:
+    try:
+        tau = float(text)
+    except ValueError:
+        tau = -1.0
+    if not 0.0 <= tau < 1.0:
+        raise WaldoError(f"--method {method}: tau must be a number from 0 to 1, less than 1")
+    return tau
+
+
+def _whole_number(method: str, key: str, text: str) -> int:
+    least, most = _SMALLEST.get(key, 1), _LARGEST.get(key)
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
+    if number < least or (most is not None and number > most):
+        span = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise WaldoError(f"--method {method}: {key} must be a whole number {span}")
+    return number

@@ -1,0 +1,96 @@
+"""Inverting a photo's latent on the bundled model, and sampling it back."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features.diffusion.inversion import inversion_timesteps, invert
+from features.diffusion.model import Conditioning
+from features.diffusion.presets import FeatureSettings, InversionMethod
+from features.extractor import FeatureExtractor
+from features.photo import load_model_input
+
+DEMO = Path(__file__).parents[2] / "data" / "demo" / "photos"
+
+
+@pytest.fixture(scope="module")
+def latents(tiny: FeatureExtractor) -> torch.Tensor:
+    paths = sorted(DEMO.iterdir())[:6]
+    inputs = [load_model_input(path, tiny.image_size, tiny.grid) for path in paths]
+    return tiny.model.encode_photos(np.stack([photo.pixels for photo in inputs]))
+
+
+def sampled_back(
+    tiny: FeatureExtractor,
+    noisy: torch.Tensor,
+    settings: FeatureSettings,
+    conditioning: Conditioning,
+) -> torch.Tensor:
+    """Deterministic DDIM sampling down the inversion's own timesteps (DDIM Eq. 12, sigma 0)."""
+    alphas = tiny.model.alphas_cumprod
+    down = list(reversed(inversion_timesteps(settings)))
+    for timestep, following in zip(down, [*down[1:], None], strict=True):
+        alpha = float(alphas[timestep])
+        target = 1.0 if following is None else float(alphas[following])
+        noise = tiny.model.predict_noise(noisy, timestep, conditioning)
+        clean = (noisy - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+        noisy = target**0.5 * clean + (1 - target) ** 0.5 * noise
+    return noisy
+
+
+def settings_for(tiny: FeatureExtractor, method: InversionMethod, **kwargs: int) -> FeatureSettings:
+    return replace(tiny.settings, inversion=method, **kwargs)
+
+
+def psnr(latents: torch.Tensor, other: torch.Tensor) -> float:
+    peak = float(latents.max() - latents.min())
+    return float(10 * torch.log10(peak**2 / (latents - other).square().mean()))
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_fixed_point_inversion_beats_ddim(
+    tiny: FeatureExtractor, latents: torch.Tensor, steps: int
+) -> None:
+    conditioning = tiny.model.condition(tiny.settings.prompt)
+    quality = {}
+    for method in ("ddim", "fixed-point"):
+        settings = settings_for(tiny, method, timestep=600, steps=steps, iterations=6)
+        inversion = invert(tiny.model, latents, settings, conditioning, ["x"] * len(latents))
+        back = sampled_back(tiny, inversion.latents, settings, conditioning)
+        quality[method] = psnr(latents, back)
+    assert quality["fixed-point"] > quality["ddim"] + 3.0, quality
+
+
+def test_residual_falls_with_each_iteration(tiny: FeatureExtractor, latents: torch.Tensor) -> None:
+    settings = settings_for(tiny, "fixed-point", timestep=600, steps=4, iterations=6)
+    conditioning = tiny.model.condition(tiny.settings.prompt)
+    inversion = invert(tiny.model, latents, settings, conditioning, ["x"] * len(latents))
+    assert len(inversion.residuals) == 4
+    for changes in inversion.residuals:
+        assert len(changes) == 6
+        assert all(later < earlier for earlier, later in itertools.pairwise(changes))
+
+
+def test_one_step_noising_depends_on_content_alone(
+    tiny: FeatureExtractor, latents: torch.Tensor
+) -> None:
+    settings = settings_for(tiny, "noise", timestep=261)
+    conditioning = tiny.model.condition(tiny.settings.prompt)
+    hashes = [f"photo {i}" for i in range(len(latents))]
+    forward = invert(tiny.model, latents, settings, conditioning, hashes).latents
+    backward = invert(tiny.model, latents.flip(0), settings, conditioning, hashes[::-1]).latents
+    torch.testing.assert_close(forward, backward.flip(0), rtol=0, atol=0)
+    # Noise of unit variance, weighted as the schedule says.
+    alpha = float(tiny.model.alphas_cumprod[261])
+    noise = (forward - alpha**0.5 * latents) / (1 - alpha) ** 0.5
+    assert float(noise.mean()) == pytest.approx(0.0, abs=0.05)
+    assert float(noise.std()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_timesteps_end_where_features_are_taken() -> None:
+    settings = FeatureSettings(512, "block", 999, "fixed-point", steps=4)
+    assert inversion_timesteps(settings) == [250, 500, 749, 999]

@@ -1,0 +1,180 @@
+"""A small deterministic extractor for tests of the store, and photos and indexes made with it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.maps import FeatureMaps
+from features.photo import ModelInput, Photo, load_model_input
+from indexer.ingest.build import index_photos
+from indexer.ingest.progress import IndexReport
+from indexer.reader import IndexReader
+from indexer.recall.vectors import RecallIndex
+from indexer.store.mapstore import Place
+from indexer.store.photos import PhotoRow
+from tests.helpers.pictures import save_photo
+
+
+@dataclass
+class PixelExtractor:
+    """Maps that follow from a photo's pixels alone: a fixed random projection of each cell.
+
+    batches: how many photos each call took. before: called with the count of photos extracted so
+    far, ahead of each call; it may raise.
+    """
+
+    image_size: int = 32
+    grid: int = 4
+    dim: int = 6
+    model: str = "pixels"
+    before: Callable[[int], None] | None = None
+    batches: list[int] = field(default_factory=list)
+
+    def fingerprint(self) -> dict[str, str | int | float]:
+        return {"model": self.model, "revision": "1", "timestep": 261, "scale": 0.5}
+
+    def vocabulary_vectors(self) -> NDArray[np.float32]:
+        return np.empty((0, self.dim), dtype=np.float32)
+
+    def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
+        if self.before is not None:
+            self.before(sum(self.batches))
+        self.batches.append(len(inputs))
+        return [self._extract(photo) for photo in inputs]
+
+    def _extract(self, photo: ModelInput) -> FeatureMaps:
+        side = self.image_size // self.grid
+        cells = photo.pixels.reshape(self.grid, side, self.grid, side, 3).transpose(0, 2, 1, 3, 4)
+        flat = cells.reshape(self.grid, self.grid, -1).astype(np.float64) / 255 - 0.5
+        weights = np.random.default_rng(7).normal(size=(2, flat.shape[-1], self.dim)) / side
+        appearance, semantic = ((flat @ w).astype(np.float16) for w in weights)
+        return FeatureMaps(appearance, semantic, photo.frame, photo.content_hash)
+
+
+@dataclass
+class PixelDescriptor:
+    """A vector that follows from a photo's pixels alone: a fixed random projection of 4 x 4.
+
+    batches: how many photos each call took. no_vector_of: what `prepare` makes of a photo that the
+    model has no finite numbers for.
+    """
+
+    name: str = "colours"
+    dim: int = 5
+    revision: str = "1"
+    batches: list[int] = field(default_factory=list)
+    no_vector_of: bytes = b""
+
+    def fingerprint(self) -> dict[str, str | int | float]:
+        return {"model": self.name, "revision": self.revision}
+
+    def prepare(self, photo: Photo) -> NDArray[np.uint8]:
+        return np.asarray(photo.image.resize((4, 4)))
+
+    def describe(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        self.batches.append(len(inputs))
+        weights = np.random.default_rng(self.dim).normal(size=(48, self.dim))
+        vectors = np.stack([(pixels.reshape(48) / 255 - 0.5) @ weights for pixels in inputs])
+        vectors[[pixels.tobytes() == self.no_vector_of for pixels in inputs]] = np.nan
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return (vectors / lengths).astype(np.float32)
+
+
+def make_photos(folder: Path, count: int, first: int = 0) -> list[Path]:
+    """Distinct PNGs photo-000.png, photo-001.png, ... of several shapes, in the order of names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = [(40, 30), (30, 40), (36, 36), (64, 20)]
+    return [
+        save_photo(folder / f"photo-{i:03}.png", *shapes[i % len(shapes)], seed=i)
+        for i in range(first, first + count)
+    ]
+
+
+def maps_of(path: Path, extractor: PixelExtractor) -> FeatureMaps:
+    """What the extractor makes of one photo by itself."""
+    photo = load_model_input(path, extractor.image_size, extractor.grid)
+    return PixelExtractor(extractor.image_size, extractor.grid, extractor.dim).extract([photo])[0]
+
+
+def run(
+    sources: Sequence[Path] | Path,
+    index_dir: Path,
+    extractor: PixelExtractor | None = None,
+    batch_size: int = 4,
+    quality: str = "none",
+    descriptors: Sequence[PixelDescriptor] = (),
+) -> IndexReport:
+    """`index_photos` with the extractor above."""
+    chosen = [sources] if isinstance(sources, Path) else list(sources)
+    return index_photos(
+        chosen,
+        index_dir,
+        extractor or PixelExtractor(),
+        batch_size=batch_size,
+        quality=quality,
+        descriptors=descriptors,
+    )
+
+
+def rows(index_dir: Path) -> dict[str, tuple[int, bytes, bytes, bytes]]:
+    """Every photo by its path: id, appearance bytes, semantic bytes and pooled vector."""
+    with IndexReader.open(index_dir) as reader:
+        records, batch = reader.photos(reader.ids), reader.read_maps(reader.ids)
+        assert batch.damaged == []
+        appearances, semantics = (maps.half().numpy() for maps in reader.decode(batch))
+        vectors = vectors_by_id(reader)
+        return {
+            str(record.path): (
+                record.id,
+                appearance.tobytes(),
+                semantic.tobytes(),
+                vectors[record.id].tobytes(),
+            )
+            for record, appearance, semantic in zip(records, appearances, semantics, strict=True)
+        }
+
+
+def photo_row(photo_id: int, place: Place, **known: Any) -> PhotoRow:
+    """A row of the photo table of which only `known` matters; pooled: two zeros."""
+    fields = {
+        "source": 0,
+        "path": f"{photo_id}.jpg",
+        "content_hash": bytes(32),
+        "size": 1,
+        "mtime_ns": 1,
+        "width": 4,
+        "height": 3,
+        "pooled": np.zeros(2, np.float32),
+        "words": np.empty(0, np.uint16),
+        "taken_ns": None,
+    }
+    return PhotoRow(id=photo_id, place=place, **{**fields, **known})
+
+
+def described(index_dir: Path) -> dict[str, dict[str, bytes]]:
+    """The vector of every photo that has one, by descriptor and the photo's path."""
+    found: dict[str, dict[str, bytes]] = {}
+    with IndexReader.open(index_dir) as reader:
+        for name in reader.descriptors:
+            vectors = vectors_of(reader.descriptor_recall(name))
+            records = reader.photos(list(vectors))
+            found[name] = {str(r.path): vectors[r.id].tobytes() for r in records}
+    return found
+
+
+def vectors_by_id(reader: IndexReader) -> dict[int, np.ndarray]:
+    """The vectors of the recall index by pooled vectors."""
+    return vectors_of(reader.recall)
+
+
+def vectors_of(recall: RecallIndex) -> dict[int, np.ndarray]:
+    """The vectors of a recall index, got back through its own search with unit vectors."""
+    columns = []
+    for axis in np.eye(recall.dim, dtype=np.float32):
+        ids, scores = recall.search(axis, len(recall))
+        columns.append(scores[np.argsort(ids)])
+    return dict(zip(np.sort(ids).tolist(), np.stack(columns, axis=1), strict=True))

@@ -1,0 +1,496 @@
+"""Kill -9, a power cut or a full disk at any instant: the index opens at its last commit, and the
+same command finishes the work.
+
+A process is killed by the kernel just before its n-th step towards the disk (an fsync, a rename or
+an unlink), for every n there is, so that every file is caught unwritten, half written, unnamed and
+superseded. Between two of those steps nothing happens that a later one does not make good.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import indexer.ingest.sample as codecs
+import indexer.ingest.writer as writer
+import indexer.store.shards as shards
+from indexer.errors import IndexBusyError, IndexMissingError, IndexWriteError
+from indexer.reader import IndexReader
+from indexer.store.manifest import Manifest, read_manifest
+from indexer.upkeep.check import verify
+from indexer.upkeep.compact import compact
+from indexer.upkeep.remove import remove
+from tests.helpers.pictures import save_photo
+from tests.helpers.stores import (
+    PixelDescriptor,
+    PixelExtractor,
+    described,
+    make_photos,
+    rows,
+    run,
+)
+from tests.indexer.upkeep.test_migrate import write_old_index
+
+ROOT = Path(__file__).parents[3]
+SHARD_BYTES = 3 * 2 * (4 * 4 * 6 * 2)
+MAX_DESCRIBED = 3
+NO_ROOM = OSError(28, "No space left on device")
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", SHARD_BYTES)
+    monkeypatch.setattr(writer, "_MAX_DESCRIBED", MAX_DESCRIBED)
+
+
+def act(action: str, photos: Path, index: Path) -> None:
+    """What is disturbed here: a run of `waldo index`, or of `waldo compact`."""
+    if action in ("compact", "migrate"):
+        compact(index)
+    else:
+        run(photos, index, batch_size=2, descriptors=[PixelDescriptor()])
+
+
+def die_before_step(step: int) -> None:
+    """From now on count the steps towards the disk, and be killed before the given one.
+
+    What was to be made durable by that very step is lost by half, as in a power cut.
+    """
+    count = 0
+
+    def counted(function: Callable) -> Callable:
+        def wrapper(*args: object, **named: object) -> object:
+            nonlocal count
+            count += 1
+            if count == step:
+                if function is fsync and stat.S_ISREG(os.fstat(args[0]).st_mode):
+                    os.truncate(args[0], os.fstat(args[0]).st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **named)
+
+        return wrapper
+
+    fsync = os.fsync
+    os.fsync = counted(fsync)
+    for name in ("replace", "unlink"):
+        setattr(Path, name, counted(getattr(Path, name)))
+
+
+def drive(action: str, photos: Path, before: Path, results: Path) -> None:
+    """Run in a process of its own: act on copies of an index, killed at step 1, 2, ... until one
+    is done before its step. Copy n lies in `results` under its number.
+    """
+    import faiss  # noqa: F401 (imported once, before the forks)
+    import pyarrow.parquet  # noqa: F401
+
+    shards.SHARD_BYTES, writer._MAX_DESCRIBED = SHARD_BYTES, MAX_DESCRIBED
+    status, step = -9, 0
+    while status == -9:
+        step += 1
+        index = results / str(step)
+        if before.exists():
+            shutil.copytree(before, index)
+        child = os.fork()
+        if child == 0:
+            die_before_step(step)
+            act(action, photos, index)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    shutil.rmtree(results / str(step))
+    sys.exit(status)
+
+
+def killed_everywhere(action: str, photos: Path, before: Path, results: Path) -> list[Path]:
+    """`drive` in its process; returns the indexes that were left."""
+    results.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from tests.indexer.ingest.test_crash import drive; "
+        "drive(sys.argv[1], *map(Path, sys.argv[2:]))"
+    )
+    arguments = [sys.executable, "-c", code, action, photos, before, results]
+    subprocess.run(arguments, cwd=ROOT, timeout=120, check=True)
+    return sorted(results.iterdir(), key=lambda path: int(path.name))
+
+
+def files_of(index: Path) -> dict[str, bytes]:
+    """Every file of an index but its locks."""
+    files = (path for path in index.rglob("*") if path.is_file() and path.name[0] != ".")
+    return {str(path.relative_to(index)): path.read_bytes() for path in files}
+
+
+def assert_usable(index: Path) -> None:
+    """It opens at its last commit, where it had one, and all that commit named is sound."""
+    if not (index / "manifest.json").exists():
+        return
+    assert verify(index) == []
+    with contextlib.suppress(IndexMissingError), IndexReader.open(index) as reader:
+        assert reader.read_maps(reader.ids).damaged == []
+        described(index)
+        found, _ = reader.recall.search(reader.mean_pooled, 100)
+        assert sorted(found.tolist()) == reader.ids.tolist()
+
+
+def assert_nothing_left_over(index: Path) -> None:
+    names = {file.name for file in read_manifest(index).files()} | {"manifest.json"}
+    assert set(files_of(index)) - {"failures.jsonl"} == names
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten photos, two of them of the same content, and a broken one."""
+    folder = tmp_path / "photos"
+    make_photos(folder, 9)
+    shutil.copy(folder / "photo-006.png", folder / "photo-006a.png")
+    (folder / "photo-004a.jpg").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def before(request: pytest.FixtureRequest, tmp_path: Path, photos: Path) -> Path:
+    """The index that an action begins with; the photos are changed to what it will find."""
+    action, index = request.node.callspec.params["action"], tmp_path / "before"
+    if action == "index":
+        return index
+    if action == "migrate":
+        shutil.rmtree(photos)
+        return write_old_index(tmp_path).index.rename(index)
+    descriptors = [] if action == "describe" else [PixelDescriptor()]
+    run(photos, index, descriptors=descriptors)
+    if action == "describe":
+        return index
+    make_photos(photos, 4, first=20)
+    save_photo(photos / "photo-002.png", 50, 50, seed=90)
+    (photos / "photo-003.png").unlink()
+    (photos / "photo-005.png").rename(photos / "photo-030.png")
+    shutil.copy(photos / "photo-007.png", photos / "photo-031.png")
+    if action == "compact":
+        run(photos, index, descriptors=descriptors)
+        (photos / "photo-000.png").unlink()
+        run(photos, index, descriptors=descriptors)
+    return index
+
+
+def undisturbed(action: str, photos: Path, before: Path, index: Path) -> Path:
+    if before.exists():
+        shutil.copytree(before, index)
+    act(action, photos, index)
+    assert verify(index) == []
+    return index
+
+
+ACTIONS = pytest.mark.parametrize("action", ["index", "describe", "update", "compact", "migrate"])
+
+
+@ACTIONS
+def test_killed_at_every_step(action: str, photos: Path, before: Path, tmp_path: Path) -> None:
+    whole = undisturbed(action, photos, before, tmp_path / "whole")
+    expected = rows(whole), described(whole)
+    names = [] if action == "migrate" else ["colours"]
+    assert {name: set(vectors) for name, vectors in expected[1].items()} == {
+        name: set(expected[0]) for name in names
+    }
+    left = killed_everywhere(action, photos, before, tmp_path / "left")
+    assert len(left) > 20  # else it was not disturbed at all
+    states = set()
+    for index in left:
+        if action != "migrate" or read_format(index) == 2:
+            assert_usable(index)
+            states.add(generation(index))
+        act(action, photos, index)
+        assert (rows(index), described(index)) == expected
+        assert verify(index) == []
+        assert_nothing_left_over(index)
+        if action == "compact":
+            assert files_of(index) == files_of(whole)
+    # The instants lie between all the commits, else this test would show little.
+    commits = {"index": 6, "describe": 4, "update": 3, "compact": 2, "migrate": 2}
+    assert len(states) >= commits[action]
+
+
+def read_format(index: Path) -> int:
+    import json
+
+    return int(json.loads((index / "manifest.json").read_text())["format"])
+
+
+def generation(index: Path) -> int:
+    manifest = Manifest.load_if_present(index)
+    return -1 if manifest is None else manifest.generation
+
+
+def work_until_killed(photos: Path, index: Path) -> None:
+    """Index, remove, update and compact, over and over."""
+    names = sorted(path for path in photos.iterdir() if path.suffix == ".png")
+    turn = 0
+    while True:
+        run(photos, index, batch_size=2)
+        remove(index, [names[turn % len(names)]])
+        run(photos, index, batch_size=2)
+        compact(index)
+        turn += 1
+
+
+def drive_at_random(photos: Path, index: Path, results: Path) -> None:
+    """Run in a process of its own: kill ten processes at work on one index, each after some time;
+    what each leaves is copied into `results`.
+    """
+    import faiss  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+
+    shards.SHARD_BYTES = SHARD_BYTES
+    chance = random.Random(7)
+    for turn in range(10):
+        child = os.fork()
+        if child == 0:
+            work_until_killed(photos, index)
+        time.sleep(chance.uniform(0.02, 0.4))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == -9
+        if index.exists():
+            shutil.copytree(index, results / str(turn))
+
+
+def test_killed_at_random(photos: Path, tmp_path: Path) -> None:
+    results, index = tmp_path / "left", tmp_path / "index"
+    results.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from tests.indexer.ingest.test_crash import "
+        "drive_at_random; drive_at_random(*map(Path, sys.argv[1:]))"
+    )
+    arguments = [sys.executable, "-c", code, photos, index, results]
+    subprocess.run(arguments, cwd=ROOT, timeout=120, check=True)
+    run(photos, tmp_path / "whole")
+    # Removed photos come back with new ids, and an undisturbed run has none of that.
+    expected = {path: row[1:] for path, row in rows(tmp_path / "whole").items()}
+    left = sorted(results.iterdir())
+    assert len(left) > 5
+    for copy in left:
+        assert_usable(copy)
+        run(photos, copy)
+        compact(copy)
+        assert {path: row[1:] for path, row in rows(copy).items()} == expected
+        assert verify(copy) == []
+        assert_nothing_left_over(copy)
+
+
+@pytest.mark.parametrize(("number", "kept"), [(signal.SIGKILL, 6), (signal.SIGINT, 8)])
+def test_a_signal_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, kept: int
+) -> None:
+    """Kill -9 leaves the last commit, and no lock; Ctrl-C commits what is extracted first."""
+    monkeypatch.setattr(codecs, "_MOST_PHOTOS", 2)  # else all are looked at before any is stored
+    photos, index, reached = tmp_path / "photos", tmp_path / "index", tmp_path / "reached"
+    make_photos(photos, 10)
+    code = (
+        "import signal, sys, time, indexer.ingest.sample, indexer.store.shards\n"
+        "from pathlib import Path\n"
+        # A shell's background jobs begin with Ctrl-C ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from tests.helpers.stores import PixelExtractor, run\n"
+        f"indexer.store.shards.SHARD_BYTES = {SHARD_BYTES}\n"
+        "indexer.ingest.sample._MOST_PHOTOS = 2\n"
+        "def wait(count):\n"
+        "    if count >= 8:\n"
+        "        Path(sys.argv[3]).touch()\n"
+        "        time.sleep(600)\n"
+        "run(Path(sys.argv[1]), Path(sys.argv[2]), PixelExtractor(before=wait), batch_size=2)"
+    )
+    arguments = [sys.executable, "-c", code, str(photos), str(index), str(reached)]
+    writer = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not (reached.exists() and read_manifest(index).generation >= 3):
+            assert writer.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with pytest.raises(IndexBusyError, match=str(writer.pid)):
+            run(photos, index)
+        with IndexReader.open(index) as reader:  # readers are not kept out
+            assert reader.n_photos == 6
+        writer.send_signal(number)
+        writer.wait(60)
+    finally:
+        writer.kill()
+        writer.wait()
+    assert verify(index) == []
+    extractor = PixelExtractor()
+    report = run(photos, index, extractor)
+    assert (report.new, report.unchanged) == (10 - kept, kept)
+    assert sum(extractor.batches) == 10 - kept
+    run(photos, tmp_path / "whole")
+    assert rows(index) == rows(tmp_path / "whole")
+
+
+@ACTIONS
+@pytest.mark.parametrize("how", ["fsync", "write"])
+def test_no_room_at_every_write(
+    action: str, how: str, photos: Path, before: Path, tmp_path: Path
+) -> None:
+    """The disk is full at the n-th write, for every n: one clear line, and nothing is lost."""
+    whole = undisturbed(action, photos, before, tmp_path / "whole")
+    expected = rows(whole), described(whole)
+    failed, done = 0, False
+    while not done:
+        index = tmp_path / f"{how}-{failed}"
+        if before.exists():
+            shutil.copytree(before, index)
+        held = files_of(index)
+        with pytest.MonkeyPatch.context() as patch:
+            fail_at(patch, how, failed)
+            said = None
+            try:
+                act(action, photos, index)
+            except (IndexWriteError, OSError) as error:
+                said = str(error)
+        done = said is None
+        if said is not None:
+            assert "No space left on device" in said
+            assert "\n" not in said
+            failed += 1
+        assert not list(index.rglob("*.tmp"))
+        if action in ("compact", "migrate") and not done:
+            # What was written until then gives its room back; the commit may have been the last.
+            assert files_of(index) == held or read_format(index) == 2
+        if action != "migrate" or read_format(index) == 2:
+            assert_usable(index)
+        act(action, photos, index)
+        assert (rows(index), described(index)) == expected
+        assert verify(index) == []
+        assert_nothing_left_over(index)
+    assert failed > (8 if how == "fsync" else 2)
+
+
+def fail_at(patch: pytest.MonkeyPatch, how: str, at: int) -> None:
+    """Let the n-th call that writes fail, counted from 0: an fsync, or a writer of a file."""
+    import faiss
+    import pyarrow.parquet as pq
+    import safetensors.numpy
+
+    count = 0
+
+    def counted(function: Callable, error: Exception) -> Callable:
+        def wrapper(*args: object, **named: object) -> object:
+            nonlocal count
+            count += 1
+            if count - 1 == at:
+                raise error
+            return function(*args, **named)
+
+        return wrapper
+
+    if how == "fsync":
+        patch.setattr(os, "fsync", counted(os.fsync, NO_ROOM))
+    else:
+        patch.setattr(pq, "write_table", counted(pq.write_table, NO_ROOM))
+        # FAISS's own words.
+        words = RuntimeError("Error: 'ret == (1)' failed: write error: No space left on device")
+        patch.setattr(faiss, "write_index", counted(faiss.write_index, words))
+        refused = safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+        save_file = safetensors.numpy.save_file
+        patch.setattr(safetensors.numpy, "save_file", counted(save_file, refused))
+
+
+def mount(*arguments: object) -> None:
+    """Mount something, or skip the test where that is not permitted."""
+    try:
+        command = ["mount", *map(str, arguments)]
+        subprocess.run(command, check=True, capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("mounting is not permitted here")
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, kib: int) -> Iterator[Path]:
+    path.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", path)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True, timeout=20)
+
+
+def free_bytes(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_bsize
+
+
+def test_a_disk_that_fills_up_while_indexing(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "whole")
+    with small_disk(tmp_path / "disk", 48) as disk:
+        with pytest.raises((IndexWriteError, OSError), match="No space left on device"):
+            run(photos, disk / "index")
+        assert_usable(disk / "index")
+        mount("-o", "remount,size=4096k", disk)
+        run(photos, disk / "index")
+        assert rows(disk / "index") == rows(tmp_path / "whole")
+        assert verify(disk / "index") == []
+        assert_nothing_left_over(disk / "index")
+
+
+def test_a_disk_that_fills_up_while_compacting(photos: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 4096) as disk:
+        index = disk / "index"
+        run(photos, index)
+        (photos / "photo-000.png").unlink()
+        run(photos, index)
+        expected, held = rows(index), files_of(index)
+        (disk / "filler").write_bytes(bytes(free_bytes(disk) - 3 * 4096))
+        free = free_bytes(disk)
+        with pytest.raises(IndexWriteError, match=r"No space left on device.*make room"):
+            compact(index)
+        assert files_of(index) == held
+        assert free_bytes(disk) == free
+        (disk / "filler").unlink()
+        assert compact(index).changed
+        assert rows(index) == expected
+        assert verify(index) == []
+
+
+@contextlib.contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """A folder that cannot be written to; permissions do not bind root, a mount does."""
+    if os.geteuid() != 0:
+        path.chmod(0o555)
+        yield
+        path.chmod(0o755)
+        return
+    mount("--bind", path, path)
+    try:
+        mount("-o", "remount,ro,bind", path)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True, timeout=20)
+
+
+@pytest.mark.parametrize("lock", ["there", "missing"])
+def test_a_read_only_index_is_read_and_not_written(photos: Path, tmp_path: Path, lock: str) -> None:
+    index = tmp_path / "index"
+    run(photos, index)
+    expected = rows(index)
+    (photos / "photo-000.png").unlink()
+    if lock == "missing":
+        (index / ".readers").unlink()
+        (index / ".lock").unlink()
+    with read_only(index):
+        assert rows(index) == expected
+        assert verify(index) == []
+        actions = (
+            lambda: run(photos, index),
+            lambda: compact(index),
+            lambda: remove(index, [photos]),
+        )
+        for action in actions:
+            with pytest.raises(IndexWriteError, match=r"cannot be written.*same command again"):
+                action()
+        assert rows(index) == expected
+    assert run(photos, index).removed == 1

@@ -1,0 +1,155 @@
+"""Which codec encodes what: fitted on a sample, kept, joined by a better one as an index grows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.maps import FeatureMaps
+from features.photo import ModelInput
+from indexer.codec.codec import DEFAULT_QUALITY, Codec, bytes_per_photo
+from indexer.errors import FingerprintError
+from indexer.ingest import sample as codecs
+from indexer.ingest.sample import choose_sample, is_due, photos_to_fit
+from indexer.ingest.sources import Found, Source
+from indexer.reader import IndexReader
+from indexer.store.manifest import read_manifest
+from indexer.upkeep.check import verify
+from tests.helpers.stores import PixelExtractor, make_photos, maps_of, run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    make_photos(tmp_path / "photos", 3)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+class Counting(PixelExtractor):
+    """Counts how often each photo is extracted."""
+
+    def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
+        for photo in inputs:
+            seen = self.__dict__.setdefault("seen", [])
+            seen.append(photo.content_hash)
+        return super().extract(inputs)
+
+
+def assert_close_maps(index: Path, photos: Sequence[Path]) -> None:
+    """Every photo's stored maps are near those of its own file, wherever its codec came from."""
+    with IndexReader.open(index) as reader:
+        records = {record.path: record.id for record in reader.photos(reader.ids)}
+        batch = reader.read_maps([records[path] for path in photos])
+        assert batch.damaged == []
+        decoded = [maps.numpy() for maps in reader.decode(batch)]
+    for number, path in enumerate(photos):
+        own = maps_of(path, PixelExtractor())
+        valid = own.frame.valid()
+        for maps, kept in zip((own.appearance, own.semantic), decoded, strict=True):
+            right = maps[valid].astype(np.float64)
+            found = kept[number].reshape(maps.shape)[valid]
+            assert np.linalg.norm(found - right) < 0.1 * np.linalg.norm(right)
+
+
+def test_the_sample_is_extracted_once(photos: Path, index: Path) -> None:
+    extractor = Counting()
+    run(photos, index, extractor, quality="high")
+    assert len(extractor.__dict__["seen"]) == 3 == len(set(extractor.__dict__["seen"]))
+    manifest = read_manifest(index)
+    assert [file.rows for file in manifest.codecs] == [3]
+    assert {shard.codec for shard in manifest.shards} == {manifest.codecs[0].number}
+    assert manifest.photo_bytes == bytes_per_photo("high", 4, 6)
+    assert verify(index) == []
+
+
+def test_what_the_sample_extracted_leaves_batches_full(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.ingest.build.photos_to_fit", lambda *_: 5)
+    make_photos(tmp_path / "many", 16)
+    extractor = PixelExtractor()
+    run(tmp_path / "many", index, extractor, batch_size=4, quality="high")
+    # the sample's five, and then the other eleven
+    assert extractor.batches == [4, 1, 4, 4, 3]
+    assert verify(index) == []
+
+
+def test_the_default_quality(photos: Path, index: Path) -> None:
+    run(photos, index, quality=None)
+    assert read_manifest(index).quality == DEFAULT_QUALITY
+    run(photos, index, quality=None)
+
+
+def test_another_quality_is_refused(photos: Path, index: Path) -> None:
+    run(photos, index, quality="high")
+    with pytest.raises(FingerprintError, match="made with --codec high, not small"):
+        run(photos, index, quality="small")
+
+
+def test_a_large_addition_gets_a_codec_of_its_own(photos: Path, index: Path) -> None:
+    run(photos, index, quality="high")
+    make_photos(photos, 8, first=3)
+    run(photos, index, quality="high")
+    assert len(read_manifest(index).codecs) == 1  # 11 photos are less than four times three
+    make_photos(photos, 2, first=11)
+    run(photos, index, quality="high")
+    first, second = read_manifest(index).codecs
+    assert (first.rows, second.rows) == (3, 13)
+    assert [s.codec for s in read_manifest(index).shards] == [first.number] * 2 + [second.number]
+    assert_close_maps(index, sorted(photos.iterdir()))
+    with IndexReader.open(index) as reader:
+        newest = Codec.load(index / second.name)
+        np.testing.assert_array_equal(reader.mean_pooled, newest.mean)
+    assert verify(index) == []
+
+
+def test_the_mean_is_the_samples(photos: Path, index: Path) -> None:
+    run(photos, index)
+    pooled = [maps_of(path, PixelExtractor()).pooled() for path in sorted(photos.iterdir())]
+    with IndexReader.open(index) as reader:
+        np.testing.assert_allclose(reader.mean_pooled, np.mean(pooled, axis=0), atol=1e-6)
+
+
+def test_a_lost_codec_costs_the_maps_it_encoded_and_no_more(photos: Path, index: Path) -> None:
+    run(photos, index, quality="high")
+    make_photos(photos, 10, first=3)
+    run(photos, index, quality="high")
+    (index / read_manifest(index).codecs[0].name).unlink()
+    assert any("codec" in line for line in verify(index))
+    extractor = PixelExtractor()
+    report = run(photos, index, extractor, quality="high")
+    assert (report.changed, report.unchanged) == (3, 10)
+    assert sum(extractor.batches) == 3
+    assert verify(index) == []
+    assert_close_maps(index, sorted(photos.iterdir()))
+
+
+def test_a_sample_that_cannot_be_read(
+    photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codecs, "_MOST_PHOTOS", 1)
+    found = [Found(Source("folder", photos), p.name, 1, 1) for p in sorted(photos.iterdir())]
+    (photos / choose_sample(found, 1)[0].relative).write_bytes(b"broken")
+    report = run(photos, index, quality="high")
+    assert (report.new, report.failed) == (2, 1)
+    assert verify(index) == []
+
+
+def test_choose_sample_is_spread_and_does_not_depend_on_order(tmp_path: Path) -> None:
+    source = Source("folder", tmp_path)
+    found = [Found(source, f"{n // 100}/{n}.jpg", 1, 1) for n in range(1000)]
+    chosen = choose_sample(found, 100)
+    assert chosen == choose_sample(found[::-1], 100)
+    assert len({item.relative.split("/")[0] for item in chosen}) == 10
+    assert choose_sample(found[:5], 100) == sorted(choose_sample(found[:5], 5), key=codecs._key)
+
+
+def test_how_many_photos() -> None:
+    assert photos_to_fit(24, 128) == 256
+    assert photos_to_fit(32, 640) == 102  # raw maps of 2.5 MiB each
+    assert is_due(None, 1, 24, 128)

@@ -1,0 +1,131 @@
+"""Filters let through what a plain loop over photos does."""
+
+import fnmatch
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+
+from features.errors import WaldoError
+from indexer.store.filters import PhotoFilter
+from indexer.store.manifest import SourceRoot
+from indexer.store.mapstore import Place
+from indexer.store.photos import PhotoRow, PhotoTable, read_photo_table, write_photos
+from tests.helpers.stores import photo_row
+
+SOURCES = (SourceRoot("/home/ann/Pictures"), SourceRoot("/", None), SourceRoot("/lists", "a.txt"))
+PATHS = [
+    (0, "2019/dog.jpg"),
+    (0, "2019/May/dog.jpg"),
+    (0, "2019/May/cat.png"),
+    (0, "2019x/dog.jpg"),
+    (0, "dog.jpg"),
+    (0, "räd [1]+(2).jpg"),
+    (0, "a.b/c d.JPG"),
+    (1, "mnt/2019/dog.jpg"),
+    (1, "home/ann/Pictures/extra.jpg"),
+    (2, "sub/cow.jpg"),
+    (2, "/mnt/far/dog.jpg"),
+]
+DAY = 86_400 * 10**9
+
+
+def row(number: int, source: int, path: str) -> PhotoRow:
+    taken = None if number % 3 == 0 else number * DAY
+    times = {"mtime_ns": (100 + number) * DAY, "taken_ns": taken}
+    return photo_row(number, Place(1, 0, 0), source=source, path=path, **times)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> PhotoTable:
+    rows = [row(i, source, path) for i, (source, path) in enumerate(PATHS)]
+    write_photos(tmp_path / "a.parquet", rows[:6], 1)
+    write_photos(tmp_path / "b.parquet", rows[6:], 1)
+    return read_photo_table([tmp_path / "a.parquet", tmp_path / "b.parquet"], np.array([4]))
+
+
+def lies_in(place: str, source: int, relative: str) -> bool:
+    """By pathlib for files and folders; globs by fnmatch, a name at a time."""
+    absolute = PurePosixPath(SOURCES[source].root) / relative
+    for path in (PurePosixPath(relative), absolute):
+        if PurePosixPath(place) in (path, *path.parents):
+            return True
+        if any(c in place for c in "*?[") and matches(place.split("/"), str(path).split("/")):
+            return True
+    return False
+
+
+def matches(glob: list[str], names: list[str]) -> bool:
+    if not glob:
+        return not names
+    if glob[0] == "**":
+        if len(glob) == 1:
+            return bool(names)
+        return any(matches(glob[1:], names[i:]) for i in range(len(names)))
+    return bool(names) and fnmatch.fnmatchcase(names[0], glob[0]) and matches(glob[1:], names[1:])
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("2019", "2019/", "./2019", "2019/May", "2019/dog.jpg", "/home/ann/Pictures", "/", "/mnt"),
+        *("*.jpg", "**/*.jpg", "*/*.jpg", "**/dog.jpg", "2019/**", "2019/**/dog.jpg", "2019*/*"),
+        *(
+            "**",
+            "/home/**/extra.jpg",
+            "/mnt/**",
+            "**/May/*",
+            "d?g.jpg",
+            "[cd]o[!w].jpg",
+            "2019?/**",
+        ),
+        *("räd [1]+(2).jpg", "räd*", "a.b/c d.JPG", "a?b/*", "a*b", "nothing", "a.b/c", "sub"),
+        *("mnt/far", "/lists/sub/*", "201", "og.jpg", "[!2]*", "[]a]*", "[]", "x[", "[a-c]*/*"),
+    ],
+)
+def test_places(table: PhotoTable, place: str) -> None:
+    found = PhotoFilter((place,)).matching(table, SOURCES)
+    assert found.tolist() == [lies_in(place, *photo) for photo in PATHS]
+
+
+def test_several_places_are_any_of_them(table: PhotoTable) -> None:
+    places = ("2019/May", "*.jpg", "/mnt/far")
+    found = PhotoFilter(places).matching(table, SOURCES)
+    assert found.tolist() == [any(lies_in(p, *photo) for p in places) for photo in PATHS]
+
+
+@pytest.mark.parametrize(
+    ("since", "until"), [(None, None), (2, None), (None, 5), (2, 103), (103, 104), (5, 2)]
+)
+def test_dates_are_those_taken_or_else_the_files(
+    table: PhotoTable, since: int | None, until: int | None
+) -> None:
+    days = [100 + i if i % 3 == 0 else i for i in range(len(PATHS))]
+    wanted = PhotoFilter(
+        since_ns=None if since is None else since * DAY,
+        until_ns=None if until is None else until * DAY,
+    )
+    expected = [(since is None or d >= since) and (until is None or d < until) for d in days]
+    assert wanted.matching(table, SOURCES).tolist() == expected
+    both = replace(wanted, paths=("2019",)).matching(table, SOURCES)
+    assert both.tolist() == [
+        e and lies_in("2019", *photo) for e, photo in zip(expected, PATHS, strict=True)
+    ]
+
+
+def test_an_empty_table_and_a_bad_glob(table: PhotoTable) -> None:
+    nothing = read_photo_table([], np.array([], dtype=np.int64))
+    assert len(PhotoFilter(("a",), 0, 1).matching(nothing, SOURCES)) == 0
+    with pytest.raises(WaldoError, match=r"--path \[z-a\]"):
+        PhotoFilter(("[z-a]",)).matching(table, SOURCES)
+
+
+def test_days_are_kept_to_the_nanosecond(tmp_path: Path) -> None:
+    moment = int(datetime(2024, 5, 31, 18, tzinfo=UTC).timestamp()) * 10**9 + 1
+    write_photos(tmp_path / "a.parquet", [replace(row(0, 0, "a.jpg"), taken_ns=moment)], 1)
+    table = read_photo_table([tmp_path / "a.parquet"], np.array([], dtype=np.int64))
+    assert PhotoFilter(since_ns=moment).matching(table, SOURCES).tolist() == [True]
+    assert PhotoFilter(until_ns=moment).matching(table, SOURCES).tolist() == [False]
+    assert PhotoFilter(until_ns=moment + 1).matching(table, SOURCES).tolist() == [True]

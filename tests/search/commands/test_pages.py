@@ -1,0 +1,135 @@
+"""The page of an answer: whole in itself, safe with any file name, honest about lost photos."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from features.errors import WaldoError
+from features.frame import Frame
+from search.commands.answer_page import render_page, write_page
+from search.overlay import heatmap_over, mask_over
+from search.query import Answer, Match, Query, SearchOptions
+from tests.helpers.pictures import save_photo
+
+FRAME = Frame(width=120, height=90, size=128, grid=16)
+
+
+def answer(tmp_path: Path, names: list[str]) -> Answer:
+    matches = []
+    for rank, name in enumerate(names, start=1):
+        save_photo(tmp_path / name, FRAME.width, FRAME.height, seed=rank)
+        heatmap = np.random.default_rng(rank).random((16, 16)).astype(np.float32)
+        matches.append(
+            Match(
+                rank,
+                tmp_path / name,
+                rank,
+                1 / rank,
+                0.5,
+                0.9 / rank,
+                ((10, 20, 60, 70), (80, 10, 110, 40))[: 1 + (rank == 2)],
+                heatmap,
+                FRAME,
+                rank == 1,
+            )
+        )
+    cells = np.zeros((16, 16), dtype=bool)
+    cells[3:6, 4:9] = True
+    return Answer(
+        query=Query(tmp_path / names[0], "dog"),
+        options=SearchOptions(),
+        reference_cells=cells,
+        frame=FRAME,
+        matches=matches,
+        best_confidence=0.45,
+        n_photos=17,
+        damaged=[],
+        timing={"total": 0.5},
+    )
+
+
+class Tags(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_page_is_whole_in_itself(tmp_path: Path) -> None:
+    text = render_page(answer(tmp_path, ["a.png", "b.png", "c.png"]))
+    page = Tags(text)
+    images = page.all("img")
+    # Reference and its mask, then photo and heatmap of each match.
+    assert len(images) == 2 + 2 * 3
+    for image in images:
+        kind, data = (image["src"] or "").split(",")
+        assert kind == "data:image/jpeg;base64"
+        decoded = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert decoded.size == (FRAME.width, FRAME.height)
+        assert image["alt"]
+    assert not re.search(r"(src|href)=\"(?!data:)", text)
+    assert "url(" not in text
+    first = {"x": "10", "y": "20", "width": "50", "height": "50"}
+    another = {"x": "80", "y": "10", "width": "30", "height": "30"}
+    assert page.all("rect") == [first, first, another, first]
+    assert [words for words in page.words if "places" in words] == ["b.png · 2 places"]
+    assert page.all("svg")[0]["viewbox"] == "0 0 120 90"
+    assert text.count("the query photo</span>") == 1
+    assert "17 photos" in "".join(page.words)
+
+
+def test_file_names_are_only_text(tmp_path: Path) -> None:
+    name = "<script>alert(1)</script> & \"quotes'.png".replace("/", "_")
+    page = Tags(render_page(answer(tmp_path, [name])))
+    assert not page.all("script")
+    assert any("<script>alert(1)<_script> & \"quotes'.png" in words for words in page.words)
+
+
+def test_lost_photos_are_said_to_be_lost(tmp_path: Path) -> None:
+    found = answer(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "b.png").unlink()
+    text = render_page(found)
+    assert text.count("this photo is gone") == 1
+    assert len(Tags(text).all("img")) == 2 + 2
+
+
+def test_page_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(WaldoError, match="cannot be written"):
+        write_page(answer(tmp_path, ["a.png"]), tmp_path / "nowhere" / "answer.html")
+
+
+def test_heatmap_is_brightest_at_its_peak() -> None:
+    picture = Image.new("RGB", (240, 180), (100, 100, 100))
+    heatmap = np.zeros((16, 16), dtype=np.float32)
+    heatmap[3, 10] = 1.0
+    heatmap[12:] = 9.0  # padding, which must not set the scale
+    drawn = np.asarray(heatmap_over(picture, heatmap, FRAME)).astype(int)
+    # Cell (3, 10) is at 15 pixels a cell; yellow there, dark blue elsewhere.
+    assert (drawn[52, 157] > (180, 170, 40)).all()
+    assert drawn[150, 30, 0] < 100
+    assert drawn[150, 30, 2] > drawn[150, 30, 1]
+
+
+def test_mask_fades_everything_else() -> None:
+    picture = Image.new("RGB", (240, 180), (20, 40, 60))
+    cells = np.zeros((16, 16), dtype=bool)
+    cells[2:6, 4:10] = True
+    drawn = np.asarray(mask_over(picture, cells, FRAME)).astype(int)
+    np.testing.assert_allclose(drawn[60, 105], (20, 40, 60), atol=2)
+    assert (drawn[150, 200] > 180).all()

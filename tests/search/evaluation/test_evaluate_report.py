@@ -1,0 +1,209 @@
+"""Runs put beside each other: tables as text, Markdown and a page with pictures."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from search.commands.runs_page import _faded
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.methods.methods import METHODS
+from search.evaluation.report import evaluation_json, evaluation_table, write_run
+from search.evaluation.retrieval import Evaluation, MethodResult
+from search.query import Query
+from tests.helpers.command_line import CommandLine
+from tests.helpers.pictures import save_photo
+
+N_PHOTOS = 14
+
+
+def places(*wanted: int) -> np.ndarray:
+    return np.isin(np.arange(N_PHOTOS), wanted)
+
+
+def benchmark(folder: Path, graded: bool = False) -> Benchmark:
+    """Query i is photo i and looks for photo i + 1; its box or its mask is the left half."""
+    photos = [save_photo(folder / f"<{i}>.png", 60, 40, seed=i) for i in range(N_PHOTOS)]
+    mask = folder / "mask.png"
+    Image.fromarray(np.repeat([[255, 0]], 40, axis=0).astype(np.uint8)).resize((60, 40)).save(mask)
+    queries = []
+    for i in range(12):
+        query = Query(photos[i], "cup", mask=mask if i == 0 else None)
+        if i > 0:
+            query = Query(photos[i], "cup", box=(0.0, 0.0, 30.0, 40.0))
+        hard = places(i + 1) if graded else None
+        queries.append(BenchmarkQuery(query, places(i + 1), places(i), True, hard=hard))
+    protocol = "roxford5k" if graded else "folders"
+    return Benchmark(protocol, photos, [{"cup"}] * N_PHOTOS, queries, [])
+
+
+def ranked(asked: Benchmark, method: str, ranks: list[int]) -> MethodResult:
+    """The method's result where each query's only relevant photo comes at this rank, from 1, and
+    the query's own photo before all.
+    """
+    scores = np.zeros((len(ranks), N_PHOTOS), dtype=np.float32)
+    for row, (query, rank) in enumerate(zip(asked.queries, ranks, strict=True)):
+        others = np.flatnonzero(~query.relevant & ~query.ignored)
+        order = [*np.flatnonzero(query.ignored), *others]
+        order.insert(rank, int(np.flatnonzero(query.relevant)[0]))
+        scores[row, order] = -np.arange(N_PHOTOS)
+    return MethodResult(METHODS[method], scores)
+
+
+def save_run(path: Path, asked: Benchmark, model: str, **ranks: list[int]) -> Path:
+    results = [ranked(asked, method, listed) for method, listed in ranks.items()]
+    seconds = {"indexing": 2.0, **dict.fromkeys(ranks, 0.5)}
+    found = Evaluation(results, seconds, path.parent)
+    report = evaluation_json(asked, {"model": model}, "standard", found, None)
+    write_run(path, report, asked, found)
+    return path
+
+
+def markdown_rows(table: str) -> list[dict[str, str]]:
+    lines = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("|")]
+    return [dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]]
+
+
+RANKS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    """Two of one benchmark, in which a method or a level is missing; one of another benchmark."""
+    (tmp_path / "photos").mkdir()
+    asked = benchmark(tmp_path / "photos")
+    hard = benchmark(tmp_path / "photos", graded=True)
+    return [
+        save_run(tmp_path / "a|b.json", asked, "tiny", consistent=RANKS, late=[2] * 12),
+        save_run(tmp_path / "ox.json", hard, "sd1.5", late=[2] * 12),
+        save_run(tmp_path / "c.json", asked, "sd1.5", late=[1] * 12),
+    ]
+
+
+def test_report_as_markdown(waldo: CommandLine, runs: list[Path]) -> None:
+    result = waldo("report", *runs, "--markdown")
+    assert result.code == 0, result.err
+    folders, oxford = result.out.split("\n\n**")
+    assert folders.startswith("**folders: 12 queries, 14 photos**\n\n| run | model | method |")
+    assert oxford.startswith("roxford5k: 12 queries, 14 photos**\n")
+    assert folders.count("a\\|b.json | tiny |") == 2
+    rows = markdown_rows(folders)
+    assert [(row["model"], row["method"], row["mAP"]) for row in rows] == [
+        ("tiny", "consistent", f"{100 * np.mean(1 / np.array(RANKS)):.1f}"),
+        ("tiny", "late", "50.0"),
+        ("sd1.5", "late", "100.0"),
+    ]
+    assert [row["R@1"] for row in rows] == ["8.3", "0.0", "100.0"]
+    more = [row["more than consistent"] for row in rows]
+    assert more[0] == more[2] == ""
+    assert more[1].startswith("+")
+    row = markdown_rows(oxford)[0]
+    # A single positive at 0-based rank 1 of the published evaluator; no easy photo at all.
+    assert (row["medium mAP"], row["hard mAP"], row["easy mAP"]) == ("25.0", "25.0", "")
+    assert row["run"] == str(runs[1])
+
+
+def test_report_on_a_terminal(waldo: CommandLine, runs: list[Path]) -> None:
+    result = waldo("report", *runs)
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0].strip() == "folders: 12 queries, 14 photos"
+    assert lines[1].split()[:4] == ["run", "model", "method", "mAP"]
+    assert lines[4].split()[:4] == [str(runs[2]), "sd1.5", "late", "100.0"]
+    assert lines[6].strip() == "roxford5k: 12 queries, 14 photos"
+
+
+def test_report_page(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = waldo("report", runs[0], "--html", page)
+    assert result.code == 0, result.err
+    text = page.read_text()
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert "<0>" not in text
+    best, worst = text.split("<h3>Best</h3>")[1].split("<h3>Worst</h3>")
+    for part, ranks in ((best, [1, 2, 3, 4, 5]), (worst, [12, 11, 10, 9, 8])):
+        asked = part.split('<div class="asked">')[1:]
+        assert len(asked) == 5
+        for shown, rank in zip(asked, ranks, strict=True):
+            figures = re.findall(r'<figure class="(\w+)">', shown)
+            # By rank of the right one; the query's own photo does not count.
+            expected = ["right" if place == rank else "wrong" for place in range(1, 7)]
+            assert figures == ["query", *expected]
+            captions = re.findall("<figcaption>(.*?)</figcaption>", shown)
+            number = rank - 1
+            assert captions[0] == f"&lt;{number}&gt;.png, average precision {100 / rank:.1f}"
+            assert f"right: &lt;{number + 1}&gt;.png" in captions or rank > 6
+    assert text.count("<img ") == 10 * 7
+    assert "gone" not in text
+    (tmp_path / "photos" / "<1>.png").unlink()
+    waldo("report", runs[0], "--html", page)
+    # Query 0 finds it first, query 1 is it; others may rank it too.
+    assert page.read_text().count("this photo is gone") >= 2
+
+
+def test_the_papers_figures_beside_ours(
+    waldo: CommandLine, runs: list[Path], tmp_path: Path
+) -> None:
+    content = json.loads(runs[1].read_text())
+    assert content["paper"]["methods"]["PDM"] == {"medium mAP": 77.2, "hard mAP": 58.3}
+    assert set(content["methods"]) == {"late"}
+    assert "paper" not in json.loads(runs[0].read_text())
+    page = tmp_path / "page.html"
+    plain = waldo("report", *runs, "--html", page).out
+    markdown = waldo("report", *runs, "--markdown").out
+    folders, oxford = markdown.split("\n\n**")
+    assert "paper: " not in folders
+    ours, *published = markdown_rows(oxford)
+    assert ours["method"] == "late"
+    assert all(row["method"].startswith("paper: ") for row in published)
+    assert {row["run"] for row in published} == {"Samuel et al., NeurIPS 2024"}
+    [pdm] = [row for row in published if row["method"] == "paper: PDM"]
+    assert (pdm["medium mAP"], pdm["hard mAP"], pdm["easy mAP"]) == ("77.2", "58.3", "")
+    [line] = [line for line in plain.splitlines() if "paper: PDM " in line]
+    assert line.split()[-2:] == ["77.2", "58.3"]
+    rows = re.findall('<tr class="paper">(.*?)</tr>', page.read_text())
+    assert len(rows) == len(published)
+    # Beside one run's own table too.
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(evaluation_table(content))
+    text = console.export_text()
+    [line] = [line for line in text.splitlines() if line.startswith("paper: PDM ")]
+    assert line.split()[-2:] == ["77.2", "58.3"]
+    assert "paper: Samuel et al., NeurIPS 2024" in text
+
+
+def test_report_fades_what_is_not_the_object(runs: list[Path], tmp_path: Path) -> None:
+    content = json.loads(runs[0].read_text())
+    for query in content["queries"][:2]:  # by mask, by box
+        faded = np.asarray(_faded(Image.new("RGB", (60, 40)), query))
+        assert (faded[:, :28] == 0).all()
+        assert (faded[:, 32:] > 150).all()
+
+
+def test_what_is_no_run(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "bad.json"
+    assert "not a readable run file" in waldo.refusal("report", runs[0], path)
+    path.write_text("{")
+    assert "not a readable run file" in waldo.refusal("report", runs[0], path)
+    whole = json.loads(runs[0].read_text())
+    without_queries = {key: value for key, value in whole.items() if key != "queries"}
+    unranked = json.loads(runs[0].read_text())
+    del unranked["queries"][3]["methods"]["late"]["ranking"]
+    for content, said in (
+        ([], "TypeError"),
+        ({**whole, "methods": {}}, "no method"),
+        ({**whole, "model": "tiny"}, "TypeError"),
+        (without_queries, "queries"),
+        (unranked, "ranking"),
+    ):
+        path.write_text(json.dumps(content))
+        line = waldo.refusal("report", runs[0], path)
+        assert "bad.json: not laid out" in line
+        assert said in line
+    line = waldo.refusal("report", runs[0], "--html", tmp_path / "nowhere" / "page.html")
+    assert "cannot be written" in line

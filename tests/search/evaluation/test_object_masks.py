@@ -1,0 +1,158 @@
+"""IoU and boundary IoU of masks, on miniatures of PerSeg and PerMIS."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.errors import WaldoError
+from features.extractor import FeatureExtractor
+from search.evaluation.benchmarks.perseg import read_mask, read_perseg
+from search.evaluation.metrics.masks import boundary_iou
+from search.evaluation.object_masks import (
+    METHODS,
+    MaskMethod,
+    Seen,
+    evaluate_masks,
+    select_mask_methods,
+    table_cells,
+)
+from search.evaluation.run_store import RunResults
+from tests.helpers.benchmark_folders import save_streets
+from tests.helpers.command_line import CommandLine
+from tests.helpers.mask_models import save_sam
+from tests.helpers.video_folders import save_perseg
+
+
+@pytest.fixture
+def perseg(tmp_path: Path) -> Path:
+    return save_perseg(tmp_path / "PerSeg")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> RunResults:
+    """Of a run that begins."""
+    (tmp_path / "run").mkdir()
+    return RunResults(tmp_path / "run")
+
+
+def shifted(by: int) -> MaskMethod:
+    """Knows the true masks of the squares' photos, but is off to the right by some pixels."""
+
+    def rule(seen: Seen) -> np.ndarray:
+        frame = seen.maps.frame
+        mask = np.zeros((frame.height, frame.width), dtype=bool)
+        # What is not smooth: by its colour a square is far from the background's half brightness.
+        mask[np.asarray(seen.picture, dtype=int).max(axis=2) > 140] = True
+        return np.roll(mask, by, axis=1)
+
+    return MaskMethod(f"shifted by {by}", rule)
+
+
+def watch(method: MaskMethod, masks: dict[str, list[np.ndarray]]) -> Callable[[Seen], np.ndarray]:
+    """The method's rule, keeping what it finds."""
+
+    def rule(seen: Seen) -> np.ndarray:
+        masks.setdefault(method.name, []).append(method.rule(seen))
+        return masks[method.name][-1]
+
+    return rule
+
+
+def test_numbers_equal_those_of_a_plain_loop(
+    tiny: FeatureExtractor, perseg: Path, tmp_path: Path
+) -> None:
+    objects = read_perseg(perseg)
+    assert [item.name for item in objects] == ["cup", "toy2"]
+    for protocol in ("perseg", "permis"):
+        masks: dict[str, list[np.ndarray]] = {}
+        methods = [shifted(4), METHODS["appearance"]]
+        watched = [replace(method, rule=watch(method, masks)) for method in methods]
+        folder = tmp_path / f"{protocol}-run"
+        folder.mkdir()
+        kept = RunResults(folder)
+        report = evaluate_masks(protocol, objects, tiny, watched, kept)
+        assert (report["n_queries"], report["n_gallery"]) == (2, 4)
+        for method in methods:
+            together, single, edges, total = [], [], [], [0, 0]
+            for place, item in enumerate(objects):
+                own = [0, 0]
+                for number, target in enumerate(item.targets):
+                    found = masks[method.name][2 * place + number]
+                    truth = read_mask(target.mask)
+                    both = [int((found & truth).sum()), int((found | truth).sum())]
+                    own = [own[0] + both[0], own[1] + both[1]]
+                    single.append(both[0] / both[1])
+                    edges.append(boundary_iou(found, truth))
+                together.append(own[0] / own[1])
+                total = [total[0] + own[0], total[1] + own[1]]
+            values = report["methods"][method.name]
+            wanted = together if protocol == "perseg" else single
+            assert values["mIoU"] == pytest.approx(np.mean(wanted))
+            assert values["cumulative_IoU"] == pytest.approx(total[0] / total[1])
+            if protocol == "permis":
+                assert values["bIoU"] == pytest.approx(np.mean(edges))
+            low, high = values["mIoU_interval"]
+            assert low <= values["mIoU"] <= high
+
+
+def test_masks_find_the_squares(tiny: FeatureExtractor, perseg: Path, kept: RunResults) -> None:
+    objects = read_perseg(perseg)
+    methods = select_mask_methods([], objects, None)
+    assert [m.name for m in methods] == ["segment", "segment-unsharpened", "pdm", "appearance"]
+    report = evaluate_masks("perseg", objects, tiny, methods, kept)
+    found = {name: values["mIoU"] for name, values in report["methods"].items()}
+    assert found["segment"] > 0.5
+    assert found["segment"] > found["segment-unsharpened"]
+    assert list(table_cells(report)["segment"]) == [
+        *("mIoU", "95 % interval", "bIoU", "cumulative IoU")
+    ]
+
+
+def test_methods_that_cannot_run_are_refused(perseg: Path) -> None:
+    objects = read_perseg(perseg)
+    with pytest.raises(WaldoError, match=r"segmnt: no such method; one of segment, .*with --sam"):
+        select_mask_methods(["segmnt"], objects, None)
+    with pytest.raises(WaldoError, match="semantic: needs every object's class name"):
+        select_mask_methods(["semantic"], objects, None)
+    named = [replace(item, class_name="cup") for item in objects]
+    assert len(select_mask_methods([], named, None)) == len(METHODS)
+
+
+def test_perseg_at_the_command_line(waldo: CommandLine, perseg: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run.json"
+    result = waldo("evaluate", "perseg", "--root", perseg, "--out", out, "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert (report["protocol"], report["n_queries"], report["n_gallery"]) == ("perseg", 2, 4)
+    assert json.loads(out.read_text()) == report
+    beside = waldo("report", out, "--html", tmp_path / "runs.html").out
+    assert "perseg: 2 objects, 4 photos" in beside
+    assert "paper: PDM" in beside
+    assert "perseg: 2 objects" in (tmp_path / "runs.html").read_text()
+    assert report["paper"]["methods"]["PDM"] == {"mIoU": 95.4, "bIoU": 79.8}
+    table = waldo("evaluate", "perseg", "--root", perseg, "--method", "appearance").out
+    assert "perseg, tiny: 2 objects, 4 photos" in table
+    assert "paper: PDM" in table
+    refusal = waldo.refusal("evaluate", "perseg", "--root", tmp_path)
+    assert "holds no folder Images" in refusal
+    refusal = waldo.refusal("evaluate", "folders", "--root", perseg, "--sam", tmp_path)
+    assert "for perseg and permis, not for folders" in refusal
+
+
+def test_permis_at_the_command_line(waldo: CommandLine, tmp_path: Path) -> None:
+    root = tmp_path / "permir"
+    burst = save_streets(tmp_path / "BURST")
+    assert waldo("prepare", "permir", "--burst", burst, "--out", root).code == 0
+    sam = save_sam("sam", tmp_path / "sam")
+    methods = ["--method", "segment", "--method", "semantic", "--method", "sam"]
+    result = waldo("evaluate", "permis", "--root", root, *methods, "--sam", sam, "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert list(report["methods"]) == ["segment", "semantic", "sam"]
+    assert (report["n_queries"], report["n_gallery"]) == (2, 4)
+    for values in report["methods"].values():
+        assert 0 <= values["mIoU"] <= 1

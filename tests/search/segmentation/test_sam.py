@@ -1,0 +1,202 @@
+"""SAM and SAM 2 with random weights, loaded as published ones are; and the cascade's logic."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from features.errors import ModelError
+from search.segmentation.cascade import Prompt, Proposals, agreement, prompted_by
+from search.segmentation.sam import Sam
+from search.segmentation.segment import box_around
+from tests.helpers.command_line import CommandLine
+from tests.helpers.mask_models import build_sam, save_sam
+from tests.helpers.pictures import save_photo, smooth_pixels
+
+PROMPT = Prompt(np.array([[30.5, 20.5], [3.0, 3.0]], np.float32), np.array([1, 0]))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: save_sam(kind, tmp_path_factory.mktemp(kind)) for kind in ("sam", "sam2")}
+
+
+def model_input(picture: Image.Image, stretches: bool) -> "torch.Tensor":
+    """A picture as SAM and SAM 2 want it, 64 x 64, computed apart from the product."""
+    size = (64, 64) if stretches else (64, round(64 * picture.height / picture.width))
+    scaled = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)) / 255.0
+    values = (scaled - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    padded = np.zeros((64, 64, 3))
+    padded[: size[1]] = values
+    return torch.from_numpy(padded).float().permute(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize("kind", ["sam", "sam2"])
+def test_masks_are_the_models_own(kind: str, folders: dict[str, Path]) -> None:
+    picture = Image.fromarray(smooth_pixels(90, 60))
+    sam = Sam.load(str(folders[kind]), "cpu")
+    encoded = sam.encode(picture)
+    box = (10.0, 10.0, 50.0, 40.0)
+    first = sam.propose(encoded, PROMPT)
+    second = sam.propose(encoded, Prompt(PROMPT.points, PROMPT.labels, box, first.logits[1]))
+    assert first.drawn.shape == second.drawn.shape == (3, 60, 90)
+
+    # SAM keeps a picture's shape, SAM 2 does not: 64 pixels for 90, and 43 or 64 for 60
+    scale = torch.tensor([64 / 90, (43 if kind == "sam" else 64) / 60])
+    model = build_sam(kind)
+    with torch.no_grad():
+        wanted = model(
+            pixel_values=model_input(picture, kind == "sam2"),
+            input_points=(torch.from_numpy(PROMPT.points) * scale - 0.5)[None, None],
+            input_labels=torch.tensor([[[1, 0]]]),
+            input_boxes=(torch.tensor(box).reshape(2, 2) * scale - 0.5).reshape(1, 1, 4),
+            input_masks=torch.from_numpy(first.logits[1])[None, None],
+        ).pred_masks[0, 0]
+    np.testing.assert_allclose(second.logits, wanted.numpy(), rtol=1e-3, atol=1e-8)
+    assert not np.allclose(first.logits, second.logits, rtol=1e-2, atol=1e-8)
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("sam", 16 * 43 / 64), ("sam2", 16.0)])
+def test_masks_lie_over_the_picture(kind: str, rows: float, folders: dict[str, Path]) -> None:
+    sam = Sam.load(str(folders[kind]), "cpu")
+    encoded = sam.encode(Image.fromarray(smooth_pixels(90, 60)))
+    drawn = sam.propose(encoded, PROMPT).drawn[0]
+    logits = sam.propose(encoded, PROMPT).logits[0]
+    # the value at the middle of a picture's pixel is that of the model's, which is 16 wide
+    middle = logits[int(rows * 30.5 / 60), int(16 * 45.5 / 90)]
+    assert abs(drawn[30, 45] - middle) <= np.ptp(logits) / 4
+
+
+def test_what_is_no_sam_is_told(folders: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("nowhere", str(tmp_path / "nowhere")):
+        with pytest.raises(ModelError, match=r"--sam .*no such folder"):
+            Sam.load(name, "cpu")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Sam.load(str(tmp_path), "cpu")
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(ModelError, match="model_type is clip"):
+        Sam.load(str(tmp_path), "cpu")
+    # weights in a pickle are never read
+    torch.save(build_sam("sam").state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text((folders["sam"] / "config.json").read_text())
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Sam.load(str(tmp_path), "cpu")
+
+
+@pytest.mark.parametrize("kind", ["sam", "sam2"])
+def test_a_whole_photo_goes_through(kind: str, folders: dict[str, Path]) -> None:
+    evidence = np.full((60, 90), -0.5, dtype=np.float32)
+    evidence[20:40, 30:60] = 0.5
+    refine = prompted_by(Sam.load(str(folders[kind]), "cpu"))
+    drawn = refine(Image.fromarray(smooth_pixels(90, 60)), evidence, 4.0)
+    assert drawn.shape == (60, 90)
+    assert np.isfinite(drawn).all()
+
+
+@dataclass
+class KnownMasks:
+    """A mask model that answers with masks it is given, round by round."""
+
+    rounds: list[list[NDArray[np.bool_]]]
+    asked: list[Prompt] = field(default_factory=list)
+
+    def encode(self, picture: Image.Image) -> Any:
+        return picture.size
+
+    def propose(self, encoded: Any, prompt: Prompt) -> Proposals:
+        masks = self.rounds[len(self.asked)]
+        self.asked.append(prompt)
+        assert encoded == (masks[0].shape[1], masks[0].shape[0])
+        drawn = np.where(masks, 4.0, -4.0).astype(np.float32)
+        # what is fed back tells which of them it was
+        logits = np.stack([np.full((4, 4), i, np.float32) for i in range(len(masks))])
+        return Proposals(logits, drawn)
+
+
+def rectangle(y0: int, y1: int, x0: int, x1: int) -> NDArray[np.bool_]:
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+OBJECT = rectangle(10, 30, 20, 40)
+PART, TOO_MUCH, ELSEWHERE = (
+    rectangle(12, 18, 22, 30),
+    rectangle(0, 40, 0, 60),
+    rectangle(0, 8, 45, 60),
+)
+EVIDENCE = np.where(OBJECT, np.float32(0.5), np.float32(-0.5))
+PICTURE = Image.new("RGB", (60, 40))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
+def test_the_mask_that_agrees_is_taken_wherever_it_stands(order: tuple[int, int, int]) -> None:
+    almost = rectangle(10, 29, 20, 40)
+    first = [[almost, PART, TOO_MUCH][i] for i in order]
+    second = [[OBJECT, PART, TOO_MUCH][i] for i in order]
+    model = KnownMasks([first, second])
+    found = prompted_by(model)(PICTURE, EVIDENCE, 1.0)
+    np.testing.assert_array_equal(found > 0, OBJECT)
+    points, cascaded = model.asked
+    assert points.box is None
+    assert points.logits is None
+    assert points.labels.tolist() == [1, 0]
+    (x, y), (off_x, off_y) = points.points.astype(int)
+    assert OBJECT[y, x]
+    assert OBJECT[y - 5 : y + 6, x - 5 : x + 6].all()  # well inside
+    assert not OBJECT[off_y, off_x]
+    # then it is asked by the box and the logits of the mask that agreed best
+    assert cascaded.box == box_around(almost)
+    assert cascaded.logits is not None
+    assert (cascaded.logits == order.index(0)).all()
+
+
+def test_segment_by_sam(waldo: CommandLine, folders: dict[str, Path], tmp_path: Path) -> None:
+    photo, target = save_photo(tmp_path / "a.jpg"), save_photo(tmp_path / "b.png", 64, 96, seed=1)
+    result = waldo(
+        *("segment", photo, target, "--box", "20,10,70,50", "--sam", folders["sam2"]),
+        *("--out", tmp_path / "masks", "--device", "cpu", "--json"),
+    )
+    assert result.code == 0
+    [found] = json.loads(result.out)["masks"]
+    assert found["mask"] == str(tmp_path / "masks" / "b.mask.png")
+    with Image.open(found["mask"]) as mask:
+        assert mask.size == (64, 96)
+
+
+def test_a_second_round_that_is_worse_is_not_taken() -> None:
+    model = KnownMasks([[OBJECT, PART], [PART, ELSEWHERE]])
+    found = prompted_by(model)(PICTURE, EVIDENCE, 1.0)
+    np.testing.assert_array_equal(found > 0, OBJECT)
+
+
+def test_a_look_alike_is_not_taken() -> None:
+    beside = EVIDENCE.copy()
+    beside[:8, 45:] = -0.1
+    model = KnownMasks([[ELSEWHERE, PART], [ELSEWHERE, OBJECT | ELSEWHERE, PART]])
+    found = prompted_by(model)(PICTURE, beside, 1.0)
+    np.testing.assert_array_equal(found > 0, OBJECT | ELSEWHERE)
+    assert agreement(OBJECT, beside) > agreement(OBJECT | ELSEWHERE, beside)
+    assert agreement(ELSEWHERE, beside) < 0
+
+
+def test_where_no_mask_agrees_the_evidence_decides() -> None:
+    model = KnownMasks([[ELSEWHERE], [ELSEWHERE]])
+    found = prompted_by(model)(PICTURE, EVIDENCE, 1.0)
+    assert (found[OBJECT] > 0).mean() > 0.8
+    assert not (found[ELSEWHERE] > 0).any()
+    nothing = KnownMasks([[np.zeros_like(OBJECT)]])
+    assert (prompted_by(nothing)(PICTURE, EVIDENCE, 1.0)[OBJECT] > 0).mean() > 0.8
+
+
+def test_nothing_is_asked_where_there_is_no_evidence() -> None:
+    model = KnownMasks([])
+    found = prompted_by(model)(PICTURE, np.full_like(EVIDENCE, -0.1), 1.0)
+    assert not (found > 0).any()
+    assert model.asked == []

@@ -1,0 +1,308 @@
+"""Masks: evidence against a naive computation, pixels, and files as the command line gives them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from features.errors import PhotoError, WaldoError
+from features.extractor import FeatureExtractor
+from features.frame import Frame
+from features.maps import FeatureMaps
+from features.regions import mask_cells
+from search.evaluation.metrics.masks import mask_iou
+from search.localise import beyond_object, object_cells
+from search.query import Query
+from search.reference import Reference, make_reference
+from search.scores import token_heat
+from search.segmentation.segment import (
+    ObjectTokens,
+    box_around,
+    candidates_of,
+    draw_mask,
+    object_evidence,
+    segment,
+    segment_photos,
+)
+from tests.helpers.command_line import CommandLine
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[3]
+GRID, DIM = 8, 16
+
+
+def maps_of(appearance: NDArray[np.floating], frame: Frame) -> FeatureMaps:
+    stored = appearance.astype(np.float16)
+    return FeatureMaps(stored, np.zeros_like(stored), frame, "")
+
+
+def random_pair() -> tuple[Reference, FeatureMaps]:
+    """A reference and a photo that shows its object two cells lower, both on random grounds."""
+    rng = np.random.default_rng(3)
+    frame = Frame(80, 60, 64, GRID)
+    first, second = rng.normal(size=(2, GRID, GRID, DIM)) + rng.normal(size=DIM)
+    second[3:6, 2:5] = first[1:4, 2:5] + rng.normal(scale=0.1, size=(3, 3, DIM))
+    cells = np.zeros((GRID, GRID), dtype=bool)
+    cells[1:4, 2:5] = True
+    return Reference(maps_of(first, frame), cells, None), maps_of(second, frame)
+
+
+def test_evidence_equals_its_definition() -> None:
+    reference, maps = random_pair()
+    candidates = candidates_of(maps, reference, CPU)
+    tokens = ObjectTokens.of(reference, CPU)
+    found = object_evidence(tokens, candidates)[0].numpy()
+
+    mean = ((maps.pooled() + reference.maps.pooled()) / 2)[:DIM].astype(np.float64)
+
+    def unit(values: NDArray[np.floating]) -> NDArray[np.float64]:
+        centred = values.astype(np.float64) - mean
+        return np.asarray(centred / np.linalg.norm(centred, axis=-1, keepdims=True))
+
+    heat = token_heat(tokens.scoring, candidates)
+    apart = beyond_object(tokens.scoring, candidates)
+    seeds, beyond = object_cells(candidates, apart, heat)[0].numpy(), apart[0].numpy()
+    valid = maps.frame.valid().ravel()
+    cells = unit(maps.appearance.reshape(-1, DIM))
+    first = unit(reference.maps.appearance)
+    rest = first[reference.maps.frame.valid() & ~reference.cells]
+    for number, cell in enumerate(cells):
+        alike = sorted([*(first[reference.cells] @ cell), *(cells[seeds] @ cell)])[-3:]
+        unlike = sorted([*(rest @ cell), *(cells[valid & (beyond > 2)] @ cell)])[-5:]
+        wanted = np.mean(alike) - np.mean(unlike) - 0.2 * max(0.0, beyond[number] - 1)
+        assert found[number] == pytest.approx(np.clip(wanted, -0.5, 0.5), abs=1e-4)
+
+
+def test_an_object_is_found_where_it_is() -> None:
+    reference, maps = random_pair()
+    candidates = candidates_of(maps, reference, CPU)
+    picture = Image.new("RGB", (80, 60), "grey")
+    [found] = segment(
+        ObjectTokens.of(reference, CPU),
+        candidates,
+        [maps.frame],
+        [picture],
+        lambda _, drawn, __: drawn,
+    )
+    truth = np.zeros((60, 80), dtype=bool)
+    truth[30:60, 20:50] = True
+    assert mask_iou(found.mask, truth) > 0.7
+    assert found.box == box_around(found.mask)
+    assert found.score > 0.8
+    assert found.evidence.shape == (GRID, GRID)
+
+
+def test_a_whole_photo_may_be_the_object() -> None:
+    reference, maps = random_pair()
+    everything = Reference(reference.maps, reference.maps.frame.valid(), None)
+    tokens = ObjectTokens.of(everything, CPU)
+    assert tokens.background.shape == (0, DIM)
+    evidence = object_evidence(tokens, candidates_of(reference.maps, everything, CPU))[0]
+    assert (evidence[torch.from_numpy(maps.frame.valid().ravel())] > 0).all()
+
+
+def test_masks_follow_the_edges_of_the_picture() -> None:
+    frame = Frame(160, 120, 128, GRID)
+    truth = np.zeros((120, 160), dtype=bool)
+    truth[27:93, 33:107] = True
+    colours = np.where(truth[:, :, None], (200, 60, 40), (40, 120, 160)).astype(np.uint8)
+    evidence = mask_cells(frame, truth).astype(np.float32) - 0.5
+    plain = draw_mask(evidence, frame, Image.fromarray(colours), refine=lambda _, drawn, __: drawn)
+    sharp = draw_mask(evidence, frame, Image.fromarray(colours))
+    assert mask_iou(plain, truth) < 0.95
+    assert mask_iou(sharp, truth) > 0.98
+    # the picture that gives the edges may be smaller than the photo
+    small = Image.fromarray(colours).resize((80, 60))
+    assert mask_iou(draw_mask(evidence, frame, small), truth) > 0.95
+
+
+def test_box_around() -> None:
+    mask = np.zeros((5, 7), dtype=bool)
+    assert box_around(mask) is None
+    mask[1, 2] = mask[3, 5] = True
+    assert box_around(mask) == (2, 1, 6, 4)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One query of the scenes benchmark, and a photo with its object."""
+    scenes = ROOT / "data" / "scenes" / "validation"
+    labels = json.loads((scenes / "labels.json").read_text())
+    query = next(q for q in labels["queries"] if q["level"] == "easy")
+    shown = next(
+        entry
+        for entry in labels["gallery"]
+        if query["instance"] in [item["instance"] for item in entry["objects"]]
+    )
+    return {
+        "photo": scenes / query["photo"],
+        "mask": scenes / query["mask"],
+        "target": scenes / shown["photo"],
+    }
+
+
+def test_photos_do_not_depend_on_each_other(
+    tiny: FeatureExtractor, scene: dict[str, Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(scene["target"].read_bytes()[:300])
+    gone = tmp_path / "gone.jpg"
+    reference = make_reference(Query(scene["photo"], mask=scene["mask"]), tiny)
+    several = [scene["photo"], broken, gone, scene["target"]]
+    found = list(segment_photos(reference, several, tiny))
+    assert [path for path, _ in found] == several
+    assert isinstance(found[1][1], PhotoError)
+    assert isinstance(found[2][1], WaldoError)
+    assert str(gone) in str(found[2][1])
+    [(_, alone)] = segment_photos(reference, [scene["target"]], tiny)
+    last = found[3][1]
+    assert not isinstance(last, WaldoError)
+    assert not isinstance(alone, WaldoError)
+    np.testing.assert_array_equal(alone.mask, last.mask)
+    # the reference itself shows its object
+    itself = found[0][1]
+    assert not isinstance(itself, WaldoError)
+    with Image.open(scene["mask"]) as file:
+        assert mask_iou(itself.mask, np.asarray(file) > 0) > 0.5
+
+
+@pytest.fixture
+def targets(scene: dict[str, Path], tmp_path: Path) -> Path:
+    """A folder with two photos of one name in two formats, a broken photo and a text."""
+    folder = tmp_path / "targets"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(scene["target"].read_bytes())
+    with Image.open(scene["target"]) as image:
+        image.save(folder / "more" / "A.png")
+    (folder / "broken.jpg").write_bytes(scene["target"].read_bytes()[:300])
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def test_segment_writes_masks_and_overlays(
+    waldo: CommandLine, scene: dict[str, Path], targets: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "masks"
+    result = waldo(
+        *("segment", scene["photo"], targets, "--mask", scene["mask"], "--out", out),
+        *("--device", "cpu", "--json"),
+    )
+    assert result.code == 2  # one photo is broken; the others have their masks
+    answer = json.loads(result.out)
+    assert answer["reference"]["mask"] == str(scene["mask"])
+    assert [Path(mask["path"]).name for mask in answer["masks"]] == ["a.jpg", "A.png"]
+    assert [Path(mask["mask"]).name for mask in answer["masks"]] == ["a.mask.png", "A-2.mask.png"]
+    [failure] = answer["failed"]
+    assert failure["path"] == str(targets / "broken.jpg")
+    assert [line for line in result.err.splitlines() if line.startswith("error:")] == [
+        f"error: {' '.join(failure['reason'].split())}"
+    ]
+    for written in answer["masks"]:
+        with Image.open(written["path"]) as photo, Image.open(written["mask"]) as mask:
+            assert mask.size == photo.size
+            assert mask.mode == "L"
+            values = np.asarray(mask)
+        assert set(np.unique(values)) == {0, 255}
+        assert written["area"] == (values == 255).sum()
+        assert tuple(written["box"]) == box_around(values > 0)
+        with Image.open(written["overlay"]) as overlay:
+            assert overlay.size == photo.size
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        Path(mask[kind]).name for mask in answer["masks"] for kind in ("mask", "overlay")
+    )
+
+
+def test_masks_are_never_written_among_the_photos(
+    waldo: CommandLine, scene: dict[str, Path], targets: Path
+) -> None:
+    for target in (targets, targets / "a.jpg"):
+        line = waldo.refusal("segment", scene["photo"], target, "--class", "dog", "--out", targets)
+        assert "a folder of their own" in line
+
+
+def test_segment_tells_what_is_wrong_before_loading(
+    waldo: CommandLine, scene: dict[str, Path], tmp_path: Path
+) -> None:
+    base = ("segment", scene["photo"], scene["target"], "--out", tmp_path / "masks")
+    assert "--box 1,2" in waldo.refusal(*base, "--box", "1,2")
+    assert "--sam nowhere" in waldo.refusal(*base, "--class", "dog", "--sam", "nowhere")
+    gone = tmp_path / "gone.jpg"
+    assert str(gone) in waldo.refusal(
+        "segment", scene["photo"], gone, "--class", "dog", "--out", tmp_path / "masks"
+    )
+    assert not (tmp_path / "masks").exists()
+
+
+@pytest.fixture
+def index(
+    waldo: CommandLine, scene: dict[str, Path], tmp_path: Path
+) -> tuple[Path, Path, Callable[..., list[str]]]:
+    """A collection of two photos, its index, and the arguments of a query of it."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "one.jpg").write_bytes(scene["target"].read_bytes())
+    (photos / "two.jpg").write_bytes(scene["photo"].read_bytes())
+    directory = tmp_path / "index"
+    assert waldo("index", photos, "--index", directory).code == 0
+
+    def query(*more: object) -> list[str]:
+        asked = ["query", scene["photo"], "--mask", scene["mask"], "--index", directory, *more]
+        return [str(argument) for argument in asked]
+
+    return photos, directory, query
+
+
+def test_query_writes_masks_and_photos_of_its_matches(
+    waldo: CommandLine, index: tuple[Path, Path, Callable[..., list[str]]], tmp_path: Path
+) -> None:
+    photos, _, query = index
+    masks, copies = tmp_path / "masks", tmp_path / "copies"
+    result = waldo(*query("--masks", masks, "--export", copies, "--json"))
+    assert result.code == 0
+    matches = json.loads(result.out)["matches"]
+    assert [Path(match["mask"]).name for match in matches] == [
+        f"{rank:03}-{Path(match['path']).stem}.mask.png"
+        for rank, match in enumerate(matches, start=1)
+    ]
+    for match in matches:
+        path = Path(match["path"])
+        copy = copies / f"{match['rank']:03}-{path.name}"
+        assert copy.read_bytes() == path.read_bytes()
+        with Image.open(match["mask"]) as mask, Image.open(path) as photo:
+            assert mask.size == photo.size
+    assert waldo(*query("--export", copies, "--masks", masks)).code == 0  # twice is no harm
+
+    (photos / "one.jpg").unlink()
+    result = waldo(*query("--masks", masks, "--export", tmp_path / "other", "--json"))
+    assert result.code == 0
+    found = {Path(m["path"]).name: m["mask"] for m in json.loads(result.out)["matches"]}
+    assert found["one.jpg"] is None
+    assert found["two.jpg"] is not None
+    assert sum(line.startswith("warning:") for line in result.err.splitlines()) == 2
+
+
+def test_export_replaces_no_other_file(
+    waldo: CommandLine, index: tuple[Path, Path, Callable[..., list[str]]], tmp_path: Path
+) -> None:
+    _, _, query = index
+    (tmp_path / "copies").mkdir()
+    for name in ("001-one.jpg", "001-two.jpg"):
+        (tmp_path / "copies" / name).write_text("mine")
+    result = waldo(*query("--export", tmp_path / "copies"))
+    assert result.code == 2
+    assert "give a new folder" in result.err
+    assert (tmp_path / "copies" / "001-two.jpg").read_text() == "mine"
+
+
+def test_files_of_several_searches_are_refused(
+    waldo: CommandLine, index: tuple[Path, Path, Callable[..., list[str]]], tmp_path: Path
+) -> None:
+    _, _, query = index
+    for option in ("--masks", "--export"):
+        line = waldo.refusal(*query(tmp_path / "second.jpg", option, tmp_path / "out"))
+        assert f"{option} shows one search" in line

@@ -1,0 +1,80 @@
+"""Confidence: what chance gives, by chance itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from search.confidence import FEWEST, confidences
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.metrics.absence import absence
+from search.query import Query
+
+
+def test_confidence_is_the_share_that_chance_does_not_explain() -> None:
+    scores = np.random.default_rng(0).normal(0.4, 0.05, 300).astype(np.float32)
+    scores[7], scores[8] = 0.62, 0.58
+    middle, high = np.quantile(scores.astype(np.float64), [0.5, 0.9])
+    spread = (high - middle) / norm.ppf(0.9)
+    expected = []
+    for own in scores:
+        shares = [
+            300 * norm.sf((other - middle) / spread) / (scores >= other).sum()
+            for other in scores[scores <= own]
+        ]
+        expected.append(1 - min(1.0, *shares))
+    found = confidences(scores)
+    assert found is not None
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert found.argmax() == 7
+    assert found[7] > 0.99
+    assert (found[scores.argsort()].argsort(kind="stable") == np.arange(300)).all()
+
+
+@pytest.mark.parametrize("count", [50, 400])
+def test_chance_alone_reaches_a_confidence_as_often_as_it_says(count: int) -> None:
+    rng = np.random.default_rng(1)
+    best = []
+    for _ in range(600):
+        found = confidences(rng.normal(size=count).astype(np.float32))
+        assert found is not None
+        best.append(found.max())
+    for least in (0.5, 0.9, 0.99):
+        # The quantiles of few photos are not those of all there could be: some slack.
+        assert np.mean(np.array(best) >= least) == pytest.approx(1 - least, abs=0.12)
+
+
+def test_too_few_photos_say_nothing() -> None:
+    assert confidences(np.zeros(FEWEST - 1, np.float32)) is None
+    same = confidences(np.zeros(FEWEST, np.float32))
+    assert same is not None
+    assert np.isfinite(same).all()
+    assert same.max() <= 0.5
+
+
+def test_absence_counts_queries_with_and_without_their_object() -> None:
+    rng = np.random.default_rng(2)
+    gallery = [Path(f"{i}.jpg") for i in range(60)]
+    scores = rng.normal(0.3, 0.02, (3, 60)).astype(np.float32)
+    ignored = np.zeros(60, dtype=bool)
+    ignored[:2] = True
+    queries = []
+    for row in range(3):
+        relevant = np.zeros(60, dtype=bool)
+        relevant[10 + row] = True
+        queries.append(BenchmarkQuery(Query(Path("q.jpg"), "dog"), relevant, ignored, True))
+    scores[0, 10] = 0.9  # found
+    scores[1, 20] = 0.9  # another is found, with the object and without it
+    scores[2, 12] = 0.2  # nothing is found
+    scores[:, 0] = 1.0  # counts for nothing
+    found = absence(Benchmark("folders", gallery, None, queries, []), scores)
+    assert found is not None
+    assert found["0.99"] == {
+        "right": 1 / 3,
+        "wrong": 1 / 3,
+        "false_alarms": 1 / 3,
+        "precision": 1 / 2,
+    }
+    # what is found beats two of the three without an object, what is not found at most two
+    assert 4 / 9 <= found["auc"] <= 8 / 9
