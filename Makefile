@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_QUERY := data/demo/query/cat.jpg --class cat --box 172,31,333,164
 
-.PHONY: demo test lint bench setup tiny-model clean
+.PHONY: demo test test-fast lint bench setup tiny-model clean
 
 setup: $(READY)
 
@@ -24,8 +24,14 @@ demo: $(READY)
 	$(BIN)/waldo index data/demo/photos --index .demo/index
 	$(BIN)/waldo query $(DEMO_QUERY) --index .demo/index --top 9 --html .demo/answer.html
 
+# The whole suite, in as many processes as there are cores to give it.
+WORKERS ?= 2
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# For while one works: all tests that need neither a real model nor another process.
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .
