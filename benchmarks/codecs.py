@@ -28,12 +28,12 @@ from features.photo import load_model_input
 from indexer.codec import codec
 from indexer.codec.codec import QUALITIES, Codec
 from indexer.codec.tokens import TokenMap
+from search.candidates import CandidateMaps, ScoringReference
 from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.methods.methods import MapMethod, select_methods
 from search.evaluation.metrics.ranking import average_precision, bootstrap_interval
 from search.reference import make_reference
-from search.scores import CandidateMaps, ScoringReference
 
 _METHODS = {"late": "by mask or box", "late-by-class": "by class name"}
 _SAMPLE = 256

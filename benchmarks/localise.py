@@ -32,12 +32,13 @@ from features.maps import FeatureMaps
 from features.photo import load_model_input
 from features.regions import mask_cells, point_cells, unit_vectors
 from indexer.codec.tokens import TokenMap
+from search.candidates import CandidateMaps, ScoringReference
 from search.evaluation.benchmarks.davis import read_annotation, read_davis
 from search.evaluation.metrics.ranking import bootstrap_interval
-from search.localise import beyond_object, object_cells
+from search.localise import distance_to_object, object_cells
 from search.query import Query
 from search.reference import Reference, make_reference
-from search.scores import SCORES, CandidateMaps, ScoringReference
+from search.scores import SCORES
 
 Box = tuple[float, float, float, float]
 
@@ -120,7 +121,7 @@ def davis(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
 
 def ours(seen: Seen) -> NDArray[np.bool_]:
     heat = torch.from_numpy(seen.heat.reshape(1, -1))
-    beyond = beyond_object(seen.reference, seen.candidates)
+    beyond = distance_to_object(seen.reference, seen.candidates)
     return object_cells(seen.candidates, beyond, heat).numpy().reshape(seen.heat.shape)
 
 

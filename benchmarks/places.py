@@ -32,9 +32,10 @@ from scipy import ndimage
 
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
+from search.candidates import CandidateMaps, ScoringReference
 from search.confidence import least_without_place
 from search.localise import object_places
-from search.scores import SCORES, CandidateMaps, ScoringReference
+from search.scores import SCORES
 
 KINDS = ("twice, halves", "twice, whole", "once, halves", "once, whole", "once, scenes")
 CONSISTENT = SCORES["consistent"]

@@ -1,26 +1,50 @@
-"""How much each kind of evidence counts in the scores that fuse them."""
+"""How scores that fuse several kinds of evidence weigh each of them."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from indexer.errors import IndexDamagedError
-from search.scores import NO_CLASS, FusionWeights
 
-# Chosen on the validation scenes (docs/scores.md); other models were not measured.
-_CHOSEN = {"tiny": FusionWeights(class_evidence=0.00025)}
+if TYPE_CHECKING:
+    import torch
+
+Values = TypeVar("Values", "torch.Tensor", NDArray[np.float32])
+
+
+@dataclass(frozen=True)
+class FusionWeights:
+    """Weights of evidence beside likeness in appearance, which has weight 1 (docs/scores.md).
+
+    agreement: how far the object's parts agree on its place, see `scores.agreement`.
+    class_evidence: how clearly the photo shows the class, see `scores.class_evidence`.
+    """
+
+    agreement: float = 0.3
+    class_evidence: float = 0.0
+
+
+DEFAULT_WEIGHTS = FusionWeights()
+
+# By the model's name, chosen on the validation scenes (docs/scores.md).
+_MODEL_WEIGHTS = {"tiny": FusionWeights(class_evidence=0.00025)}
 
 
 def default_weights(model: str) -> FusionWeights:
-    """A model's weights, by its name, where nothing was fitted to a collection."""
-    return _CHOSEN.get(model, NO_CLASS)
+    """A model's weights, by its name, for a collection that none were fitted to."""
+    return _MODEL_WEIGHTS.get(model, DEFAULT_WEIGHTS)
 
 
 def stored_weights(stored: Mapping[str, float] | None, index_dir: Path) -> FusionWeights | None:
-    """The weights that an index keeps, or None where nothing was fitted to it.
+    """The weights that were fitted to an index, or None where none were.
 
-    Raises IndexDamagedError where they are not just what `FusionWeights` has, each a number from 0.
+    Raises IndexDamagedError unless they have exactly the fields of `FusionWeights`, each a finite
+    number from 0.
     """
     if stored is None:
         return None
@@ -36,3 +60,11 @@ def stored_weights(stored: Mapping[str, float] | None, index_dir: Path) -> Fusio
             f"fit-weights` again for this index, or update waldo"
         )
     return FusionWeights(**stored)
+
+
+def fuse(
+    weights: FusionWeights, likeness: Values, agreement: Values, class_evidence: Values | float
+) -> Values:
+    """One score of three kinds of evidence, of any shape."""
+    consistent = (likeness + weights.agreement * agreement) / (1 + weights.agreement)
+    return consistent + weights.class_evidence * class_evidence

@@ -8,9 +8,8 @@ with open_index("holiday.waldo") as index:
         print(match.rank, match.path, match.score, match.box)
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -24,14 +23,16 @@ from features.extractor import FeatureExtractor
 from features.frame import Frame
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
+from search.candidates import ScoringReference
 from search.clock import Clock
 from search.confidence import FEWEST, confidences, least_without_place
 from search.fusion import default_weights, stored_weights
+from search.localise import localise
 from search.query import Answer, Match, Query, SearchOptions
-from search.recall import query_vector
+from search.recall import Candidates, Recall, find_candidates, recall_by_descriptor, recall_by_maps
 from search.reference import Reference, make_reference
-from search.rerank import Evidence, combine, localise, rerank
-from search.scores import SCORES, Score
+from search.rerank import combine, score_references
+from search.scores import SCORES, Score, bind_score
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +40,37 @@ if TYPE_CHECKING:
 # Where maps are between queries.
 MAPS = ("disk", "ram", "gpu")
 
-# Finds the k best photos among those allowed: ids and scores.
-Recall = Callable[[int, NDArray[np.int64] | None], tuple[NDArray[np.int64], NDArray[np.float32]]]
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates in the order of their final scores, best first.
+
+    ids: (n,) int64. scores: (n,) float32. recall_scores: (n,) float32, by recall.
+    references: (n,) int64, the number of the reference that each photo resembles most.
+    confidences: (n,) float64, or None where they cannot be estimated. damaged: a line for each
+    candidate that was left out.
+    """
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    recall_scores: NDArray[np.float32]
+    references: NDArray[np.int64]
+    confidences: NDArray[np.float64] | None
+    damaged: list[str]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A query in features.
+
+    score: bound to the index's weights. references: the object, in each of its photos.
+    prepared, unlike: the object and what it is not, on the scoring device.
+    """
+
+    score: Score
+    references: tuple[Reference, ...]
+    prepared: list[ScoringReference]
+    unlike: list[ScoringReference]
 
 
 class Index:
@@ -70,124 +100,150 @@ class Index:
     def close(self) -> None:
         self.reader.close()
 
-    def reference(self, query: Query) -> Reference:
-        """Features of the query's photo and the cells of its object.
-
-        Raises RegionError where the query selects nothing, PhotoError for a broken photo,
-        ModelError where the model gives no finite features.
-        """
-        return make_reference(query, self.extractor, self._weights)
-
     def search(self, query: Query, options: SearchOptions | None = None) -> Answer:
         """Rank the collection for one object.
 
-        Raises WaldoError (see `reference`), also for a score or a descriptor that does not exist,
-        a score that needs the class name which the query lacks, or a filter that leaves no photo.
+        Raises RegionError where the query selects nothing, PhotoError for a broken photo,
+        ModelError where the model gives no finite features, and WaldoError for a score or a
+        descriptor that does not exist, a score that needs the class name which the query lacks, or
+        a filter that no photo passes.
         """
         options = options or SearchOptions()
-        score = SCORES.get(options.score)
-        if score is None:
-            raise WaldoError(f"--score {options.score}: no such score; one of {', '.join(SCORES)}")
-        if score.needs_class and query.class_name is None:
-            raise WaldoError(f"--score {score.name} needs the object's --class NAME")
-        if options.top < 1 or options.candidates < 1:
-            raise WaldoError("--top and --candidates must be 1 or more")
-        if options.min_confidence is not None and not options.rerank:
-            raise WaldoError("--min-confidence needs re-ranking; leave --no-rerank away")
+        _check(query, options)
         descriptor = None if options.recall is None else self._descriptor(options.recall)
         clock = Clock()
         with clock("extract"):
-            shown = (query, *query.also)
-            # Rivals of a class are many words for a text encoder: not for nothing.
-            weights = self._weights
-            if not score.uses_rivals:
-                weights = replace(weights, class_evidence=0.0)
-            references = [make_reference(asked, self.extractor, weights) for asked in shown]
-            unlike = [make_reference(asked, self.extractor, weights) for asked in query.unlike]
-            recalls: list[Recall] = [partial(self._by_maps, each, score) for each in references]
-            if descriptor is not None:
-                by_descriptor = self.reader.descriptor_recall(descriptor.name).search
-                views = zip(shown, references, strict=True)
-                vectors = [query_vector(asked, each, descriptor) for asked, each in views]
-                recalls = [partial(by_descriptor, vector) for vector in vectors]
-        with clock("recall"):
-            wanted = max(options.candidates, options.top) if options.rerank else options.top
-            allowed = None if options.filter is None else self._allowed(options.filter)
-            ids, recall_scores = _recall(recalls, wanted, allowed)
-            if len(ids) == 0:
-                raise WaldoError(
-                    f"--recall {options.recall}: no photo that is searched has it yet; run `waldo "
-                    f"index` over them again"
-                )
-        device = self.extractor.model.device
-        prepared = [reference.for_scoring(device) for reference in references]
-        prepared_unlike = [reference.for_scoring(device) for reference in unlike]
-        damaged: list[str] = []
-        if options.rerank:
-            runs = [
-                rerank(self.reader, ids, each, score, clock)
-                for each in (*prepared, *prepared_unlike)
-            ]
-            scored, damaged = runs[0].ids, runs[0].damaged
-            each_score = np.stack([run.scores for run in runs])
-            scores = combine(each_score[: len(prepared)], each_score[len(prepared) :])
-            likest = each_score[: len(prepared)].argmax(axis=0)
-        else:
-            scored, scores = ids, recall_scores
-            likest = np.zeros(len(ids), dtype=np.int64)
-        sure = confidences(scores) if options.rerank else None
-        if sure is None and options.min_confidence is not None:
-            raise WaldoError(
-                f"--min-confidence: {len(scored)} photos are too few to tell what chance does; "
-                f"at least {FEWEST} must be compared"
-            )
-        # Equal scores keep the order of their ids, whatever order recall gave.
-        order = np.lexsort((scored, -scores))
-        # Two at least: where the best is the reference photo, the next tells whether it is found.
-        order = order[: max(2, options.top)]
+            asked = self._extract(query, options)
+        candidates = self._recall(query, asked, descriptor, options, clock)
+        ranking = self._rank(asked, candidates, options, clock)
         with clock("localise"):
-            maps = self.reader.read_maps(scored[order])
-            rows = order[np.isin(scored[order], maps.ids)]
-            rest = np.full(len(rows), np.inf, dtype=np.float32)
-            # A score that is a mean over the map hardly changes when a place is taken away.
-            if options.rerank and score.recall == "words":
-                rest = least_without_place(scores, scores[rows])
-            evidence = localise(
-                self.reader, maps, prepared, likest[rows], score, rest, prepared_unlike
-            )
-            recalled = dict(zip(ids.tolist(), recall_scores.tolist(), strict=True))
-            best = self._matches(
-                {reference.maps.content_hash for reference in references},
-                maps.ids,
-                evidence,
-                scores[rows],
-                None if sure is None else sure[rows],
-                recalled,
-            )
+            # At least two: where the best is the reference photo itself, the confidence of the
+            # next says whether the object was found.
+            best, damaged = self._matches(ranking, asked, max(2, options.top), options.rerank)
         others = [match.confidence for match in best if not match.is_query]
         least = options.min_confidence
         matches = [m for m in best[: options.top] if least is None or (m.confidence or 0) >= least]
         return Answer(
             query=query,
             options=options,
-            reference_cells=references[0].cells,
-            frame=references[0].maps.frame,
+            references=asked.references,
             matches=matches,
             best_confidence=others[0] if others else None,
             n_photos=self.reader.n_photos,
-            damaged=[*damaged, *maps.damaged, *self._undescribed(descriptor)],
+            damaged=[*ranking.damaged, *damaged, *self._undescribed(descriptor)],
             timing=clock.stages(),
         )
 
-    def _by_maps(
-        self, reference: Reference, score: Score, k: int, allowed: NDArray[np.int64] | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Recall in the score's own way."""
-        by_words = self.reader.word_recall if score.recall == "words" else None
-        if by_words is None:
-            return self.reader.recall.search(reference.recall_vector(), k, allowed)
-        tokens = reference.tokens()
-        return by_words.search(lambda codec: self.reader.words_in(tokens, codec), k, allowed)
+    def _extract(self, query: Query, options: SearchOptions) -> _Asked:
+        """The features of the query's photos, and its score."""
+        device = self.extractor.device
+        references = tuple(make_reference(view, self.extractor) for view in query.views)
+        others = [make_reference(view, self.extractor) for view in query.unlike]
+        prepared = [reference.for_scoring(device) for reference in references]
+        unlike = [reference.for_scoring(device) for reference in others]
+        every = [*prepared, *unlike]
+        score = bind_score(SCORES[options.score], self.extractor, every, self._weights)
+        return _Asked(score, references, prepared, unlike)
+
+    def _recall(
+        self,
+        query: Query,
+        asked: _Asked,
+        descriptor: ImageDescriptor | None,
+        options: SearchOptions,
+        clock: Clock,
+    ) -> Candidates:
+        """The photos that are worth comparing."""
+        reader, views = self.reader, zip(query.views, asked.references, strict=True)
+        recalls: list[Recall] = []
+        if descriptor is not None:
+            with clock("extract"):
+                recalls = [recall_by_descriptor(reader, *view, descriptor) for view in views]
+        with clock("recall"):
+            if descriptor is None:
+                recalls = [recall_by_maps(reader, each, asked.score) for each in asked.references]
+            wanted = max(options.candidates, options.top) if options.rerank else options.top
+            allowed = None if options.filter is None else self._allowed(options.filter)
+            candidates = find_candidates(recalls, wanted, allowed)
+        if len(candidates.ids) == 0:
+            raise WaldoError(
+                f"recall {options.recall}: no photo that is searched has this descriptor yet; run "
+                "`waldo index` over them again"
+            )
+        return candidates
+
+    def _rank(
+        self, asked: _Asked, candidates: Candidates, options: SearchOptions, clock: Clock
+    ) -> Ranking:
+        """Candidates by their final scores."""
+        if not options.rerank:
+            first = np.zeros(len(candidates.ids), dtype=np.int64)
+            return Ranking(candidates.ids, candidates.scores, candidates.scores, first, None, [])
+        every = [*asked.prepared, *asked.unlike]
+        scored = score_references(
+            self.reader, candidates.ids, every, [asked.score], clock, stage="score"
+        )
+        by_reference = scored.by_score[asked.score.name]
+        wanted, unwanted = np.split(by_reference, [len(asked.prepared)])
+        scores = combine(wanted, unwanted)
+        sure = confidences(scores)
+        if sure is None and options.min_confidence is not None:
+            raise WaldoError(
+                f"min-confidence: {len(scores)} photos are too few to estimate a confidence; at "
+                f"least {FEWEST} must be compared"
+            )
+        by_id = dict(zip(candidates.ids.tolist(), candidates.scores.tolist(), strict=True))
+        recalled = np.array([by_id[number] for number in scored.ids.tolist()], dtype=np.float32)
+        # Equal scores are in the order of their ids, whatever the order of recall.
+        order = np.lexsort((scored.ids, -scores))
+        return Ranking(
+            scored.ids[order],
+            scores[order],
+            recalled[order],
+            wanted.argmax(axis=0)[order],
+            None if sure is None else sure[order],
+            scored.damaged,
+        )
+
+    def _matches(
+        self, ranking: Ranking, asked: _Asked, count: int, reranked: bool
+    ) -> tuple[list[Match], list[str]]:
+        """The first matches of a ranking, and a line for each photo whose maps are damaged."""
+        maps = self.reader.read_maps(ranking.ids[:count])
+        rows = np.flatnonzero(np.isin(ranking.ids[:count], maps.ids))
+        least = np.full(len(rows), np.inf, dtype=np.float32)
+        # A score that is a mean over the map hardly changes when one place is masked out.
+        if reranked and asked.score.recall == "words":
+            least = least_without_place(ranking.scores, ranking.scores[rows])
+        evidence = localise(
+            *(self.reader, maps, asked.prepared, ranking.references[rows], asked.score, least),
+            asked.unlike,
+        )
+        hashes = {reference.maps.content_hash for reference in asked.references}
+        size, grid = self.extractor.image_size, self.extractor.grid
+        matches = []
+        for place, (row, record) in enumerate(
+            zip(rows.tolist(), self.reader.photos(maps.ids), strict=True)
+        ):
+            frame = Frame(record.width, record.height, size, grid)
+            found = [cells.reshape(grid, grid) for cells in evidence.places[place] if cells.any()]
+            sure = ranking.confidences
+            matches.append(
+                Match(
+                    rank=place + 1,
+                    path=record.path,
+                    id=record.id,
+                    score=float(ranking.scores[row]),
+                    recall_score=float(ranking.recall_scores[row]),
+                    confidence=None if sure is None else float(sure[row]),
+                    boxes=tuple(frame.box_of(cells) for cells in found),
+                    heatmap=evidence.heat[place].reshape(grid, grid),
+                    frame=frame,
+                    is_query=record.content_hash in hashes,
+                    reference=int(ranking.references[row]),
+                )
+            )
+        return matches, maps.damaged
 
     def _descriptor(self, name: str) -> ImageDescriptor:
         """A descriptor that the index has, loaded when first asked for."""
@@ -195,16 +251,16 @@ class Index:
         if name not in stored:
             has = f"it has {', '.join(stored)}" if stored else "it has none"
             raise WaldoError(
-                f"--recall {name}: {self.reader.index_dir} has no such descriptor, {has}; "
+                f"recall {name}: {self.reader.index_dir} has no such descriptor, {has}; "
                 "`waldo index SOURCE... --descriptor NAME` adds one"
             )
         if name not in self._descriptors:
-            device = str(self.extractor.model.device)
+            device = str(self.extractor.device)
             self._descriptors[name] = ImageDescriptor.from_fingerprint(stored[name], device)
         return self._descriptors[name]
 
     def _undescribed(self, descriptor: ImageDescriptor | None) -> list[str]:
-        """A line where photos cannot be found by a descriptor, because they have none."""
+        """A line where photos cannot be found by a descriptor because they lack it."""
         if descriptor is None:
             return []
         lacking = self.reader.n_photos - len(self.reader.descriptor_recall(descriptor.name))
@@ -219,58 +275,21 @@ class Index:
         """Ids of the photos that pass, at least one."""
         ids = self.reader.matching(photo_filter)
         if len(ids) == 0:
-            raise WaldoError("no photo of the index passes --path, --since and --until; widen them")
+            raise WaldoError("no photo of the index passes path, since and until; widen them")
         return ids
 
-    def _matches(
-        self,
-        query_hashes: set[str],
-        ids: NDArray[np.int64],
-        evidence: Evidence,
-        scores: NDArray[np.float32],
-        sure: NDArray[np.float64] | None,
-        recalled: dict[int, float],
-    ) -> list[Match]:
-        """The answers, best first. ids: (n,), in that order."""
-        grid = self.extractor.grid
-        matches = []
-        for row, record in enumerate(self.reader.photos(ids)):
-            frame = Frame(record.width, record.height, self.extractor.image_size, grid)
-            matches.append(
-                Match(
-                    rank=row + 1,
-                    path=record.path,
-                    id=record.id,
-                    score=float(scores[row]),
-                    recall_score=recalled[record.id],
-                    confidence=None if sure is None else float(sure[row]),
-                    boxes=tuple(
-                        frame.box_of(cells.reshape(grid, grid))
-                        for cells in evidence.places[row]
-                        if cells.any()
-                    ),
-                    heatmap=evidence.heat[row].reshape(grid, grid),
-                    frame=frame,
-                    is_query=record.content_hash in query_hashes,
-                )
-            )
-        return matches
 
-
-def _recall(
-    recalls: Sequence[Recall], k: int, allowed: NDArray[np.int64] | None
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Ids and scores of the k most promising photos, best first; by the likest of the recalls."""
-    found: dict[int, float] = {}
-    for recall in recalls:
-        ids, scores = recall(k, allowed)
-        for number, value in zip(ids.tolist(), scores.tolist(), strict=True):
-            found[number] = max(value, found.get(number, -np.inf))
-    best = sorted(found, key=lambda number: (-found[number], number))[:k]
-    return (
-        np.array(best, dtype=np.int64),
-        np.array([found[number] for number in best], dtype=np.float32),
-    )
+def _check(query: Query, options: SearchOptions) -> None:
+    """Raise WaldoError for options that do not exist or do not go with the query."""
+    score = SCORES.get(options.score)
+    if score is None:
+        raise WaldoError(f"score {options.score}: no such score; one of {', '.join(SCORES)}")
+    if score.needs_class and query.class_name is None:
+        raise WaldoError(f"score {score.name}: needs the object's class name")
+    if options.top < 1 or options.candidates < 1:
+        raise WaldoError("top and candidates must be 1 or more")
+    if options.min_confidence is not None and not options.rerank:
+        raise WaldoError("min-confidence needs re-ranking")
 
 
 def open_index(
@@ -282,17 +301,18 @@ def open_index(
     """Open an index and load the model that filled it.
 
     device: "auto" (a GPU where there is one) or a torch device. maps: "disk" reads candidates' maps
-    for each query, "ram" and "gpu" (the model's device) hold those of all photos. progress: called
-    with how many photos' maps are read, of how many. Raises WaldoError where the directory holds no
-    index, its model is not to be had or has changed, or the maps cannot be held.
+    for each query; "ram" and "gpu" (the model's device) hold the maps of all photos. progress:
+    called with the number of photos whose maps were read, and the number of all photos. Raises
+    WaldoError where the directory holds no index, where its model cannot be loaded or has changed,
+    or where the maps do not fit into memory.
     """
     if maps not in MAPS:
-        raise WaldoError(f"--maps {maps}: must be one of {', '.join(MAPS)}")
+        raise WaldoError(f"maps {maps}: must be one of {', '.join(MAPS)}")
     reader = IndexReader.open(Path(directory))
     try:
         extractor = FeatureExtractor.from_fingerprint(reader.fingerprint, device)
         if maps != "disk":
-            reader.hold_maps(_holder(maps, extractor.model.device), progress)
+            reader.hold_maps(_holder(maps, extractor.device), progress)
         return Index(reader, extractor)
     except BaseException:
         reader.close()
@@ -304,5 +324,5 @@ def _holder(maps: str, device: "torch.device") -> "torch.device":
     import torch
 
     if maps == "gpu" and device.type == "cpu":
-        raise WaldoError("--maps gpu: the model runs on the CPU; use --maps ram")
+        raise WaldoError("maps gpu: the model runs on the CPU; choose ram")
     return device if maps == "gpu" else torch.device("cpu")

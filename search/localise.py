@@ -1,30 +1,103 @@
-"""Where in a photo the object is."""
+"""Where in a photo the object is: its cells at each place, by the votes of its tokens."""
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.reader import IndexReader, MapBatch
+from search.candidates import CandidateMaps, ScoringReference, to_candidates
 from search.hough import place
-from search.scores import CandidateMaps, ScoringReference
+from search.rerank import combine
+from search.scores import Score
 
 if TYPE_CHECKING:
     import torch
 
-# How far (cells) beyond its voted place the object may reach.
+# The object may reach this far (cells) beyond its voted place.
 _MARGIN = 1.0
-# Cells so near to it are not looked at again for another place.
+# Cells as near as this to a place that was found are not searched for another place.
 _TAKEN = 2.0
 
-# An object is looked for in so many places of a photo.
+# Places of a photo at which an object is looked for.
 MOST_PLACES = 8
 
 
-def beyond_object(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """How far each cell is from where the object is voted to be, (batch, cells) float32, in cells.
+@dataclass(frozen=True)
+class Evidence:
+    """Where in n photos the object is.
 
-    Tokens' best cells vote for the object's place and size (see `hough`). 0 or less is under the
-    reference's object, as it would lie there.
+    heat: (n, cells) float32, the score's evidence. places: (n, 8, cells) bool, the object's cells
+    at each place, best first; the first has at least one cell, and places beyond the last one have
+    none.
+    """
+
+    heat: NDArray[np.float32]
+    places: NDArray[np.bool_]
+
+
+def localise(
+    reader: IndexReader,
+    maps: MapBatch,
+    references: Sequence[ScoringReference],
+    which: NDArray[np.int64],
+    score: Score,
+    least: NDArray[np.float32],
+    unlike: Sequence[ScoringReference] = (),
+) -> Evidence:
+    """Where in photos the object is, found on the references' device.
+
+    which: (n,), the reference by which each photo is judged. least: (n,), the score that a photo
+    must reach with the places found so far masked out, for another place to count. unlike: what
+    the object is not.
+    """
+    import torch
+
+    count, cells = len(maps.ids), reader.grid**2
+    evidence = Evidence(
+        np.empty((count, cells), dtype=np.float32),
+        np.zeros((count, MOST_PLACES, cells), dtype=bool),
+    )
+    with torch.inference_mode():
+        for number in np.unique(which):
+            reference = references[number]
+            chosen = np.flatnonzero(which == number)
+            for rows, part in maps.rows(chosen).by_codec():
+                photos = chosen[rows]
+                candidates = to_candidates(reader, part, [reference, *unlike])
+                heat = score.heat(reference, candidates)
+                evidence.heat[photos] = heat.cpu().numpy()
+                scored = partial(_score_rest, score, reference, unlike)
+                enough = torch.from_numpy(least[photos]).to(heat.device)
+                places = object_places(reference, candidates, heat, scored, enough)
+                for at, found in enumerate(places):
+                    evidence.places[photos, at] = found.cpu().numpy()
+    return evidence
+
+
+def _score_rest(
+    score: Score,
+    reference: ScoringReference,
+    unlike: Sequence[ScoringReference],
+    candidates: CandidateMaps,
+) -> "torch.Tensor":
+    """Scores by one photo of the object and those of what it is not, (batch,) float32."""
+    import torch
+
+    by_each = [score.function(each, candidates).cpu().numpy() for each in (reference, *unlike)]
+    combined = combine(np.stack(by_each[:1]), np.stack(by_each)[1:])
+    return torch.from_numpy(combined).to(candidates.valid.device)
+
+
+def distance_to_object(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
+    """Each cell's distance to the place that the object is voted to be at, (batch, cells) float32.
+
+    The tokens' best cells vote for the object's place and size (see `hough`). The unit is cells; a
+    cell of 0 or less is covered by the reference's object when it is moved to that place.
     """
     import torch
 
@@ -39,21 +112,21 @@ def beyond_object(reference: ScoringReference, candidates: CandidateMaps) -> "to
 
 
 def object_cells(
-    candidates: CandidateMaps, beyond: "torch.Tensor", heat: "torch.Tensor"
+    candidates: CandidateMaps, distance: "torch.Tensor", heat: "torch.Tensor"
 ) -> "torch.Tensor":
     """The object's cells in each candidate, (batch, cells) bool, at least one.
 
-    Of the cells that the object covers where it is voted to be, and those around them, the warm
-    ones count: above half way from the photo's median to the upper quartile among them.
-    `benchmarks/localise.py` measures it.
+    These are the warm cells among those that the object covers at its voted place, and those next
+    to them. A cell is warm above the middle between the photo's median and the upper quartile of
+    these cells. `benchmarks/localise.py` measures it.
 
-    beyond: as `beyond_object` gives it. heat: (batch, cells) float32, evidence by cell.
+    distance: from `distance_to_object`. heat: (batch, cells) float32, evidence by cell.
     """
     import torch
 
     valid = candidates.valid
-    region = (beyond <= _MARGIN) & valid
-    # votes may point outside of the photo
+    region = (distance <= _MARGIN) & valid
+    # Votes may point outside the photo.
     region |= ~region.any(dim=1, keepdim=True) & valid
     nothing = heat.new_tensor(torch.nan)
     middle = torch.where(valid, heat, nothing).nanmedian(dim=1).values
@@ -63,16 +136,16 @@ def object_cells(
 
 
 def without_place(
-    candidates: CandidateMaps, beyond: "torch.Tensor"
+    candidates: CandidateMaps, distance: "torch.Tensor"
 ) -> "tuple[CandidateMaps, torch.Tensor]":
-    """Photos without the cells where the object is voted to be, and two around it.
+    """The candidates with the voted place of the object, and two cells around it, masked out.
 
-    Also tells which photos have any cell left, (batch,) bool; the others keep theirs. beyond: as
-    `beyond_object` gives it.
+    The second result says which photos have a cell left, (batch,) bool; the others keep all their
+    cells. distance: from `distance_to_object`.
     """
     import torch
 
-    left = candidates.valid & (beyond > _TAKEN)
+    left = candidates.valid & (distance > _TAKEN)
     any_left = left.any(dim=1)
     valid = torch.where(any_left[:, None], left, candidates.valid)
     return replace(candidates, valid=valid), any_left
@@ -85,22 +158,22 @@ def object_places(
     score: "Callable[[CandidateMaps], torch.Tensor]",
     least: "torch.Tensor",
 ) -> "list[torch.Tensor]":
-    """The object's cells at each place where it is, best first: 1 to 8 times (batch, cells) bool.
+    """The object's cells at each of its places, best first: 1 to 8 tensors, (batch, cells) bool.
 
-    The first is `object_cells`. Then its place is taken away, and where the rest of the photo
-    scores enough, tokens choose their best cells and vote again, and so on. Photos of fewer places
-    than others have no cell in the later ones.
+    The first is `object_cells`. Then that place is masked out; where the rest of the photo still
+    scores enough, the tokens choose their best cells and vote again, and so on. A photo with fewer
+    places than others has no cell in the later tensors.
 
-    heat: (batch, cells) float32, evidence by cell. score: of photos by their valid cells, (batch,).
-    least: (batch,), a photo whose rest does not score more has no further place.
+    heat: (batch, cells) float32, evidence by cell. score: scores candidates by their valid cells,
+    (batch,). least: (batch,); a photo whose rest does not score more has no further place.
     """
-    beyond = beyond_object(reference, candidates)
-    places = [object_cells(candidates, beyond, heat)]
+    distance = distance_to_object(reference, candidates)
+    places = [object_cells(candidates, distance, heat)]
     going = least.isfinite()
     while going.any() and len(places) < MOST_PLACES:
-        candidates, left = without_place(candidates, beyond)
+        candidates, left = without_place(candidates, distance)
         going = going & left & (score(candidates) > least)
         if going.any():
-            beyond = beyond_object(reference, candidates)
-            places.append(object_cells(candidates, beyond, heat) & going[:, None])
+            distance = distance_to_object(reference, candidates)
+            places.append(object_cells(candidates, distance, heat) & going[:, None])
     return places

@@ -1,7 +1,8 @@
-"""From a question to an answer: the data a query takes and gives."""
+"""What a search takes and gives: queries, options, matches and answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from features.regions import Box, Point
 from indexer.store.filters import PhotoFilter
 from search.scores import DEFAULT_SCORE
 
+if TYPE_CHECKING:
+    from search.reference import Reference
+
 
 @dataclass(frozen=True)
 class Query:
@@ -18,8 +22,9 @@ class Query:
 
     photo: the reference photo's file. class_name: what the object is, in words.
     mask: a file that is non-zero on the object. box: [x0, y0, x1, y1] and point: (x, y), in
-    pixels of the upright photo. At most one of mask, box and point; one of them, or a class name,
-    or both. also: the same object in other photos. unlike: other objects, which are not it.
+    pixels of the upright photo. A query has at most one of mask, box and point; it has one of them,
+    or a class name, or both. also: the same object in other photos. unlike: other objects, which
+    are not looked for however similar they are.
     """
 
     photo: Path
@@ -30,15 +35,21 @@ class Query:
     also: "tuple[Query, ...]" = ()
     unlike: "tuple[Query, ...]" = ()
 
+    @property
+    def views(self) -> "tuple[Query, ...]":
+        """All photos of the object: this query's own, and those of `also`."""
+        return (self, *self.also)
+
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """top: matches to return. candidates: photos from recall that are re-ranked.
+    """How a query is answered.
 
-    score: the name of the re-ranking score. rerank: False keeps the order of recall.
-    recall: the name of the index's descriptor that finds the candidates; None: the score's own way.
-    filter: the photos that may be answered; None allows all. min_confidence: 0..1, matches of less
-    are left out.
+    top: the number of matches to return. candidates: the number of photos from recall that are
+    re-ranked. score: the name of the re-ranking score. rerank: False keeps the order of recall.
+    recall: the name of the index's descriptor that finds the candidates; None for the score's own
+    way. filter: the photos that may be returned; None allows all. min_confidence: 0..1, matches of
+    less confidence are left out.
     """
 
     top: int = 20
@@ -54,26 +65,28 @@ class SearchOptions:
 class Match:
     """One photo of the collection, as an answer.
 
-    rank: from 1. path: the file. id: its id in the index. score: what the rank was decided by,
-    higher is better. recall_score: what recall went by: the inner product that is mean(S_DF) of
-    PDM Eq. 7, the nearness of visual words, or the cosine of descriptors.
-    confidence: 0..1, how sure it is that this is no chance likeness; None where it cannot be told.
-    boxes: [x0, y0, x1, y1] around the object at each place where the photo shows it, best first, at
-    least one; pixels of the upright photo. box: the first.
+    rank: from 1. path: the file. id: its id in the index. score: decides the rank, higher is
+    better. recall_score: what recall ranked by: the inner product that is mean(S_DF) of PDM Eq. 7,
+    the similarity of visual words, or the cosine of descriptors.
+    confidence: 0..1, the estimated precision at this score; None where there are too few photos to
+    estimate it. boxes: [x0, y0, x1, y1] around each instance of the object in the photo, best
+    first, at least one; pixels of the upright photo. box: the first.
     heatmap: (grid, grid) float32, the score's evidence by cell. frame: maps cells to pixels.
     is_query: the file is the reference photo itself or an exact copy of it.
+    reference: which of the answer's references the photo resembles most.
     """
 
     rank: int
     path: Path
     id: int
     score: float
-    recall_score: float | None
+    recall_score: float
     confidence: float | None
     boxes: tuple[tuple[int, int, int, int], ...]
     heatmap: NDArray[np.float32]
     frame: Frame
     is_query: bool
+    reference: int
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -84,19 +97,18 @@ class Match:
 class Answer:
     """What a query found.
 
-    query, options: as asked. reference_cells: (grid, grid) bool, the cells taken as the object.
-    frame: the reference photo's. matches: best first. best_confidence: of the best photo that is
-    not the reference photo itself, among the matches or not; None where it cannot be told.
-    n_photos: size of the collection.
-    damaged: one line for each stored row that could not be trusted and was left out, and one where
-    photos lack the descriptor that recall goes by.
+    query, options: as asked. references: the object in the query's photo, then in those of `also`.
+    matches: best first. best_confidence: the highest confidence of a photo other than the reference
+    photo, whether or not it is among the matches; None where it cannot be estimated.
+    n_photos: the size of the collection.
+    damaged: one line for each stored row that is damaged and was left out, and one where photos
+    lack the descriptor that recall uses.
     timing: seconds by stage: extract, recall, fetch, score, localise, total.
     """
 
     query: Query
     options: SearchOptions
-    reference_cells: NDArray[np.bool_]
-    frame: Frame
+    references: "tuple[Reference, ...]"
     matches: list[Match]
     best_confidence: float | None
     n_photos: int
@@ -105,8 +117,18 @@ class Answer:
 
     @property
     def found(self) -> bool | None:
-        """Whether a photo other than the reference reached the confidence asked for; None where
-        none was asked for.
+        """Whether a photo other than the reference photo reached the confidence asked for; None
+        where none was asked for.
         """
         least = self.options.min_confidence
         return None if least is None else (self.best_confidence or 0.0) >= least
+
+    @property
+    def reference_cells(self) -> NDArray[np.bool_]:
+        """(grid, grid) bool, the cells of the query's photo that were taken as the object."""
+        return self.references[0].cells
+
+    @property
+    def frame(self) -> Frame:
+        """The frame of the query's photo."""
+        return self.references[0].maps.frame

@@ -1,20 +1,22 @@
 """The reference photo's side of a query."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import ModelError, RegionError
-from features.extractor import FeatureExtractor
+from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import load_model_input
 from features.regions import box_cells, load_mask, mask_cells, point_cells
 from indexer.protocols import Extractor
-from search.fusion import default_weights
+from search.candidates import ScoringReference
 from search.query import Query
-from search.scores import NO_CLASS, FusionWeights, ScoringReference
 
 if TYPE_CHECKING:
     import torch
@@ -24,15 +26,13 @@ if TYPE_CHECKING:
 class Reference:
     """One object in one photo.
 
-    maps: its features. cells: (grid, grid) bool, the object's cells (M_r of PDM Eq. 3).
-    class_vector: C, (d,) float32, or None. rivals, weights: as `ScoringReference` has them.
+    maps: the photo's features. cells: (grid, grid) bool, the object's cells (M_r of PDM Eq. 3).
+    class_vector: C, (d,) float32, or None.
     """
 
     maps: FeatureMaps
     cells: NDArray[np.bool_]
     class_vector: NDArray[np.float32] | None
-    rivals: NDArray[np.float32] | None = None
-    weights: FusionWeights = NO_CLASS
 
     def tokens(self) -> NDArray[np.float32]:
         """F_AM_r of PDM Eq. 4, (n, d) float32."""
@@ -58,65 +58,77 @@ class Reference:
             semantic=torch.from_numpy(semantic).to(device),
             class_vector=None if vector is None else torch.from_numpy(vector).to(device),
             positions=torch.from_numpy(np.argwhere(self.cells)).float().to(device),
-            rivals=None if self.rivals is None else torch.from_numpy(self.rivals).to(device),
-            weights=self.weights,
         )
 
 
-def make_reference(
-    query: Query,
-    extractor: Extractor,
-    weights: FusionWeights | None = None,
-    tau: float | None = None,
-) -> Reference:
-    """Features of the query's photo and the cells of its object.
+def make_reference(query: Query, extractor: Extractor) -> Reference:
+    """The features of a query's photo and the cells of its object; raises as `make_references`."""
+    [reference] = make_references([query], extractor)
+    return reference
 
-    weights: for the scores that fuse evidence; None for the model's own. tau: of PDM Eq. 3, for an
-    object that a class name alone finds; None for the model's own rule.
 
-    A class name means something to a diffusion model only: other extractors look at regions. Raises
-    RegionError where the query selects nothing, PhotoError for a broken photo, ModelError where the
-    model gives no finite features.
+def make_references(
+    queries: Sequence[Query], extractor: Extractor, taus: Sequence[float | None] | None = None
+) -> list[Reference]:
+    """The references of queries that ask about one photo in several ways; it is extracted once.
+
+    A class name is ignored by extractors that know no words. queries: at least one. taus: for each
+    query the threshold of PDM Eq. 3, for an object that only a class name selects; None for the
+    extractor's own rule. Raises RegionError where a query selects nothing, PhotoError for a broken
+    photo, ModelError where the model gives no finite features.
     """
-    try:
-        return _make_reference(query, extractor, weights, tau)
-    except RegionError as error:
-        # Of several photos, which one is it about?
-        raise RegionError(f"{query.photo}: {error}") from None
+    [path] = {query.photo for query in queries}
+    with _naming(path):
+        vectors = [_class_vector(query, extractor) for query in queries]
+        photo = load_model_input(path, extractor.image_size, extractor.grid)
+        # Masks that do not fit the photo are refused before it is extracted.
+        masks = [None if q.mask is None else _mask_cells(photo.frame, q.mask) for q in queries]
+        [maps] = extractor.extract([photo])
+        if not np.isfinite(maps.pooled()).all():
+            raise ModelError(f"{path}: the model gave no finite features for it")
+        return [
+            Reference(maps, _cells(query, maps, extractor, tau) if mask is None else mask, vector)
+            for query, vector, mask, tau in zip(
+                queries, vectors, masks, taus or [None] * len(queries), strict=True
+            )
+        ]
 
 
-def _make_reference(
-    query: Query, extractor: Extractor, weights: FusionWeights | None, tau: float | None
-) -> Reference:
-    model = extractor if isinstance(extractor, FeatureExtractor) else None
+def _class_vector(query: Query, extractor: Extractor) -> NDArray[np.float32] | None:
+    """C of a query, or None. Raises RegionError where the query does not select one object."""
     name = query.class_name
-    class_vector = None if model is None or name is None else model.class_vector(name)
-    regions = [name for name in ("mask", "box", "point") if getattr(query, name) is not None]
+    vector = None if name is None else extractor.class_vector(name)
+    regions = [kind for kind in ("mask", "box", "point") if getattr(query, kind) is not None]
     if len(regions) > 1:
-        raise RegionError(f"give one of --mask, --box and --point, not {' and '.join(regions)}")
-    if not regions and class_vector is None:
+        raise RegionError(f"give one of mask, box and point, not {' and '.join(regions)}")
+    if not regions and vector is None:
         raise RegionError(
-            "say which object in the photo is meant: by --class NAME, "
-            "or by --mask, --box or --point, or both"
+            "say which object in the photo is meant: by its class name, or by a mask, a box or a "
+            "point, or by both"
         )
-    photo = load_model_input(query.photo, extractor.image_size, extractor.grid)
-    frame = photo.frame
-    if query.mask is not None:
-        cells = mask_cells(frame, load_mask(query.mask, frame.width, frame.height))
-    [maps] = extractor.extract([photo])
-    if not np.isfinite(maps.pooled()).all():
-        raise ModelError(f"{query.photo}: the model gave no finite features for it")
+    return vector
+
+
+def _mask_cells(frame: Frame, mask: Path) -> NDArray[np.bool_]:
+    return mask_cells(frame, load_mask(mask, frame.width, frame.height))
+
+
+def _cells(
+    query: Query, maps: FeatureMaps, extractor: Extractor, tau: float | None
+) -> NDArray[np.bool_]:
+    """The object's cells by box, point or class name, (grid, grid) bool."""
     if query.box is not None:
-        cells = box_cells(maps, query.box)
-    elif query.point is not None:
-        cells = point_cells(maps, query.point)
-    elif query.mask is None:
-        assert model is not None  # other extractors are asked by regions alone
-        assert name is not None
-        cells = model.class_cells(maps, name, tau)
-    if weights is None:
-        weights = default_weights("" if model is None else model.model.name)
-    rivals = None
-    if model is not None and class_vector is not None and weights.class_evidence:
-        rivals = model.rival_vectors
-    return Reference(maps, cells, class_vector, rivals, weights)
+        return box_cells(maps, query.box)
+    if query.point is not None:
+        return point_cells(maps, query.point)
+    assert query.class_name is not None  # `_class_vector` saw to that
+    return extractor.class_cells(maps, query.class_name, tau)
+
+
+@contextmanager
+def _naming(photo: Path) -> Iterator[None]:
+    """Begin a RegionError with the photo that it is about: a query may have several."""
+    try:
+        yield
+    except RegionError as error:
+        raise RegionError(f"{photo}: {error}") from None

@@ -1,122 +1,28 @@
-"""Scores that compare a reference with candidates' full maps.
+"""Scores that compare a reference with candidates' full maps, by name in `SCORES`.
 
-Each gives one number a candidate, and a heatmap over a candidate's cells, which says where the
-evidence lies. All work on batches, on whatever device the tensors are on.
+Each score gives one number per candidate, and a heatmap over a candidate's cells that shows where
+the evidence lies. All work on batches, on whatever device the tensors are on.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from indexer.codec.tokens import TokenMap, unit
+from indexer.codec.tokens import unit
+from indexer.protocols import Extractor
+from search.candidates import CandidateMaps, ScoringReference
+from search.fusion import DEFAULT_WEIGHTS, FusionWeights, default_weights, fuse
 from search.hough import place
 
 if TYPE_CHECKING:
     import torch
 
-# How many cells `top_mean` looks at.
+# Cells of a map that `top_mean` averages over.
 _TOP_CELLS = 8
-# What share of a photo's cells `late_gated` passes over.
+# The share of a photo's cells that `late_gated` leaves out.
 _GATED_SHARE = 0.25
-
-Values = TypeVar("Values", "torch.Tensor", NDArray[np.float32])
-
-
-@dataclass(frozen=True)
-class FusionWeights:
-    """What else counts beside likeness in appearance, which counts 1 (docs/scores.md).
-
-    agreement: of the object's parts about its place. class_evidence: see `class_evidence`.
-    """
-
-    agreement: float = 0.3
-    class_evidence: float = 0.0
-
-
-NO_CLASS = FusionWeights()
-
-
-@dataclass(frozen=True, eq=False)
-class ScoringReference:
-    """What the reference photo contributes to a score; float32 tensors on the scoring device.
-
-    tokens: (n, d), F_AM_r of PDM Eq. 4, appearance at the object's cells, n >= 1.
-    semantic: (n, d), F_S at the same cells.
-    class_vector: (d,), C, or None where no class name was given.
-    positions: (n, 2), row and column of each token's cell.
-    rivals: (m, d), vectors of what the class is to be told from, or None where weights make
-    nothing of them. weights: of `consistent` and `fused`.
-    """
-
-    tokens: "torch.Tensor"
-    semantic: "torch.Tensor"
-    class_vector: "torch.Tensor | None"
-    positions: "torch.Tensor"
-    rivals: "torch.Tensor | None" = None
-    weights: FusionWeights = NO_CLASS
-
-
-@dataclass(frozen=True)
-class CandidateMaps:
-    """A batch of candidates on the scoring device.
-
-    appearance, semantic: F_A and F_S, cells row by row of a square map; cosines are about their
-    mean, the collection's. valid: (batch, cells) bool, False in padding; every candidate has a
-    valid cell. references: those that will all be compared with these candidates.
-    """
-
-    appearance: TokenMap
-    semantic: TokenMap
-    valid: "torch.Tensor"
-    references: tuple[ScoringReference, ...] = ()
-
-    def best(self, reference: ScoringReference) -> "tuple[torch.Tensor, torch.Tensor]":
-        """Each token's most similar cell in each candidate, as `TokenMap.best` gives it.
-
-        The tokens of all `references` go through one matrix product, and what is found is kept: for
-        each of them, and for every score that asks for it.
-        """
-        import torch
-
-        if reference not in self._best:
-            together = self.references if reference in self.references else (reference,)
-            tokens = torch.cat([each.tokens for each in together])
-            sizes = [len(each.tokens) for each in together]
-            found = (part.split(sizes, dim=1) for part in self.appearance.best(tokens, self.valid))
-            self._best.update(zip(together, zip(*found, strict=True), strict=True))
-        return self._best[reference]
-
-    @cached_property
-    def _best(self) -> "dict[ScoringReference, tuple[torch.Tensor, torch.Tensor]]":
-        return {}
-
-    def mass_of(self, rivals: "torch.Tensor") -> "torch.Tensor":
-        """log(sum(exp(F_S . r / sqrt(d)))) over rivals, (m, d), at each cell, (batch, cells)
-        float32; taken once for all references that have the same.
-        """
-        import torch
-
-        for known, mass in self._masses:
-            if torch.equal(known, rivals):
-                return mass
-        mass = (self.semantic.products(rivals) / math.sqrt(rivals.shape[1])).logsumexp(dim=2)
-        self._masses.append((rivals, mass))
-        return mass
-
-    @cached_property
-    def _masses(self) -> "list[tuple[torch.Tensor, torch.Tensor]]":
-        return []
-
-    @cached_property
-    def pooled(self) -> "torch.Tensor":
-        """The mean appearance of each candidate, (batch, d) float32."""
-        tokens = self.appearance.decode().masked_fill(~self.valid[:, :, None], 0.0)
-        return tokens.sum(dim=1) / self.valid.sum(dim=1, keepdim=True)
 
 
 def fused_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
@@ -139,19 +45,21 @@ def semantic_heat(reference: ScoringReference, candidates: CandidateMaps) -> "to
     return candidates.semantic.products(reference.class_vector[None]).squeeze(2)
 
 
-def class_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """S_S told from other names: sqrt(d) times the logarithm of the class's share of attention.
+def class_heat(
+    reference: ScoringReference, candidates: CandidateMaps, rivals: "torch.Tensor"
+) -> "torch.Tensor":
+    """sqrt(d) times the log-softmax of S_S over the class and its rivals.
 
-    The share is that of PDM Eq. 3, softmax(F_S C^T / sqrt(d)), over the class and its rivals at
-    each cell. In S_S's units, at most 0, and comparable between cells, photos and classes, where
-    S_S itself is high also at what looks like many classes. Needs a class vector and rivals.
+    The softmax is that of PDM Eq. 3, softmax(F_S C^T / sqrt(d)), taken over the names at each cell.
+    The result has S_S's units and is at most 0. It can be compared between cells, photos and
+    classes, whereas S_S itself is also high where a cell resembles many classes. Needs a class
+    vector. rivals: (m, d) float32, class vectors of competing names, m >= 1.
     """
     import torch
 
-    assert reference.rivals is not None
-    root = math.sqrt(reference.rivals.shape[1])
+    root = math.sqrt(rivals.shape[1])
     own = semantic_heat(reference, candidates) / root
-    return root * (own - torch.logaddexp(own, candidates.mass_of(reference.rivals)))
+    return root * (own - torch.logaddexp(own, candidates.rival_mass(rivals)))
 
 
 def mean_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
@@ -183,7 +91,7 @@ def semantic(reference: ScoringReference, candidates: CandidateMaps) -> "torch.T
 
 
 def cosine(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """Cosine of the object's mean appearance with the whole candidate's: one vector a photo."""
+    """Cosine of the object's mean appearance with the whole candidate's: one vector per photo."""
     return unit(candidates.pooled) @ unit(reference.tokens.mean(dim=0))
 
 
@@ -210,8 +118,9 @@ def late_interaction(reference: ScoringReference, candidates: CandidateMaps) -> 
 
 
 def late_gated(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """`late_interaction` with those cells alone that the class map (S_S, PDM Eq. 6) does not put
-    among the photo's least likely quarter. Needs a class vector.
+    """`late_interaction` without the quarter of a photo's cells where S_S (PDM Eq. 6) is lowest.
+
+    Needs a class vector.
     """
     import torch
 
@@ -223,11 +132,12 @@ def late_gated(reference: ScoringReference, candidates: CandidateMaps) -> "torch
 
 
 def correspondence(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """The score of the code published with PDM, of what an index holds: every token's best cell by
-    centred cosine of F_A, and that times the cosine of F_S at the pair; the mean.
+    """The score of the code published with PDM, computed from what an index holds.
 
-    There, DIFT features are matched, and cosines of attention's queries and of its keys multiplied;
-    its exchange of row and column is left out.
+    Every token takes its best cell by the centred cosine of F_A; that cosine is multiplied by the
+    cosine of F_S at the matched pair, and the products are averaged. The published code matches
+    DIFT features instead, and multiplies by cosines of the attention's queries and keys; it also
+    exchanges row and column in one look-up, which is not done here.
     """
     import torch
 
@@ -238,9 +148,9 @@ def correspondence(reference: ScoringReference, candidates: CandidateMaps) -> "t
 
 
 def mutual(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """Mean centred cosine over mutual nearest neighbours (pairs of Best-Buddies Similarity).
+    """Mean centred cosine over mutual nearest neighbours (Best-Buddies Similarity, CVPR 2015).
 
-    A token and a cell are a pair where each is the other's best.
+    A token and a cell form a pair where each is the other's best.
     """
     import torch
 
@@ -250,70 +160,107 @@ def mutual(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Ten
     best, cells = cosines.max(dim=1)
     tokens = cosines.argmax(dim=2)
     pairs = tokens.gather(1, cells) == torch.arange(best.shape[1], device=best.device)
-    # The best of all cosines is a pair, but where several are equal none may be.
+    # The highest cosine of all is a pair, but equal cosines may leave no pair.
     count = pairs.sum(dim=1).clamp(min=1)
     return best.masked_fill(~pairs, 0.0).sum(dim=1) / count
 
 
-def consistent(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """Late interaction, and more where the best cells lie to each other as the object's do: a
-    weighted mean of `late_interaction` and `agreement`, 1 for the object itself.
+def consistent(
+    reference: ScoringReference,
+    candidates: CandidateMaps,
+    weights: FusionWeights = DEFAULT_WEIGHTS,
+) -> "torch.Tensor":
+    """Late interaction with Hough voting: a weighted mean of `late_interaction` and `agreement`.
+
+    1 for the object itself.
     """
     likeness = late_interaction(reference, candidates)
-    return fuse(reference.weights, likeness, agreement(reference, candidates), 0.0)
+    return fuse(weights, likeness, agreement(reference, candidates), 0.0)
 
 
-def fused(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """`consistent`, and the class map's word on whether the photo shows the class at all."""
+def fused(
+    reference: ScoringReference,
+    candidates: CandidateMaps,
+    weights: FusionWeights = DEFAULT_WEIGHTS,
+    rivals: "torch.Tensor | None" = None,
+) -> "torch.Tensor":
+    """`consistent` plus `class_evidence`, which says whether the photo shows the class at all.
+
+    rivals: as `class_evidence` takes them.
+    """
     likeness = late_interaction(reference, candidates)
-    evidence = class_evidence(reference, candidates)
-    return fuse(reference.weights, likeness, agreement(reference, candidates), evidence)
-
-
-def fuse(
-    weights: FusionWeights, likeness: Values, agreement: Values, class_evidence: Values | float
-) -> Values:
-    """One score of three kinds of evidence, of any shape."""
-    consistent = (likeness + weights.agreement * agreement) / (1 + weights.agreement)
-    return consistent + weights.class_evidence * class_evidence
+    evidence = class_evidence(reference, candidates, rivals)
+    return fuse(weights, likeness, agreement(reference, candidates), evidence)
 
 
 def agreement(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """How far tokens' best cells lie to each other as the object's parts do, (batch,) float32.
+    """How well the tokens' best cells are arranged as the object's parts are, (batch,) float32.
 
-    They vote for the object's place and size (see `hough`): 1 for the object itself.
+    The best cells vote for the object's place and size (see `hough`). 1 for the object itself.
     """
     best, cells = candidates.best(reference)
     side = math.isqrt(candidates.valid.shape[1])
     return place(best, cells, reference.positions, side).agreement
 
 
-def class_evidence(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """How clearly each photo shows the class: the mean over the 8 clearest cells of `class_heat`,
-    (batch,) float32. Without a class vector or rivals 0 for every photo.
+def class_evidence(
+    reference: ScoringReference, candidates: CandidateMaps, rivals: "torch.Tensor | None"
+) -> "torch.Tensor":
+    """How clearly each photo shows the class: the mean of `class_heat` over its 8 best cells,
+    (batch,) float32; 0 for every photo without a class vector or rivals.
+
+    rivals: (m, d) float32, class vectors of competing names; None where class evidence is not used.
     """
-    if reference.class_vector is None or reference.rivals is None:
+    if reference.class_vector is None or rivals is None:
         return reference.tokens.new_zeros(len(candidates.valid))
-    return _mean_of_best(class_heat(reference, candidates), candidates.valid)
+    return _mean_of_best(class_heat(reference, candidates, rivals), candidates.valid)
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score people can name.
+    """A score that people can name.
 
-    source: where it comes from. function: scores of a batch, (batch,) float32, higher is better.
-    heat: the evidence by cell, (batch, cells) float32. recall: what chooses its candidates, visual
-    words or the inner product of pooled vectors. needs_class: cannot do without C. uses_rivals:
-    compares C with what it is to be told from, where it is given.
+    source: where it comes from. function: the scores of a batch, (batch,) float32, higher is
+    better. heat: the evidence by cell, (batch, cells) float32. recall: how its candidates are
+    found, by visual words or by the inner product of pooled vectors. needs_class: it cannot do
+    without C. takes: what its function takes besides, which `bound` gives it.
     """
 
     name: str
     source: str
-    function: "Callable[[ScoringReference, CandidateMaps], torch.Tensor]"
+    function: "Callable[..., torch.Tensor]"
     heat: "Callable[[ScoringReference, CandidateMaps], torch.Tensor]"
     recall: Literal["words", "pooled"] = "pooled"
     needs_class: bool = False
-    uses_rivals: bool = False
+    takes: tuple[Literal["weights", "rivals"], ...] = ()
+
+    def bound(self, weights: FusionWeights, rivals: "torch.Tensor | None" = None) -> "Score":
+        """This score with fusion weights and class vectors of competing names of its own."""
+        given = {"weights": weights, "rivals": rivals}
+        function = partial(self.function, **{name: given[name] for name in self.takes})
+        return replace(self, function=function)
+
+
+def bind_score(
+    score: Score,
+    extractor: Extractor,
+    references: Sequence[ScoringReference],
+    weights: FusionWeights | None = None,
+) -> Score:
+    """A score with all it needs to compare references by an extractor's features.
+
+    The rivals of a class are many words for a text encoder, so they are made only where a reference
+    has a class and class evidence has weight. weights: None for the model's own.
+    """
+    import torch
+
+    weights = weights or default_weights(str(extractor.fingerprint()["model"]))
+    named = [reference for reference in references if reference.class_vector is not None]
+    counts = "weights" not in score.takes or weights.class_evidence > 0
+    if "rivals" not in score.takes or not named or not counts:
+        return score.bound(weights)
+    rivals = torch.from_numpy(extractor.rival_vectors).to(named[0].tokens.device)
+    return score.bound(weights, rivals)
 
 
 SCORES: dict[str, Score] = {
@@ -321,18 +268,19 @@ SCORES: dict[str, Score] = {
     for score in (
         Score(
             "consistent",
-            "late, and votes for the object's place and size (Ballard, 1981)",
+            "late interaction with Hough voting for the object's place and size (Ballard, 1981)",
             consistent,
             token_heat,
             recall="words",
+            takes=("weights",),
         ),
         Score(
             "fused",
-            "consistent, and how clearly the photo shows the class by F_S (PDM Eq. 7)",
+            "consistent, plus how clearly the photo shows the class by F_S (PDM Eq. 7)",
             fused,
             token_heat,
             recall="words",
-            uses_rivals=True,
+            takes=("weights", "rivals"),
         ),
         Score(
             "late",
@@ -343,7 +291,7 @@ SCORES: dict[str, Score] = {
         ),
         Score(
             "late-gated",
-            "late, without the quarter of cells where S_S (PDM Eq. 6) is least",
+            "late, without the quarter of cells where S_S (PDM Eq. 6) is lowest",
             late_gated,
             token_heat,
             recall="words",

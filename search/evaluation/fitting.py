@@ -20,16 +20,8 @@ from search.evaluation.methods.methods import MapMethod, Method
 from search.evaluation.metrics.ranking import bootstrap_interval
 from search.evaluation.metrics.summary import query_precision
 from search.evaluation.retrieval import OnStep, run_methods
-from search.fusion import default_weights
-from search.scores import (
-    SCORES,
-    FusionWeights,
-    Score,
-    agreement,
-    class_evidence,
-    fuse,
-    token_heat,
-)
+from search.fusion import FusionWeights, default_weights, fuse
+from search.scores import SCORES, Score, agreement, class_evidence, token_heat
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,7 +38,11 @@ FEWEST = 6
 _COMPONENTS: list[Method] = [
     MapMethod("late", "model", SCORES["late"]),
     MapMethod("agreement", "model", Score("agreement", "", agreement, token_heat)),
-    MapMethod("class-evidence", "model", Score("class-evidence", "", class_evidence, token_heat)),
+    MapMethod(
+        "class-evidence",
+        "model",
+        Score("class-evidence", "", class_evidence, token_heat, takes=("rivals",)),
+    ),
 ]
 
 
@@ -125,16 +121,14 @@ def fit_index(
 
     Where no weights are clearly better than the model's own, the index keeps none.
 
-    extractor: the index's own model and settings. work, on_progress, on_step: as `run_methods` has
-    them. Raises WaldoError, also where the queries are of fewer than 6 objects.
+    extractor: the index's own model and settings. work, on_progress, on_step: as for `run_methods`.
+    Raises WaldoError, also where the queries are of fewer than 6 objects.
     """
     _check_objects(benchmark.queries)
     found = run_methods(
         *(benchmark, _COMPONENTS, extractor, work, read_manifest(index_dir).quality),
         on_progress=on_progress,
         on_step=on_step,
-        # of one that is not nothing, so that it is measured
-        weights=FusionWeights(class_evidence=1.0),
     )
     components = Components(*(result.scores for result in found.results))
     fit = fit_weights(benchmark.queries, components, default_weights(extractor.model.name))

@@ -6,23 +6,20 @@ import numpy as np
 
 from features.errors import PhotoError
 from indexer.errors import IndexDamagedError
+from search.candidates import to_candidates
 from search.index import Index
 from search.query import Answer, Match
-from search.rerank import to_candidates
-from search.scores import consistent
 from search.segmentation.segment import ObjectTokens, Segmentation, load_picture, segment
 
 
 def segment_match(index: Index, answer: Answer) -> Callable[[Match], Segmentation]:
-    """What finds the object in matches of an answer, seen by the reference that is likest.
+    """A function that finds the object in a match of an answer, by the reference it resembles most.
 
-    It raises PhotoError for a photo that is gone, broken, or of another size than when it was
-    indexed, and IndexDamagedError for maps that cannot be read.
+    The function raises PhotoError for a photo that is gone, is broken, or has another shape than
+    when it was indexed, and IndexDamagedError for maps that cannot be read.
     """
-    device = index.extractor.model.device
-    asked = (answer.query, *answer.query.also)
-    tokens = [ObjectTokens.of(index.reference(query), device) for query in asked]
-    scoring = [each.scoring for each in tokens]
+    device = index.extractor.device
+    tokens = [ObjectTokens.of(reference, device) for reference in answer.references]
 
     def segmented(match: Match) -> Segmentation:
         picture = load_picture(match.path)
@@ -32,9 +29,9 @@ def segment_match(index: Index, answer: Answer) -> Callable[[Match], Segmentatio
         maps = index.reader.read_maps(np.array([match.id]))
         if len(maps.ids) == 0:
             raise IndexDamagedError(maps.damaged[0])
-        candidates = to_candidates(index.reader, maps, scoring)
-        likest = int(np.argmax([float(consistent(each, candidates)) for each in scoring]))
+        best = tokens[match.reference]
+        candidates = to_candidates(index.reader, maps, [best.scoring])
         places = len(match.boxes)
-        return segment(tokens[likest], candidates, [frame], [picture], places=places)[0]
+        return segment(best, candidates, [frame], [picture], places=places)[0]
 
     return segmented

@@ -15,10 +15,11 @@ from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import ModelInput, Photo, load_photo, to_model_input
 from indexer.codec.tokens import TokenMap, unit
-from search.localise import beyond_object, object_cells, without_place
+from search.candidates import CandidateMaps, ScoringReference
+from search.localise import distance_to_object, object_cells, without_place
 from search.overlay import shrunk
 from search.reference import Reference
-from search.scores import CandidateMaps, ScoringReference, consistent, token_heat
+from search.scores import consistent, token_heat
 from search.segmentation.guided_filter import guided_filter
 
 if TYPE_CHECKING:
@@ -100,12 +101,12 @@ def object_evidence(
 
     scoring = tokens.scoring
     heat = token_heat(scoring, candidates)
-    beyond = place = beyond_object(scoring, candidates)
+    beyond = place = distance_to_object(scoring, candidates)
     found = object_cells(candidates, place, heat)
     left = candidates
     for _ in range(1, places):
         left, _ = without_place(left, place)
-        place = beyond_object(scoring, left)
+        place = distance_to_object(scoring, left)
         found = found | object_cells(left, place, heat)
         beyond = torch.minimum(beyond, place)
     away = candidates.valid & (beyond > _SURROUNDINGS)

@@ -25,10 +25,9 @@ from indexer.upkeep.compact import compact
 from indexer.upkeep.remove import remove
 from search.evaluation.benchmarks.benchmark import BenchmarkQuery
 from search.evaluation.fitting import Components, Fit, fit_weights
-from search.fusion import default_weights, stored_weights
+from search.fusion import FusionWeights, default_weights, stored_weights
 from search.index import Index
 from search.query import Query, SearchOptions
-from search.scores import FusionWeights
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo, smooth_pixels
 from tests.helpers.stores import make_photos, run
@@ -293,7 +292,7 @@ def test_fit_weights_of_an_index(
     assert waldo("index", collection, "--index", index, "--device", "cpu").code == 0
     asked = ("fit-weights", "folders", "--root", collection, "--index", index, "--device", "cpu")
     # By class evidence alone an object is not told from others of its class.
-    monkeypatch.setitem(fusion._CHOSEN, "tiny", FusionWeights(0.2, 1000.0))
+    monkeypatch.setitem(fusion._MODEL_WEIGHTS, "tiny", FusionWeights(0.2, 1000.0))
     result = waldo(*asked, "--json")
     assert result.code == 0, result.err
     report = json.loads(result.out)
@@ -305,7 +304,7 @@ def test_fit_weights_of_an_index(
     assert f"weights: {fitted}" in waldo("info", "--index", index).out
 
     # Now the default finds them all, so nothing is clearly better, and what was stored goes.
-    monkeypatch.setitem(fusion._CHOSEN, "tiny", FusionWeights(0.2, 0.0))
+    monkeypatch.setitem(fusion._MODEL_WEIGHTS, "tiny", FusionWeights(0.2, 0.0))
     result = waldo(*asked)
     assert result.code == 0, result.err
     assert "no weights are clearly better than the default" in result.out

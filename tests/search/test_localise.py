@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.codec.tokens import TokenMap
+from search.candidates import CandidateMaps, ScoringReference
 from search.hough import SCALES, place
-from search.localise import beyond_object, object_cells
-from search.scores import SCORES, CandidateMaps, ScoringReference
+from search.localise import distance_to_object, object_cells
+from search.scores import SCORES
 
 SIDE = 16
 
@@ -67,7 +68,7 @@ def scene(places: np.ndarray, seed: int = 3) -> tuple[ScoringReference, Candidat
 
 def found_in(reference: ScoringReference, candidates: CandidateMaps) -> np.ndarray:
     heat = SCORES["consistent"].heat(reference, candidates)
-    beyond = beyond_object(reference, candidates)
+    beyond = distance_to_object(reference, candidates)
     return object_cells(candidates, beyond, heat).numpy().reshape(SIDE, SIDE)
 
 

@@ -12,13 +12,20 @@ from scipy.stats import norm
 from features.extractor import FeatureExtractor
 from indexer.codec.tokens import TokenMap
 from indexer.ingest.build import index_photos
+from search.candidates import CandidateMaps, ScoringReference
 from search.confidence import FEWEST, least_without_place
 from search.hough import place
 from search.index import open_index
-from search.localise import MOST_PLACES, beyond_object, object_places, without_place
+from search.localise import (
+    MOST_PLACES,
+    distance_to_object,
+    localise,
+    object_places,
+    without_place,
+)
 from search.query import Query, SearchOptions
-from search.rerank import localise
-from search.scores import SCORES, CandidateMaps, ScoringReference
+from search.reference import make_reference
+from search.scores import SCORES
 from search.segmentation.segment import ObjectTokens, object_evidence
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo, smooth_pixels
@@ -115,8 +122,8 @@ def test_what_is_taken_away_lies_within_two_cells_of_the_place() -> None:
     reference, candidates = photos([(9, 10), (2, 1)], [(5, 6)])
     best, cells = candidates.best(reference)
     voted = place(best, cells, reference.positions, SIDE)
-    beyond = beyond_object(reference, candidates)
-    left, any_left = without_place(candidates, beyond)
+    distance = distance_to_object(reference, candidates)
+    left, any_left = without_place(candidates, distance)
     assert any_left.all()
     for photo in range(2):
         half = max(0.5, voted.scale[photo].item() / 2)
@@ -126,7 +133,7 @@ def test_what_is_taken_away_lies_within_two_cells_of_the_place() -> None:
                 max(abs(row - at[0]), abs(column - at[1]))
                 for row, column in voted.places[photo].tolist()
             )
-            assert beyond[photo, number].item() == pytest.approx(apart - half, abs=1e-5)
+            assert distance[photo, number].item() == pytest.approx(apart - half, abs=1e-5)
             expected = candidates.valid[photo, number].item() and apart - half > 2
             assert left.valid[photo, number].item() == expected
 
@@ -223,7 +230,7 @@ def test_being_like_what_is_not_looked_for_counts_against_another_place(
         [match] = [m for m in opened.search(query).matches if m.path == twice]
         maps = opened.reader.read_maps(np.array([match.id]))
         wanted, unwanted = (
-            opened.reference(asked).for_scoring(torch.device("cpu"))
+            make_reference(asked, opened.extractor).for_scoring(torch.device("cpu"))
             for asked in (query, Query(twice, box=match.boxes[1]))
         )
 

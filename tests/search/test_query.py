@@ -11,6 +11,7 @@ from features.extractor import FeatureExtractor
 from features.photo import load_model_input
 from indexer.ingest.build import index_photos
 from search import Index, Query, SearchOptions, open_index
+from search.reference import make_reference
 from tests.helpers.pictures import save_photo
 
 
@@ -38,7 +39,7 @@ def index(
 
 def exhaustive_pdm(index: Index, gallery: Path, query: Query) -> list[tuple[float, str]]:
     """PDM Eq. 4 to 7 over every photo by plain loops in float64, best first."""
-    reference = index.reference(query)
+    reference = make_reference(query, index.extractor)
     tokens = reference.maps.appearance[reference.cells].astype(np.float64)
     extractor = index.extractor
     ranking = []
@@ -111,7 +112,7 @@ def test_what_a_query_must_say(index: Index, gallery: Path) -> None:
         index.search(Query(photo, box=(0, 0, 5, 5), point=(1, 1)))
     with pytest.raises(WaldoError, match="no such score"):
         index.search(Query(photo, "dog"), SearchOptions(score="best"))
-    with pytest.raises(WaldoError, match="needs the object's --class"):
+    with pytest.raises(WaldoError, match="needs the object's class name"):
         index.search(Query(photo, point=(3, 3)), SearchOptions(score="semantic"))
 
 
@@ -121,5 +122,5 @@ def test_confidence_needs_photos_to_compare_with(index: Index, gallery: Path) ->
     assert index.search(query).found is None
     with pytest.raises(WaldoError, match="12 photos are too few"):
         index.search(query, SearchOptions(min_confidence=0.5))
-    with pytest.raises(WaldoError, match="--no-rerank"):
+    with pytest.raises(WaldoError, match="needs re-ranking"):
         index.search(query, SearchOptions(rerank=False, min_confidence=0.5))

@@ -19,6 +19,7 @@ from indexer.store.filters import PhotoFilter
 from indexer.upkeep.remove import remove
 from search.index import Index
 from search.query import Match, Query, SearchOptions
+from search.reference import make_reference
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo, smooth_pixels
 
@@ -114,7 +115,7 @@ def test_a_mask_and_a_point_are_cut_out_by_their_cells(
     with opened:
         for asked in ({"mask": tmp_path / "mask.png"}, {"point": (44.0, 31.0)}):
             query = Query(query_photo, **asked)
-            reference = opened.reference(query)
+            reference = make_reference(query, opened.extractor)
             box = reference.maps.frame.box_of(reference.cells)
             wanted = vector(load_photo(query_photo).image.crop(box), descriptor)
             answer = opened.search(query, options)
@@ -241,7 +242,7 @@ def test_photos_that_lack_it_are_told_of(
     assert "first/photo.png" in result.out
     assert "second/photo.png" not in result.out
     line = waldo.refusal("query", *asked, "--device", "cpu", "--path", second)
-    assert "no photo that is searched has it yet" in line
+    assert "no photo that is searched has this descriptor yet" in line
 
 
 def test_a_large_jpeg_is_shown_as_when_it_was_indexed(

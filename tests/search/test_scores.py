@@ -14,13 +14,9 @@ from features.frame import Frame
 from features.maps import FeatureMaps
 from indexer.codec.codec import Codec
 from indexer.codec.tokens import TokenMap
-from search.scores import (
-    SCORES,
-    CandidateMaps,
-    FusionWeights,
-    ScoringReference,
-    class_evidence,
-)
+from search.candidates import CandidateMaps, ScoringReference
+from search.fusion import FusionWeights
+from search.scores import SCORES, Score, bind_score, class_evidence
 
 Arrays = dict[str, np.ndarray]
 
@@ -222,14 +218,18 @@ def tensors(a: Arrays) -> tuple[ScoringReference, CandidateMaps]:
     def single(name: str) -> torch.Tensor:
         return torch.from_numpy(a[name]).float()
 
-    reference = ScoringReference(
-        *(single(name) for name in ("tokens", "names", "class_vector", "positions", "rivals")),
-        FusionWeights(agreement=0.2, class_evidence=0.3),
-    )
+    names = ("tokens", "names", "class_vector", "positions")
+    reference = ScoringReference(*(single(name) for name in names))
     appearance, semantic = (
         TokenMap.plain(single(name), single("mean")) for name in ("appearance", "semantic")
     )
     return reference, CandidateMaps(appearance, semantic, torch.from_numpy(a["valid"]))
+
+
+def bound(name: str, a: Arrays) -> Score:
+    """A score with the weights and rivals of the arrays."""
+    weights = FusionWeights(agreement=0.2, class_evidence=0.3)
+    return SCORES[name].bound(weights, torch.from_numpy(a["rivals"]).float())
 
 
 def test_every_score_has_a_twin() -> None:
@@ -247,7 +247,7 @@ def test_scores_equal_their_naive_twins(name: str, seed: int) -> None:
         if name not in BY_BEST_CELL
         or clear_winners(without_unlikely(a) if name == "late-gated" else a)
     )
-    scores = SCORES[name].function(*tensors(arrays)).numpy()
+    scores = bound(name, arrays).function(*tensors(arrays)).numpy()
     expected = [NAIVE[name](arrays, candidate) for candidate in range(3)]
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
 
@@ -267,7 +267,8 @@ def test_class_evidence_of_encoded_maps(quality: str, most: float) -> None:
     encoded = torch.from_numpy(codec.encode(*half))
     reference, candidates = tensors(arrays)
     candidates = CandidateMaps(*codec.tokens(encoded), candidates.valid)
-    found = class_evidence(reference, candidates).numpy()
+    rivals = torch.from_numpy(arrays["rivals"]).float()
+    found = class_evidence(reference, candidates, rivals).numpy()
     before = [naive_class_evidence(arrays, candidate) for candidate in range(12)]
     np.testing.assert_allclose(found, before, atol=most)
     arrays["semantic"] = codec.decode(encoded)[1].double().numpy()
@@ -326,19 +327,52 @@ def test_consistent_prefers_the_object_as_it_was_to_its_parts_in_disorder() -> N
 @pytest.mark.parametrize("name", ["maximum", "mutual", "fused", "top-mean", "late", "late-gated"])
 def test_padding_changes_no_score(name: str) -> None:
     arrays = random_arrays(12)
-    before = SCORES[name].function(*tensors(arrays))
+    score = bound(name, arrays)
+    before = score.function(*tensors(arrays))
     arrays["appearance"][~arrays["valid"]] = arrays["tokens"][0]
     arrays["semantic"][~arrays["valid"]] = arrays["class_vector"]
-    torch.testing.assert_close(SCORES[name].function(*tensors(arrays)), before)
+    torch.testing.assert_close(score.function(*tensors(arrays)), before)
 
 
-@pytest.mark.parametrize("unknown", ["class_vector", "rivals"])
-def test_without_class_evidence_fused_is_consistent(unknown: str) -> None:
-    reference, candidates = tensors(random_arrays(13))
-    consistent = SCORES["consistent"].function(reference, candidates)
-    assert not torch.equal(SCORES["fused"].function(reference, candidates), consistent)
-    bare = replace(reference, **{unknown: None})
-    assert torch.equal(SCORES["fused"].function(bare, candidates), consistent)
+def test_without_class_evidence_fused_is_consistent() -> None:
+    arrays = random_arrays(13)
+    reference, candidates = tensors(arrays)
+    consistent, fused = (bound(name, arrays) for name in ("consistent", "fused"))
+    expected = consistent.function(reference, candidates)
+    assert not torch.equal(fused.function(reference, candidates), expected)
+    unnamed = replace(reference, class_vector=None)
+    assert torch.equal(fused.function(unnamed, candidates), expected)
+    without_rivals = SCORES["fused"].bound(FusionWeights(agreement=0.2, class_evidence=0.3))
+    assert torch.equal(without_rivals.function(reference, candidates), expected)
+
+
+def test_rivals_are_made_only_where_they_count() -> None:
+    reference, _ = tensors(random_arrays(14))
+    unnamed = replace(reference, class_vector=None)
+
+    class Words:
+        """An extractor of which only its competing names matter."""
+
+        asked = 0
+
+        def fingerprint(self) -> dict[str, str]:
+            return {"model": "words"}
+
+        @property
+        def rival_vectors(self) -> np.ndarray:
+            self.asked += 1
+            return np.ones((2, 8), np.float32)
+
+    words, weighted = Words(), FusionWeights(class_evidence=0.1)
+    for name, references, weights, expected in (
+        ("consistent", [reference], weighted, 0),
+        ("fused", [reference], FusionWeights(), 0),
+        ("fused", [unnamed], weighted, 0),
+        ("fused", [unnamed, reference], weighted, 1),
+    ):
+        words.asked = 0
+        bind_score(SCORES[name], words, references, weights)
+        assert words.asked == expected
 
 
 def test_without_a_class_pdm_is_half_the_appearance() -> None:

@@ -12,11 +12,12 @@ from features.descriptors import DESCRIPTORS, descriptor_name
 from features.errors import WaldoError
 from features.photo import load_photo
 from indexer.codec.tokens import TokenMap
+from search.candidates import CandidateMaps, ScoringReference
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.methods.ablation import Changes, parse_changes
 from search.evaluation.methods.rootsift import has_opencv, rootsift_scores
 from search.query import Query
-from search.scores import SCORES, CandidateMaps, Score, ScoringReference, token_heat
+from search.scores import SCORES, Score, token_heat
 
 if TYPE_CHECKING:
     import torch

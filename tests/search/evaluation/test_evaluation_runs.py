@@ -27,8 +27,8 @@ from search.evaluation.retrieval import Evaluation, MethodResult, run_methods
 from search.evaluation.run_store import RunScores, gallery_folder, open_scores, run_folder
 from search.query import Query
 from search.reference import make_reference
-from search.rerank import rerank
-from search.scores import SCORES
+from search.rerank import score_references
+from search.scores import SCORES, bind_score
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import make_photos
@@ -338,9 +338,11 @@ def test_many_queries_at_once_score_as_each_alone(
         for row, asked in enumerate(benchmark.queries[:5]):
             reference = make_reference(asked.query, tiny).for_scoring(torch.device("cpu"))
             for name, score in SCORES.items():
-                alone = rerank(reader, gallery, reference, score, Clock())
+                bound = bind_score(score, tiny, [reference])
+                alone = score_references(reader, gallery, [reference], [bound], Clock())
                 # Best cells are chosen in bfloat16, whose rounding depends on a product's shape.
-                np.testing.assert_allclose(found[name][row], alone.scores, atol=2e-3, rtol=1e-4)
+                expected = alone.by_score[name][0]
+                np.testing.assert_allclose(found[name][row], expected, atol=2e-3, rtol=1e-4)
 
 
 # The run's file

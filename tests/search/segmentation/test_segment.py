@@ -16,7 +16,7 @@ from features.frame import Frame
 from features.maps import FeatureMaps
 from features.regions import mask_cells
 from search.evaluation.metrics.masks import mask_iou
-from search.localise import beyond_object, object_cells
+from search.localise import distance_to_object, object_cells
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.scores import token_heat
@@ -65,7 +65,7 @@ def test_evidence_equals_its_definition() -> None:
         return np.asarray(centred / np.linalg.norm(centred, axis=-1, keepdims=True))
 
     heat = token_heat(tokens.scoring, candidates)
-    apart = beyond_object(tokens.scoring, candidates)
+    apart = distance_to_object(tokens.scoring, candidates)
     seeds, beyond = object_cells(candidates, apart, heat)[0].numpy(), apart[0].numpy()
     valid = maps.frame.valid().ravel()
     cells = unit(maps.appearance.reshape(-1, DIM))
