@@ -23,12 +23,13 @@ from indexer.reader import IndexReader
 from search.candidates import ScoringReference
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
 from search.evaluation.methods.ablation import changed_settings
-from search.evaluation.methods.baselines import HistogramExtractor, PatchExtractor
+from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.methods.methods import (
+    MODEL,
+    RANDOM_WEIGHTS,
     DescriptorMethod,
     DirectMethod,
     MapMethod,
-    MapSource,
     Method,
     Region,
     RerankedMethod,
@@ -43,9 +44,6 @@ from search.scores import bind_score
 
 # Called with what is being done, how much of it is done, and how much there is.
 OnStep = Callable[[str, int, int], None]
-
-# Maps that no codec shortens: the baselines' are kept as they are.
-_UNCODED: tuple[MapSource, ...] = ("rgb-patches", "rgb-histogram")
 
 
 @dataclass(frozen=True)
@@ -154,9 +152,9 @@ def _single_methods(methods: list[Method]) -> list[SingleMethod]:
 
 def _by_maps(
     parts: list[SingleMethod], extractor: FeatureExtractor
-) -> dict[tuple[MapSource, FeatureSettings], list[StoreMethod]]:
+) -> dict[tuple[str, FeatureSettings], list[StoreMethod]]:
     """Methods by the maps that they look at, and the settings that these are made with."""
-    by_maps: dict[tuple[MapSource, FeatureSettings], list[StoreMethod]] = {}
+    by_maps: dict[tuple[str, FeatureSettings], list[StoreMethod]] = {}
     for part in parts:
         if not isinstance(part, DirectMethod):
             settings = changed_settings(part.name, part.changes, extractor)
@@ -168,7 +166,7 @@ def _check_class_names(
     benchmark: Benchmark, methods: list[SingleMethod], extractor: FeatureExtractor
 ) -> None:
     """Refuse a class name that the model does not know before hours of work."""
-    if not any(isinstance(m, MapMethod | WordMethod) and m.maps == "model" for m in methods):
+    if not any(isinstance(m, MapMethod | WordMethod) and m.maps == MODEL for m in methods):
         return
     known: set[str] = set()
     for asked in benchmark.queries:
@@ -209,7 +207,7 @@ def _score_directly(run: _Run, method: DirectMethod) -> None:
 
 
 def _score_by_maps(
-    run: _Run, maps: MapSource, settings: FeatureSettings, methods: list[StoreMethod]
+    run: _Run, maps: str, settings: FeatureSettings, methods: list[StoreMethod]
 ) -> None:
     """Index the gallery by one kind of maps, and score the queries that are not done."""
     lacking = {
@@ -220,7 +218,7 @@ def _score_by_maps(
     if not batches:
         return
     source, single = _extractors_of(maps, settings, run.extractor)
-    quality = "none" if maps in _UNCODED else run.quality
+    quality = "none" if maps in EXTRACTORS else run.quality
     place = gallery_folder(run.work, run.benchmark, maps, source, quality)
     with run.scores.clock("indexing"):
         index_photos(
@@ -239,14 +237,13 @@ def _score_by_maps(
 
 
 def _extractors_of(
-    maps: MapSource, settings: FeatureSettings, extractor: FeatureExtractor
+    maps: str, settings: FeatureSettings, extractor: FeatureExtractor
 ) -> tuple[Extractor, Extractor]:
     """What makes a kind of maps: of the gallery's photos in batches, and of queries one by one."""
-    if maps == "rgb-patches":
-        return PatchExtractor(), PatchExtractor()
-    if maps == "rgb-histogram":
-        return HistogramExtractor(), HistogramExtractor()
-    is_random = maps == "random-weights"
+    if maps in EXTRACTORS:
+        baseline = EXTRACTORS[maps]()
+        return baseline, baseline
+    is_random = maps == RANDOM_WEIGHTS
     model = extractor.model.with_random_weights() if is_random else extractor.model
     # Nothing is gained by filling up a batch for each query.
     single = FeatureExtractor(model, settings, batch_size=1)

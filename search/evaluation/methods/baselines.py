@@ -1,4 +1,4 @@
-"""Rivals that know nothing of diffusion: maps of plain colours, for the same stores and scores."""
+"""Baselines without a diffusion model: maps of plain colours, for the same stores and scores."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,14 @@ from indexer.protocols import Extractor
 _GRID = 16
 _CELL = 8
 
-# Bins a colour channel in the histogram.
+# Bins per colour channel of the histogram.
 _BINS = 8
 
 
 class PatchExtractor(Extractor):
     """RGB patches: a cell's appearance is its 8 x 8 pixels, 0..1. The semantic map is zero.
 
-    grid: cells a side.
+    grid: cells per side.
     """
 
     dim = _CELL * _CELL * 3
@@ -59,6 +59,13 @@ class HistogramExtractor(Extractor):
             shares = (colours[..., None] == np.arange(self.dim)).mean(axis=2, dtype=np.float32)
             maps.append(_maps(photo, shares))
         return maps
+
+
+# Extractors by the name of their maps; their maps are stored without a codec.
+EXTRACTORS: dict[str, type[Extractor]] = {
+    "rgb-patches": PatchExtractor,
+    "rgb-histogram": HistogramExtractor,
+}
 
 
 def _patches(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from indexer.codec.tokens import TokenMap
 from search.candidates import CandidateMaps, ScoringReference
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.methods.ablation import Changes, parse_changes
+from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.methods.rootsift import has_opencv, rootsift_scores
 from search.query import Query
 from search.scores import SCORES, Score, token_heat
@@ -22,45 +23,44 @@ from search.scores import SCORES, Score, token_heat
 if TYPE_CHECKING:
     import torch
 
-# Whose maps a method looks at.
-MapSource = Literal["model", "random-weights", "rgb-patches", "rgb-histogram"]
-# Those that are made by a model's settings.
-_CHANGEABLE: tuple[MapSource, ...] = ("model", "random-weights")
-# What a method is told of the object in a query's photo: its region (and class), its class name
-# alone, or nothing, so that all of the photo is looked for.
-Told = Literal["region", "class", "photo"]
-# How the object is found in a query's photo: by what is told of it, and by which tau.
-Region = tuple[Told, float | None]
+# The sources of maps that a method compares: the model, the same architecture with random weights,
+# and those of `baselines.EXTRACTORS`, which no setting of the model changes.
+MODEL, RANDOM_WEIGHTS = "model", "random-weights"
+# What a method is given to select the object in a query's photo: its region (and class), only its
+# class name, or nothing, so that it looks for the whole photo.
+QueryHint = Literal["region", "class", "photo"]
+# How the object is selected in a query's photo: by which hint, and by which tau of PDM Eq. 3.
+Region = tuple[QueryHint, float | None]
 
 
 @dataclass(frozen=True)
 class StoreMethod:
     """A method that asks an index of the gallery.
 
-    name: as given to --method. maps: what it looks at. told: what it gets to know of the query's
-    object. changes: what an ablation changes.
+    name: the name that people give. maps: the source of the maps it compares. hint: what it is
+    given to select the query's object. changes: what an ablation changes.
     """
 
     name: str
-    maps: MapSource
-    told: Told = field(default="region", kw_only=True)
+    maps: str
+    hint: QueryHint = field(default="region", kw_only=True)
     changes: Changes = field(default=Changes(), kw_only=True)
 
     @property
     def needs_class(self) -> bool:
-        return self.told == "class"
+        return self.hint == "class"
 
     @property
     def region(self) -> Region:
-        """The same for methods that can share references."""
-        return self.told, self.changes.tau
+        """How it selects the object: methods of equal regions share references."""
+        return self.hint, self.changes.tau
 
     def asks(self, query: Query) -> Query:
-        """The query as this method gets it."""
-        if self.told == "region":
+        """The query as this method sees it."""
+        if self.hint == "region":
             return query
         nowhere = replace(query, mask=None, box=None, point=None)
-        if self.told == "class":
+        if self.hint == "class":
             return nowhere
         photo = load_photo(query.photo)
         return replace(nowhere, class_name=None, box=(0.0, 0.0, photo.width, photo.height))
@@ -68,7 +68,7 @@ class StoreMethod:
 
 @dataclass(frozen=True)
 class MapMethod(StoreMethod):
-    """A score of full maps. score: how it compares."""
+    """A score of full maps. score: how it compares them."""
 
     score: Score
 
@@ -84,8 +84,10 @@ class WordMethod(StoreMethod):
 
 @dataclass(frozen=True)
 class DescriptorMethod(StoreMethod):
-    """A global descriptor of whole photos, the query's too, as the paper's baselines. maps: those
-    of the index that has it. descriptor: its name, see `features.descriptors.descriptor_name`.
+    """A global descriptor of whole photos, the query's too, as in the paper's baselines.
+
+    maps: the source of the maps of the index that holds the descriptor. descriptor: its name, see
+    `features.descriptors.descriptor_name`.
     """
 
     descriptor: str
@@ -95,7 +97,7 @@ class DescriptorMethod(StoreMethod):
 class DirectMethod:
     """A method that needs no maps.
 
-    scores: gives each query's scores in turn, (n_gallery,) float32.
+    scores: yields the scores of each query in turn, (n_gallery,) float32.
     """
 
     name: str
@@ -108,10 +110,10 @@ SingleMethod = MapMethod | WordMethod | DescriptorMethod | DirectMethod
 
 @dataclass(frozen=True)
 class RerankedMethod:
-    """The best photos by one method, ranked by a score of full maps; the others stay behind them.
+    """The best photos by one method, re-ranked by a score of full maps; the others follow them.
 
-    name: NAME+SCORE. first, then: the two. candidates: photos that are ranked anew; 400 as in the
-    paper.
+    name: NAME+SCORE. first, then: the two methods. candidates: the number of photos that are
+    re-ranked, 400 as in the paper.
     """
 
     name: str
@@ -124,17 +126,17 @@ class RerankedMethod:
         return self.first.needs_class or self.then.needs_class
 
     def scores(self, first: NDArray[np.float32], then: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, n_gallery) float32, those by `then` for the candidates, and lower ones for the rest.
+        """Scores of n queries, (n, n_gallery) float32: the candidates' by `then`, the rest lower.
 
-        first, then: (n, n_gallery) float32, the two methods' own scores. Of equals the earlier
-        photo is a candidate.
+        first, then: (n, n_gallery) float32, the two methods' own scores. Of equal scores by
+        `first`, the earlier photo is the candidate.
         """
         count = first.shape[1]
         order = np.argsort(-first, axis=1, kind="stable")
         rest = order[:, self.candidates :]
         scores = then.astype(np.float32, copy=True)
         for row in range(len(scores)):
-            # equals stay equal: the rest's are numbered from 1 at the lowest
+            # Equal scores stay equal: the levels of the rest are numbered from the lowest.
             _, levels = np.unique(first[row, rest[row]], return_inverse=True)
             floor = np.floor(scores[row, order[row, : self.candidates]].min())
             scores[row, rest[row]] = floor - 1 - count + levels
@@ -155,12 +157,12 @@ def class_oracle(benchmark: Benchmark) -> Iterator[NDArray[np.float32]]:
 def _histogram_intersection(
     reference: ScoringReference, candidates: CandidateMaps
 ) -> "torch.Tensor":
-    """Shared mass of the object's histogram and the whole photo's."""
+    """The mass that the object's histogram shares with the whole photo's."""
     return candidates.pooled.minimum(reference.tokens.mean(dim=0)).sum(dim=1)
 
 
 def _histogram_heat(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
-    """Shared mass of the object's histogram and each cell's."""
+    """The mass that the object's histogram shares with each cell's."""
     wanted = reference.tokens.mean(dim=0)
     return candidates.appearance.decode().minimum(wanted).sum(dim=2)
 
@@ -172,17 +174,17 @@ def _late_uncentred(reference: ScoringReference, candidates: CandidateMaps) -> "
     return SCORES["late"].function(reference, replace(candidates, appearance=plain))
 
 
-# What is compared unless told otherwise.
-_USUAL: tuple[SingleMethod, ...] = (
-    *(MapMethod(score.name, "model", score) for score in SCORES.values()),
+# The methods that are compared by default.
+_DEFAULT_METHODS: tuple[SingleMethod, ...] = (
+    *(MapMethod(score.name, MODEL, score) for score in SCORES.values()),
     *(
-        MapMethod(f"{score.name}-by-class", "model", score, told="class")
+        MapMethod(f"{score.name}-by-class", MODEL, score, hint="class")
         for score in SCORES.values()
-        if score.name != "semantic"  # looks at no region anyway
+        if score.name != "semantic"  # it uses no region anyway
     ),
-    WordMethod("words", "model"),
-    WordMethod("words-by-class", "model", told="class"),
-    MapMethod("random-weights", "random-weights", SCORES["late"]),
+    WordMethod("words", MODEL),
+    WordMethod("words-by-class", MODEL, hint="class"),
+    MapMethod("random-weights", RANDOM_WEIGHTS, SCORES["late"]),
     MapMethod("rgb-patches", "rgb-patches", SCORES["late"]),
     MapMethod("rgb-patches-consistent", "rgb-patches", SCORES["consistent"]),
     MapMethod(
@@ -197,35 +199,41 @@ _USUAL: tuple[SingleMethod, ...] = (
 _ABLATIONS: tuple[SingleMethod, ...] = (
     MapMethod(
         "late-uncentred",
-        "model",
+        MODEL,
         Score("late-uncentred", "late by plain cosine", _late_uncentred, token_heat),
     ),
-    # What appearance can do alone where nobody says which object is meant.
-    MapMethod("consistent-whole-photo", "model", SCORES["consistent"], told="photo"),
+    # What appearance alone achieves where nothing says which object is meant.
+    MapMethod("consistent-whole-photo", MODEL, SCORES["consistent"], hint="photo"),
 )
 
-METHODS: dict[str, SingleMethod] = {method.name: method for method in (*_USUAL, *_ABLATIONS)}
+METHODS: dict[str, SingleMethod] = {
+    method.name: method for method in (*_DEFAULT_METHODS, *_ABLATIONS)
+}
 
 
 def find_method(name: str) -> Method:
-    """A method by its name: one of METHODS; a global descriptor, as `waldo index --descriptor` has
-    it; NAME@KEY=VALUE..., one of METHODS by other features, see `methods.ablation`; or NAME+SCORE,
-    the best photos by one of these, ranked again by a score of METHODS, which may be changed too.
+    """The method of a name. A name is one of:
 
-    Raises WaldoError for an unknown one, and for changes that cannot be made.
+    - a key of METHODS;
+    - a global descriptor, named as `waldo index --descriptor` takes it;
+    - NAME@KEY=VALUE..., a method of METHODS with features taken otherwise (see `ablation`);
+    - NAME+SCORE, the best photos by one of the above, re-ranked by a method of METHODS that scores
+      the model's maps, which may be changed too.
+
+    Raises WaldoError for an unknown name, and for changes that cannot be made.
     """
     method: Method | None = None
     first, _, score = name.rpartition("+")
-    # Where that is no method, the + is within a folder's name, or a prompt.
+    # Where the last part is no method, the + belongs to a folder's name or to a prompt.
     if first and score.partition("@")[0] in METHODS and not Path(name).is_dir():
         best, then = _find_single(first), _find_single(score)
-        if best is not None and isinstance(then, MapMethod) and then.maps == "model":
+        if best is not None and isinstance(then, MapMethod) and then.maps == MODEL:
             method = RerankedMethod(name, best, then)
     else:
         method = _find_single(name)
     if method is None:
         known = ", ".join([*METHODS, *DESCRIPTORS])
-        raise WaldoError(f"--method {name}: no such method; one of {known}, or NAME+SCORE")
+        raise WaldoError(f"method {name}: no such method; one of {known}, or NAME+SCORE")
     return method
 
 
@@ -233,14 +241,14 @@ def _find_single(name: str) -> SingleMethod | None:
     plain, *changes = name.split("@")
     method = METHODS.get(plain)
     if changes and (plain in METHODS or plain in DESCRIPTORS):
-        if isinstance(method, MapMethod | WordMethod) and method.maps in _CHANGEABLE:
-            changed = parse_changes(name, changes, method.told == "class")
+        if isinstance(method, MapMethod | WordMethod) and method.maps not in EXTRACTORS:
+            changed = parse_changes(name, changes, method.hint == "class")
             return replace(method, name=name, changes=changed)
-        raise WaldoError(f"--method {name}: {plain} looks at no maps that @ could change")
+        raise WaldoError(f"method {name}: {plain} compares no maps that @ could change")
     if method is not None:
         return method
     if name in DESCRIPTORS or Path(name).is_dir() or ("/" in name and "+" not in name):
-        return DescriptorMethod(name, "model", descriptor_name(name))
+        return DescriptorMethod(name, MODEL, descriptor_name(name))
     return None
 
 
@@ -251,20 +259,20 @@ def descriptors_of(methods: Sequence[Method]) -> list[str]:
 
 
 def select_methods(names: list[str], benchmark: Benchmark) -> list[Method]:
-    """Methods by name, see `find_method`; for no name, all but ablations that can run: that the
-    benchmark has the labels for, and that nothing is missing for.
+    """Methods by name, see `find_method`; without names, all default methods that can run here.
 
-    Raises WaldoError for an unknown one, and for one that needs class names that are not there.
+    A method can run where the benchmark has the labels and the machine has the libraries that it
+    needs. Raises WaldoError for an unknown name, and for a method whose labels are missing.
     """
     has_classes = benchmark.gallery_classes is not None
     chosen = [find_method(name) for name in names]
     for method in chosen:
         if method.needs_class and not has_classes:
             raise WaldoError(
-                f"--method {method.name}: needs the class of every photo, which "
+                f"method {method.name}: needs the class of every photo, which "
                 f"{benchmark.protocol} does not give here (folders: classes.json)"
             )
     if chosen:
         return chosen
-    runnable = [m for m in _USUAL if has_classes or not m.needs_class]
+    runnable = [m for m in _DEFAULT_METHODS if has_classes or not m.needs_class]
     return [m for m in runnable if m.name != "rootsift" or has_opencv()]
