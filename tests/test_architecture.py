@@ -153,7 +153,16 @@ FULL_FOLDERS = {"indexer/store": "not yet", "training": "not yet", "search": "no
 
 
 # What `from search import ...` gives: the API that is kept stable.
-PUBLIC = ["Answer", "Index", "Match", "Query", "SearchOptions", "open_index"]
+PUBLIC = [
+    "Answer",
+    "Index",
+    "Match",
+    "PhotoFilter",
+    "Query",
+    "SearchOptions",
+    "WaldoError",
+    "open_index",
+]
 
 
 class Import(NamedTuple):
