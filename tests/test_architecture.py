@@ -136,8 +136,6 @@ LONG_FUNCTIONS = {
     "search/commands/query_command.py: query": "its parameters are the table of its options",
     "search/commands/evaluation_commands.py: evaluate": "its parameters are its options",
     "search/commands/collection_commands.py: index": "its parameters are its options",
-    "search/index.py: search": "not yet",
-    "search/evaluation/retrieval.py: run_methods": "not yet",
 }
 NO_DOCSTRING = [
     "features/diffusion/__init__.py",
