@@ -25,8 +25,8 @@ from rich.table import Table
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import load_model_input
-from indexer.codec import codec
-from indexer.codec.codec import QUALITIES, Codec
+from indexer.codec.codec import Codec
+from indexer.codec.quality import LOSSY, QUALITIES, LossyQuality, packed_bytes, token_sizes
 from indexer.codec.tokens import TokenMap
 from search.candidates import CandidateMaps, ScoringReference
 from search.evaluation.benchmarks import read_benchmark
@@ -249,14 +249,15 @@ def codecs(
     sample = collection.sample
     for quality in QUALITIES:
         yield quality, Codec.fit(quality, sample, vocabulary)
-    standard = codec._LEVELS["standard"]
-    of_sdxl = codec._Level(standard.bits, (32, standard.appearance[1]), (32, standard.semantic[1]))
-    with patch.dict(codec._LEVELS, standard=of_sdxl):
+    standard = LOSSY["standard"]
+    of_sdxl = LossyQuality(standard.bits, (32, standard.appearance[1]), (32, standard.semantic[1]))
+    with patch.dict(LOSSY, standard=of_sdxl):
         widest = Codec.fit("standard", sample, vocabulary)
     yield "standard, as SDXL", widest
-    kept = codec._kept("standard", vocabulary.shape[1])
-    assert kept is not None
-    appearance, semantic = (codec._packed_bytes(k, standard.bits) for k in kept)
+    sizes = token_sizes("standard", vocabulary.shape[1])
+    assert sizes is not None
+    appearance = packed_bytes(sizes.appearance, sizes.bits)
+    semantic = packed_bytes(sizes.semantic, sizes.bits)
     yield "OPQ, size of standard", ProductQuantiser(sample, (appearance, semantic))
 
 

@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from synthetic import PixelMaps, make_photos, seconds_of
 
-from indexer.codec.codec import DEFAULT_QUALITY, bytes_per_photo
+from indexer.codec.quality import DEFAULT_QUALITY, bytes_per_photo
 from indexer.errors import IndexMissingError
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader

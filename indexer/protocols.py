@@ -1,7 +1,7 @@
-"""The contracts that the engine has with what turns photos into numbers.
+"""The contracts of what turns photos into numbers.
 
-`Extractor` gives feature maps, `Descriptor` one vector. Any class with these members will do; one
-that subclasses `Extractor` inherits the answers of an extractor that knows no words.
+An `Extractor` gives feature maps, a `Descriptor` one vector per photo. Any class with these members
+will do. A subclass of `Extractor` inherits the answers of an extractor that knows no class names.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Extractor(Protocol):
     """Photos in, feature maps out.
 
-    image_size: side of the model's square input, pixels. grid: side of the feature map, cells.
-    dim: d, channels of one map.
+    image_size: side of the model's square input in pixels. grid: side of the feature map in cells.
+    dim: d, the channels of one map.
     """
 
     image_size: int
@@ -32,7 +32,7 @@ class Extractor(Protocol):
 
     @property
     def device(self) -> "torch.device":
-        """Where maps are compared best: the model's own device."""
+        """The device of the model, on which maps are best compared."""
         import torch
 
         return torch.device("cpu")
@@ -42,40 +42,44 @@ class Extractor(Protocol):
         ...
 
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
-        """One FeatureMaps per input, in order; they do not depend on which photos share the call."""
+        """One FeatureMaps per input, in order; none depends on the other photos of the call."""
         ...
 
     def class_vector(self, name: str) -> NDArray[np.float32] | None:
-        """C of PDM Eq. 3 for a class name, (d,); None where the extractor knows no words.
+        """C of PDM Eq. 3 for a class name, (d,); None if the extractor knows no class names.
 
-        Raises RegionError where it knows words, but none of this name.
+        Raises RegionError if it knows class names, but not this one.
         """
         return None
 
     def class_cells(
         self, maps: FeatureMaps, name: str, tau: float | None = None
     ) -> NDArray[np.bool_]:
-        """The cells of the object that a class name means, (grid, grid) bool (PDM Eq. 3).
+        """The cells that show an object of a class, (grid, grid) bool (PDM Eq. 3).
 
-        tau: the threshold of Eq. 3; None for the extractor's own rule. Raises RegionError where the
-        name selects nothing.
+        tau: the threshold of Eq. 3; None for the extractor's own rule. Raises RegionError if the
+        name selects no cell.
         """
         raise RegionError(f"class name {name!r}: these features know no words; give a region")
 
     @property
     def rival_vectors(self) -> NDArray[np.float32]:
-        """Class vectors of the names that a class competes with, (m, d), m >= 0."""
+        """The class vectors of the names that a class name competes with, (m, d), m >= 0."""
         return np.empty((0, self.dim), dtype=np.float32)
 
     def vocabulary_vectors(self) -> NDArray[np.float32]:
-        """The vectors that semantic maps will be multiplied with, (v, d), v >= 0; the codec is
-        fitted to them.
+        """The vectors that semantic maps will be multiplied with, (v, d), v >= 0.
+
+        A codec that loses something is fitted to them. They may take minutes to make.
         """
         return np.empty((0, self.dim), dtype=np.float32)
 
 
 class Descriptor(Protocol):
-    """Photos in, one vector each. name: that of its column. dim: d, length of a vector."""
+    """Photos in, one vector each.
+
+    name: of its column in the index. dim: the length of a vector.
+    """
 
     @property
     def name(self) -> str: ...
@@ -88,12 +92,12 @@ class Descriptor(Protocol):
         ...
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
-        """What `describe` takes of a photo; safe for threads. Raises what `load_photo` raises."""
+        """The input that `describe` takes for a photo; safe for threads. Raises as `load_photo`."""
         ...
 
     def describe(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """(n, d) vectors of length 1, in order; a row of NaN for a photo that has none.
+        """(n, dim) vectors of length 1, in order; a row of NaN for a photo that has none.
 
-        They do not depend on which photos share the call.
+        None depends on the other photos of the call.
         """
         ...

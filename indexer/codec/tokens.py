@@ -1,4 +1,4 @@
-"""Tokens as the codec keeps them, and what scores need of them, without decoding them."""
+"""Encoded tokens, and the products and cosines that scores need, computed without decoding."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Best cells are looked for in so many photos at a time that levels and products are about this many
-# numbers: a CPU's cache holds them then.
+# On a CPU, photos are compared in blocks whose levels and products are about this many numbers, so
+# that they fit in the cache.
 _BLOCK_NUMBERS = 3_000_000
 
-# Added to a number within 2^29 of 0, it makes it less than any such number, and fits in 32 bits.
+# Added to a number within 2^29 of 0, this makes it less than any such number, within 32 bits.
 _NEVER = -(2**31) + 2**29
 
 
 @dataclass(frozen=True)
 class TokenMap:
-    """One map of n photos, each token being mean + step * (levels @ basis).
+    """One map of n photos, in which each token is mean + step * (levels @ basis).
 
-    coded: (n, cells, width), tokens in the form that `unpack` takes: (..., width) to levels,
-    (..., k). scale: gives steps, when first needed. mean: (d,) float32. basis: (k, d) float32, None
-    for the identity. The cosines are right where the basis is orthonormal, as that of appearance
-    maps is.
+    coded: (n, cells, width), the encoded tokens. unpack: takes (..., width) of these to levels,
+    (..., k). scale: gives the steps when they are first needed. mean: (d,) float32. basis: (k, d)
+    float32; None for the identity. Cosines are right only for an orthonormal basis, which is what
+    appearance maps have.
     """
 
     coded: "torch.Tensor"
@@ -34,13 +34,13 @@ class TokenMap:
 
     @classmethod
     def plain(cls, tokens: "torch.Tensor", mean: "torch.Tensor") -> "TokenMap":
-        """Tokens, (n, cells, d) float32, that went through no codec; mean: (d,), for cosines."""
+        """Tokens, (n, cells, d) float32, that are not encoded. mean: (d,), for cosines."""
         ones = tokens.new_ones(tokens.shape[:2])
         return cls(tokens, lambda some: some - mean, lambda: ones, mean, None)
 
     @cached_property
     def levels(self) -> "torch.Tensor":
-        """(n, cells, k): int8 or int16 of a codec's levels, else float32."""
+        """(n, cells, k): int8 or int16 for encoded tokens, float32 for plain ones."""
         return self.unpack(self.coded)
 
     @cached_property
@@ -59,12 +59,12 @@ class TokenMap:
         return tokens.unflatten(0, self.steps.shape)
 
     def products(self, vectors: "torch.Tensor") -> "torch.Tensor":
-        """Inner product of every token with vectors, (m, d): (n, cells, m) float32."""
+        """The inner product of every token with (m, d) vectors: (n, cells, m) float32."""
         within = self.levels.float() @ self._within(vectors).T
         return within * self.steps[:, :, None] + vectors @ self.mean
 
     def cosines(self, vectors: "torch.Tensor") -> "torch.Tensor":
-        """Cosine of every token with vectors, (m, d), about the mean: (n, cells, m) float32."""
+        """The cosine of every token with (m, d) vectors about the mean: (n, cells, m) float32."""
         return self._units @ self._centred(vectors).T
 
     @cached_property
@@ -74,11 +74,11 @@ class TokenMap:
     def best(
         self, vectors: "torch.Tensor", valid: "torch.Tensor"
     ) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Each vector's most similar cell in each photo: cosines (n, m) float32, cells (n, m).
+        """The most similar cell of each photo to each vector: cosines (n, m) float32, cells (n, m).
 
-        vectors: (m, d). valid: (n, cells) bool, at least one a photo; the others never win. Encoded
-        maps' cells are chosen in int8 or bfloat16, so a cell worse by 0.01 may win; the cosines are
-        in float32.
+        vectors: (m, d). valid: (n, cells) bool, at least one True per photo; only valid cells can
+        win. The cells of encoded maps are chosen in int8 or bfloat16, so a cell that is worse by
+        0.01 may win. The cosines are computed in float32.
         """
         import torch
 
@@ -91,7 +91,7 @@ class TokenMap:
             product = _Int8Product(wanted, block, cells)
         cosines = wanted.new_empty((n, len(wanted)))
         chosen = torch.empty((n, len(wanted)), dtype=torch.int64, device=valid.device)
-        # Photos of one shape come together, and cells that are padding in all of them are left out.
+        # Photos of one shape are compared together, without the cells that all of them pad.
         for photos in valid.int().argmin(dim=1).argsort().split(block):
             allowed = valid.index_select(0, photos)
             inside = allowed.any(dim=0).nonzero().squeeze(1)
@@ -107,7 +107,7 @@ class TokenMap:
         return cosines, chosen
 
     def _within(self, vectors: "torch.Tensor") -> "torch.Tensor":
-        """Vectors, (..., d), in the coordinates of the levels, (..., k)."""
+        """(..., d) vectors in the coordinates of the levels, (..., k)."""
         return vectors if self.basis is None else vectors @ self.basis.T
 
     def _centred(self, vectors: "torch.Tensor") -> "torch.Tensor":
@@ -115,7 +115,7 @@ class TokenMap:
 
 
 class _FloatProduct:
-    """Compares in float32, on a GPU in bfloat16. wanted: (m, k) float32, units."""
+    """Compares in float32, or in bfloat16 on a GPU. wanted: (m, k) float32, of length 1."""
 
     def __init__(self, wanted: "torch.Tensor") -> None:
         import torch
@@ -123,8 +123,9 @@ class _FloatProduct:
         self._wanted = wanted if wanted.device.type == "cpu" else wanted.to(torch.bfloat16)
 
     def best(self, levels: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
-        """The valid cell, (n, m), most like each vector. levels: (n, cells, k), of any length.
-        valid: (n, cells) bool.
+        """The valid cell of each photo that is most similar to each vector, (n, m).
+
+        levels: (n, cells, k), of any length. valid: (n, cells) bool.
         """
         import torch
 
@@ -132,33 +133,34 @@ class _FloatProduct:
         cosines = self._wanted @ units.transpose(1, 2)
         cosines = cosines.masked_fill_(~valid[:, None], -torch.inf)
         if cosines.device.type == "cpu":
-            # torch's own takes several times as long
+            # torch's own argmax takes several times as long.
             return torch.from_numpy(cosines.numpy().argmax(axis=2))
         return cosines.argmax(dim=2)
 
 
 class _Int8Product:
-    """Compares in int8, which x86 CPUs are fastest at, by far those that lack bfloat16.
+    """Compares in int8, the fastest way on x86 CPUs, especially on those without bfloat16.
 
-    wanted: as of `_FloatProduct`. photos, cells: the most that will be compared at a time.
+    wanted: as in `_FloatProduct`. photos, cells: the most that are compared at a time.
     """
 
     def __init__(self, wanted: "torch.Tensor", photos: int, cells: int) -> None:
         import torch
 
         most = wanted.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
-        # Codecs spread a vector over all its numbers: of many, none is near 1, so steps are finer.
+        # The codec spreads a vector evenly over its numbers. If these are many, none is near 1, and
+        # the steps can be finer.
         self._steps = 254 if wanted.shape[1] > 64 else 127
-        # Products of two vectors times the number of cells stay below 2^29, rounding included.
+        # The product of two vectors times the number of cells stays below 2^29, with rounding.
         steps = (127 / most).clamp(max=2**28 / (self._steps * cells))
         self._wanted = (
             (wanted * steps).round().T.to(torch.int8, memory_format=torch.contiguous_format)
         )
-        # Memory that is new costs more than the products.
+        # Allocating this each time would cost more than the products.
         self._products = torch.empty((photos * cells, len(wanted)), dtype=torch.int32)
 
     def best(self, levels: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
-        """As `_FloatProduct.best`."""
+        """See `_FloatProduct.best`."""
         import torch
 
         n, cells, _ = levels.shape
@@ -168,7 +170,8 @@ class _Int8Product:
         products = self._products[: n * cells]
         torch._int_mm(units.flatten(0, 1), self._wanted, out=products)
         products = products.unflatten(0, (n, cells))
-        # The largest product tells its cell if that is written into its last digit; the first wins.
+        # The cell is written into the last digit of its product, in base `cells`, so that the
+        # largest product also tells its cell. Of equal products the first cell wins.
         digits = torch.arange(cells - 1, -1, -1, dtype=torch.int32)
         torch.add(digits.where(valid, _NEVER)[:, :, None], products, alpha=cells, out=products)
         return cells - 1 - products.amax(dim=1).remainder(cells)
@@ -176,7 +179,7 @@ class _Int8Product:
 
 @cache
 def _has_int8() -> bool:
-    """Whether torch multiplies int8 matrices by fast code on this CPU."""
+    """Whether torch has fast int8 products on this CPU."""
     import torch
 
     x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
@@ -184,7 +187,7 @@ def _has_int8() -> bool:
 
 
 def _lengths(vectors: "torch.Tensor") -> "torch.Tensor":
-    """(..., 1), of (..., k), not 0."""
+    """The lengths of (..., k) vectors, (..., 1), at least 1e-12."""
     import torch
 
     return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12)

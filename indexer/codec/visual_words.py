@@ -1,9 +1,9 @@
-"""Visual words: the cells of a photo, each by the nearest of a few thousand typical ones.
+"""Visual words: each cell of a photo is represented by the nearest of a few thousand typical cells.
 
-An object covers a few cells of a photo, and the mean over all cells drowns it. Words keep cells
-apart (Sivic and Zisserman, "Video Google", ICCV 2003) and can be looked up by an inverted file
-(`word_recall.py`). A photo's words stand for its cells: how near the nearest cell of a photo is to
-a cell of the object, which late interaction asks, is about how near its nearest word is.
+An object covers a few cells of a photo, and the mean over all cells drowns it. Visual words keep
+cells apart (Sivic and Zisserman, "Video Google", ICCV 2003), and an inverted file looks them up
+(`recall/inverted_file.py`). Late interaction asks how similar the most similar cell of a photo is
+to a cell of the object; the most similar word of the photo answers this approximately.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from features.maps import FeatureMaps
 from features.regions import unit_vectors
 
-# Cells are compared in their most telling dimensions.
+# Cells are compared in this many principal directions.
 _DIMENSIONS = 64
 _MOST_WORDS = 8192
-_CELLS_A_WORD = 8
-# K-means sees this many cells.
+_CELLS_PER_WORD = 8
+# K-means is fitted to at most this many cells.
 _MOST_CELLS = 65_536
 _STEPS = 5
 _SEED = 0
@@ -27,10 +27,10 @@ _SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class VisualWords:
-    """A vocabulary of cells of the appearance map; arrays are float32 and read-only.
+    """A vocabulary of typical cells of the appearance map. Arrays are float32 and read-only.
 
     mean: (d,), subtracted first. basis: (d, p), orthonormal columns. centroids: (words, p), of
-    length 1. A cell's word is the centroid with the largest cosine to its projection.
+    length 1. The word of a cell is the centroid with the largest cosine to the cell's projection.
     """
 
     mean: NDArray[np.float32]
@@ -46,7 +46,7 @@ class VisualWords:
 
     @classmethod
     def fit(cls, sample: Sequence[FeatureMaps], mean: NDArray[np.float32]) -> "VisualWords":
-        """The vocabulary of some photos' cells; the same photos give the same one.
+        """The vocabulary of the cells of some photos; the same photos give the same vocabulary.
 
         mean: (d,), the mean of F_A over the collection.
         """
@@ -58,7 +58,7 @@ class VisualWords:
         cells = cells[np.sort(chosen)]
         _, vectors = np.linalg.eigh(cells.T.astype(np.float64) @ cells)
         basis = np.ascontiguousarray(vectors[:, ::-1][:, :_DIMENSIONS], dtype=np.float32)
-        wanted = max(1, min(_MOST_WORDS, len(cells) // _CELLS_A_WORD))
+        wanted = max(1, min(_MOST_WORDS, len(cells) // _CELLS_PER_WORD))
         kmeans = faiss.Kmeans(
             basis.shape[1],
             1 << (wanted.bit_length() - 1),
@@ -73,7 +73,7 @@ class VisualWords:
 
     def of(self, cells: NDArray[np.float32]) -> NDArray[np.uint16]:
         """The word of each of (n, d) cells of an appearance map, (n,)."""
-        # the length of a projection does not change which centroid is nearest
+        # The length of a projection does not change which centroid is nearest.
         cosines = ((cells - self.mean) @ self.basis) @ self.centroids.T
         words: NDArray[np.uint16] = cosines.argmax(axis=1).astype(np.uint16)
         return words
@@ -81,8 +81,9 @@ class VisualWords:
     def nearest(
         self, cells: NDArray[np.float32], count: int
     ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-        """The words nearest to each of (n, d) cells and their cosines with it, (n, m) each, the
-        nearest first; m is `count`, or all words where there are fewer.
+        """The words nearest to each of (n, d) cells, and their cosines with it; nearest first.
+
+        Both are (n, m); m is `count`, or the number of words if that is less.
         """
         cosines = unit_vectors((cells - self.mean) @ self.basis) @ self.centroids.T
         count = min(count, len(self))
@@ -92,5 +93,5 @@ class VisualWords:
         return words.astype(np.uint16), np.take_along_axis(cosines, words, axis=1)
 
     def of_photo(self, maps: FeatureMaps) -> NDArray[np.uint16]:
-        """The words that a photo's valid cells have, each once, rising."""
+        """The words of the valid cells of a photo, each once, rising."""
         return np.unique(self.of(maps.valid_cells(maps.appearance)))

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from features.frame import Frame
 from features.maps import FeatureMaps
-from indexer.codec.codec import DEFAULT_QUALITY, Codec, codec_name, load_codec
+from indexer.codec.codec import Codec, codec_name, load_codec
+from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.ingest.sources import Found
 from indexer.protocols import Descriptor, Extractor
 from indexer.recall.descriptor_vectors import (
@@ -43,7 +44,6 @@ from indexer.store.mapstore import MapStore, Place, shard_name
 from indexer.store.photos import PhotoRow, PhotoTable, photos_name, read_photo_table, write_photos
 from indexer.store.shards import rows_per_shard, write_shard
 from indexer.store.stored_rows import StoredRows
-from indexer.upkeep.migrate import migrate
 
 # Photos that share maps with others fill no shard; their rows are committed at this many.
 _MAX_ROWS = 20_000
@@ -126,7 +126,7 @@ class IndexWriter:
     ) -> Iterator["IndexWriter"]:
         """Open an index for writing, or make it, and hold its lock meanwhile.
 
-        quality: the codec's; None for the index's own, or `codec.DEFAULT_QUALITY` for a new one.
+        quality: the codec's; None for the index's own, or `quality.DEFAULT_QUALITY` for a new one.
 
         Raises IndexBusyError, IndexMissingError for a folder that holds other things,
         IndexFormatError, FingerprintError, IndexDamagedError, IndexWriteError.
@@ -411,7 +411,6 @@ def _prepare(index_dir: Path, extractor: Extractor, quality: str | None) -> Mani
             quality or DEFAULT_QUALITY,
         )
         write_manifest(index_dir, fresh)
-    migrate(index_dir)
     manifest = read_manifest(index_dir)
     check_fingerprint(index_dir, manifest, extractor.fingerprint())
     check_quality(index_dir, manifest, quality)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from indexer.codec.codec import bytes_per_photo
+from indexer.codec.quality import bytes_per_photo
 from indexer.errors import (
     FingerprintError,
     IndexDamagedError,
@@ -75,7 +75,7 @@ class Manifest:
 
     generation: counts commits; a file written by a commit carries its number.
     fingerprint: everything that decides the features. image_size, grid, dim: as the extractor's.
-    quality: the codec's (`codec.QUALITIES`). codecs: its parameters as they were fitted, the newest
+    quality: the codec's (`QUALITIES`). codecs: its parameters as they were fitted, the newest
     last. shards, photos: map and photo table shards, oldest first. recall, words: bases of the two
     recall indexes, None before the first run ends. descriptors: columns of further vectors; each
     keeps its place. weights: of a search's kinds of evidence, by name, as they were fitted to this
@@ -155,8 +155,7 @@ def read_manifest(index_dir: Path) -> Manifest:
     if not isinstance(version, int):
         raise IndexDamagedError(f"{path} is no index manifest; choose another folder with --index")
     if version != FORMAT:
-        migrate = f"run `waldo compact --index {index_dir}` to bring it up to date"
-        mend = "update waldo" if version > FORMAT else migrate
+        mend = "update waldo" if version > FORMAT else "index the photos again into a new folder"
         raise IndexFormatError(
             f"{index_dir}: the index has format {version}, this waldo reads format {FORMAT}; {mend}"
         )

@@ -15,7 +15,7 @@ from features.diffusion.presets import FeatureSettings
 from features.errors import RegionError, WaldoError
 from features.extractor import FeatureExtractor
 from features.photo import load_photo
-from indexer.codec.codec import DEFAULT_QUALITY
+from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import Progress
 from indexer.protocols import Extractor
@@ -37,24 +37,23 @@ from search.evaluation.methods.methods import (
     StoreMethod,
     WordMethod,
 )
+from search.evaluation.metrics.summary import Scores
 from search.evaluation.run_store import RunScores, gallery_folder, open_scores, run_folder
+from search.evaluation.steps import OnStep, ignore_step
 from search.reference import make_references
 from search.rerank import score_references
 from search.scores import bind_score
-
-# Called with what is being done, how much of it is done, and how much there is.
-OnStep = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class MethodResult:
     """One method's outcome on every query.
 
-    scores: (n_queries, n_gallery) float32, higher is better; read from disk when looked at.
+    scores: (n_gallery,) float32 for each query, higher is better; read from disk when looked at.
     """
 
     method: Method
-    scores: NDArray[np.float32]
+    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def run_methods(
         run = _Run(
             *(shown, extractor, quality, descriptors, work, scores),
             on_progress=on_progress,
-            on_step=on_step or (lambda doing, done, total: None),
+            on_step=on_step or ignore_step,
         )
         for part in parts:
             if isinstance(part, DirectMethod):
@@ -258,7 +257,9 @@ def _rerank(method: RerankedMethod, scores: RunScores) -> None:
     for batch in range(scores.n_batches):
         if not scores.is_done(method.name, batch):
             rows = scores.queries(batch)
-            scores.keep(batch, {method.name: method.scores(first[rows], then[rows])})
+            scores.keep(
+                batch, {method.name: method.scores(np.stack(first[rows]), np.stack(then[rows]))}
+            )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from features.errors import WaldoError
 from features.frame import Frame
 from features.maps import FeatureMaps
-from indexer.codec.codec import QUALITIES, Codec, bytes_per_photo
+from indexer.codec.codec import Codec
+from indexer.codec.quality import QUALITIES, bytes_per_photo
 from indexer.errors import IndexDamagedError
 
 CODED = [quality for quality in QUALITIES if quality != "none"]
@@ -389,5 +390,5 @@ def test_a_damaged_file_is_refused(damage: object, tmp_path: Path) -> None:
     Codec.fit("standard", make_sample(1), words(0)).save(path)
     assert callable(damage)
     damage(path)
-    with pytest.raises(IndexDamagedError, match=r"no codec.*\(.+\)"):
+    with pytest.raises(IndexDamagedError, match=r"as a codec \(.+\)"):
         Codec.load(path)

@@ -8,7 +8,8 @@ import pytest
 
 from features.maps import FeatureMaps
 from features.photo import ModelInput
-from indexer.codec.codec import DEFAULT_QUALITY, Codec, bytes_per_photo
+from indexer.codec.codec import Codec
+from indexer.codec.quality import DEFAULT_QUALITY, bytes_per_photo
 from indexer.errors import FingerprintError
 from indexer.ingest import sample as codecs
 from indexer.ingest.sample import choose_sample, is_due, photos_to_fit
