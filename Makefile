@@ -24,14 +24,14 @@ demo: $(READY)
 	$(BIN)/waldo index data/demo/photos --index .demo/index
 	$(BIN)/waldo query $(DEMO_QUERY) --index .demo/index --top 9 --html .demo/answer.html
 
-# The whole suite, in as many processes as there are cores to give it.
+# The whole suite; `make test WORKERS=8` uses eight processes.
 WORKERS ?= 2
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# For while one works: all tests that need neither a real model nor another process.
+# While you work: every test that loads no model and starts no process.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --fast
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,12 +1,13 @@
 """Shared fixtures: what is costly is made once for a whole run, also where workers share the run.
 
-Tests of a real model, and those marked so, are `slow`; `make test-fast` leaves them out.
+`make test-fast` (--fast) leaves out every test that loads a model or starts another process.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from filelock import FileLock
@@ -22,20 +23,32 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 DEMO = Path(__file__).parent.parent / "data" / "demo"
 
-# Fixtures that load a model, or write one.
-MODEL_FIXTURES = {"tiny", "sample_index", "pipeline_folder", "descriptor_folder"}
+# What --fast has no time for, beside all that is made once.
+SLOW = ("subprocess.Popen", "features.extractor.load_model")
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if MODEL_FIXTURES & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.slow)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="skip what needs a model or a process")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_fast_tests(pytestconfig: pytest.Config) -> Iterator[bool]:
+    """Under --fast a test is skipped when it comes to load a model, or to start a process."""
+    fast = bool(pytestconfig.getoption("--fast"))
+    with pytest.MonkeyPatch.context() as patch:
+        for slow in SLOW if fast else ():
+            patch.setattr(slow, skip_as_slow)
+        yield fast
+
+
+def skip_as_slow(*_: object, **__: object) -> NoReturn:
+    pytest.skip("not a fast test")
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+def made_once(tmp_path_factory: pytest.TempPathFactory, only_fast_tests: bool) -> MadeOnce:
     """Gives the folder of a name, which `make` fills when it is first asked for.
 
     All workers of a run share it, so nobody may change what is in it: copy it for that.
@@ -45,6 +58,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
         shared = shared.parent
 
     def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        if only_fast_tests:
+            skip_as_slow()
         folder = shared / f"once-{name}"
         with FileLock(shared / f"{name}.lock"):
             if not folder.exists():
@@ -59,17 +74,25 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 @pytest.fixture(scope="session")
 def pipeline_folder(made_once: MadeOnce) -> Callable[[str], Path]:
     """The folder of a random-weights pipeline of a family."""
-    from tests.helpers.pipelines import save_pipeline
 
-    return lambda family: made_once(family, lambda folder: save_pipeline(family, folder))
+    def make(family: str, folder: Path) -> None:
+        from tests.helpers.pipelines import save_pipeline
+
+        save_pipeline(family, folder)
+
+    return lambda family: made_once(family, partial(make, family))
 
 
 @pytest.fixture(scope="session")
 def descriptor_folder(made_once: MadeOnce) -> Callable[[str], Path]:
     """The folder of a random-weights descriptor of a kind."""
-    from tests.helpers.descriptor_models import save_descriptor
 
-    return lambda kind: made_once(kind, lambda folder: save_descriptor(kind, folder))
+    def make(kind: str, folder: Path) -> None:
+        from tests.helpers.descriptor_models import save_descriptor
+
+        save_descriptor(kind, folder)
+
+    return lambda kind: made_once(kind, partial(make, kind))
 
 
 @pytest.fixture(scope="session")
