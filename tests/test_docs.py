@@ -1,10 +1,10 @@
-"""The documentation is true: commands, options, links and snippets are those that there are.
+"""The documentation is true: commands, options, links and snippets are those that exist.
 
-Fenced blocks are checked by their language: `python` blocks of a file are run in their order, in
-one namespace; `sql` blocks are run by DuckDB; of `sh` blocks, lines that begin with `waldo` are
-parsed by the command line without running them, and those that begin with `make` must name a
-target. All of it happens beside an index `pictures.waldo` and a photo `my-dog.jpg`. So are lines
-that begin with `waldo` or `make` in indented blocks. Other languages, and none, are not checked.
+Fenced blocks are checked by their language. The `python` blocks of a page run in their order, in
+one namespace; `sql` blocks run in DuckDB. Of `sh` blocks and of indented blocks, lines that begin
+with `waldo` must parse, and those that begin with `make` must name a target; they do not run. Other
+languages are not checked. The working directory holds an index `pictures.waldo`, a photo
+`my-dog.jpg` and a folder `photos`.
 """
 
 import re
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.conftest import MadeOnce
 
 ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "data" / "demo"
 # Everything in Markdown; of these, those that tell people how to use Waldo.
 PAGES = sorted(
     page
@@ -96,10 +97,11 @@ def surroundings(
     from indexer.ingest.build import index_photos
 
     def make(folder: Path) -> None:
-        photos = sorted((ROOT / "data" / "demo" / "photos").iterdir())[:12]
+        photos = sorted((DEMO / "photos").iterdir())[:12]
         descriptor = ImageDescriptor.load(str(descriptor_folder("dinov2")), "cpu")
         index_photos(photos, folder / "pictures.waldo", tiny, descriptors=[descriptor])
         shutil.copy(photos[5], folder / "my-dog.jpg")
+        shutil.copytree(DEMO / "query", folder / "photos")
 
     shutil.copytree(made_once("docs", make), tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
