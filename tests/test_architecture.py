@@ -98,6 +98,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.protocols",
         "indexer.reader",
         "indexer.ingest",
+        "indexer.upkeep.fusion_weights",
         "search",
         "search.segmentation",
         "search.evaluation.benchmarks",
@@ -127,21 +128,14 @@ MOST_LINES = 450  # in a file
 MOST_LINES_OF_A_FUNCTION = 60
 LONG_FILES = {
     "training/names.py": "the vocabulary, a table of words",
-    "indexer/recall/vectors.py": "not yet",
 }
 LONG_FUNCTIONS = {
     "search/commands/query_command.py: query": "its parameters are the table of its options",
     "search/commands/evaluation_commands.py: evaluate": "its parameters are its options",
     "search/commands/collection_commands.py: index": "its parameters are its options",
 }
-NO_DOCSTRING = [
-    "features/diffusion/__init__.py",
-    "indexer/ingest/__init__.py",
-    "indexer/recall/__init__.py",
-    "indexer/store/__init__.py",
-    "indexer/upkeep/__init__.py",
-]
-FULL_FOLDERS = {"indexer/store": "not yet", "training": "not yet", "search": "not yet"}
+NO_DOCSTRING = ["features/diffusion/__init__.py"]
+FULL_FOLDERS = {"training": "not yet", "search": "not yet"}
 
 
 # What `from search import ...` gives: the API that is kept stable.
