@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
 from features.diffusion.loading import load_model
@@ -66,10 +65,12 @@ def read_from_pipeline(
     folder: Path, family: str, extractor: FeatureExtractor, latents: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """F_A, F_S of given noisy latents, and the keys of "dog": by the pipeline's own methods."""
+    import diffusers
+
     xl = family == "sdxl"
-    pipeline = (StableDiffusionXLPipeline if xl else StableDiffusionPipeline).from_pretrained(
-        folder, **({} if xl else {"safety_checker": None})
-    )
+    pipeline = (
+        diffusers.StableDiffusionXLPipeline if xl else diffusers.StableDiffusionPipeline
+    ).from_pretrained(folder, **({} if xl else {"safety_checker": None}))
     block = pipeline.unet.get_submodule(extractor.settings.block)
     own, cross = RecordingAttention(), RecordingAttention()
     block.attn1.set_processor(own)
@@ -105,6 +106,8 @@ def read_from_pipeline(
 def test_parity_with_the_unmodified_pipeline(
     family: str, pipeline_folder: Folder, tmp_path: Path
 ) -> None:
+    import diffusers
+
     folder = pipeline_folder(family)
     extractor = FeatureExtractor.load(str(folder), device="cpu", batch_size=1)
     [photo] = photos(tmp_path, extractor, 1)
@@ -112,7 +115,7 @@ def test_parity_with_the_unmodified_pipeline(
 
     # The same noisy latent, from the pipeline's own VAE and the documented noise.
     xl = family == "sdxl"
-    kind = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
+    kind = diffusers.StableDiffusionXLPipeline if xl else diffusers.StableDiffusionPipeline
     vae = kind.from_pretrained(folder, **({} if xl else {"safety_checker": None})).vae
     image = torch.from_numpy(photo.pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
     with torch.no_grad():

@@ -4,19 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    Dinov2Config,
-    Dinov2Model,
-    SiglipConfig,
-    SiglipModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-)
-from transformers.utils import logging
-
 # As the published models have them, but for the sizes.
 PREPROCESSORS: dict[str, dict[str, Any]] = {
     "dinov2": {
@@ -59,20 +46,29 @@ _TEXT = {**_LAYERS, "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1, "pad
 
 def build_descriptor(kind: str) -> Any:
     """A whole model of a kind, by config.json's model_type."""
+    import torch
+    import transformers
+
     torch.manual_seed(0)
     if kind == "dinov2":
         shape = {**_VISION, "intermediate_size": None, "mlp_ratio": 2}
-        return Dinov2Model(Dinov2Config(**shape))
+        return transformers.Dinov2Model(transformers.Dinov2Config(**shape))
     if kind == "clip":
         # the length of CLIP's vectors stands beside both its halves
-        return CLIPModel(CLIPConfig(text_config=_TEXT, vision_config=_VISION, projection_dim=12))
+        return transformers.CLIPModel(
+            transformers.CLIPConfig(text_config=_TEXT, vision_config=_VISION, projection_dim=12)
+        )
     if kind == "siglip":
-        return SiglipModel(SiglipConfig(text_config=_TEXT, vision_config=_VISION))
-    return SiglipVisionModel(SiglipVisionConfig(**_VISION))
+        return transformers.SiglipModel(
+            transformers.SiglipConfig(text_config=_TEXT, vision_config=_VISION)
+        )
+    return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**_VISION))
 
 
 def save_descriptor(kind: str, folder: Path) -> Path:
     """`build_descriptor`, written in transformers' layout; returns the folder."""
+    from transformers.utils import logging
+
     logging.disable_progress_bar()
     build_descriptor(kind).eval().save_pretrained(folder)
     preprocessor = json.dumps(PREPROCESSORS[kind])

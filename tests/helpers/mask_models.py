@@ -3,10 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
-from transformers.utils import logging
-
 _PROMPTS = {"hidden_size": 16, "image_size": 64, "mask_input_channels": 4}
 _DECODER = {
     "hidden_size": 16,
@@ -18,6 +14,9 @@ _DECODER = {
 
 def build_sam(kind: str) -> Any:
     """ "sam" or "sam2", for pictures of 64 x 64 pixels."""
+    import torch
+    import transformers
+
     torch.manual_seed(0)
     if kind == "sam":
         vision = {
@@ -34,8 +33,8 @@ def build_sam(kind: str) -> Any:
             "initializer_range": 0.02,
         }
         prompts = {**_PROMPTS, "patch_size": 16}
-        model = SamModel(
-            SamConfig(
+        model = transformers.SamModel(
+            transformers.SamConfig(
                 vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=_DECODER
             )
         )
@@ -58,8 +57,8 @@ def build_sam(kind: str) -> Any:
             "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
             "fpn_hidden_size": 16,
         }
-        model = Sam2Model(
-            Sam2Config(
+        model = transformers.Sam2Model(
+            transformers.Sam2Config(
                 vision_config=vision, prompt_encoder_config=_PROMPTS, mask_decoder_config=_DECODER
             )
         )
@@ -68,6 +67,8 @@ def build_sam(kind: str) -> Any:
 
 def save_sam(kind: str, folder: Path) -> Path:
     """`build_sam`, written in transformers' layout; returns the folder."""
+    from transformers.utils import logging
+
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     build_sam(kind).save_pretrained(folder)

@@ -3,22 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    EulerAncestralDiscreteScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-)
-
 FAMILIES = ("sd1", "sd2", "sdxl")
 
 _SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -31,19 +15,23 @@ def _byte_alphabet() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
 
 
-def _tokenizer() -> CLIPTokenizer:
+def _tokenizer() -> Any:
     """CLIP's tokenizer with two merges only, so that most words have several tokens."""
+    import transformers
+
     letters = _byte_alphabet()
     tokens = [*letters, *(letter + "</w>" for letter in letters), "do", "dog</w>"]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    return CLIPTokenizer(
+    return transformers.CLIPTokenizer(
         vocab=vocabulary, merges=[("d", "o"), ("do", "g</w>")], model_max_length=77
     )
 
 
-def _text_config(width: int, vocabulary: int, projection: int) -> CLIPTextConfig:
-    return CLIPTextConfig(
+def _text_config(width: int, vocabulary: int, projection: int) -> Any:
+    import transformers
+
+    return transformers.CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=2 * width,
@@ -56,8 +44,10 @@ def _text_config(width: int, vocabulary: int, projection: int) -> CLIPTextConfig
     )
 
 
-def _vae() -> AutoencoderKL:
-    return AutoencoderKL(
+def _vae() -> Any:
+    import diffusers
+
+    return diffusers.AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -68,10 +58,14 @@ def _vae() -> AutoencoderKL:
 
 def build_pipeline(family: str, seed: int = 0) -> Any:
     """A pipeline shaped as SD 1.x, SD 2.x or SDXL: the same blocks in the same places, narrow."""
+    import diffusers
+    import torch
+    import transformers
+
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
     size = len(tokenizer)
-    text = CLIPTextModel(_text_config(16, size, 16))
+    text = transformers.CLIPTextModel(_text_config(16, size, 16))
     common: dict[str, Any] = {
         "sample_size": 8,
         "norm_num_groups": 4,
@@ -80,7 +74,7 @@ def build_pipeline(family: str, seed: int = 0) -> Any:
         "out_channels": 4,
     }
     if family == "sdxl":
-        unet = UNet2DConditionModel(
+        unet = diffusers.UNet2DConditionModel(
             **common,
             block_out_channels=(8, 16, 32),
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -93,16 +87,18 @@ def build_pipeline(family: str, seed: int = 0) -> Any:
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=6 * 8 + 12,
         )
-        return StableDiffusionXLPipeline(
+        return diffusers.StableDiffusionXLPipeline(
             vae=_vae(),
             unet=unet,
             text_encoder=text,
-            text_encoder_2=CLIPTextModelWithProjection(_text_config(24, size, 12)),
+            text_encoder_2=transformers.CLIPTextModelWithProjection(_text_config(24, size, 12)),
             tokenizer=tokenizer,
             tokenizer_2=_tokenizer(),
-            scheduler=EulerAncestralDiscreteScheduler(**_SCHEDULE, timestep_spacing="trailing"),
+            scheduler=diffusers.EulerAncestralDiscreteScheduler(
+                **_SCHEDULE, timestep_spacing="trailing"
+            ),
         )
-    unet = UNet2DConditionModel(
+    unet = diffusers.UNet2DConditionModel(
         **common,
         block_out_channels=(8, 16, 16, 16),
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
@@ -112,12 +108,12 @@ def build_pipeline(family: str, seed: int = 0) -> Any:
         cross_attention_dim=16,
     )
     prediction = "v_prediction" if family == "sd2" else "epsilon"
-    return StableDiffusionPipeline(
+    return diffusers.StableDiffusionPipeline(
         vae=_vae(),
         unet=unet,
         text_encoder=text,
         tokenizer=tokenizer,
-        scheduler=DDIMScheduler(
+        scheduler=diffusers.DDIMScheduler(
             **_SCHEDULE, clip_sample=False, set_alpha_to_one=False, prediction_type=prediction
         ),
         safety_checker=None,
