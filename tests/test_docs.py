@@ -125,6 +125,19 @@ def test_every_command_and_option_stands_in_the_docs(commands: dict[str, Any]) -
                 assert {*parameter.opts, *parameter.secondary_opts} & options, (name, parameter)
 
 
+def test_every_score_and_benchmark_stands_in_the_docs(commands: dict[str, Any]) -> None:
+    from search.evaluation.benchmarks import MASKS, SEARCHES, VIDEOS
+    from search.scores import SCORES
+
+    text = "\n".join(map(text_of, GUIDES))
+    [protocol] = [p for p in commands["evaluate"].params if p.param_type_name == "argument"]
+    for name in SCORES:
+        assert f"`{name}`" in text, name
+    for name in (*SEARCHES, *MASKS, *VIDEOS):
+        assert re.search(rf"\b{name}\b", text), name
+        assert re.search(rf"\b{name}\b", protocol.help), name
+
+
 @pytest.mark.parametrize("page", GUIDES, ids=named)
 def test_code_in_sentences_names_what_there_is(page: Path, commands: dict[str, Any]) -> None:
     """`waldo COMMAND --option` within a sentence, and options by themselves."""
