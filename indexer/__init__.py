@@ -1,1 +1,7 @@
-"""Feature maps in, a crash-safe store on disk out. Knows nothing of queries."""
+"""The index: feature maps of a photo collection, stored on disk so that no crash harms them.
+
+Start with `ingest.build.index_photos`, which makes or updates an index, and `reader.IndexReader`,
+which reads one. `protocols` has the contracts of what turns photos into numbers. The rooms:
+`codec` turns maps into bytes, `store` keeps files, `recall` finds candidates, `ingest` writes,
+`upkeep` checks and compacts. Nothing here knows of queries.
+"""

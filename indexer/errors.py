@@ -1,8 +1,8 @@
-"""What can be wrong with an index or its sources; every message names the mend."""
+"""What can be wrong with an index or its sources; every message says what to do about it."""
 
 from features.errors import WaldoError
 
-# What mends a damaged file of an index.
+# How to repair a damaged file of an index.
 REPAIR_HINT = "delete that file and run `waldo index` again over the same photos"
 
 
@@ -19,11 +19,11 @@ class IndexFormatError(WaldoError):
 
 
 class IndexDamagedError(WaldoError):
-    """A file of the index is missing or not what was written."""
+    """A file of the index is missing, or is not what was written."""
 
 
 class IndexWriteError(WaldoError):
-    """The disk refused what was to be written."""
+    """The disk refused a write."""
 
 
 class IndexBusyError(WaldoError):
@@ -35,5 +35,5 @@ class FingerprintError(WaldoError):
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, without its line breaks."""
+    """The message of an exception, without its line breaks."""
     return " ".join(str(error).split())

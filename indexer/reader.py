@@ -1,4 +1,4 @@
-"""Reading an index: one committed state of it, whatever writers do meanwhile."""
+"""Reading an index: a reader keeps the committed state it opened, whatever writers do."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,26 +18,27 @@ from indexer.recall.descriptor_vectors import load_descriptor_recall
 from indexer.recall.inverted_file import WordRecall, load_word_recall
 from indexer.recall.vectors import RecallIndex, load_recall
 from indexer.store.filters import PhotoFilter
+from indexer.store.locks import ReaderLock
 from indexer.store.manifest import Manifest, absolute_path, read_manifest
 from indexer.store.mapstore import MapStore
 from indexer.store.photos import PhotoTable, read_photo_table
-from indexer.store.readers import ReaderLock
 from indexer.store.resident import ResidentMaps
 
 if TYPE_CHECKING:
     import torch
 
 _ATTEMPTS = 3
-# With 8 less was found among the best 5 and 10 % (docs/store.md).
-_WORDS_A_CELL = 16
+# The nearest visual words that a cell of a query is compared with.
+_WORDS_PER_CELL = 16
 
 
 @dataclass(frozen=True)
 class PhotoRecord:
     """A photo of the index.
 
-    id: stable. path: absolute, where it was when indexed. relative_path: below its source, "/"
-    between folders. content_hash: SHA-256 of the file, hexadecimal. width, height: upright, pixels.
+    id: never changes. path: absolute, as of when it was indexed. relative_path: below its source,
+    "/" between folders. content_hash: SHA-256 of the file, hexadecimal. width, height: in pixels,
+    of the upright photo.
     """
 
     id: int
@@ -50,12 +51,12 @@ class PhotoRecord:
 
 @dataclass(frozen=True)
 class MapBatch:
-    """The encoded maps of n photos, in the order they were asked for, damaged ones left out.
+    """The encoded maps of n photos, in the order they were asked for, without damaged ones.
 
-    ids: (n,) int64. encoded: (n, photo_bytes) uint8, see `IndexReader.decode`; a tensor where maps
-    are held in memory, on the device that holds them. codecs: (n,) int64, the number of each one's
-    codec. valid: (n, grid * grid) bool, False where a cell is padding.
-    damaged: a line for each photo left out: shard, row, what is wrong and the mend.
+    ids: (n,) int64. encoded: (n, photo_bytes) uint8, see `IndexReader.decode`; where maps are held
+    in memory, a tensor on the device that holds them. codecs: (n,) int64, the number of the codec
+    of each. valid: (n, grid * grid) bool, False where a cell is padding. damaged: one line for each
+    photo left out, with the shard, the row, what is wrong and the mend.
     """
 
     ids: NDArray[np.int64]
@@ -65,7 +66,7 @@ class MapBatch:
     damaged: list[str]
 
     def by_codec(self) -> list[tuple[NDArray[np.intp], "MapBatch"]]:
-        """The photos of each codec, with the rows they have here."""
+        """The photos of each codec as a batch, with their rows in this one."""
         numbers = np.unique(self.codecs)
         if len(numbers) == 1:
             return [(np.arange(len(self.ids)), self)]
@@ -92,8 +93,7 @@ class IndexReader:
         self._lock = lock
         self._manifest = manifest
         self._table = table
-        names = {file.number: file.name for file in manifest.shards}
-        self._store = MapStore(index_dir, names, manifest.photo_bytes)
+        self._store = MapStore(index_dir, manifest.shards, manifest.photo_bytes)
         self._maps: MapStore | ResidentMaps = self._store
         self._by_descriptor: dict[str, RecallIndex] = {}
         self._codec_of_shard = {file.number: file.codec for file in manifest.shards}
@@ -119,8 +119,9 @@ class IndexReader:
             raise
 
     def close(self) -> None:
-        """Stop the reading threads and let writers delete what they replaced; nothing can be read
-        afterwards.
+        """Stop the reading threads, and let writers delete the files they replaced.
+
+        Nothing can be read afterwards.
         """
         self._store.close()
         self._lock.close()
@@ -138,12 +139,12 @@ class IndexReader:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What decided the features: model, revision, block, timestep, ..."""
+        """What the features depend on: model, revision, block, timestep, ..."""
         return dict(self._manifest.fingerprint)
 
     @property
     def weights(self) -> Mapping[str, float] | None:
-        """Of a search's kinds of evidence, where they were fitted; as stored, unchecked."""
+        """Fitted weights of a search's kinds of evidence, as stored and unchecked, if any."""
         return self._manifest.weights
 
     @property
@@ -177,13 +178,14 @@ class IndexReader:
 
     @cached_property
     def recall(self) -> RecallIndex:
-        """The recall index over all photos; read when first used."""
+        """The recall index by pooled vectors, over all photos; read when first used."""
         return load_recall(self.index_dir, self._manifest)
 
     @cached_property
     def word_recall(self) -> WordRecall | None:
-        """The inverted file of visual words; None where some photos have none. Read when first
-        used.
+        """The recall index by visual words; None where some photos have none.
+
+        It is read when it is first used.
         """
         if any(codec.words is None for codec in self._codecs.values()):
             return None
@@ -197,7 +199,7 @@ class IndexReader:
     def descriptor_recall(self, name: str) -> RecallIndex:
         """The recall index of a descriptor over the photos that have it; read when first used.
 
-        Raises KeyError for one that the index has not, IndexDamagedError.
+        Raises KeyError for a descriptor that the index does not have, IndexDamagedError.
         """
         if name not in self._by_descriptor:
             column = self._manifest.descriptor(name)
@@ -217,18 +219,11 @@ class IndexReader:
         words = self._codecs[codec].words
         if words is None:
             return np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
-        return words.nearest(cells, _WORDS_A_CELL)
+        return words.nearest(cells, _WORDS_PER_CELL)
 
     @cached_property
     def _codecs(self) -> dict[int, Codec]:
         return {f.number: load_codec(self.index_dir / f.name) for f in self._manifest.codecs}
-
-    @property
-    def mean_pooled(self) -> NDArray[np.float32]:
-        """(2 d,) float32: the mean of photos' pooled vectors, [mean(F_A) ; mean(F_S)], over those
-        that the newest codec was fitted on.
-        """
-        return self._codecs[max(self._codecs)].mean
 
     def photos(self, ids: Sequence[int] | NDArray[np.int64]) -> list[PhotoRecord]:
         """The records of some photos, in order. Raises KeyError for an id not in the index."""
@@ -252,17 +247,17 @@ class IndexReader:
     def hold_maps(
         self, device: "torch.device", progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Read all photos' maps into a device's memory, where `read_maps` takes them from then on.
+        """Read the maps of all photos into a device's memory, where `read_maps` then finds them.
 
-        progress: called with how many photos' maps are read, of how many. Raises WaldoError where
-        the device has too little memory.
+        progress: called with the number of photos whose maps are read, and the number of all.
+        Raises WaldoError where the device has too little memory.
         """
         places = [self._table.place(int(row)) for row in np.flatnonzero(self._table.live)]
         self._maps = ResidentMaps.load(self._store, places, device, progress)
 
     @property
     def holds_maps(self) -> bool:
-        """Whether `hold_maps` has been called: then nothing is read from disk."""
+        """Whether `hold_maps` has been called, so that maps are not read from disk."""
         return self._maps is not self._store
 
     def read_maps(self, ids: Sequence[int] | NDArray[np.int64]) -> MapBatch:
@@ -296,8 +291,10 @@ class IndexReader:
     def decode(
         self, batch: MapBatch, device: "torch.device | str" = "cpu"
     ) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Appearance and semantic maps of a batch, float32 (n, grid * grid, d) each, cells
-        row-major from the top left, on a device. Raises IndexDamagedError for a damaged codec.
+        """Appearance and semantic maps of a batch, on a device.
+
+        Each is float32 (n, grid * grid, d), cells row-major from the top left. Raises
+        IndexDamagedError for a damaged codec.
         """
         import torch
 
@@ -312,7 +309,7 @@ class IndexReader:
     def tokens(
         self, batch: MapBatch, device: "torch.device | str" = "cpu"
     ) -> tuple[TokenMap, TokenMap]:
-        """Appearance and semantic maps of photos of one codec, as they are coded, on a device.
+        """Appearance and semantic maps of photos of one codec, still encoded, on a device.
 
         Raises IndexDamagedError for a damaged codec.
         """
@@ -331,9 +328,8 @@ def _read_state(index_dir: Path) -> tuple[Manifest, PhotoTable]:
     """The last committed state. Raises as `IndexReader.open`."""
     for attempt in range(_ATTEMPTS):
         manifest = read_manifest(index_dir)
-        files = [index_dir / file.name for file in manifest.photos]
         try:
-            table = read_photo_table(files, np.array(manifest.tombstones, dtype=np.int64))
+            table = read_photo_table(index_dir, manifest)
             break
         except IndexDamagedError:
             # Without a lock, a writer may have replaced the files between the manifest and here.

@@ -12,7 +12,10 @@ FAILURES_NAME = "failures.jsonl"
 
 @dataclass(frozen=True)
 class Failure:
-    """path: absolute. reason: for people. list_path: the list that named the photo, if one did."""
+    """A photo that could not be read.
+
+    path: absolute. reason: for people. list_path: the list that named the photo, if one did.
+    """
 
     path: str
     reason: str
@@ -20,13 +23,13 @@ class Failure:
 
 
 def read_failures(index_dir: Path) -> list[Failure]:
-    """The failures on record, sorted by path; lines that are no such record are left out."""
+    """The recorded failures, sorted by path; lines that are no such record are left out."""
     try:
         text = (index_dir / FAILURES_NAME).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return []
     failures = []
-    # Not splitlines(): a file name may hold what else Unicode takes for the end of a line.
+    # Not splitlines(): a file name may hold other characters that Unicode ends a line with.
     for line in text.split("\n"):
         try:
             raw = json.loads(line)
@@ -37,7 +40,7 @@ def read_failures(index_dir: Path) -> list[Failure]:
 
 
 def write_failures(index_dir: Path, failures: Iterable[Failure]) -> None:
-    """Replace the record atomically; one JSON object a line: path, reason, and list if any."""
+    """Replace the record atomically; one JSON object per line: path, reason, and list if any."""
     lines = []
     for failure in sorted(failures, key=lambda f: f.path):
         record = {"path": printable(failure.path), "reason": printable(failure.reason)}

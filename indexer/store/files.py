@@ -1,11 +1,13 @@
-"""Files that are either whole or absent, whenever the power goes."""
+"""Files of an index: each is written whole or not at all, even when the power fails."""
 
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from indexer.errors import IndexWriteError, one_line
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -26,7 +28,7 @@ class StoredFile:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, then put it at `path`, durable before and after.
+    """Let `write` fill a temporary file, make it durable, and rename it to `path`.
 
     Raises whatever `write` raises, and OSError; `path` is then as it was.
     """
@@ -82,3 +84,20 @@ def describe_file(index_dir: Path, name: str, number: int, rows: int) -> StoredF
     """The manifest's entry for a file that was just written. Raises OSError."""
     path = index_dir / name
     return StoredFile(name, number, rows, path.stat().st_size, digest(path))
+
+
+@contextlib.contextmanager
+def writing(index_dir: Path) -> Iterator[None]:
+    """Turn a failed write into an IndexWriteError that says what to do.
+
+    FAISS reports a full disk as a RuntimeError, and safetensors by an error of its own.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise IndexWriteError(
+            f"{index_dir}: cannot be written ({one_line(error)}); make room or set its permissions "
+            "right and run the same command again: it goes on from the last commit"
+        ) from error

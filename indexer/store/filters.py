@@ -1,4 +1,4 @@
-"""Which photos a question is about, by where they lie and when they were taken."""
+"""Filters: which photos a search considers, by their paths and by when they were taken."""
 
 import re
 from collections.abc import Sequence
@@ -16,12 +16,13 @@ _TOKENS = re.compile(r"\*\*/|\*+|\?|\[!?\]?[^\]/]*\]|.", re.DOTALL)
 
 @dataclass(frozen=True)
 class PhotoFilter:
-    """Photos that lie in one of some places and in a span of time; the default lets all pass.
+    """Photos at one of some paths that were taken within a span of time; all pass by default.
 
-    paths: files, folders (everything beneath them) or globs (`*` and `?` stay within a name, `**`
-    does not), matched with the absolute path and with the path relative to the SOURCE; none allows
-    every place. since_ns, until_ns: nanoseconds since 1970, the first inclusive, the second not;
-    compared with the date taken, or the file's modification time where that is not known.
+    paths: files, folders (everything beneath them) or globs (`*` and `?` match within one name,
+    `**` across folders). They are compared with a photo's absolute path and with its path relative
+    to the SOURCE; every photo passes where there are none. since_ns, until_ns: nanoseconds since
+    1970, the first inclusive, the second exclusive; compared with the date taken, or with the
+    file's modification time where that date is unknown.
     """
 
     paths: tuple[str, ...] = ()
@@ -31,7 +32,7 @@ class PhotoFilter:
     def matching(self, table: PhotoTable, sources: Sequence[SourceRoot]) -> NDArray[np.bool_]:
         """(n,) bool: which rows of a photo table pass. sources: the manifest's.
 
-        Raises WaldoError for a glob that makes no sense.
+        Raises WaldoError for an invalid glob.
         """
         passing = np.ones(len(table), dtype=bool)
         if self.since_ns is not None or self.until_ns is not None:
@@ -41,7 +42,7 @@ class PhotoFilter:
             if self.until_ns is not None:
                 passing &= times < self.until_ns
         if self.paths:
-            passing &= _in_places(self.paths, table, sources)
+            passing &= _at_paths(self.paths, table, sources)
         return passing
 
 
@@ -53,10 +54,10 @@ def _times(table: PhotoTable) -> NDArray[np.int64]:
     return times
 
 
-def _in_places(
+def _at_paths(
     paths: Sequence[str], table: PhotoTable, sources: Sequence[SourceRoot]
 ) -> NDArray[np.bool_]:
-    """(n,) bool: which photos lie in any of the places."""
+    """(n,) bool: which photos lie at or beneath any of the paths."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -66,7 +67,7 @@ def _in_places(
     for number in np.unique(numbers).tolist():
         rows = np.flatnonzero(numbers == number)
         relative = table.paths.take(pa.array(rows))
-        # A list may name files outside its folder by their absolute path: those have no other.
+        # A list may name files outside its folder: those have an absolute path only.
         prefix = pa.scalar(absolute_path(sources[number].root, ""))
         outside = pc.starts_with(relative, "/")
         absolute = pc.binary_join_element_wise(prefix, relative, "")
@@ -77,17 +78,17 @@ def _in_places(
                 pc.match_substring_regex(absolute, expression),
             )
         except pa.ArrowInvalid:
-            raise WaldoError(f"--path {' '.join(paths)}: not a path, nor a glob") from None
+            raise WaldoError(f"path {' '.join(paths)}: neither a path nor a valid glob") from None
         passing[rows] = found.to_numpy()
     return passing
 
 
 def _regex(path: str) -> str:
-    """An RE2 expression for the paths that a file, folder or glob stands for."""
+    """An RE2 expression for the paths that a file, a folder or a glob matches."""
     path = path.removeprefix("./").rstrip("/") or path
     if path in (".", "./"):
         return ""
-    # The root folder ends in the separator by itself. Names may hold wildcards of their own.
+    # "/" ends in the separator by itself. A file's name may itself contain wildcards.
     literal = re.escape(path) + ("" if path.endswith("/") else r"(?:/|\z)")
     glob = "".join(_token(part) for part in _TOKENS.findall(path))
     return rf"\A(?:{literal}|{glob}\z)"

@@ -36,10 +36,28 @@ class SourceRoot:
 
 
 @dataclass(frozen=True)
+class ShardLayout:
+    """Where the values of a map shard's columns begin, as byte offsets in its file.
+
+    From there on the values of a column lie back to back: int64 ids, uint32 checksums, and maps of
+    `Manifest.photo_bytes` bytes each.
+    """
+
+    ids: int
+    checksums: int
+    maps: int
+
+
+@dataclass(frozen=True)
 class MapShard(StoredFile):
-    """A file of encoded maps. codec: number of the codec that encoded them."""
+    """A file of encoded maps.
+
+    codec: number of the codec that encoded them. layout: as it was when the file was written; None
+    where the Waldo that wrote it recorded none.
+    """
 
     codec: int
+    layout: ShardLayout | None = None
 
 
 @dataclass(frozen=True)
@@ -73,14 +91,14 @@ class DescriptorColumn:
 class Manifest:
     """One committed state of an index; immutable, and so are the files it names.
 
-    generation: counts commits; a file written by a commit carries its number.
+    generation: counts commits; a file that a commit writes carries its number.
     fingerprint: everything that decides the features. image_size, grid, dim: as the extractor's.
     quality: the codec's (`QUALITIES`). codecs: its parameters as they were fitted, the newest
     last. shards, photos: map and photo table shards, oldest first. recall, words: bases of the two
     recall indexes, None before the first run ends. descriptors: columns of further vectors; each
-    keeps its place. weights: of a search's kinds of evidence, by name, as they were fitted to this
-    collection; None where they were not. n_photos: photos that can be found, as of the last run
-    that ended. next_id: the id of the next new photo. tombstones: ids that are deleted.
+    keeps its position. weights: of a search's kinds of evidence, by name, as they were fitted to
+    this collection; None where they were not. n_photos: photos that can be found, as of the last
+    run that ended. next_id: the id of the next new photo. tombstones: ids that are deleted.
     """
 
     fingerprint: Fingerprint
@@ -153,7 +171,7 @@ def read_manifest(index_dir: Path) -> Manifest:
         ) from error
     version = raw.get("format") if isinstance(raw, dict) else None
     if not isinstance(version, int):
-        raise IndexDamagedError(f"{path} is no index manifest; choose another folder with --index")
+        raise IndexDamagedError(f"{path} is no index manifest; choose another folder")
     if version != FORMAT:
         mend = "update waldo" if version > FORMAT else "index the photos again into a new folder"
         raise IndexFormatError(
@@ -170,10 +188,13 @@ def read_manifest(index_dir: Path) -> Manifest:
 def write_manifest(index_dir: Path, manifest: Manifest) -> None:
     """Commit: after this returns, and not before, the index is in the new state."""
     values = asdict(manifest)
-    if not manifest.descriptors:  # as before there were any
+    if not manifest.descriptors:
         del values["descriptors"]
     if manifest.weights is None:
         del values["weights"]
+    # Not among the shards' own values, so that a Waldo that knows no layouts reads the index too.
+    layouts = {shard["number"]: shard.pop("layout") for shard in values["shards"]}
+    values["layouts"] = {number: layout for number, layout in layouts.items() if layout}
     text = json.dumps(values, indent=1) + "\n"
     write_text_atomically(index_dir / MANIFEST_NAME, text)
 
@@ -182,8 +203,8 @@ def check_quality(index_dir: Path, manifest: Manifest, quality: str | None) -> N
     """Raise FingerprintError where another codec is asked for than the index was made with."""
     if quality is not None and quality != manifest.quality:
         raise FingerprintError(
-            f"{index_dir}: made with --codec {manifest.quality}, not {quality}; leave --codec out, "
-            "or choose another folder with --index"
+            f"{index_dir}: made with codec {manifest.quality}, not {quality}; use the index's "
+            "codec, or another folder for the index"
         )
 
 
@@ -194,7 +215,7 @@ def check_fingerprint(index_dir: Path, manifest: Manifest, current: Fingerprint)
     if details:
         raise FingerprintError(
             f"{index_dir}: made with model {stored.get('model')}, but model {current.get('model')} "
-            f"is in use ({details}); use the index's model, or another folder with --index"
+            f"is in use ({details}); use the index's model, or another folder for the index"
         )
 
 
@@ -203,8 +224,8 @@ def check_descriptor(index_dir: Path, column: DescriptorColumn, current: Fingerp
     details = _differences(column.fingerprint, current)
     if details:
         raise FingerprintError(
-            f"{index_dir}: its descriptor {column.name} is another version's ({details}); use that "
-            "version, or another folder with --index"
+            f"{index_dir}: its descriptor {column.name} is of another version ({details}); use "
+            "that version, or another folder for the index"
         )
 
 
@@ -219,10 +240,11 @@ def _differences(stored: Fingerprint, current: Fingerprint) -> str:
 
 
 def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
-    """The manifest without the files that are gone or cut short, so that a run makes them again.
+    """The manifest without the files that are missing or cut short, so that a run makes them again.
 
-    With a photo table shard go the recall indexes: they hold photos that the table no longer does.
-    With a codec go the shards that it encoded, with a descriptor's vectors their recall index.
+    Where a photo table shard is lost, so are the recall indexes: they hold photos that the table no
+    longer has. Where a codec is lost, so are the shards that it encoded; where a descriptor's
+    vectors are, so is their recall index.
     """
     codecs = tuple(file for file in manifest.codecs if _is_whole(index_dir, file))
     photos = tuple(file for file in manifest.photos if _is_whole(index_dir, file))
@@ -261,6 +283,10 @@ def _from_json(raw: dict[str, Any]) -> Manifest:
     def derived(value: dict[str, Any] | None) -> Derived | None:
         return Derived(StoredFile(**value["file"]), value["covers"]) if value else None
 
+    def shard(file: dict[str, Any]) -> MapShard:
+        layout = raw.get("layouts", {}).get(str(file["number"]))
+        return MapShard(**file, layout=ShardLayout(**layout) if layout else None)
+
     return Manifest(
         fingerprint=raw["fingerprint"],
         image_size=raw["image_size"],
@@ -270,7 +296,7 @@ def _from_json(raw: dict[str, Any]) -> Manifest:
         generation=raw["generation"],
         sources=tuple(SourceRoot(**source) for source in raw["sources"]),
         codecs=tuple(StoredFile(**file) for file in raw["codecs"]),
-        shards=tuple(MapShard(**file) for file in raw["shards"]),
+        shards=tuple(map(shard, raw["shards"])),
         photos=tuple(StoredFile(**file) for file in raw["photos"]),
         recall=derived(raw["recall"]),
         words=derived(raw["words"]),

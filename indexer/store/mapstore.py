@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import REPAIR_HINT, IndexDamagedError
-from indexer.store.shards import READS_AHEAD, Shard, open_shard, read_heads_ahead
+from indexer.store.manifest import MapShard
+from indexer.store.shards import READS_AHEAD, Shard, open_shard, read_heads_ahead, shard_name
 
 # Reading ahead keeps the disk busy, so threads only have to copy and to check. Where the system
-# offers none, they wait for the disk, and there must be many.
+# does not read ahead, they wait for the disk, and there must be many.
 _THREADS = max(2, min(8, os.cpu_count() or 1)) if READS_AHEAD else 16
 _ROWS_PER_TASK = 100
 
@@ -36,12 +37,12 @@ class Place:
 class MapStore:
     """The map shards of one snapshot of an index; safe to use from several threads.
 
-    names: shard number -> file name below index_dir. photo_bytes: size of a photo's maps.
+    shards: as the manifest names them. photo_bytes: size of a photo's maps.
     """
 
-    def __init__(self, index_dir: Path, names: dict[int, str], photo_bytes: int) -> None:
+    def __init__(self, index_dir: Path, shards: Iterable[MapShard], photo_bytes: int) -> None:
         self._index_dir = index_dir
-        self._names = names
+        self._files = {file.number: file for file in shards}
         self.photo_bytes = photo_bytes
         self._shards: dict[int, Shard] = {}
         self._lock = Lock()
@@ -50,12 +51,16 @@ class MapStore:
     def close(self) -> None:
         self._pool.shutdown(wait=True)
 
+    def include(self, shards: Iterable[MapShard]) -> None:
+        """Read from these shards too, which were written after the store was made."""
+        self._files.update({file.number: file for file in shards})
+
     def read(self, places: Sequence[Place]) -> tuple[NDArray[np.uint8], dict[int, str]]:
         """The bytes of some photos' encoded maps.
 
-        Returns (len(places), photo_bytes) uint8, and the places that could not be read or failed
-        their checksum as {index in places: what is wrong and the mend}; their rows in the array
-        mean nothing.
+        Returns (len(places), photo_bytes) uint8, and the places that could not be read or whose
+        checksum differs as {index in places: what is wrong and the mend}; their rows in the array
+        are undefined.
         """
         maps = np.empty((len(places), self.photo_bytes), np.uint8)
         keys = [(place.shard, place.row) for place in places]
@@ -68,21 +73,21 @@ class MapStore:
         return maps, damaged
 
     def shard(self, number: int) -> Shard:
-        """An opened shard. Raises IndexDamagedError where it is missing or no such shard."""
+        """An opened shard. Raises IndexDamagedError where it is missing or damaged."""
         with self._lock:
             known = self._shards.get(number)
         if known is None:
-            if number not in self._names:
+            if number not in self._files:
                 raise IndexDamagedError("is missing")
-            known = open_shard(self._index_dir / self._names[number], self.photo_bytes)
+            known = open_shard(self._index_dir, self._files[number], self.photo_bytes)
             with self._lock:
                 self._shards[number] = known
         return known
 
     def _open(self, numbers: set[int]) -> None:
-        """Open those of some shards that are not yet; what is wrong with one is found out later."""
-        closed = [n for n in sorted(numbers) if n in self._names and n not in self._shards]
-        read_heads_ahead([self._index_dir / self._names[n] for n in closed], self.photo_bytes)
+        """Open some shards, all at once; what is wrong with one is reported when it is read."""
+        closed = [n for n in sorted(numbers) if n in self._files and n not in self._shards]
+        read_heads_ahead(self._index_dir, [self._files[number] for number in closed])
         for number in closed:
             with contextlib.suppress(IndexDamagedError):
                 self.shard(number)
@@ -98,13 +103,13 @@ class MapStore:
             try:
                 shard = self.shard(number)
             except IndexDamagedError as error:
-                problems.update({i: _problem(places[i], f"the file {error}") for i in mine})
+                problems.update({i: _problem(places[i], f"the file: {error}") for i in mine})
                 continue
             sound = [i for i in mine if _is_of(places[i], shard)]
             for i in set(mine).difference(sound):
                 problems[i] = _problem(places[i], "holds another photo's maps")
             waiting = shard.read_ready([places[i].row for i in sound], [maps[i] for i in sound])
-            wanted.append((shard, sound, [sound[place] for place in waiting]))
+            wanted.append((shard, sound, [sound[position] for position in waiting]))
         for shard, sound, waiting in wanted:
             try:
                 if waiting:
@@ -116,11 +121,6 @@ class MapStore:
                 if not shard.is_sound(places[i].row, maps[i].data):
                     problems[i] = _problem(places[i], "its checksum differs")
         return problems
-
-
-def shard_name(number: int) -> str:
-    """File name of a map shard below the index folder."""
-    return f"shards/{number:06d}.parquet"
 
 
 def _is_of(place: Place, shard: Shard) -> bool:

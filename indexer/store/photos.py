@@ -1,11 +1,12 @@
-"""The photo table: which photos the index holds, and where each one's maps lie.
+"""The photo table: which photos the index holds, and where the maps of each lie.
 
-Written in Parquet shards that are never changed. A later row of the same id takes the place of an
-earlier one (a photo that moved, or was touched); deletion is a tombstone in the manifest.
+It lies in Parquet shards that are never changed. A later row of the same id replaces an earlier one
+(a photo that moved, or was touched). A deleted photo is a tombstone in the manifest.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import REPAIR_HINT, IndexDamagedError, one_line
+from indexer.store.manifest import Manifest, absolute_path
 from indexer.store.mapstore import Place
+from indexer.store.parquet_files import read_columns, write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +32,8 @@ _NUMBERS = {
     "row": np.int32,
     "maps_id": np.int64,
 }
+# Of `StoredRows`: copies mostly lie side by side, as the photos of a moved folder do.
+_SHARDS_IN_MEMORY = 4
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class PhotoRow:
     that source's root, "/" between folders. content_hash: SHA-256 of the file, 32 bytes.
     size: bytes; mtime_ns: modification time when it was listed. width, height: upright, pixels.
     place: where the maps lie. pooled: (2 d,) float32, see `FeatureMaps.pooled`.
-    words: (m,) uint16, rising, its visual words in those of the codec of `place`.
+    words: (m,) uint16, rising, its visual words in the vocabulary of the codec of `place`.
     taken_ns: see `Photo.taken_ns`; None where the file does not say.
     """
 
@@ -86,16 +91,6 @@ def write_photos(path: Path, rows: Sequence[PhotoRow], dim: int) -> None:
     write_table(path, pa.table(columns))
 
 
-def write_table(path: Path, table: "pa.Table") -> None:
-    """Write a photo table shard, or descriptors' vectors, to a new file; not atomic."""
-    import pyarrow.parquet as pq
-
-    # vectors and words are all different: a dictionary would only hold them twice
-    different = ("pooled", "words", "vector")
-    repeated = [name for name in table.column_names if name not in different]
-    pq.write_table(table, path, write_page_checksum=True, use_dictionary=repeated)
-
-
 def read_pooled(path: Path, dim: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Ids (n,) and pooled vectors (n, 2 dim) of a photo table shard, in the file's order.
 
@@ -110,8 +105,8 @@ def read_pooled(path: Path, dim: int) -> tuple[NDArray[np.int64], NDArray[np.flo
 class WordRows:
     """The visual words of n photos.
 
-    ids: (n,) int64. shards: (n,) int64, the map shard of each. starts: (n + 1,) int64, bounds of
-    each photo's part of words. words: uint16.
+    ids: (n,) int64. shards: (n,) int64, the map shard of each. words: uint16, of one photo after
+    the other. starts: (n + 1,) int64, bounds of each photo's part of words.
     """
 
     ids: NDArray[np.int64]
@@ -150,7 +145,7 @@ def read_ids(path: Path) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class PhotoTable:
-    """The light columns of all photo table shards: one row an id, sorted by id, dead ones too.
+    """The photo table without vectors and words: one row per id, sorted by id, deleted ones too.
 
     numbers: name -> (n,) array for id, source, size, mtime_ns, width, height, shard, row, maps_id.
     paths: n strings, relative to the photo's source. hashes: (n, 32) uint8. live: (n,) bool.
@@ -195,15 +190,15 @@ class PhotoTable:
         return self.hashes[row].tobytes()
 
 
-def read_photo_table(files: Sequence[Path], tombstones: NDArray[np.int64]) -> PhotoTable:
-    """Load the light columns of photo table shards, given in the order they were written.
+def read_photo_table(index_dir: Path, manifest: Manifest) -> PhotoTable:
+    """Load the photo table of a committed state, without vectors and words.
 
-    Raises IndexDamagedError where one cannot be read.
+    Raises IndexDamagedError where a shard of it cannot be read.
     """
     import pyarrow as pa
 
     names = [*_NUMBERS, "path", "content_hash", "taken_ns"]
-    tables = [read_columns(file, names) for file in files]
+    tables = [read_columns(index_dir / file.name, names) for file in manifest.photos]
     if not tables:
         return PhotoTable(
             {name: np.empty(0, dtype) for name, dtype in _NUMBERS.items()},
@@ -215,55 +210,80 @@ def read_photo_table(files: Sequence[Path], tombstones: NDArray[np.int64]) -> Ph
     try:
         table = pa.concat_tables(tables)
     except pa.ArrowException as error:
-        reason = f"{files[0].parent}: the photo table's files differ ({one_line(error)})"
+        reason = f"{index_dir}: the photo table's files differ ({one_line(error)})"
         raise IndexDamagedError(f"{reason}; {REPAIR_HINT}") from error
-    ids = table.column("id").to_numpy()
-    # Of several rows of an id the last written counts: unique() finds the first of the reversed.
-    unique, from_end = np.unique(ids[::-1], return_index=True)
-    table = table.take(pa.array(len(ids) - 1 - from_end))
+    ids, rows = _last_rows(table.column("id").to_numpy())
+    table = table.take(pa.array(rows))
     hashes = table.column("content_hash").combine_chunks()
     return PhotoTable(
         {name: table.column(name).to_numpy() for name in _NUMBERS},
         table.column("path"),
         _bytes_of(hashes, 32),
-        ~np.isin(unique, tombstones),
+        ~np.isin(ids, np.array(manifest.tombstones, dtype=np.int64)),
         table.column("taken_ns"),
     )
+
+
+def photo_path(manifest: Manifest, table: PhotoTable, row: int) -> str:
+    """Absolute path of a row's photo. table: the manifest's photo table."""
+    return absolute_path(manifest.sources[table.number("source", row)].root, table.path(row))
 
 
 def rows_that_count(
     ids: list[NDArray[np.int64]], tombstones: tuple[int, ...]
 ) -> list[NDArray[np.bool_]]:
-    """Of each photo table shard, oldest first, the rows that are neither deleted nor superseded.
+    """Of each photo table shard, oldest first, the rows that are neither deleted nor replaced.
 
-    ids: (n,) int64 a shard, as stored. Returns (n,) bool a shard.
+    ids: (n,) int64 per shard, as stored. Returns (n,) bool per shard.
     """
     if not ids:
         return []
     every = np.concatenate(ids)
-    # Of several rows of an id the last written counts: unique() finds the first of the reversed.
-    from_end = np.unique(every[::-1], return_index=True)[1]
     counts = np.zeros(len(every), dtype=bool)
-    counts[len(every) - 1 - from_end] = True
+    counts[_last_rows(every)[1]] = True
     counts &= ~np.isin(every, np.array(tombstones, dtype=np.int64))
     return np.split(counts, np.cumsum([len(part) for part in ids])[:-1])
 
 
-def read_columns(path: Path, columns: list[str]) -> "pa.Table":
-    """Some columns of a photo table shard, or of another Parquet file of an index.
+def _last_rows(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """The ids, rising and each once, and the last row of each: that is the one that counts."""
+    unique, from_end = np.unique(ids[::-1], return_index=True)
+    return unique, len(ids) - 1 - from_end
 
-    Raises IndexDamagedError.
+
+class StoredRows:
+    """Finds a photo's pooled vector and words by its id; not for several threads.
+
+    It looks into the photo table shards of a manifest, and into those given to `include` since.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(columns=columns)
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise IndexDamagedError(
-            f"{path} cannot be read ({one_line(error)}); {REPAIR_HINT}"
-        ) from error
+    def __init__(self, index_dir: Path, manifest: Manifest) -> None:
+        self._dim = manifest.dim
+        self._index_dir = index_dir
+        self._names = [file.name for file in manifest.photos]
+        self._ids: list[NDArray[np.int64]] = []
+        self._shard = lru_cache(_SHARDS_IN_MEMORY)(self._read)
+
+    def include(self, names: Sequence[str]) -> None:
+        """Look into these photo table shards too, which were written after the ones before."""
+        self._names += [name for name in names if name not in self._names]
+
+    def of(self, photo_id: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+        """Pooled vector (2 d,) and words, as last written. Raises KeyError, IndexDamagedError."""
+        for name in self._names[len(self._ids) :]:
+            self._ids.append(read_ids(self._index_dir / name))
+        for number in reversed(range(len(self._ids))):
+            rows = np.flatnonzero(self._ids[number] == photo_id)
+            if len(rows):
+                row = int(rows[-1])
+                vectors, words = self._shard(self._names[number])
+                start, stop = words.starts[row : row + 2].tolist()
+                return vectors[row], words.words[start:stop]
+        raise KeyError(f"no photo has the id {photo_id}")
+
+    def _read(self, name: str) -> tuple[NDArray[np.float32], WordRows]:
+        path = self._index_dir / name
+        return read_pooled(path, self._dim)[1], read_words(path)
 
 
 def _bytes_of(values: Any, width: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""All maps of an index in memory, for many queries from one process."""
+"""All maps of an index in the memory of a device, for many queries from one process."""
 
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -34,8 +34,8 @@ class ResidentMaps:
     ) -> "ResidentMaps":
         """Read the maps at all places.
 
-        progress: called with how many photos' maps are read, of how many. Raises WaldoError where
-        the device has too little memory.
+        progress: called with the number of photos whose maps are read, and the number of all.
+        Raises WaldoError where the device has too little memory.
         """
         import torch
 
@@ -46,7 +46,7 @@ class ResidentMaps:
         if free is not None and needed > free:
             raise WaldoError(
                 f"the maps of {len(ordered)} photos need {needed / 2**30:.2f} GiB of memory, and "
-                f"{free / 2**30:.2f} GiB are free on {device}; leave --maps away"
+                f"{free / 2**30:.2f} GiB are free on {device}; read maps from disk instead"
             )
         rows = torch.empty((len(ordered), size), dtype=torch.uint8, device=device)
         damaged: dict[Place, str] = {}
@@ -72,9 +72,7 @@ class ResidentMaps:
 
 
 def free_memory(device: "torch.device") -> int | None:
-    """Bytes that a device has free, those included that the system would give up; None where it
-    does not tell.
-    """
+    """Free memory of a device, bytes, with what the system would give up; None where unknown."""
     import torch
 
     if device.type == "cuda":

@@ -1,31 +1,43 @@
-"""Map shards: the encoded maps of some photos in one Parquet file that is also read by offset.
+"""Map shards: the encoded maps of some photos in a Parquet file, of which single rows are read.
 
-Columns: `id` int64 (the photo the maps were first taken from), `checksum` uint32, the CRC-32 of
-maps, and `maps` fixed-size binary (see `codec.py`). One row group, one page a column, uncompressed:
-any Parquet reader reads it, and so does one `preadv` a photo. The maps come last, so that the first
-few KiB of the file say all that is needed to read any of them.
+Columns: `id` int64 (the photo that the maps were first taken from), `checksum` uint32 (CRC-32 of
+the maps) and `maps` fixed-size binary (see `codec.Codec`). A shard has one row group and one page
+per column, and is not compressed. Any Parquet reader reads it. Waldo does so without one: where the
+values of each column begin is recorded in the manifest when the shard is written, so one `pread`
+gets all ids and checksums, and one `preadv` the maps of a photo.
 """
 
 import contextlib
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import IndexDamagedError, one_line
-from indexer.store.pages import plain_page
+from indexer.store.files import describe_file, write_atomically
+from indexer.store.manifest import MapShard, ShardLayout
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 SHARD_BYTES = 64 * 2**20
 # A Parquet writer starts another page after this many rows.
 _MAX_ROWS = 20_000
-# Bytes of an id and a checksum; those of three page headers (about 25 each), and some to spare.
-_LIGHT_ROW, _HEADERS = 12, 512
-_MAGIC = b"PAR1"
+# A page's header takes 21 to 36 bytes, so two of them are longer than this.
+_LONGEST_HEADER = 40
+# pyarrow reads this much of a file's end, in search of its footer.
+_FOOTER = 64 * 2**10
 READS_AHEAD = hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT")
+
+
+def shard_name(number: int) -> str:
+    """File name of a map shard below the index folder."""
+    return f"shards/{number:06d}.parquet"
 
 
 def rows_per_shard(photo_bytes: int) -> int:
@@ -33,11 +45,22 @@ def rows_per_shard(photo_bytes: int) -> int:
     return min(_MAX_ROWS, max(1, SHARD_BYTES // photo_bytes))
 
 
-def write_shard(path: Path, ids: NDArray[np.int64], maps: NDArray[np.uint8]) -> None:
-    """Write n photos' encoded maps to a new file; not atomic, see `files.write_atomically`.
+def store_shard(
+    index_dir: Path, number: int, ids: NDArray[np.int64], maps: NDArray[np.uint8], codec: int
+) -> MapShard:
+    """Write n photos' encoded maps durably; returns the shard's entry in the manifest.
 
-    ids: (n,). maps: (n, photo_bytes), C-contiguous.
+    ids: (n,). maps: (n, photo_bytes), C-contiguous. codec: number of the one that encoded them.
+    Raises OSError.
     """
+    name = shard_name(number)
+    write_atomically(index_dir / name, lambda path: _write_shard(path, ids, maps))
+    stored = describe_file(index_dir, name, number, len(ids))
+    layout = read_layout(index_dir / name, *maps.shape)
+    return MapShard(**asdict(stored), codec=codec, layout=layout)
+
+
+def _write_shard(path: Path, ids: NDArray[np.int64], maps: NDArray[np.uint8]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -65,135 +88,137 @@ def write_shard(path: Path, ids: NDArray[np.int64], maps: NDArray[np.uint8]) -> 
     )
 
 
+def read_layout(path: Path, rows: int, photo_bytes: int) -> ShardLayout:
+    """Where the values of a shard's columns begin, by the footer of its file.
+
+    rows, photo_bytes: how many photos' maps it should hold, and the size of each. Raises
+    IndexDamagedError where the file cannot be read, holds something else, or is laid out otherwise
+    than `store_shard` does.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise IndexDamagedError(f"cannot be read ({one_line(error)})") from error
+    if metadata.num_rows != rows:
+        raise IndexDamagedError(f"{metadata.num_rows} rows, not {rows}")
+    widths = {"id": 8, "checksum": 4, "maps": photo_bytes}
+    if metadata.num_row_groups != 1 or metadata.schema.names != list(widths):
+        raise IndexDamagedError("is not laid out as a map shard")
+    found = metadata.schema.column(2).length
+    if found != photo_bytes:
+        raise IndexDamagedError(f"holds maps of {found} bytes, not of {photo_bytes}")
+    columns = [metadata.row_group(0).column(at) for at in range(len(widths))]
+    starts = (
+        _start_of_values(column, rows * width)
+        for column, width in zip(columns, widths.values(), strict=True)
+    )
+    return ShardLayout(*starts)
+
+
+def _start_of_values(column: "pq.ColumnChunkMetaData", size: int) -> int:
+    """The byte offset of a column's values, which take `size` bytes: the end of its only page.
+
+    Raises IndexDamagedError where that is not how they lie.
+    """
+    plain = column.compression == "UNCOMPRESSED" and set(column.encodings) <= {"PLAIN", "RLE"}
+    header = column.total_compressed_size - size
+    if not plain or not 0 < header < _LONGEST_HEADER:
+        raise IndexDamagedError("is not laid out as a map shard")
+    return int(column.data_page_offset + header)
+
+
 @dataclass(frozen=True)
 class Shard:
-    """An opened map shard: the light columns, and where the maps lie.
+    """An opened map shard.
 
     path: the file. ids: (n,) int64. checksums: (n,) uint32. width: bytes of a photo's maps.
-    offset: byte offset of the first photo's maps, or None where the file is laid out otherwise than
-    `write_shard` does and has to be read through pyarrow.
+    offset: byte offset of the first photo's maps.
     """
 
     path: Path
     ids: NDArray[np.int64]
     checksums: NDArray[np.uint32]
     width: int
-    offset: int | None
+    offset: int
 
     def read_ready(self, rows: Sequence[int], out: Sequence[NDArray[np.uint8]]) -> list[int]:
-        """`read` those rows that are in memory, and let the system fetch the others meanwhile.
+        """Read those rows that are in memory, and let the system fetch the others meanwhile.
 
-        Returns the places in `rows` of those others, which `read` will find sooner.
+        Arguments as for `read`. Returns the positions in `rows` of the others, which `read` will
+        then find sooner.
         """
-        ready: set[int] = set()
-        if self.offset is None or not READS_AHEAD:
+        if not READS_AHEAD:
             return list(range(len(rows)))
+        ready: set[int] = set()
         # A file that cannot be opened is for `read` to report.
         with contextlib.suppress(OSError), _opened(self.path) as file:
-            for place, (row, target) in enumerate(zip(rows, out, strict=True)):
+            for position, (row, target) in enumerate(zip(rows, out, strict=True)):
                 at = self.offset + row * self.width
                 try:
                     count = os.preadv(file, [target.data], at, os.RWF_NOWAIT)
                 except OSError:  # it would wait, or the file system cannot tell
                     count = 0
                 if count == self.width:
-                    ready.add(place)
+                    ready.add(position)
                 else:
                     os.posix_fadvise(file, at, self.width, os.POSIX_FADV_WILLNEED)
-        return [place for place in range(len(rows)) if place not in ready]
+        return [position for position in range(len(rows)) if position not in ready]
 
     def read(self, rows: Sequence[int], out: Sequence[NDArray[np.uint8]]) -> None:
-        """Fill one (width,) uint8 array a row with the bytes of some rows, unchecked.
+        """Fill one (width,) uint8 array per row with the bytes of some rows, unchecked.
 
         Raises IndexDamagedError where the file cannot be read.
         """
         try:
-            if self.offset is None:
-                self._read_column(rows, out)
-            else:
-                with _opened(self.path) as file:
-                    for row, target in zip(rows, out, strict=True):
-                        _read_at(file, self.offset + row * self.width, target.data)
-        except (OSError, _arrow_error()) as error:
+            with _opened(self.path) as file:
+                for row, target in zip(rows, out, strict=True):
+                    _read_at(file, self.offset + row * self.width, target.data)
+        except OSError as error:
             raise IndexDamagedError(f"cannot be read ({one_line(error)})") from error
 
     def is_sound(self, row: int, maps: memoryview) -> bool:
         """Whether a row's bytes are those that were written."""
         return zlib.crc32(maps) == int(self.checksums[row])
 
-    def _read_column(self, rows: Sequence[int], out: Sequence[NDArray[np.uint8]]) -> None:
-        import pyarrow.parquet as pq
 
-        table = pq.read_table(self.path, columns=["maps"], partitioning=None).take(list(rows))
-        for value, target in zip(table.column("maps"), out, strict=True):
-            target[:] = np.frombuffer(value.as_buffer(), dtype=np.uint8)
+def open_shard(index_dir: Path, file: MapShard, photo_bytes: int) -> Shard:
+    """Read the ids and checksums of a shard.
+
+    photo_bytes: the size of a photo's maps, as the manifest says. Raises IndexDamagedError where
+    the file is missing or is not what the manifest says.
+    """
+    path = index_dir / file.name
+    layout = file.layout or read_layout(path, file.rows, photo_bytes)
+    try:
+        with _opened(path) as descriptor:
+            size = os.fstat(descriptor).st_size
+            head = os.pread(descriptor, layout.maps, 0)
+    except OSError as error:
+        raise IndexDamagedError(f"cannot be read ({one_line(error)})") from error
+    if size != file.bytes:
+        raise IndexDamagedError(f"{size} bytes, not {file.bytes}")
+    try:
+        ids = np.frombuffer(head, "<i8", file.rows, layout.ids)
+        checksums = np.frombuffer(head, "<u4", file.rows, layout.checksums)
+    except ValueError:
+        raise IndexDamagedError("its columns lie elsewhere than the manifest says") from None
+    return Shard(path, ids, checksums, photo_bytes, layout.maps)
 
 
-def read_heads_ahead(paths: Iterable[Path], photo_bytes: int) -> None:
+def read_heads_ahead(index_dir: Path, files: Iterable[MapShard]) -> None:
     """Let the system fetch what `open_shard` will read of some files, and do not wait."""
     if not READS_AHEAD:
         return
-    for path in paths:
-        with contextlib.suppress(OSError), _opened(path) as file:
-            size = os.fstat(file).st_size
-            os.posix_fadvise(file, 0, _head_bytes(size, photo_bytes), os.POSIX_FADV_WILLNEED)
-            os.posix_fadvise(file, max(0, size - 8), 8, os.POSIX_FADV_WILLNEED)
-
-
-def open_shard(path: Path, photo_bytes: int) -> Shard:
-    """Read a shard's light columns, and check how its maps are laid out.
-
-    photo_bytes: the size of a photo's maps that the index's manifest promises.
-    Raises IndexDamagedError where the file is missing, no Parquet, or holds other maps.
-    """
-    try:
-        return _open_by_offset(path, photo_bytes) or _open_by_footer(path, photo_bytes)
-    except (OSError, KeyError, _arrow_error()) as error:
-        raise IndexDamagedError(f"cannot be read ({one_line(error)})") from error
-
-
-def _open_by_offset(path: Path, width: int) -> Shard | None:
-    """A shard as `write_shard` lays it out, None for any other file; raises OSError."""
-    if not hasattr(os, "preadv"):
-        return None
-    with _opened(path) as file:
-        size = os.fstat(file).st_size
-        head = os.pread(file, _head_bytes(size, width), 0)
-        tail = os.pread(file, 8, max(0, size - 8))
-    if head[:4] != _MAGIC or tail[4:] != _MAGIC:
-        return None
-    ids = plain_page(head, 4, width=8)
-    sums = ids and plain_page(head, ids.end, width=4)
-    maps = sums and plain_page(head, sums.end, width)
-    if not (ids and sums and maps and ids.rows == sums.rows == maps.rows):
-        return None
-    # Three pages and the footer are the whole file, so there is no other page or row group.
-    if maps.end + int.from_bytes(tail[:4], "little") + len(tail) != size:
-        return None
-    return Shard(
-        path,
-        np.frombuffer(head, "<i8", ids.rows, ids.start),
-        np.frombuffer(head, "<u4", ids.rows, sums.start),
-        width,
-        maps.start,
-    )
-
-
-def _head_bytes(size: int, width: int) -> int:
-    """Enough of a shard's first bytes to hold all but the maps."""
-    return _HEADERS + _LIGHT_ROW * min(_MAX_ROWS, size // width)
-
-
-def _open_by_footer(path: Path, width: int) -> Shard:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        found = getattr(file.schema_arrow.field("maps").type, "byte_width", 0)
-        if found != width:
-            raise IndexDamagedError(f"holds maps of {found} bytes, not of {width}")
-        light = file.read(columns=["id", "checksum"])
-    ids, sums = (light.column(name).to_numpy() for name in ("id", "checksum"))
-    return Shard(path, ids, sums, width, offset=None)
+    for file in files:
+        with contextlib.suppress(OSError), _opened(index_dir / file.name) as descriptor:
+            head = file.layout.maps if file.layout else 12 * file.rows
+            os.posix_fadvise(descriptor, 0, head, os.POSIX_FADV_WILLNEED)
+            if file.layout is None:
+                tail = max(0, file.bytes - _FOOTER)
+                os.posix_fadvise(descriptor, tail, _FOOTER, os.POSIX_FADV_WILLNEED)
 
 
 @contextlib.contextmanager
@@ -213,10 +238,3 @@ def _read_at(descriptor: int, offset: int, out: memoryview) -> None:
         if count == 0:
             raise OSError("the file ends early")
         done += count
-
-
-def _arrow_error() -> type[Exception]:
-    import pyarrow as pa
-
-    error: type[Exception] = pa.ArrowException
-    return error

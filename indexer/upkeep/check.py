@@ -1,4 +1,4 @@
-"""What an index holds, and whether it still is what was written."""
+"""What an index holds, and whether its files still are what was written."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from indexer.recall.vectors import load_recall, recall_kind
 from indexer.store.failures import FAILURES_NAME, read_failures
 from indexer.store.files import StoredFile, digest
 from indexer.store.folder import own_files
+from indexer.store.locks import ReaderLock
 from indexer.store.manifest import Manifest, read_manifest
 from indexer.store.mapstore import MapStore, Place
 from indexer.store.photos import PhotoTable, read_photo_table, read_pooled
-from indexer.store.readers import ReaderLock
-from indexer.store.shards import open_shard
+from indexer.store.shards import open_shard, read_layout
 from indexer.upkeep.compact import plan_compaction
 
 _ROWS_AT_ONCE = 256
@@ -28,18 +28,18 @@ _ROWS_AT_ONCE = 256
 def describe(index_dir: Path) -> dict[str, Any]:
     """The index in numbers and names, ready to be printed or written as JSON.
 
-    deleted: photos that are deleted and still have a row. small_shards: map shards that are not
-    full; dead_map_rows: rows of all of them that no photo needs. descriptors: the name of each, its
-    vectors' length, and how many photos have one. weights: those that were fitted to this
-    collection, where any were. compact_has_work: whether compact would change anything. bytes: the
-    files that make up the index; bytes_on_disk: and those that were replaced and wait for their
-    readers.
+    deleted: deleted photos that still have a row. small_shards: map shards that are not full.
+    dead_map_rows: rows of all map shards that no photo needs. descriptors: the name of each, the
+    length of its vectors, and how many photos have one. weights: those that were fitted to this
+    collection, if any. compact_has_work: whether compact would change anything. bytes: size of the
+    files that make up the index. bytes_on_disk: the same with files that were replaced and stay
+    until their readers are done.
 
     Raises IndexMissingError, IndexFormatError, IndexDamagedError.
     """
     with contextlib.closing(ReaderLock(index_dir)):
         manifest = read_manifest(index_dir)
-        table = _table(index_dir, manifest)
+        table = read_photo_table(index_dir, manifest)
         plan = plan_compaction(manifest, table)
         kind = recall_kind(index_dir, manifest)
         described = [
@@ -81,7 +81,7 @@ def describe(index_dir: Path) -> dict[str, Any]:
 def verify(index_dir: Path) -> list[str]:
     """Read the whole index and compare it with its digests, counts and checksums.
 
-    Returns one line a problem, with the file and the mend; none when the index is sound.
+    Returns one line per problem, with the file and the mend; none where the index is sound.
     Raises IndexMissingError and IndexFormatError.
     """
     with contextlib.closing(ReaderLock(index_dir)):
@@ -93,7 +93,7 @@ def verify(index_dir: Path) -> list[str]:
 
 
 def _problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
-    # What is not as it was written is not looked into any further: parsers trip over it.
+    # Of these files no more is read where it would need a parser, which may fail on damaged input.
     bad = set()
     for file in manifest.files():
         for problem in _file_problems(index_dir, file):
@@ -103,7 +103,7 @@ def _problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
     yield from _row_problems(index_dir, manifest)
     if not bad.intersection(file.name for file in manifest.photos):
         try:
-            table = _table(index_dir, manifest)
+            table = read_photo_table(index_dir, manifest)
             yield from _table_problems(index_dir, manifest, table)
             yield from _place_problems(index_dir, manifest, table, bad)
             yield from _recall_problems(index_dir, manifest, table, bad)
@@ -113,7 +113,7 @@ def _problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
     failures = index_dir / FAILURES_NAME
     lines = failures.read_bytes().count(b"\n") if failures.exists() else 0
     if lines != len(read_failures(index_dir)):
-        yield f"{failures}: lines that cannot be read; run `waldo index` again to write it anew"
+        yield f"{failures}: some lines cannot be read; run `waldo index` again to write it anew"
 
 
 def _file_problems(index_dir: Path, file: StoredFile) -> Iterator[str]:
@@ -134,24 +134,28 @@ def _table_problems(index_dir: Path, manifest: Manifest, table: PhotoTable) -> I
         if len(ids) != file.rows:
             yield f"{index_dir / file.name}: {len(ids)} rows, not {file.rows}; {REPAIR_HINT}"
     if len(table) and int(table.ids[-1]) >= manifest.next_id:
-        yield f"{index_dir}: ids beyond the manifest's next; index the photos into a new folder"
+        yield (
+            f"{index_dir}: ids that are not below the manifest's next id; index the photos into a "
+            "new folder"
+        )
     if len(table) and int(table.numbers["source"].max()) >= len(manifest.sources):
         yield f"{index_dir}: photos of an unknown source; index the photos into a new folder"
 
 
 def _row_problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
-    """Every row of every map shard against its checksum."""
-    names = {file.number: file.name for file in manifest.shards}
-    store = MapStore(index_dir, names, manifest.photo_bytes)
+    """Every map shard against its record in the manifest, and its rows against their checksums."""
+    store = MapStore(index_dir, manifest.shards, manifest.photo_bytes)
     try:
         for file in manifest.shards:
+            path = index_dir / file.name
             try:
                 ids = store.shard(file.number).ids
+                layout = read_layout(path, file.rows, manifest.photo_bytes)
             except IndexDamagedError as error:
-                yield f"{index_dir / file.name}: {error}; {REPAIR_HINT}"
+                yield f"{path}: {error}; {REPAIR_HINT}"
                 continue
-            if len(ids) != file.rows:
-                yield f"{index_dir / file.name}: {len(ids)} rows, not {file.rows}; {REPAIR_HINT}"
+            if file.layout not in (None, layout):
+                yield f"{path}: its columns lie elsewhere than the manifest says; {REPAIR_HINT}"
             for start in range(0, len(ids), _ROWS_AT_ONCE):
                 rows = range(start, min(start + _ROWS_AT_ONCE, len(ids)))
                 _, damaged = store.read([Place(file.number, r, int(ids[r])) for r in rows])
@@ -163,12 +167,12 @@ def _row_problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
 def _place_problems(
     index_dir: Path, manifest: Manifest, table: PhotoTable, bad: set[str]
 ) -> Iterator[str]:
-    """Every live photo against the row that its maps should lie in; bad: files reported already."""
+    """Every live photo against the row that should hold its maps. bad: files reported already."""
     ids: dict[int, NDArray[np.int64]] = {}
     for file in manifest.shards:
         if file.name not in bad:
             with contextlib.suppress(IndexDamagedError):  # reported already
-                ids[file.number] = open_shard(index_dir / file.name, manifest.photo_bytes).ids
+                ids[file.number] = open_shard(index_dir, file, manifest.photo_bytes).ids
     known = {file.number for file in manifest.shards}
     for row in np.flatnonzero(table.live).tolist():
         place = table.place(row)
@@ -193,11 +197,11 @@ def _codec_problems(index_dir: Path, manifest: Manifest, bad: set[str]) -> Itera
             continue
         shape = (codec.quality, codec.grid, codec.dim, codec.fitted_on)
         if shape != (manifest.quality, manifest.grid, manifest.dim, file.rows):
-            yield f"{index_dir / file.name}: another index's codec; {REPAIR_HINT}"
+            yield f"{index_dir / file.name}: the codec of another index; {REPAIR_HINT}"
     numbers = {file.number for file in manifest.codecs}
     for shard in manifest.shards:
         if shard.codec not in numbers:
-            yield f"{index_dir / shard.name}: its codec is lost; {REPAIR_HINT}"
+            yield f"{index_dir / shard.name}: its codec is missing; {REPAIR_HINT}"
 
 
 def _recall_problems(
@@ -206,13 +210,14 @@ def _recall_problems(
     """The recall indexes against the photo table."""
     for base in (manifest.recall, manifest.words):
         if base is not None and base.covers > manifest.last_photos:
-            yield f"{index_dir / base.file.name}: covers photos that are not there; {REPAIR_HINT}"
+            path = index_dir / base.file.name
+            yield f"{path}: covers photo table shards that do not exist; {REPAIR_HINT}"
     if manifest.recall is None or manifest.recall.file.name in bad:
         return
     recall = load_recall(index_dir, manifest)
     if not np.array_equal(np.sort(recall.ids), table.ids):
         path = index_dir / manifest.recall.file.name
-        yield f"{path}: its ids are not the photo table's; {REPAIR_HINT}"
+        yield f"{path}: its ids are not those of the photo table; {REPAIR_HINT}"
 
 
 def _descriptor_problems(
@@ -232,16 +237,11 @@ def _descriptor_problems(
         last = column.files[-1].number if column.files else 0
         if column.recall is not None and column.recall.covers > last:
             path = index_dir / column.recall.file.name
-            yield f"{path}: covers files that are not there; {REPAIR_HINT}"
+            yield f"{path}: covers files that do not exist; {REPAIR_HINT}"
         names = [file.name for file in column.files]
         if column.recall is None or bad.intersection([*names, column.recall.file.name]):
             continue
         recall = load_descriptor_recall(index_dir, manifest, table, column)
         if not np.isin(recall.ids, table.ids).all():
             path = index_dir / column.recall.file.name
-            yield f"{path}: has photos that are not there; {REPAIR_HINT}"
-
-
-def _table(index_dir: Path, manifest: Manifest) -> PhotoTable:
-    files = [index_dir / file.name for file in manifest.photos]
-    return read_photo_table(files, np.array(manifest.tombstones, dtype=np.int64))
+            yield f"{path}: holds photos that are not in the photo table; {REPAIR_HINT}"

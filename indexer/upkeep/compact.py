@@ -1,50 +1,49 @@
-"""Compacting: what deletions, changes and small runs leave behind is rewritten, and nothing else.
+"""Compacting: rewrite what deletions, changes and small runs left behind, and nothing else.
 
 Rows of maps that no photo needs any more are dropped, small map shards are merged into full ones,
 and the photo table is written anew without the rows that no longer count. Ids stay. Everything is
-written under new names, a shard at a time, and one replacement of the manifest commits it: killed
-at any instant the index is as it was, and compacting again ends in the same.
+written under new names, one shard at a time, and one replacement of the manifest commits it. Killed
+at any instant, the index is as it was, and compacting it again gives the same result.
 
-A row whose checksum differs is not copied. Its photo keeps its row in the table, whose maps then
-lie in a shard that is not there, so the next `waldo index` over it extracts it again.
+A row whose checksum differs is not copied. Its photo keeps its row in the photo table, which then
+names a shard that does not exist, so the next `waldo index` over the photo extracts it again.
 """
 
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
-from indexer.errors import IndexDamagedError, IndexFormatError
+from indexer.errors import IndexDamagedError
 from indexer.recall.descriptor_vectors import is_fragmented, refresh_descriptors, rewrite_column
 from indexer.recall.inverted_file import refresh_word_recall
 from indexer.recall.vectors import refresh_recall
-from indexer.store.files import StoredFile, describe_file, write_atomically
-from indexer.store.folder import remove_leftovers, writing
-from indexer.store.lock import writer_lock
+from indexer.store.files import StoredFile, writing
+from indexer.store.folder import remove_leftovers
+from indexer.store.locks import writer_lock
 from indexer.store.manifest import (
     Manifest,
     MapShard,
-    absolute_path,
     read_manifest,
     without_lost_files,
     write_manifest,
 )
-from indexer.store.mapstore import MapStore, Place, shard_name
+from indexer.store.mapstore import MapStore, Place
+from indexer.store.parquet_files import evenly, read_table, store_table
 from indexer.store.photos import (
     PhotoTable,
+    photo_path,
     photos_name,
     read_ids,
     read_photo_table,
     rows_that_count,
 )
-from indexer.store.rewrite import evenly, read_table, store_table
-from indexer.store.shards import rows_per_shard, write_shard
-from indexer.upkeep.migrate import migrate
+from indexer.store.shards import rows_per_shard, store_shard
 
 _PHOTOS_PER_SHARD = 20_000
 _ROWS_AT_ONCE = 256
@@ -54,19 +53,17 @@ _ROWS_AT_ONCE = 256
 class CompactReport:
     """What a compaction did.
 
-    photos: in the index. changed: whether there was anything to do. migrated: whether the index was
-    of an older format. deleted: rows of deleted or changed photos dropped from the photo table.
-    dropped: rows dropped from map shards. shards_before, shards_after: map shards. bytes_before,
-    bytes_after: size of the files that make up the index. lost: photos, by absolute path, whose
-    maps are damaged or gone; the next `waldo index` over them makes them again. in_use: whether
-    replaced files stay on disk until the next run, because somebody has the index open. seconds:
-    the whole run.
+    photos: in the index. changed: whether there was anything to do. deleted: rows of deleted or
+    changed photos dropped from the photo table. dropped: rows dropped from map shards.
+    shards_before, shards_after: map shards. bytes_before, bytes_after: size of the files that make
+    up the index. lost: photos, by absolute path, whose maps are damaged or missing; the next
+    `waldo index` over them extracts them again. in_use: whether replaced files stay on disk until
+    the next run because somebody has the index open. seconds: the whole run.
     """
 
     index_dir: Path
     photos: int
     changed: bool
-    migrated: bool
     deleted: int
     dropped: int
     shards_before: int
@@ -80,11 +77,11 @@ class CompactReport:
 
 @dataclass(frozen=True)
 class Plan:
-    """What of an index a compaction would rewrite.
+    """What a compaction would rewrite.
 
     dead_rows: rows of map shards that no photo needs. small_shards: map shards that are not full.
     shards: map shards to be merged. table: whether the photo table is rewritten, and with it what
-    is made from it. descriptors: whether descriptors' vectors are. codecs: those that are kept.
+    is made from it. descriptors: whether the vectors of descriptors are. codecs: those to keep.
     """
 
     dead_rows: int
@@ -100,23 +97,20 @@ class Plan:
 
 
 def compact(index_dir: Path) -> CompactReport:
-    """Rewrite what needs it; an index of an older format is brought to this one first.
+    """Rewrite what needs it.
 
     Needs as much free disk as what is rewritten, and memory for about one shard. Raises
-    IndexMissingError, IndexBusyError, IndexFormatError for a newer format, IndexDamagedError where
-    the manifest or the photo table is damaged, IndexWriteError; the index is then as it was.
+    IndexMissingError, IndexBusyError, IndexFormatError, IndexDamagedError where the manifest or the
+    photo table is damaged, IndexWriteError; the index is then as it was.
     """
     started = time.monotonic()
-    with contextlib.suppress(IndexFormatError):
-        read_manifest(index_dir)  # where there is no index, nothing is made
+    read_manifest(index_dir)  # raises where there is no index, before a lock file is made
     with writer_lock(index_dir), writing(index_dir):
-        migrated = migrate(index_dir)
         committed = read_manifest(index_dir)
         remove_leftovers(index_dir, committed)
-        # A lost part of the photo table is an error below: without it, maps would seem dead.
+        # A lost part of the photo table is an error: without it, maps would seem not needed.
         manifest = replace(without_lost_files(index_dir, committed), photos=committed.photos)
-        files = [index_dir / file.name for file in manifest.photos]
-        table = read_photo_table(files, np.array(manifest.tombstones, dtype=np.int64))
+        table = read_photo_table(index_dir, manifest)
         plan = plan_compaction(manifest, table)
         rows_before = sum(file.rows for file in manifest.shards)
         photos, moved = int(table.live.sum()), _Moved()
@@ -126,7 +120,7 @@ def compact(index_dir: Path) -> CompactReport:
                 manifest, moved = _rewrite(index_dir, manifest, table, plan)
                 write_manifest(index_dir, manifest)
             except BaseException:
-                # Where the disk is full, what was written so far must not keep it so.
+                # Where the disk is full, make room again.
                 with contextlib.suppress(OSError, WaldoError):
                     remove_leftovers(index_dir, committed)
                 raise
@@ -135,7 +129,6 @@ def compact(index_dir: Path) -> CompactReport:
         index_dir,
         photos=photos,
         changed=changed,
-        migrated=migrated,
         deleted=sum(file.rows for file in committed.photos) - photos if plan.table else 0,
         dropped=rows_before - sum(file.rows for file in manifest.shards),
         shards_before=len(committed.shards),
@@ -170,7 +163,7 @@ def plan_compaction(manifest: Manifest, table: PhotoTable) -> Plan:
         or sum(file.rows for file in manifest.photos) > photos
         or len(manifest.photos) > -(-photos // _PHOTOS_PER_SHARD)
     )
-    # The newest may have been fitted by a run that was killed before it stored a photo.
+    # The newest codec stays: a run may have fitted it and been killed before it stored a photo.
     in_use = {f.codec for f in manifest.shards if used[f.number].size}
     codecs = [f for f in manifest.codecs[:-1] if f.number in in_use]
     return Plan(
@@ -196,7 +189,7 @@ class _Moved:
     def follow(
         self, shards: NDArray[np.int64], rows: NDArray[np.int32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """The places that (n,) places have become; those of dropped rows are left as they are."""
+        """The new places of (n,) places; those of dropped rows are left as they are."""
         new_shards, new_rows = shards.copy(), rows.copy()
         for number in np.unique(shards).tolist():
             if number not in self.places:
@@ -209,7 +202,7 @@ class _Moved:
 
 
 def _used_rows(manifest: Manifest, table: PhotoTable) -> dict[int, NDArray[np.int32]]:
-    """The rows of each map shard that live photos' maps lie in, rising."""
+    """The rows of each map shard that hold maps of live photos, rising."""
     order = np.argsort(table.numbers["shard"], kind="stable")
     order = order[table.live[order]]
     shards, rows = table.numbers["shard"][order], table.numbers["row"][order]
@@ -250,7 +243,7 @@ def _rewrite(
 
 
 def _rewrite_descriptors(index_dir: Path, manifest: Manifest, table: PhotoTable) -> Manifest:
-    """Write descriptors' vectors and recall bases anew; table: with the live photos' ids."""
+    """Write the vectors of descriptors and their recall bases anew, for the photos of a table."""
     first = manifest.generation + 1
     columns = tuple(
         rewrite_column(index_dir, column, place, table, first)
@@ -265,8 +258,7 @@ def _merge_shards(
     index_dir: Path, manifest: Manifest, table: PhotoTable, merged: Sequence[MapShard]
 ) -> tuple[list[MapShard], _Moved]:
     """Copy the rows in use of some shards into new ones, one codec after the other."""
-    names = {file.number: file.name for file in merged}
-    store = MapStore(index_dir, names, manifest.photo_bytes)
+    store = MapStore(index_dir, merged, manifest.photo_bytes)
     used, moved = _used_rows(manifest, table), _Moved()
     number, written = manifest.generation + 1, list[MapShard]()
     try:
@@ -283,7 +275,7 @@ def _merge_shards(
 
 
 class _Packer:
-    """Fills shards of one codec with rows of others; `written` are those that are done."""
+    """Fills new shards of one codec with rows of old ones. written: the shards that are done."""
 
     def __init__(self, index_dir: Path, photo_bytes: int, codec: int, number: int) -> None:
         self._index_dir = index_dir
@@ -298,7 +290,7 @@ class _Packer:
     def take(
         self, store: MapStore, file: MapShard, rows: NDArray[np.int32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Copy some rows of a shard; returns where each of its rows went, see `_Moved`."""
+        """Copy some rows of a shard; returns where each row of it went, as `_Moved` has it."""
         to_shard, to_row = np.zeros(file.rows, np.int64), np.full(file.rows, -1, np.int64)
         try:
             ids = store.shard(file.number).ids
@@ -315,16 +307,10 @@ class _Packer:
         return to_shard, to_row
 
     def flush(self) -> None:
-        """Write what is left."""
-        count = self._filled
-        if count:
-            name = shard_name(self._number)
-            write_atomically(
-                self._index_dir / name,
-                lambda path: write_shard(path, self._ids[:count], self._maps[:count]),
-            )
-            stored = describe_file(self._index_dir, name, self._number, count)
-            self.written.append(MapShard(**asdict(stored), codec=self._codec))
+        """Write the rows that were copied since the last shard."""
+        if self._filled:
+            ids, maps = self._ids[: self._filled], self._maps[: self._filled]
+            self.written.append(store_shard(self._index_dir, self._number, ids, maps, self._codec))
             self._number += 1
             self._filled = 0
 
@@ -337,7 +323,7 @@ class _Packer:
 
 
 def _rewrite_table(index_dir: Path, manifest: Manifest, moved: _Moved) -> list[StoredFile]:
-    """Write the photo table's rows that count, in their order, with the places they moved to."""
+    """Write the rows of the photo table that count, in their order, with the new places of maps."""
     import pyarrow as pa
 
     ids = [read_ids(index_dir / file.name) for file in manifest.photos]
@@ -361,10 +347,7 @@ def _rewrite_table(index_dir: Path, manifest: Manifest, moved: _Moved) -> list[S
 
 
 def _lost(manifest: Manifest, table: PhotoTable, moved: _Moved) -> tuple[str, ...]:
-    """Absolute paths of the live photos whose maps lie in no shard any more."""
+    """Absolute paths of the live photos whose maps no shard holds any more."""
     shards, _ = moved.follow(table.numbers["shard"], table.numbers["row"])
     lost = table.live & ~np.isin(shards, [file.number for file in manifest.shards])
-    return tuple(
-        absolute_path(manifest.sources[table.number("source", row)].root, table.path(row))
-        for row in np.flatnonzero(lost).tolist()
-    )
+    return tuple(photo_path(manifest, table, row) for row in np.flatnonzero(lost).tolist())

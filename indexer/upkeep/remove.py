@@ -1,22 +1,21 @@
-"""Taking photos out of an index by their paths."""
+"""Removing photos from an index by their paths."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from features.errors import WaldoError
-from indexer.store.folder import remove_leftovers, writing
-from indexer.store.lock import writer_lock
-from indexer.store.manifest import Manifest, absolute_path, read_manifest, write_manifest
-from indexer.store.photos import PhotoTable, read_photo_table
+from indexer.store.files import writing
+from indexer.store.folder import remove_leftovers
+from indexer.store.locks import writer_lock
+from indexer.store.manifest import read_manifest, write_manifest
+from indexer.store.photos import photo_path, read_photo_table
 
 
 @dataclass(frozen=True)
 class RemoveReport:
-    """What `remove` did, in photos. removed: taken out. total: in the index now."""
+    """What `remove` did, in photos. removed: removed now. total: in the index afterwards."""
 
     index_dir: Path
     removed: int
@@ -24,22 +23,21 @@ class RemoveReport:
 
 
 def remove(index_dir: Path, paths: Sequence[Path]) -> RemoveReport:
-    """Take the photos at or beneath some paths out of an index, in one commit.
+    """Remove the photos at or beneath some paths from an index, in one commit.
 
     paths: absolute, or relative to the working directory; they need not exist any more. The photos'
-    ids become tombstones; `compact` gives back their room on disk. Those that are still on disk
+    ids become tombstones; `compact` frees their room on disk. Photos whose files are still there
     come back, with new ids, when their SOURCE is indexed again.
 
     Raises WaldoError, with nothing removed, where a path matches no photo; IndexMissingError,
     IndexBusyError, IndexFormatError, IndexDamagedError, IndexWriteError.
     """
-    read_manifest(index_dir)  # where there is no index, nothing is made
+    read_manifest(index_dir)  # raises where there is no index, before a lock file is made
     with writer_lock(index_dir), writing(index_dir):
         manifest = read_manifest(index_dir)
-        files = [index_dir / file.name for file in manifest.photos]
-        table = read_photo_table(files, np.array(manifest.tombstones, dtype=np.int64))
-        live = np.flatnonzero(table.live).tolist()
-        photos = {row: _path_of(manifest, table, row) for row in live}
+        table = read_photo_table(index_dir, manifest)
+        live = table.live.nonzero()[0].tolist()
+        photos = {row: photo_path(manifest, table, row) for row in live}
         chosen: set[int] = set()
         unmatched = []
         for path in paths:
@@ -52,7 +50,7 @@ def remove(index_dir: Path, paths: Sequence[Path]) -> RemoveReport:
         if unmatched:
             raise WaldoError(
                 f"{', '.join(unmatched)}: no photo of {index_dir} lies there; nothing was removed; "
-                f"`waldo info --index {index_dir}` says what its photos' sources are"
+                f"`waldo info --index {index_dir}` lists the sources of its photos"
             )
         if chosen:
             ids = {table.number("id", row) for row in chosen}
@@ -67,15 +65,12 @@ def remove(index_dir: Path, paths: Sequence[Path]) -> RemoveReport:
     return RemoveReport(index_dir, len(chosen), manifest.n_photos)
 
 
-def _path_of(manifest: Manifest, table: PhotoTable, row: int) -> str:
-    return absolute_path(manifest.sources[table.number("source", row)].root, table.path(row))
-
-
 def _names_of(path: Path) -> set[str]:
-    """The names an index may have for a path: symbolic links are resolved in its sources, not below
-    them.
+    """The paths by which an index may know a path.
+
+    Symbolic links are resolved in the path of a source, and not below it.
     """
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 (".." goes, links stay)
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 (it resolves "..", not links)
     names = {str(absolute), os.path.realpath(path)}
     for parent in absolute.parents:
         names.add(os.path.join(os.path.realpath(parent), absolute.relative_to(parent)))  # noqa: PTH118

@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
 from features.photo import date_taken, load_model_input, load_photo
+from indexer.store.manifest import read_manifest
 from indexer.store.photos import read_photo_table
 from tests.helpers.pictures import smooth_pixels
 from tests.helpers.stores import make_photos, run
@@ -109,8 +109,7 @@ def test_the_index_keeps_it_also_of_a_photo_that_moved(tmp_path: Path) -> None:
     dated = save(photos / "dated.jpg", {}, {ExifTags.Base.DateTimeOriginal: TAKEN})
     for _ in range(2):
         run(photos, index)
-        files = sorted((index / "photos").glob("*.parquet"))
-        table = read_photo_table(files, np.array([], dtype=np.int64))
+        table = read_photo_table(index, read_manifest(index))
         known = dict(zip(table.paths.to_pylist(), table.taken_ns.to_pylist(), strict=True))
         assert known[dated.name] == ns(NOON)
         assert sum(taken is not None for taken in known.values()) == 1

@@ -14,8 +14,10 @@ from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport
 from indexer.reader import IndexReader
 from indexer.recall.vectors import RecallIndex
+from indexer.store.files import StoredFile
+from indexer.store.manifest import Manifest
 from indexer.store.mapstore import Place
-from indexer.store.photos import PhotoRow
+from indexer.store.photos import PhotoRow, PhotoTable, read_photo_table
 from tests.helpers.pictures import save_photo
 
 
@@ -155,6 +157,13 @@ def photo_row(photo_id: int, place: Place, **known: Any) -> PhotoRow:
     return PhotoRow(id=photo_id, place=place, **{**fields, **known})
 
 
+def photo_table(folder: Path, *names: str, deleted: tuple[int, ...] = ()) -> PhotoTable:
+    """The photo table of the shards of these names in a folder, oldest first."""
+    files = tuple(StoredFile(name, number, 0, 0, "") for number, name in enumerate(names))
+    manifest = Manifest({}, 32, 4, 6, "none", photos=files, tombstones=deleted)
+    return read_photo_table(folder, manifest)
+
+
 def described(index_dir: Path) -> dict[str, dict[str, bytes]]:
     """The vector of every photo that has one, by descriptor and the photo's path."""
     found: dict[str, dict[str, bytes]] = {}
@@ -164,6 +173,12 @@ def described(index_dir: Path) -> dict[str, dict[str, bytes]]:
             records = reader.photos(list(vectors))
             found[name] = {str(r.path): vectors[r.id].tobytes() for r in records}
     return found
+
+
+def ids_by_recall(reader: IndexReader) -> list[int]:
+    """Every id that recall by pooled vectors finds, rising."""
+    found, _ = reader.recall.search(np.ones(reader.recall.dim, np.float32), 1000)
+    return sorted(found.tolist())
 
 
 def vectors_by_id(reader: IndexReader) -> dict[int, np.ndarray]:

@@ -5,15 +5,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import pytest
 
 from features.errors import WaldoError
 from indexer.store.filters import PhotoFilter
 from indexer.store.manifest import SourceRoot
 from indexer.store.mapstore import Place
-from indexer.store.photos import PhotoRow, PhotoTable, read_photo_table, write_photos
-from tests.helpers.stores import photo_row
+from indexer.store.photos import PhotoRow, PhotoTable, write_photos
+from tests.helpers.stores import photo_row, photo_table
 
 SOURCES = (SourceRoot("/home/ann/Pictures"), SourceRoot("/", None), SourceRoot("/lists", "a.txt"))
 PATHS = [
@@ -43,7 +42,7 @@ def table(tmp_path: Path) -> PhotoTable:
     rows = [row(i, source, path) for i, (source, path) in enumerate(PATHS)]
     write_photos(tmp_path / "a.parquet", rows[:6], 1)
     write_photos(tmp_path / "b.parquet", rows[6:], 1)
-    return read_photo_table([tmp_path / "a.parquet", tmp_path / "b.parquet"], np.array([4]))
+    return photo_table(tmp_path, "a.parquet", "b.parquet", deleted=(4,))
 
 
 def lies_in(place: str, source: int, relative: str) -> bool:
@@ -116,16 +115,16 @@ def test_dates_are_those_taken_or_else_the_files(
 
 
 def test_an_empty_table_and_a_bad_glob(table: PhotoTable) -> None:
-    nothing = read_photo_table([], np.array([], dtype=np.int64))
+    nothing = photo_table(Path())
     assert len(PhotoFilter(("a",), 0, 1).matching(nothing, SOURCES)) == 0
-    with pytest.raises(WaldoError, match=r"--path \[z-a\]"):
+    with pytest.raises(WaldoError, match=r"path \[z-a\]"):
         PhotoFilter(("[z-a]",)).matching(table, SOURCES)
 
 
 def test_days_are_kept_to_the_nanosecond(tmp_path: Path) -> None:
     moment = int(datetime(2024, 5, 31, 18, tzinfo=UTC).timestamp()) * 10**9 + 1
     write_photos(tmp_path / "a.parquet", [replace(row(0, 0, "a.jpg"), taken_ns=moment)], 1)
-    table = read_photo_table([tmp_path / "a.parquet"], np.array([], dtype=np.int64))
+    table = photo_table(tmp_path, "a.parquet")
     assert PhotoFilter(since_ns=moment).matching(table, SOURCES).tolist() == [True]
     assert PhotoFilter(until_ns=moment).matching(table, SOURCES).tolist() == [False]
     assert PhotoFilter(until_ns=moment + 1).matching(table, SOURCES).tolist() == [True]

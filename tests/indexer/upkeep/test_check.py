@@ -155,7 +155,7 @@ def test_a_damaged_manifest_is_one_clear_line(index: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"next_id": 3}, "ids beyond"),
+        ({"next_id": 3}, "ids that are not below"),
         ({"sources": []}, "unknown source"),
         ({"recall": None}, ""),
     ],
@@ -196,7 +196,7 @@ def test_leftovers_of_a_killed_writer_go_and_the_users_files_stay(
     index: Path, photos: Path
 ) -> None:
     left = ["shards/000009.parquet", "shards/000009.parquet.tmp", "photos/000009.parquet"]
-    left += ["recall-9.faiss", "recall-9.faiss.tmp", "statistics-9.safetensors"]
+    left += ["recall-9.faiss", "recall-9.faiss.tmp"]
     left += ["manifest.json.tmp"]
     kept = ["README.txt", "shards/notes.txt"]
     for name in left + kept:

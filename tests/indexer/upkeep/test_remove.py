@@ -9,12 +9,12 @@ import indexer.store.shards as shards
 from features.errors import WaldoError
 from indexer.errors import IndexBusyError, IndexMissingError
 from indexer.reader import IndexReader
-from indexer.store.lock import writer_lock
+from indexer.store.locks import writer_lock
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import verify
 from indexer.upkeep.remove import remove
 from tests.helpers.command_line import CommandLine
-from tests.helpers.stores import PixelExtractor, make_photos, rows, run
+from tests.helpers.stores import PixelExtractor, ids_by_recall, make_photos, rows, run
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +54,7 @@ class TestRemove:
         manifest = read_manifest(index)
         assert (manifest.n_photos, manifest.tombstones) == (6, (1, 4, 5, 6, 7))
         with IndexReader.open(index) as reader:
-            found, _ = reader.recall.search(reader.mean_pooled, 100)
-        assert sorted(found.tolist()) == [0, 2, 3, 8, 9, 10]
+            assert ids_by_recall(reader) == [0, 2, 3, 8, 9, 10]
         assert verify(index) == []
 
     def test_in_one_commit(self, photos: Path, index: Path) -> None:

@@ -1,9 +1,9 @@
-"""Open readers: the files of a state that is in use stay until nobody reads it.
+"""The two locks of an index: one writer at a time, and files that readers use are not deleted.
 
-A commit replaces the manifest, not the files that the one before it named; who has the index open
-still reads those. So every reader holds a shared lock on a file beside the manifest, from before it
-reads the manifest until it is closed, and a writer deletes replaced files only while it holds that
-lock alone. The kernel frees a reader's lock when its process ends, however it ends.
+A commit replaces the manifest, not the files that the manifest before it named; whoever has the
+index open still reads those. So every reader holds a shared lock on a file beside the manifest,
+from before it reads the manifest until it is closed, and a writer deletes replaced files only while
+it holds that lock alone. The kernel frees a lock when the process ends, however it ends.
 """
 
 import contextlib
@@ -11,18 +11,48 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from indexer.errors import IndexBusyError
+from indexer.store.files import writing
 from indexer.store.manifest import MANIFEST_NAME
 
+LOCK_NAME = ".lock"
 READERS_NAME = ".readers"
-# A reader may be another user than the writer: a shared lock needs no more than reading.
+# A reader may be another user than the writer: a shared lock needs no more than read permission.
 _PERMISSIONS = 0o644
+
+
+@contextlib.contextmanager
+def writer_lock(index_dir: Path) -> Iterator[None]:
+    """Hold the index for writing.
+
+    Raises IndexBusyError while another process (or thread) holds it, IndexWriteError.
+    """
+    import fcntl
+
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    with writing(index_dir):
+        descriptor = os.open(index_dir / LOCK_NAME, flags, _PERMISSIONS)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            raise IndexBusyError(
+                f"{index_dir}: another run (process {holder or 'unknown'}) is writing this index; "
+                "wait until it is done, or stop it"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class ReaderLock:
     """A reader's hold on an index.
 
     Where the lock file is missing and cannot be made (a read-only folder, in which no writer
-    deletes anything either) there is none, and the index opens all the same.
+    deletes anything either), there is no lock, and the index opens all the same.
     """
 
     def __init__(self, index_dir: Path) -> None:
@@ -31,12 +61,12 @@ class ReaderLock:
 
         self._descriptor = _open_to_read(index_dir)
         if self._descriptor is not None:
-            # Some network file systems know no locks.
+            # Some network file systems have no locks.
             with contextlib.suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
     def close(self) -> None:
-        """Let go; nothing happens when that was done before."""
+        """Let go; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
