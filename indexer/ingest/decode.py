@@ -1,6 +1,10 @@
-"""From a file that was found to what the run does with it; runs in many threads at once."""
+"""Decoding files in threads: from a file that was found to what the run has to do with it."""
 
 import hashlib
+import os
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +14,7 @@ from features.photo import ModelInput, Photo, date_taken, load_photo, to_model_i
 from indexer.errors import one_line
 from indexer.ingest.describing import Describer, Views
 from indexer.ingest.known import KnownPhotos
-from indexer.ingest.sources import Found
+from indexer.ingest.sources import Found, Unreadable
 from indexer.store.failures import printable
 from indexer.store.mapstore import MapStore, Place
 
@@ -19,7 +23,7 @@ from indexer.store.mapstore import MapStore, Place
 class Decoded:
     """A photo whose maps have to be extracted, unless a photo before it has the same content.
 
-    views: what descriptors are shown, of those that lack it.
+    views: the inputs of the descriptors that it lacks.
     """
 
     found: Found
@@ -33,10 +37,10 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Reused:
-    """A photo whose content the index has.
+    """A photo whose content the index holds.
 
-    content_hash: SHA-256, hexadecimal. photo_id: of the photo that has it. place: where its maps
-    lie. frame: its mapping to source pixels. taken_ns: date taken, nanoseconds since 1970.
+    content_hash: SHA-256, hexadecimal. photo_id: of the photo that has this content. place: where
+    the maps lie. frame: the mapping to source pixels. taken_ns: date taken, nanoseconds since 1970.
     views: as in Decoded.
     """
 
@@ -51,7 +55,7 @@ class Reused:
 
 @dataclass(frozen=True)
 class Failed:
-    """A photo that could not be read. broken: its content is at fault, not the disk."""
+    """A photo that could not be read. broken: because of its content, not because of the disk."""
 
     found: Found
     reason: str
@@ -65,12 +69,17 @@ class PassedOver:
     found: Found
 
 
+# What a run has to do with a file.
+Item = Decoded | Reused | Failed | PassedOver | Unreadable
+
+
 @dataclass(frozen=True)
 class Decoder:
-    """Reads photos for one run; safe for threads.
+    """Reads the photos of one run; safe for threads.
 
-    known, maps: what the index holds; without them no photo's content is known. size, grid: the
-    extractor's square and map. describer: says what descriptors want of a photo.
+    known: what the index holds; None to decode every photo. maps: of the index. size, grid: sides
+    of the extractor's square input in pixels, and of its map in cells. describer: makes the inputs
+    of the descriptors that photos lack.
     """
 
     known: KnownPhotos | None
@@ -82,13 +91,13 @@ class Decoder:
     def __call__(self, found: Found) -> Decoded | Reused | Failed | PassedOver:
         path = Path(found.path)
         try:
-            # Photos of an unheard-of size are new: they need not be hashed before being decoded.
+            # A photo of a size that no known photo has is new: it need not be hashed first.
             reused = None
             if self.known is not None and self.known.has_size(found.size):
                 reused = self._reuse(self.known, found, path)
                 if reused is not None and self._is_described(reused.content_hash):
                     return reused
-            # One decoding serves both: as many pixels as the maps' model wants.
+            # The photo is decoded once, for maps and descriptors: with the pixels that maps need.
             photo = load_photo(path, at_least=2 * self.size)
             views = self._views(photo)
             if reused is not None and reused.content_hash == photo.content_hash:
@@ -102,7 +111,7 @@ class Decoder:
         except PhotoError as error:
             return Failed(found, one_line(error).removeprefix(f"{path}: "), broken=True)
         except Exception as error:
-            # Whatever else a decoder trips over must cost one photo, not the run.
+            # Any other error of a decoder must cost one photo, not the run.
             reason = f"broken picture ({type(error).__name__}: {one_line(error)})"
             return Failed(found, reason, broken=True)
 
@@ -120,7 +129,7 @@ class Decoder:
         return [] if self.known is None else self.known.by_content(bytes.fromhex(content_hash))
 
     def _reuse(self, known: KnownPhotos, found: Found, path: Path) -> Reused | None:
-        """The maps that the index has of this content, if it has them sound."""
+        """The maps that the index has of this content, if they are not damaged."""
         with path.open("rb") as file:
             content_hash = hashlib.file_digest(file, "sha256").digest()
         table = known.table
@@ -140,8 +149,45 @@ class Decoder:
         return None
 
 
-def unstorable(found: Found) -> Failed | None:
-    """The failure of a photo whose name the photo table cannot hold, else None."""
+def decoding_threads() -> ThreadPoolExecutor:
+    """Threads that decode photos; a context manager."""
+    return ThreadPoolExecutor(_thread_count(), thread_name_prefix="decode")
+
+
+def decode_ahead(
+    entries: Iterable[Found | Unreadable], decoder: Decoder, ahead: int
+) -> Generator[Item, None, None]:
+    """What is to be done with each file, in order, while threads decode the next ones.
+
+    ahead: how many decoded photos may wait, beside one per thread. Close the generator to stop the
+    threads.
+    """
+    threads = decoding_threads()
+    queue: deque[Future[Item] | Item] = deque()
+    try:
+        for entry in entries:
+            if isinstance(entry, Unreadable):
+                queue.append(entry)
+            else:
+                queue.append(_unstorable(entry) or threads.submit(decoder, entry))
+            if len(queue) > ahead + _thread_count():
+                yield _result(queue.popleft())
+        while queue:
+            yield _result(queue.popleft())
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _thread_count() -> int:
+    return min(8, max(2, os.cpu_count() or 1))
+
+
+def _result(item: Future[Item] | Item) -> Item:
+    return item.result() if isinstance(item, Future) else item
+
+
+def _unstorable(found: Found) -> Failed | None:
+    """The failure of a photo whose name the photo table cannot hold; None for other names."""
     try:
         found.relative.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The descriptors that a run's photos lack: which, and from decoded photos to stored vectors."""
+"""Descriptors: which of them the photos of a run lack, and how they are computed and stored."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,34 +11,35 @@ from indexer.protocols import Descriptor
 from indexer.recall.descriptor_vectors import has_vector
 from indexer.store.photos import PhotoTable
 
-# What descriptors are shown of a photo, by their names.
+# The inputs of descriptors for one photo, by the names of the descriptors.
 Views = Mapping[str, NDArray[np.uint8]]
 
 
 class Describer:
-    """Gives photos the descriptors that the index lacks of them, a batch at a time.
+    """Gives photos the descriptors that the index lacks for them, a batch at a time.
 
-    `is_complete` and `views` may be called by threads, the rest by the one that adds to the index.
-    described: contents that were given vectors.
+    Threads may call `is_complete` and `views`; the other methods are for the thread that adds to
+    the index. described: how many contents were given vectors.
     """
 
     def __init__(
         self, descriptors: Sequence[Descriptor], writer: IndexWriter, table: PhotoTable
     ) -> None:
-        """table: the photos as the run begins. Raises as `IndexWriter.use_descriptor`, and
-        IndexDamagedError.
+        """table: the photos as the run begins.
+
+        Raises as `IndexWriter.use_descriptor`, and IndexDamagedError.
         """
         for descriptor in descriptors:
             writer.use_descriptor(descriptor)
         self._descriptors = {descriptor.name: descriptor for descriptor in descriptors}
         self._writer = writer
-        # by descriptor: which rows of the table have a vector
+        # Which rows of the table have a vector, by descriptor.
         self._has = {
             name: has_vector(writer.index_dir, writer.manifest.descriptor(name), table)
             for name in self._descriptors
         }
         self._seen: set[str] = set()
-        # by content: what waits to be described, and what waits to be stored
+        # By content: what waits to be described, and what waits to be stored.
         self._waiting: dict[str, Views] = {}
         self._vectors: dict[str, dict[str, NDArray[np.float32]]] = {}
         self.described = 0
@@ -48,9 +49,9 @@ class Describer:
         return all(has[row] for has in self._has.values())
 
     def views(self, photo: Photo, rows: Sequence[int]) -> Views:
-        """What is to be described of a photo; rows: of the table, with its content.
+        """The inputs of the descriptors that a photo lacks; raises as `load_photo`.
 
-        Raises what `load_photo` raises.
+        rows: the rows of the table that have its content.
         """
         return {
             name: descriptor.prepare(photo)
@@ -64,13 +65,13 @@ class Describer:
         return len(self._waiting)
 
     def collect(self, content_hash: str, views: Views) -> None:
-        """Let a photo wait for the next `run`, unless its content was there before."""
+        """Put a photo in line for the next `run`, unless this content was in line before."""
         if views and content_hash not in self._seen:
             self._seen.add(content_hash)
             self._waiting[content_hash] = views
 
     def run(self) -> None:
-        """Describe all that wait."""
+        """Describe all photos that wait."""
         for name, descriptor in self._descriptors.items():
             contents = [c for c, views in self._waiting.items() if name in views]
             if contents:
@@ -80,9 +81,9 @@ class Describer:
         self._waiting = {}
 
     def store(self, content_hash: str) -> list[str]:
-        """Hand to the writer what `run` gave for a photo, just before the photo itself.
+        """Hand the vectors of a photo to the writer; to be called just before the photo is added.
 
-        Returns the names of the descriptors that gave no vector.
+        Returns the names of the descriptors that gave no vector for it.
         """
         found = self._vectors.pop(content_hash, {})
         sound = {name: vector for name, vector in found.items() if np.isfinite(vector).all()}

@@ -1,4 +1,4 @@
-"""What an indexing run says of itself: how far it is, and in the end what it did."""
+"""What an indexing run reports: how far it is, and in the end what it did."""
 
 import time
 from collections.abc import Callable
@@ -13,10 +13,10 @@ _SECONDS_BETWEEN_REPORTS = 0.1
 class Progress:
     """How far a run is.
 
-    stage: "fit" while photos are looked at that the codec is fitted on, else "index". done, total:
-    files looked at, and found by the listing (None while unknown). new: photos extracted, described
-    or given a row. skipped: unchanged photos and files that are no pictures. failed: photos that
-    could not be read. seconds: since the stage began.
+    stage: "fit" while photos are extracted that the codec is fitted on, then "index". done: files
+    that are finished. total: files found by the listing, None while unknown. new: photos that were
+    extracted, described or given a row. skipped: unchanged photos, and files that are no pictures.
+    failed: photos that could not be read. seconds: since the stage began.
     """
 
     stage: Literal["fit", "index"]
@@ -32,11 +32,11 @@ class Progress:
 class IndexReport:
     """What a run did, in photos.
 
-    new: not known before (copies of known photos too). changed: other content at a known path, or
-    maps that were lost and made again. moved: known content at another path. unchanged: left as
+    new: not known before, including copies of known photos. changed: other content at a known path,
+    or maps that were lost and made again. moved: known content at another path. unchanged: left as
     they were. removed: no longer there. failed: could not be read. passed_over: files that are no
-    pictures. described: given descriptors that the index lacked of their content. total: photos in
-    the index now. seconds: the whole run.
+    pictures. described: given descriptors that the index lacked for their content. total: photos in
+    the index now. seconds: of the whole run.
     """
 
     index_dir: Path
@@ -52,8 +52,8 @@ class IndexReport:
     seconds: float = 0.0
 
 
-class ProgressTeller:
-    """Tells a listener of a run's progress, ten times a second at most.
+class ProgressReporter:
+    """Calls a listener with the progress of a run, at most ten times per second.
 
     total: files found by the listing, or None. started: `time.monotonic()` when the run began.
     """
@@ -61,26 +61,29 @@ class ProgressTeller:
     def __init__(
         self, listener: Callable[[Progress], None] | None, total: int | None, started: float
     ) -> None:
+        self.total = total
         self._listener = listener
-        self._total = total
-        self._started = self._fitted = self._last = started
+        self._run_started = self._stage_started = self._last_report = started
 
-    def tell_of_fit(self, done: int, total: int) -> None:
-        """That `done` photos of the codec's sample have been looked at, of `total`."""
-        self._tell(Progress("fit", done, total, done, 0, 0, self.seconds()))
-        self._fitted = time.monotonic()
+    def report_fit(self, done: int, total: int) -> None:
+        """Report that `done` of the `total` photos of the codec's sample are extracted."""
+        self._report(Progress("fit", done, total, done, 0, 0, self.seconds()))
+        self._stage_started = time.monotonic()  # the last of these calls ends the stage
 
-    def tell(self, done: int, new: int, skipped: int, failed: int, at_once: bool = False) -> None:
-        """How far indexing is, in `Progress`'s terms. at_once: however short ago the last was."""
-        seconds = time.monotonic() - self._fitted
-        self._tell(Progress("index", done, self._total, new, skipped, failed, seconds), at_once)
+    def report(self, done: int, new: int, skipped: int, failed: int, at_once: bool = False) -> None:
+        """Report how far indexing is, in the terms of `Progress`.
+
+        at_once: also if the last report was less than a tenth of a second ago.
+        """
+        seconds = time.monotonic() - self._stage_started
+        self._report(Progress("index", done, self.total, new, skipped, failed, seconds), at_once)
 
     def seconds(self) -> float:
-        """Since the run began."""
-        return time.monotonic() - self._started
+        """Seconds since the run began."""
+        return time.monotonic() - self._run_started
 
-    def _tell(self, progress: Progress, at_once: bool = False) -> None:
+    def _report(self, progress: Progress, at_once: bool = False) -> None:
         now = time.monotonic()
-        if self._listener and (at_once or now - self._last >= _SECONDS_BETWEEN_REPORTS):
-            self._last = now
+        if self._listener and (at_once or now - self._last_report >= _SECONDS_BETWEEN_REPORTS):
+            self._last_report = now
             self._listener(progress)

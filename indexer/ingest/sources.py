@@ -1,4 +1,4 @@
-"""What a user points at: folders, photos, and lists of photos."""
+"""What a user points at: folders, photos, and lists of photos; and which files these cover."""
 
 import codecs
 import os
@@ -11,6 +11,7 @@ from typing import Literal
 
 from features.photo import is_picture
 from indexer.errors import SourceError
+from indexer.store.failures import printable
 from indexer.store.manifest import SourceRoot, absolute_path
 
 
@@ -18,7 +19,7 @@ from indexer.store.manifest import SourceRoot, absolute_path
 class Source:
     """One SOURCE of a run.
 
-    kind: what it is. path: the folder, photo or list file, absolute, symbolic links resolved.
+    path: of the folder, photo or list file; absolute, with symbolic links resolved.
     """
 
     kind: Literal["folder", "photo", "list"]
@@ -26,7 +27,7 @@ class Source:
 
     @cached_property
     def root(self) -> SourceRoot:
-        """What its photos' paths are relative to."""
+        """What the paths of its photos are relative to."""
         if self.kind == "folder":
             return SourceRoot(str(self.path))
         name = self.path.name if self.kind == "list" else None
@@ -37,8 +38,8 @@ class Source:
 class Found:
     """A file that may be a photo.
 
-    source: the SOURCE it was found by. relative: its path below `source.root`, "/" between
-    folders. size: bytes. mtime_ns: modification time, nanoseconds since 1970.
+    source: the SOURCE that led to it. relative: its path below `source.root`, with "/" between
+    folders. size: in bytes. mtime_ns: modification time, nanoseconds since 1970.
     """
 
     source: Source
@@ -48,7 +49,7 @@ class Found:
 
     @property
     def path(self) -> str:
-        """Absolute path; a list may name files outside its folder by theirs."""
+        """The absolute path. A list may name files outside its folder by their absolute paths."""
         return absolute_path(self.source.root.root, self.relative)
 
 
@@ -56,8 +57,8 @@ class Found:
 class Unreadable:
     """A folder that cannot be listed, or a file that cannot be looked at.
 
-    source: the SOURCE that led to it. path: absolute. may_exist: False where a listed file is not
-    there; otherwise what the index knows of this path and beneath it may still be so.
+    source: the SOURCE that led to it. path: absolute. may_exist: False if a listed file is not
+    there; otherwise the photos that the index knows at or beneath this path may still be there.
     """
 
     source: Source
@@ -67,11 +68,11 @@ class Unreadable:
 
 
 def open_sources(sources: Sequence[Path], index_dir: Path) -> list[Source]:
-    """What each SOURCE is; quick, so that bad ones are told before a model is loaded.
+    """Find out what each SOURCE is. It is quick, so that errors are told before a model is loaded.
 
-    index_dir: the index, which need not be there yet; pictures beneath it are not the user's.
+    index_dir: the index, which need not exist yet; pictures beneath it are not the user's.
 
-    Raises SourceError where one is missing, cannot be read or holds no picture.
+    Raises SourceError for a SOURCE that is missing, cannot be read or holds no picture.
     """
     opened = [_open(source) for source in sources]
     for source in opened:
@@ -80,15 +81,15 @@ def open_sources(sources: Sequence[Path], index_dir: Path) -> list[Source]:
 
 
 def list_photos(sources: Sequence[Source], index_dir: Path) -> Iterator[Found | Unreadable]:
-    """Every file that may be a photo, once, in an order that depends on the names alone.
+    """Every file that may be a photo, once, in an order that depends only on the names.
 
-    Folders are walked depth first in the order of names, through symbolic links but into no
-    folder twice; hidden files and folders (a leading dot) and the index itself are left out.
-    Lists are read in the order of their lines.
+    Folders are walked depth first in the order of names. Symbolic links are followed, but no folder
+    is entered twice. Hidden files and folders (with a leading dot) and the index itself are left
+    out. Lists are read in the order of their lines.
     """
     skip = index_dir.resolve()
     visited: set[tuple[int, int]] = set()
-    # A single folder cannot name a file twice, so a large collection needs no set of its paths.
+    # A single folder names no file twice, so a large collection needs no set of all its paths.
     alone = len(sources) == 1 and sources[0].kind == "folder"
     seen: set[str] = set()
     for source in sources:
@@ -99,6 +100,36 @@ def list_photos(sources: Sequence[Source], index_dir: Path) -> Iterator[Found | 
                     continue
                 seen.add(path)
             yield found
+
+
+class Coverage:
+    """Which photos a run comes across, if they are there: a photo it covers and misses is gone."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._folders = [
+            str(source.path).rstrip("/") + "/" for source in sources if source.kind == "folder"
+        ]
+        self._lists = {printable(str(source.path)) for source in sources if source.kind == "list"}
+        self._excluded: list[str] = []
+
+    def exclude(self, path: str) -> None:
+        """Note that this path, and what lies beneath it, could not be looked at."""
+        self._excluded.append(path)
+
+    def includes(self, path: str, list_path: str | None) -> bool:
+        """Whether the run comes across the photo at an absolute path.
+
+        list_path: the list that named the photo, if one did.
+        """
+        if any(path == p or path.startswith(p + "/") for p in self._excluded):
+            return False
+        if list_path is not None and printable(list_path) in self._lists:
+            return True
+        for folder in self._folders:
+            if path.startswith(folder):
+                # A photo in a hidden folder was named by itself: walking does not find it.
+                return not any(p.startswith(".") for p in path[len(folder) :].split("/"))
+        return False
 
 
 def _open(source: Path) -> Source:
@@ -115,7 +146,7 @@ def _open(source: Path) -> Source:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a file is text and no picture."""
+    """Whether a file is text, and no picture."""
     with path.open("rb") as file:
         head = file.read(65_536)
     try:
@@ -133,7 +164,7 @@ def _check_not_empty(source: Source, index_dir: Path) -> None:
     elif source.kind == "list":
         if not any(isinstance(f, Found) for f in _list_source(source, index_dir, set())):
             raise SourceError(
-                f"{source.path}: not a picture, and as a list of photos (one path a line, "
+                f"{source.path}: not a picture, and as a list of photos (one path per line, "
                 "relative to the list's folder) it names no file that exists; check its lines"
             )
     elif not is_picture(source.path):

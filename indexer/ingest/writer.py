@@ -1,37 +1,30 @@
-"""Writing to an index: rows gather in memory, and reach the disk a shard and a commit at a time."""
+"""Writing to an index: rows gather in memory, and reach the disk one commit at a time."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.frame import Frame
 from features.maps import FeatureMaps
 from indexer.codec.codec import Codec, codec_name, load_codec
 from indexer.codec.quality import DEFAULT_QUALITY
+from indexer.ingest.commit import NewRow, PendingCommit, PhotoContent, store_file, write_files
 from indexer.ingest.sources import Found
 from indexer.protocols import Descriptor, Extractor
-from indexer.recall.descriptor_vectors import (
-    FOLDER,
-    refresh_descriptors,
-    vectors_name,
-    write_vectors,
-)
+from indexer.recall.descriptor_vectors import FOLDER, refresh_descriptors
 from indexer.recall.inverted_file import refresh_word_recall
 from indexer.recall.vectors import refresh_recall
-from indexer.store.files import StoredFile, describe_file, sync_folder, write_atomically
-from indexer.store.folder import make_folder, remove_leftovers, writing
-from indexer.store.lock import writer_lock
+from indexer.store.files import sync_folder, writing
+from indexer.store.folder import make_folder, remove_leftovers
+from indexer.store.locks import writer_lock
 from indexer.store.manifest import (
     MANIFEST_NAME,
     DescriptorColumn,
     Manifest,
-    MapShard,
     SourceRoot,
     check_descriptor,
     check_fingerprint,
@@ -40,68 +33,16 @@ from indexer.store.manifest import (
     without_lost_files,
     write_manifest,
 )
-from indexer.store.mapstore import MapStore, Place, shard_name
-from indexer.store.photos import PhotoRow, PhotoTable, photos_name, read_photo_table, write_photos
-from indexer.store.shards import rows_per_shard, write_shard
-from indexer.store.stored_rows import StoredRows
-
-# Photos that share maps with others fill no shard; their rows are committed at this many.
-_MAX_ROWS = 20_000
-# So do photos that only get descriptors: as many as some minutes' work of a large model.
-_MAX_DESCRIBED = 1000
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """What the photo table keeps of a photo's content.
-
-    vector: (2 d,) float32, see `FeatureMaps.pooled`. words: (m,) uint16, rising, visual words in
-    those of the codec that encoded the maps. frame, content_hash: as in FeatureMaps. taken_ns: date
-    taken, nanoseconds since 1970, None where unknown.
-    """
-
-    vector: NDArray[np.float32]
-    words: NDArray[np.uint16]
-    frame: Frame
-    content_hash: str
-    taken_ns: int | None
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One row to commit. has_maps: it brings maps of its own. buried: the id it replaces."""
-
-    row: PhotoRow
-    has_maps: bool
-    buried: int | None
-
-
-@dataclass
-class _Pending:
-    """What the next commit will write.
-
-    number: its generation. encoded: (capacity, photo_bytes) uint8; as many rows are filled as
-    entries have maps. described: vectors by descriptor and content hash. buried: ids to delete
-    beside those of the entries.
-    """
-
-    number: int
-    encoded: NDArray[np.uint8]
-    entries: list[_Entry] = field(default_factory=list)
-    maps: int = 0
-    described: dict[str, dict[bytes, NDArray[np.float32]]] = field(default_factory=dict)
-    buried: list[int] = field(default_factory=list)
-
-    @property
-    def most_described(self) -> int:
-        return max((len(vectors) for vectors in self.described.values()), default=0)
+from indexer.store.mapstore import MapStore, Place
+from indexer.store.photos import PhotoRow, StoredRows, read_photo_table
+from indexer.store.shards import rows_per_shard
 
 
 class IndexWriter:
     """The one writer of an index; open it with `IndexWriter.open`.
 
-    Rows may be added from one thread only. An interrupt between two rows loses neither: `finish`
-    then commits what was added whole.
+    Only one thread may add rows. An interrupt between two rows loses neither of them: `finish`
+    commits every row that was added.
     """
 
     def __init__(self, index_dir: Path, manifest: Manifest) -> None:
@@ -114,9 +55,8 @@ class IndexWriter:
         self._codec = self._newest_codec()
         self._pending = self._new_pending(manifest.generation + 1)
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
-        self._commit: Future[None] | None = None
-        self._names = {file.number: file.name for file in self._manifest.shards}
-        self.maps = MapStore(index_dir, self._names, manifest.photo_bytes)
+        self._running_commit: Future[None] | None = None
+        self.maps = MapStore(index_dir, self._manifest.shards, manifest.photo_bytes)
         self._stored = StoredRows(index_dir, self._manifest)
 
     @classmethod
@@ -124,9 +64,10 @@ class IndexWriter:
     def open(
         cls, index_dir: Path, extractor: Extractor, quality: str | None = None
     ) -> Iterator["IndexWriter"]:
-        """Open an index for writing, or make it, and hold its lock meanwhile.
+        """Open an index for writing, or make it, and hold its lock until the context ends.
 
-        quality: the codec's; None for the index's own, or `quality.DEFAULT_QUALITY` for a new one.
+        quality: of the codec; None for the index's own, or for `quality.DEFAULT_QUALITY` in a new
+        index.
 
         Raises IndexBusyError, IndexMissingError for a folder that holds other things,
         IndexFormatError, FingerprintError, IndexDamagedError, IndexWriteError.
@@ -144,28 +85,29 @@ class IndexWriter:
 
     @property
     def manifest(self) -> Manifest:
-        """The state as of the last commit that is done, without files that were found lost."""
+        """The state of the last finished commit, without files that were found to be lost."""
         return self._manifest
 
     @property
     def codec(self) -> Codec | None:
-        """What encodes new photos' maps; None until `use_codec` for an index without any."""
+        """What encodes the maps of new photos; None in a new index until `use_codec`."""
         return self._codec
 
     def use_codec(self, codec: Codec) -> None:
-        """Store a codec and encode with it from here on; before any photo is added."""
+        """Store a codec and encode with it from now on; to be called before any photo is added."""
         number = self._pending.number
         with writing(self.index_dir):
-            file = self._write(codec_name(number), number, codec.fitted_on, codec.save)
+            name = codec_name(number)
+            file = store_file(self.index_dir, name, number, codec.fitted_on, codec.save)
             codecs = (*self._manifest.codecs, file)
             self._publish(replace(self._manifest, generation=number, codecs=codecs))
         self._codec = codec
         self._pending = self._new_pending(number + 1)
 
     def use_descriptor(self, descriptor: Descriptor) -> None:
-        """Have a column for a descriptor's vectors, from the next commit on.
+        """Have a column for the vectors of a descriptor, from the next commit on.
 
-        Raises FingerprintError where the index has another version's of that name.
+        Raises FingerprintError if the index has a column of this name by another version.
         """
         column = self._manifest.descriptor(descriptor.name)
         fingerprint = dict(descriptor.fingerprint())
@@ -180,7 +122,7 @@ class IndexWriter:
         self._manifest = replace(self._manifest, descriptors=columns)
 
     def encode(self, maps: Sequence[FeatureMaps]) -> NDArray[np.uint8]:
-        """(n, photo_bytes) uint8 of n photos' maps, for `add`."""
+        """The encoded maps of n photos, (n, photo_bytes) uint8, for `add`."""
         if self._codec is None:
             raise ValueError("no codec yet")
         return self._codec.encode(
@@ -191,26 +133,26 @@ class IndexWriter:
         self,
         found: Found,
         encoded: NDArray[np.uint8],
-        pooled: Pooled,
+        content: PhotoContent,
         *,
         photo_id: int | None = None,
-        buries: int | None = None,
+        replaces: int | None = None,
     ) -> Place:
-        """Add a photo with its own maps; returns where they will lie.
+        """Add a photo with maps of its own; returns where they will lie.
 
         encoded: (photo_bytes,) uint8, see `encode`. photo_id: of the photo whose row this one
-        replaces, else a new one is given. buries: id to delete in the same commit. May wait for the
-        commit of the last shard; raises what that raised.
+        updates; None for a new photo. replaces: an id to delete in the same commit. May wait for
+        the commit before, and raises what that raised.
         """
         pending = self._pending
-        at = pending.maps
+        at = pending.n_maps
         pending.encoded[at] = encoded
         own_id = self._next_id if photo_id is None else photo_id
         place = Place(pending.number, at, own_id)
-        row = self._row(own_id, found, pooled, place)
-        # From here on the row counts: one append, so that no interrupt finds it half done.
-        pending.entries.append(_Entry(row, has_maps=True, buried=buries))
-        pending.maps += 1
+        row = self._row(own_id, found, content, place)
+        # The row counts from here on: a single append, so that no interrupt finds it half added.
+        pending.new_rows.append(NewRow(row, has_maps=True, replaces=replaces))
+        pending.n_maps += 1
         self._next_id = max(self._next_id, own_id + 1)
         self._commit_if_full()
         return place
@@ -218,32 +160,32 @@ class IndexWriter:
     def add_shared(
         self,
         found: Found,
-        pooled: Pooled,
+        content: PhotoContent,
         place: Place,
         *,
         photo_id: int | None = None,
-        buries: int | None = None,
+        replaces: int | None = None,
     ) -> None:
-        """Add a photo whose maps lie in the index already, at `place`; else like `add`."""
+        """Add a photo whose maps already lie in the index, at `place`; otherwise like `add`."""
         own_id = self._next_id if photo_id is None else photo_id
-        row = self._row(own_id, found, pooled, place)
-        self._pending.entries.append(_Entry(row, has_maps=False, buried=buries))
+        row = self._row(own_id, found, content, place)
+        self._pending.new_rows.append(NewRow(row, has_maps=False, replaces=replaces))
         self._next_id = max(self._next_id, own_id + 1)
         self._commit_if_full()
 
     def describe(self, content_hash: str, vectors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Store a content's descriptors: (dim,) float32 by the name of each.
+        """Store descriptors of a content: (dim,) float32 by the name of each.
 
-        In the same commit as the photo that is added next. May wait for the last commit; raises
-        what that raised.
+        They are in the same commit as the photo that is added next. May wait for the commit before,
+        and raises what that raised.
         """
         self._commit_if_full()
         for name, vector in vectors.items():
-            self._pending.described.setdefault(name, {})[bytes.fromhex(content_hash)] = vector
+            self._pending.vectors.setdefault(name, {})[bytes.fromhex(content_hash)] = vector
 
-    def bury(self, photo_id: int) -> None:
+    def delete(self, photo_id: int) -> None:
         """Delete a photo in the next commit."""
-        self._pending.buried.append(photo_id)
+        self._pending.deleted.append(photo_id)
 
     def words_of(self, maps: FeatureMaps) -> NDArray[np.uint16]:
         """The visual words of a photo that `encode` has encoded."""
@@ -251,14 +193,14 @@ class IndexWriter:
             return np.empty(0, np.uint16)
         return self._codec.words.of_photo(maps)
 
-    def recall_of(self, photo_id: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-        """Pooled vector (2 d,) and words of a photo in the index or added by this run.
+    def pooled_and_words(self, photo_id: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+        """Pooled vector (2 d,) and words of a photo in the index, or added by this run.
 
-        From the thread that adds. Raises KeyError, IndexDamagedError.
+        To be called from the thread that adds. Raises KeyError, IndexDamagedError.
         """
-        for entry in reversed(self._pending.entries):
-            if entry.row.id == photo_id:
-                return entry.row.pooled, entry.row.words
+        for new in reversed(self._pending.new_rows):
+            if new.row.id == photo_id:
+                return new.row.pooled, new.row.words
         self._wait()
         self._stored.include([file.name for file in self._manifest.photos])
         return self._stored.of(photo_id)
@@ -266,38 +208,41 @@ class IndexWriter:
     def finish(self, gone: Iterable[int]) -> Manifest:
         """Commit what was added, delete the ids in `gone`, and bring recall up to date."""
         self._wait()
-        self._pending.buried.extend(gone)
+        pending = self._pending
+        pending.deleted.extend(gone)
         with writing(self.index_dir):
-            manifest = self._stage(self._pending)
+            manifest = self._write_files(pending)
             if manifest.photos:
-                number, table = self._pending.number, self._table(manifest)
+                table = read_photo_table(self.index_dir, manifest)
                 manifest = replace(
                     manifest,
-                    recall=refresh_recall(self.index_dir, manifest, number),
-                    words=refresh_word_recall(self.index_dir, manifest, number),
-                    descriptors=refresh_descriptors(self.index_dir, manifest, table, number),
+                    recall=refresh_recall(self.index_dir, manifest, pending.number),
+                    words=refresh_word_recall(self.index_dir, manifest, pending.number),
+                    descriptors=refresh_descriptors(
+                        self.index_dir, manifest, table, pending.number
+                    ),
                     n_photos=int(table.live.sum()),
                 )
             if manifest != self._committed:
-                self._publish(replace(manifest, generation=self._pending.number))
+                self._publish(replace(manifest, generation=pending.number))
         self._pending = self._new_pending(self._manifest.generation + 1)
         remove_leftovers(self.index_dir, self._manifest)
         return self._manifest
 
-    def _row(self, photo_id: int, found: Found, pooled: Pooled, place: Place) -> PhotoRow:
+    def _row(self, photo_id: int, found: Found, content: PhotoContent, place: Place) -> PhotoRow:
         return PhotoRow(
             id=photo_id,
             source=self._source(found.source.root),
             path=found.relative,
-            content_hash=bytes.fromhex(pooled.content_hash),
+            content_hash=bytes.fromhex(content.content_hash),
             size=found.size,
             mtime_ns=found.mtime_ns,
-            width=pooled.frame.width,
-            height=pooled.frame.height,
+            width=content.frame.width,
+            height=content.frame.height,
             place=place,
-            pooled=pooled.vector,
-            words=pooled.words,
-            taken_ns=pooled.taken_ns,
+            pooled=content.pooled,
+            words=content.words,
+            taken_ns=content.taken_ns,
         )
 
     def _source(self, root: SourceRoot) -> int:
@@ -305,103 +250,44 @@ class IndexWriter:
             self._sources.append(root)
         return self._sources.index(root)
 
-    def _new_pending(self, number: int) -> _Pending:
+    def _new_pending(self, number: int) -> PendingCommit:
         shape = (self._capacity, self._manifest.photo_bytes)
-        return _Pending(number, np.empty(shape, np.uint8))
+        return PendingCommit(number, np.empty(shape, np.uint8))
 
     def _newest_codec(self) -> Codec | None:
         codecs = self._manifest.codecs
         return load_codec(self.index_dir / codecs[-1].name) if codecs else None
 
     def _commit_if_full(self) -> None:
-        full = self._pending
-        has_room = full.maps < self._capacity and len(full.entries) < _MAX_ROWS
-        if has_room and full.most_described < _MAX_DESCRIBED:
+        pending = self._pending
+        if not pending.is_full:
             return
         self._wait()
-        # Replaced before it is handed over: an interrupt between the two loses a shard's work,
-        # the other way round would commit it twice.
-        self._pending = self._new_pending(full.number + 1)
-        self._commit = self._commit_thread.submit(self._commit_shard, full)
+        # Replaced before it is handed over: an interrupt between the two loses the work of one
+        # commit. In the other order, it would be committed twice.
+        self._pending = self._new_pending(pending.number + 1)
+        self._running_commit = self._commit_thread.submit(self._commit, pending)
 
     def _wait(self) -> None:
-        if self._commit is not None:
-            self._commit.result()
-            self._commit = None
+        if self._running_commit is not None:
+            self._running_commit.result()
+            self._running_commit = None
 
-    def _commit_shard(self, pending: _Pending) -> None:
+    def _commit(self, pending: PendingCommit) -> None:
         with writing(self.index_dir):
-            self._publish(self._stage(pending))
+            self._publish(self._write_files(pending))
 
-    def _stage(self, pending: _Pending) -> Manifest:
-        """Write the files of a commit; returns the manifest that would name them."""
-        manifest, number = self._manifest, pending.number
-        rows = [entry.row for entry in pending.entries]
-        buried = [entry.buried for entry in pending.entries if entry.buried is not None]
-        ids = np.array([e.row.id for e in pending.entries if e.has_maps], dtype=np.int64)
-        shards, photos = manifest.shards, manifest.photos
-        if len(ids):
-            file = self._write(
-                shard_name(number),
-                number,
-                len(ids),
-                lambda path: write_shard(path, ids, pending.encoded[: len(ids)]),
-            )
-            shards = (*shards, MapShard(**asdict(file), codec=manifest.codecs[-1].number))
-        if rows:
-            file = self._write(
-                photos_name(number),
-                number,
-                len(rows),
-                lambda path: write_photos(path, rows, manifest.dim),
-            )
-            photos = (*photos, file)
-        dead = sorted({*manifest.tombstones, *pending.buried, *buried})
-        return replace(
-            manifest,
-            generation=number if rows or pending.described else manifest.generation,
-            sources=tuple(self._sources),
-            shards=shards,
-            photos=photos,
-            descriptors=self._stage_vectors(pending),
-            next_id=max([manifest.next_id, *(row.id + 1 for row in rows)]),
-            tombstones=tuple(dead),
-        )
-
-    def _stage_vectors(self, pending: _Pending) -> tuple[DescriptorColumn, ...]:
-        """The columns with the files of a commit, which are written."""
-        columns, number = [], pending.number
-        for place, column in enumerate(self._manifest.descriptors):
-            vectors = pending.described.get(column.name)
-            if vectors:
-                file = self._write(
-                    vectors_name(number, place),
-                    number,
-                    len(vectors),
-                    partial(write_vectors, vectors=vectors),
-                )
-                column = replace(column, files=(*column.files, file))
-            columns.append(column)
-        return tuple(columns)
-
-    def _write(
-        self, name: str, number: int, rows: int, write: Callable[[Path], None]
-    ) -> StoredFile:
-        write_atomically(self.index_dir / name, write)
-        return describe_file(self.index_dir, name, number, rows)
-
-    def _table(self, manifest: Manifest) -> PhotoTable:
-        files = [self.index_dir / file.name for file in manifest.photos]
-        return read_photo_table(files, np.array(manifest.tombstones, dtype=np.int64))
+    def _write_files(self, pending: PendingCommit) -> Manifest:
+        return write_files(self.index_dir, self._manifest, pending, self._sources)
 
     def _publish(self, manifest: Manifest) -> None:
         write_manifest(self.index_dir, manifest)
         self._committed = self._manifest = manifest
-        self._names.update({file.number: file.name for file in manifest.shards})
+        self.maps.include(manifest.shards)
 
 
 def _prepare(index_dir: Path, extractor: Extractor, quality: str | None) -> Manifest:
-    """Make an empty index if there is none, and see that the one there fits the extractor."""
+    """Make an empty index if there is none, and check that the extractor fits the one there is."""
     if not (index_dir / MANIFEST_NAME).exists():
         fresh = Manifest(
             dict(extractor.fingerprint()),

@@ -1,9 +1,9 @@
-"""Columns of global descriptors: one vector for each content, beside the photo table.
+"""Columns of global descriptors: one vector per content, beside the photo table.
 
-A column can be added to an index that has photos, so its vectors lie in files of their own:
-`content_hash`, the SHA-256 of a photo's file, and `vector`. Photos of the same content share one,
-and a photo that is moved, or deleted and comes back, keeps it. Recall searches a base over photos,
-and adds what that lacks, as with pooled vectors (`recall.py`).
+A column can be added to an index that has photos, so its vectors lie in files of their own, with
+the columns `content_hash` (the SHA-256 of a photo's file) and `vector`. Photos of the same content
+share a vector, and a photo that moves, or is deleted and comes back, keeps it. Recall searches a
+base over photos and adds what that lacks, as for pooled vectors (`vectors.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.recall.vectors import (
-    RULE,
-    RecallIndex,
-    RecallRule,
-    Vectors,
-    base_is_due,
-    build_base,
-    load_base,
-    write_base,
-)
+from indexer.recall.base_rule import RULE, RecallRule, refreshed
+from indexer.recall.faiss_base import Vectors, build_base, write_base
+from indexer.recall.vectors import RecallIndex, load_base
 from indexer.store.files import StoredFile, describe_file
-from indexer.store.manifest import Derived, DescriptorColumn, Manifest
-from indexer.store.photos import PhotoTable, read_columns, write_table
-from indexer.store.rewrite import evenly, read_table, store_table
+from indexer.store.manifest import DescriptorColumn, Manifest
+from indexer.store.parquet_files import (
+    evenly,
+    read_columns,
+    read_table,
+    store_table,
+    write_table,
+)
+from indexer.store.photos import PhotoTable
 from indexer.store.shards import rows_per_shard
 
 if TYPE_CHECKING:
@@ -38,17 +37,17 @@ FOLDER = "descriptors"
 
 
 def vectors_name(number: int, place: int) -> str:
-    """File name below the index folder. place: of the column among the manifest's."""
+    """File name below the index folder. place: the column's among those of the manifest."""
     return f"{FOLDER}/{number:06d}-{place}.parquet"
 
 
 def base_name(number: int, place: int) -> str:
-    """File name of a column's recall base below the index folder."""
+    """File name of a column's recall base below the index folder; see `vectors_name`."""
     return f"{FOLDER}/{number:06d}-{place}.faiss"
 
 
 def write_vectors(path: Path, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
-    """Write some contents' vectors, (d,) each, to a new file; not atomic."""
+    """Write the (d,) vectors of some contents to a new file; not atomic."""
     import pyarrow as pa
 
     values = pa.array(np.concatenate(list(vectors.values())).astype(np.float32, copy=False))
@@ -69,9 +68,9 @@ def read_vectors(path: Path, dim: int) -> NDArray[np.float32]:
 def has_vector(
     index_dir: Path, column: DescriptorColumn | None, table: PhotoTable
 ) -> NDArray[np.bool_]:
-    """(n,) bool: which photos of a table, dead ones too, a column has a vector for; None has none.
+    """(n,) bool: which photos of a table, deleted ones too, have a vector in a column.
 
-    Raises IndexDamagedError.
+    column: None has no vectors. Raises IndexDamagedError.
     """
     if column is None:
         return np.zeros(len(table), dtype=bool)
@@ -81,9 +80,9 @@ def has_vector(
 def load_descriptor_recall(
     index_dir: Path, manifest: Manifest, table: PhotoTable, column: DescriptorColumn
 ) -> RecallIndex:
-    """The photos by a column's vectors: its base, and what the photo table has beyond it.
+    """The photos by the vectors of a column: its base, and the photos that the base lacks.
 
-    Raises IndexDamagedError where a file of the column cannot be read.
+    Raises IndexDamagedError if a file of the column cannot be read.
     """
     recall = load_base(index_dir, column.recall, column.dim, manifest.tombstones)
     lacking = np.flatnonzero(table.live & ~np.isin(table.ids, recall.ids))
@@ -100,28 +99,34 @@ def refresh_descriptors(
     *,
     rule: RecallRule = RULE,
 ) -> tuple[DescriptorColumn, ...]:
-    """The manifest's columns, with new recall bases written for those where one is due.
+    """The columns of the manifest; a new recall base is written for each that is due one.
 
-    table: the manifest's photo table. number: the generation that writes them. Raises as
-    `recall.refresh_recall`.
+    table: the photo table of the manifest. number: the generation that writes the bases. See
+    `base_rule.refreshed`. Raises as `vectors.refresh_recall`.
     """
     live = np.flatnonzero(table.live)
-    columns = []
-    for place, column in enumerate(manifest.descriptors):
-        if column.files and base_is_due(column.files, column.recall, rule):
-            base = build_base(
-                partial(_photo_vectors, index_dir, column, table, live), column.dim, rule
-            )
-            name = base_name(number, place)
-            write_base(index_dir / name, base)
-            file = describe_file(index_dir, name, number, base.ntotal)
-            column = replace(column, recall=Derived(file, column.files[-1].number))
-        columns.append(column)
-    return tuple(columns)
+
+    def write(column: DescriptorColumn, place: int) -> StoredFile:
+        vectors = partial(_photo_vectors, index_dir, column, table, live)
+        base = build_base(vectors, column.dim, rule)
+        name = base_name(number, place)
+        write_base(index_dir / name, base)
+        return describe_file(index_dir, name, number, base.ntotal)
+
+    return tuple(
+        replace(
+            column,
+            recall=refreshed(column.files, column.recall, rule, partial(write, column, place)),
+        )
+        for place, column in enumerate(manifest.descriptors)
+    )
 
 
 def is_fragmented(column: DescriptorColumn, photos: int) -> bool:
-    """Whether a column has small files or vectors of nothing. photos: live ones."""
+    """Whether a column has small files, or vectors that no photo needs.
+
+    photos: how many photos are not deleted.
+    """
     rows = sum(file.rows for file in column.files)
     return rows > photos or len(column.files) > -(-rows // _capacity(column))
 
@@ -129,10 +134,11 @@ def is_fragmented(column: DescriptorColumn, photos: int) -> bool:
 def rewrite_column(
     index_dir: Path, column: DescriptorColumn, place: int, table: PhotoTable, number: int
 ) -> DescriptorColumn:
-    """Write the vectors that live photos need, each once, into full files; without a recall base.
+    """Write the vectors that live photos need, each once, into full files.
 
-    place: the column's among the manifest's. number: the generation of the first of these files.
-    Raises IndexDamagedError for a damaged file.
+    place: the column's among those of the manifest. number: the generation of the first file.
+    Returns the column with these files and without a recall base. Raises IndexDamagedError for a
+    damaged file.
     """
     import pyarrow as pa
 
@@ -156,9 +162,9 @@ def rewrite_column(
 def _photo_vectors(
     index_dir: Path, column: DescriptorColumn, table: PhotoTable, rows: NDArray[np.intp]
 ) -> Iterator[Vectors]:
-    """Ids and vectors of those of some photos that a column has one for, a file at a time.
+    """Ids and vectors of the photos that have one in a column, one file at a time.
 
-    rows: of the table. Raises IndexDamagedError.
+    rows: the photos, as rows of the table. Raises IndexDamagedError.
     """
     if len(rows) == 0:
         return
@@ -173,8 +179,10 @@ def _photo_vectors(
 def _places(
     index_dir: Path, column: DescriptorColumn, hashes: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Where the vectors of (n, 32) content hashes lie: (n,), rows counted through the column's
-    files, -1 for one that has none. Of several the first. Raises IndexDamagedError.
+    """Where the vectors of (n, 32) content hashes lie: (n,) rows, counted through all files.
+
+    -1 for a content without a vector; the first row of a content that has several. Raises
+    IndexDamagedError.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -193,10 +201,10 @@ def _places(
 
 
 def _starts(column: DescriptorColumn) -> NDArray[np.int64]:
-    """(files + 1,): where each file's rows begin when they are counted through all."""
+    """(files + 1,): where the rows of each file begin when they are counted through all files."""
     return np.cumsum([0, *(file.rows for file in column.files)])
 
 
 def _capacity(column: DescriptorColumn) -> int:
-    """Vectors that fill a file."""
+    """How many vectors fill a file."""
     return rows_per_shard(32 + 4 * column.dim)

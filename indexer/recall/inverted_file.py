@@ -1,9 +1,9 @@
-"""Recall by visual words: the photos whose words are nearest to an object's cells.
+"""Recall by visual words: the photos whose words are nearest to the cells of an object.
 
-An inverted file: for each word the photos that have it. Like the other recall index it is a base on
-disk, of which a query reads the lists of its own words only, and a delta in memory: the photos
-written since, from the photo table. Every codec has a vocabulary of its own, so photos are kept
-apart by theirs, and a query is put in the words of each.
+It is an inverted file: for each word, the list of photos that have it. Like the other recall
+indexes it has a base on disk, of which a query reads only the lists of its own words, and a delta
+in memory: the photos written since, from the photo table. Every codec has its own vocabulary, so
+the photos of each codec are kept apart, and a query is expressed in the words of each codec.
 """
 
 from collections.abc import Callable
@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import REPAIR_HINT, IndexDamagedError
-from indexer.recall.vectors import RULE, RecallRule, base_is_due
-from indexer.store.files import describe_file, write_bytes_atomically
+from indexer.recall.base_rule import RULE, RecallRule, refreshed
+from indexer.store.files import StoredFile, describe_file, write_bytes_atomically
 from indexer.store.manifest import Derived, Manifest
 from indexer.store.photos import WordRows, read_words, rows_that_count
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Some photos whose words are of one codec.
+class _PhotosOfCodec:
+    """Some photos whose words are those of one codec.
 
-    codec: its number. ids: (n,) int64. live: (n,) bool. starts: (words + 1,) int64, bounds of each
-    word's list. photos: gives the photos (0..n, each once a list) between two bounds.
+    codec: its number. ids: (n,) int64. live: (n,) bool, False for deleted photos. starts:
+    (words + 1,) int64, the bounds of the list of each word. photos: gives the entries between two
+    bounds, photos numbered 0 to n - 1, each at most once per list.
     """
 
     codec: int
@@ -38,15 +39,18 @@ class _Part:
     def scores(
         self, words: NDArray[np.uint16], cosines: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """(n,): as `WordRecall.search` scores photos. words, cosines: (cells, m), nearest first."""
+        """The score of each photo, (n,), see `WordRecall.search`.
+
+        words, cosines: (cells, m), the nearest words first.
+        """
         scores = np.zeros(len(self.ids), dtype=np.float32)
         lists = {word: self._photos_with(word) for word in np.unique(words).tolist()}
         best = np.empty_like(scores)
-        # One cell at a time: cells x photos would not fit in memory.
+        # One cell at a time, because cells x photos would not fit in memory.
         for own, near in zip(words.tolist(), cosines, strict=True):
             best.fill(near[-1])
             for word, cosine in zip(reversed(own), near[::-1], strict=True):
-                best[lists[word]] = cosine  # the nearest word is the last to be written
+                best[lists[word]] = cosine  # the nearest word is written last
             scores += best
         scores /= max(1, len(words))
         return scores
@@ -60,7 +64,7 @@ class _Part:
 class WordRecall:
     """Photos by visual words; see `load_word_recall`."""
 
-    def __init__(self, parts: list[_Part]) -> None:
+    def __init__(self, parts: list[_PhotosOfCodec]) -> None:
         self._parts = parts
 
     @property
@@ -75,17 +79,17 @@ class WordRecall:
         k: int,
         allowed: NDArray[np.int64] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k photos with the highest scores, all of them if there are fewer.
+        """The k photos with the highest scores, or all of them if there are fewer.
 
-        A photo's score is the mean over an object's cells of the cosine of the nearest word that
-        the photo has, among the few that are nearest to that cell, and of the last of these where
-        it has none: late interaction with words for cells (PLAID's centroid interaction, Santhanam
-        et al., CIKM 2022). 0 where the photo's codec has no words.
+        For each cell of the object, a few nearest words and their cosines are given. The cell's
+        value in a photo is the cosine of the nearest of these words that the photo has, or of the
+        last of them if it has none. The score of the photo is the mean over the cells. This is late
+        interaction with words in place of cells (the centroid interaction of PLAID, Santhanam et
+        al., CIKM 2022). Photos whose codec has no words score 0.
 
-        words_in: the object's cells in the words of a codec, by its number, as
-        `VisualWords.nearest` gives them. allowed: sorted ids, the only ones that may be answered.
-        Returns ids (m,) int64 and scores (m,) float32, by falling score and, where scores are
-        equal, rising id.
+        words_in: gives the object's cells in the words of a codec, by the codec's number, as
+        `VisualWords.nearest` does. allowed: sorted ids of the only photos to be found. Returns ids
+        (m,) int64 and scores (m,) float32, by falling score; equal scores by rising id.
         """
         ids, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         near = {codec: words_in(codec) for codec in sorted({part.codec for part in self._parts})}
@@ -104,10 +108,11 @@ def words_name(number: int) -> str:
 
 
 def load_word_recall(index_dir: Path, manifest: Manifest) -> WordRecall:
-    """The inverted file of a committed state: its base, read from the file as lists are asked for,
-    and the delta. The base may be gone: the photo table has the words too.
+    """The inverted file of a committed state: its base and the delta.
 
-    Raises IndexDamagedError where the photo table cannot be read.
+    Lists of the base are read from its file when they are needed. A base that is gone is done
+    without, because the photo table has the words too. Raises IndexDamagedError if the photo table
+    cannot be read.
     """
     base = _read_base(index_dir, manifest)
     covers = manifest.words.covers if manifest.words is not None and base else 0
@@ -116,11 +121,11 @@ def load_word_recall(index_dir: Path, manifest: Manifest) -> WordRecall:
     newer = np.concatenate([np.empty(0, np.int64), *(ids for _, ids, _, _ in delta)])
     dead = np.array(manifest.tombstones, dtype=np.int64)
     parts = [
-        _Part(codec, ids, ~np.isin(ids, dead) & ~np.isin(ids, newer), starts, photos)
+        _PhotosOfCodec(codec, ids, ~np.isin(ids, dead) & ~np.isin(ids, newer), starts, photos)
         for codec, ids, starts, photos in base
     ]
     parts += [
-        _Part(codec, ids, ~np.isin(ids, dead), starts, _in_memory(photos))
+        _PhotosOfCodec(codec, ids, ~np.isin(ids, dead), starts, _in_memory(photos))
         for codec, ids, starts, photos in delta
     ]
     return WordRecall(parts)
@@ -134,33 +139,36 @@ def refresh_word_recall(
     rebuild: bool = False,
     rule: RecallRule = RULE,
 ) -> Derived | None:
-    """Write a new base if one is due; as `recall.refresh_recall`."""
-    if not manifest.photos:
-        return None
-    if not rebuild and not base_is_due(manifest.photos, manifest.words, rule):
-        return manifest.words
-    from safetensors.numpy import save
+    """What the manifest should name as the base; a new one is written if it is due.
 
-    inverted = _invert([read_words(index_dir / f.name) for f in manifest.photos], manifest)
-    tensors: dict[str, NDArray[Any]] = {}
-    for codec, ids, starts, photos in inverted:
-        tensors |= {f"{codec}.ids": ids, f"{codec}.starts": starts, f"{codec}.photos": photos}
-    name = words_name(number)
-    # safetensors' own writer leaves a file readable by its owner alone
-    write_bytes_atomically(index_dir / name, save(tensors))
-    rows = sum(len(ids) for _, ids, _, _ in inverted)
-    return Derived(describe_file(index_dir, name, number, rows), manifest.last_photos)
+    See `base_rule.refreshed`. number: the generation that writes it. Raises as
+    `vectors.refresh_recall`.
+    """
+
+    def write() -> StoredFile:
+        from safetensors.numpy import save
+
+        inverted = _invert([read_words(index_dir / f.name) for f in manifest.photos], manifest)
+        tensors: dict[str, NDArray[Any]] = {}
+        for codec, ids, starts, photos in inverted:
+            tensors |= {f"{codec}.ids": ids, f"{codec}.starts": starts, f"{codec}.photos": photos}
+        name = words_name(number)
+        # The writer of safetensors itself makes a file that only its owner can read.
+        write_bytes_atomically(index_dir / name, save(tensors))
+        return describe_file(index_dir, name, number, sum(len(ids) for _, ids, _, _ in inverted))
+
+    return refreshed(manifest.photos, manifest.words, rule, write, rebuild=rebuild)
 
 
-# A codec's number, and its photos as `_Part` has them.
+# The number of a codec, and ids, starts and entries of its photos as in `_PhotosOfCodec`.
 _Inverted = tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]
 
 
 def _invert(tables: list[WordRows], manifest: Manifest) -> list[_Inverted]:
-    """The lists of some photo table shards, oldest first, one codec after the other."""
+    """The lists of some photo table shards, oldest first, for each codec in turn."""
     if not tables:
         return []
-    # deleted photos stay in a base until their rows leave the photo table
+    # Deleted photos stay in a base until their rows leave the photo table.
     kept = rows_that_count([table.ids for table in tables], tombstones=())
     codec_of = {file.number: file.codec for file in manifest.shards}
     codecs = [np.array([codec_of.get(int(s), -1) for s in table.shards]) for table in tables]
@@ -177,7 +185,7 @@ def _invert(tables: list[WordRows], manifest: Manifest) -> list[_Inverted]:
 
 
 def _lists(tables: list[WordRows]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """`starts` and all lists, of photos numbered from 0 in order; a table at a time."""
+    """`starts` and all entries, for photos numbered from 0 in order; one table at a time."""
     size = max((int(table.words.max()) + 1 for table in tables if len(table.words)), default=0)
     counts = sum(
         (np.bincount(table.words, minlength=size) for table in tables), np.zeros(size, np.int64)
@@ -190,7 +198,7 @@ def _lists(tables: list[WordRows]) -> tuple[NDArray[np.int64], NDArray[np.int32]
         first += len(table.ids)
         order = np.argsort(table.words, kind="stable")
         words = table.words[order].astype(np.int64)
-        # the place of an entry among its word's in this table
+        # The place of an entry among those of its word in this table.
         place = np.arange(len(words)) - np.searchsorted(words, words)
         photos[filled[words] + place] = owners[order]
         filled += np.bincount(words, minlength=size)
@@ -200,7 +208,7 @@ def _lists(tables: list[WordRows]) -> tuple[NDArray[np.int64], NDArray[np.int32]
 def _read_base(
     index_dir: Path, manifest: Manifest
 ) -> list[tuple[int, NDArray[np.int64], NDArray[np.int64], Callable[[int, int], Any]]]:
-    """The saved parts, none where the file is missing or not what the manifest says."""
+    """The saved parts; none if the file is missing or not what the manifest says."""
     from safetensors import SafetensorError, safe_open
 
     if manifest.words is None:
@@ -210,7 +218,7 @@ def _read_base(
     try:
         if path.stat().st_size != manifest.words.file.bytes:
             return []
-        file = safe_open(path, framework="np").__enter__()  # open for as long as it is used
+        file = safe_open(path, framework="np").__enter__()  # stays open while it is used
         names = file.keys()
         codecs = sorted(int(name.split(".")[0]) for name in names if name.endswith(".ids"))
         return [
@@ -246,7 +254,7 @@ def _in_file(path: Path, file: Any, codec: int) -> Callable[[int, int], NDArray[
 def _best(
     ids: NDArray[np.int64], scores: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k highest scores, by falling score and rising id."""
+    """The k highest scores, by falling score; equal scores by rising id."""
     if k < len(ids):
         kept = scores >= np.partition(scores, -k)[-k]
         ids, scores = ids[kept], scores[kept]

@@ -26,7 +26,7 @@ from indexer.errors import (
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import Progress
 from indexer.reader import IndexReader
-from indexer.store.lock import writer_lock
+from indexer.store.locks import writer_lock
 from indexer.store.manifest import Manifest, read_manifest
 from indexer.upkeep.check import verify
 from tests.helpers.pictures import save_photo
@@ -172,13 +172,13 @@ class TestFirstRun:
     def test_time_is_told_by_stage(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Or the time left would be reckoned as if the sample were still to be looked at."""
         told: list[Progress] = []
-        teller = progress.ProgressTeller(told.append, 500, 100.0)
+        reporter = progress.ProgressReporter(told.append, 500, 100.0)
         for now, tell in [
-            (110.0, lambda: teller.tell_of_fit(128, 256)),
-            (120.0, lambda: teller.tell_of_fit(256, 256)),
-            (125.0, lambda: teller.tell(50, 50, 0, 0)),
-            (125.05, lambda: teller.tell(51, 51, 0, 0)),
-            (130.0, lambda: teller.tell(100, 99, 0, 1)),
+            (110.0, lambda: reporter.report_fit(128, 256)),
+            (120.0, lambda: reporter.report_fit(256, 256)),
+            (125.0, lambda: reporter.report(50, 50, 0, 0)),
+            (125.05, lambda: reporter.report(51, 51, 0, 0)),
+            (130.0, lambda: reporter.report(100, 99, 0, 1)),
         ]:
             monkeypatch.setattr("indexer.ingest.progress.time.monotonic", lambda now=now: now)
             tell()
@@ -188,7 +188,7 @@ class TestFirstRun:
             ("index", 50, 5.0),
             ("index", 100, 10.0),
         ]
-        assert teller.seconds() == 30.0
+        assert reporter.seconds() == 30.0
 
     def test_progress_counts_up_to_the_total(
         self, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
@@ -526,13 +526,13 @@ class TestRefusals:
     def test_a_folder_with_other_things_in_it(self, photos: Path, index: Path) -> None:
         index.mkdir()
         (index / "thesis.tex").write_text("precious")
-        with pytest.raises(IndexMissingError, match="not empty"):
+        with pytest.raises(IndexMissingError, match="holds other files"):
             run(photos, index)
         assert [p.name for p in index.iterdir()] == ["thesis.tex"]
 
     def test_another_model(self, photos: Path, index: Path) -> None:
         run(photos, index)
-        with pytest.raises(FingerprintError, match=r"pixels.*voxels.*--index") as caught:
+        with pytest.raises(FingerprintError, match=r"pixels.*voxels.*another folder") as caught:
             run(photos, index, PixelExtractor(model="voxels"))
         assert "\n" not in str(caught.value)
 
@@ -557,7 +557,7 @@ class TestRefusals:
 
     def test_an_index_that_cannot_be_written(self, photos: Path, index: Path) -> None:
         index.parent.joinpath("file").write_text("")
-        with pytest.raises(IndexWriteError, match="--index"):
+        with pytest.raises(IndexWriteError, match="choose another folder"):
             run(photos, index.parent / "file")
         (index / ".lock").mkdir(parents=True)
         with pytest.raises(IndexWriteError, match="same command again"):
@@ -659,7 +659,7 @@ class TestInterrupts:
 def test_a_full_disk_is_said_and_costs_what_is_not_committed(
     photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, written = shards.write_shard, []
+    write, written = shards._write_shard, []
 
     def full(path: Path, *arrays: object) -> None:
         written.append(path)
@@ -668,7 +668,7 @@ def test_a_full_disk_is_said_and_costs_what_is_not_committed(
             raise OSError(28, "No space left on device")
         write(path, *arrays)
 
-    monkeypatch.setattr("indexer.ingest.writer.write_shard", full)
+    monkeypatch.setattr(shards, "_write_shard", full)
     with pytest.raises(IndexWriteError, match=r"No space left on device.*same command again"):
         run(photos, index)
     monkeypatch.undo()

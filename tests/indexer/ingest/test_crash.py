@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
+import indexer.ingest.commit as commit
 import indexer.ingest.sample as codecs
-import indexer.ingest.writer as writer
 import indexer.store.shards as shards
 from indexer.errors import IndexBusyError, IndexMissingError, IndexWriteError
 from indexer.reader import IndexReader
@@ -34,11 +34,11 @@ from tests.helpers.stores import (
     PixelDescriptor,
     PixelExtractor,
     described,
+    ids_by_recall,
     make_photos,
     rows,
     run,
 )
-from tests.indexer.upkeep.test_migrate import write_old_index
 
 ROOT = Path(__file__).parents[3]
 SHARD_BYTES = 3 * 2 * (4 * 4 * 6 * 2)
@@ -49,12 +49,12 @@ NO_ROOM = OSError(28, "No space left on device")
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", SHARD_BYTES)
-    monkeypatch.setattr(writer, "_MAX_DESCRIBED", MAX_DESCRIBED)
+    monkeypatch.setattr(commit, "_MAX_VECTORS", MAX_DESCRIBED)
 
 
 def act(action: str, photos: Path, index: Path) -> None:
     """What is disturbed here: a run of `waldo index`, or of `waldo compact`."""
-    if action in ("compact", "migrate"):
+    if action == "compact":
         compact(index)
     else:
         run(photos, index, batch_size=2, descriptors=[PixelDescriptor()])
@@ -92,7 +92,7 @@ def drive(action: str, photos: Path, before: Path, results: Path) -> None:
     import faiss  # noqa: F401 (imported once, before the forks)
     import pyarrow.parquet  # noqa: F401
 
-    shards.SHARD_BYTES, writer._MAX_DESCRIBED = SHARD_BYTES, MAX_DESCRIBED
+    shards.SHARD_BYTES, commit._MAX_VECTORS = SHARD_BYTES, MAX_DESCRIBED
     status, step = -9, 0
     while status == -9:
         step += 1
@@ -135,8 +135,7 @@ def assert_usable(index: Path) -> None:
     with contextlib.suppress(IndexMissingError), IndexReader.open(index) as reader:
         assert reader.read_maps(reader.ids).damaged == []
         described(index)
-        found, _ = reader.recall.search(reader.mean_pooled, 100)
-        assert sorted(found.tolist()) == reader.ids.tolist()
+        assert ids_by_recall(reader) == reader.ids.tolist()
 
 
 def assert_nothing_left_over(index: Path) -> None:
@@ -160,9 +159,6 @@ def before(request: pytest.FixtureRequest, tmp_path: Path, photos: Path) -> Path
     action, index = request.node.callspec.params["action"], tmp_path / "before"
     if action == "index":
         return index
-    if action == "migrate":
-        shutil.rmtree(photos)
-        return write_old_index(tmp_path).index.rename(index)
     descriptors = [] if action == "describe" else [PixelDescriptor()]
     run(photos, index, descriptors=descriptors)
     if action == "describe":
@@ -187,24 +183,22 @@ def undisturbed(action: str, photos: Path, before: Path, index: Path) -> Path:
     return index
 
 
-ACTIONS = pytest.mark.parametrize("action", ["index", "describe", "update", "compact", "migrate"])
+ACTIONS = pytest.mark.parametrize("action", ["index", "describe", "update", "compact"])
 
 
 @ACTIONS
 def test_killed_at_every_step(action: str, photos: Path, before: Path, tmp_path: Path) -> None:
     whole = undisturbed(action, photos, before, tmp_path / "whole")
     expected = rows(whole), described(whole)
-    names = [] if action == "migrate" else ["colours"]
     assert {name: set(vectors) for name, vectors in expected[1].items()} == {
-        name: set(expected[0]) for name in names
+        "colours": set(expected[0])
     }
     left = killed_everywhere(action, photos, before, tmp_path / "left")
     assert len(left) > 20  # else it was not disturbed at all
     states = set()
     for index in left:
-        if action != "migrate" or read_format(index) == 2:
-            assert_usable(index)
-            states.add(generation(index))
+        assert_usable(index)
+        states.add(generation(index))
         act(action, photos, index)
         assert (rows(index), described(index)) == expected
         assert verify(index) == []
@@ -212,14 +206,8 @@ def test_killed_at_every_step(action: str, photos: Path, before: Path, tmp_path:
         if action == "compact":
             assert files_of(index) == files_of(whole)
     # The instants lie between all the commits, else this test would show little.
-    commits = {"index": 6, "describe": 4, "update": 3, "compact": 2, "migrate": 2}
+    commits = {"index": 6, "describe": 4, "update": 3, "compact": 2}
     assert len(states) >= commits[action]
-
-
-def read_format(index: Path) -> int:
-    import json
-
-    return int(json.loads((index / "manifest.json").read_text())["format"])
 
 
 def generation(index: Path) -> int:
@@ -358,11 +346,10 @@ def test_no_room_at_every_write(
             assert "\n" not in said
             failed += 1
         assert not list(index.rglob("*.tmp"))
-        if action in ("compact", "migrate") and not done:
+        if action == "compact" and not done:
             # What was written until then gives its room back; the commit may have been the last.
-            assert files_of(index) == held or read_format(index) == 2
-        if action != "migrate" or read_format(index) == 2:
-            assert_usable(index)
+            assert files_of(index) == held or generation(index) > generation(before)
+        assert_usable(index)
         act(action, photos, index)
         assert (rows(index), described(index)) == expected
         assert verify(index) == []

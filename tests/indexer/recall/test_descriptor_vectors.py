@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import indexer.ingest.commit as commit
 import indexer.ingest.writer as writer
 import indexer.recall.descriptor_vectors as descriptors
 import indexer.store.shards as shards
@@ -18,7 +19,7 @@ from indexer.errors import FingerprintError, IndexDamagedError
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import Progress
 from indexer.reader import IndexReader
-from indexer.recall.vectors import RecallRule
+from indexer.recall.base_rule import RecallRule
 from indexer.store.failures import read_failures
 from indexer.store.manifest import Manifest, read_manifest
 from indexer.upkeep.check import describe, verify
@@ -160,7 +161,7 @@ def test_only_what_a_run_is_shown_is_described(tmp_path: Path, index: Path) -> N
 def test_commits_while_only_describing(
     photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_MAX_DESCRIBED", 3)
+    monkeypatch.setattr(commit, "_MAX_VECTORS", 3)
     run(photos, index)
     run(photos, index, batch_size=2, descriptors=[COLOURS])
     [column] = read_manifest(index).descriptors
@@ -223,7 +224,7 @@ def test_an_index_without_any_is_as_before(photos: Path, index: Path) -> None:
 
 def test_compaction(photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", SHARD_BYTES)
-    monkeypatch.setattr(writer, "_MAX_DESCRIBED", 2)
+    monkeypatch.setattr(commit, "_MAX_VECTORS", 2)
     run(photos, index, descriptors=[COLOURS, LARGE])
     # the content of photo-006 stays in use by its copy, that of photo-001 and photo-002 does not
     for name in ("photo-001", "photo-002", "photo-006"):
@@ -254,7 +255,7 @@ def test_compaction_of_vectors_alone(
     run(photos, index)
     compact(index)
     held = read_manifest(index)
-    monkeypatch.setattr(writer, "_MAX_DESCRIBED", 2)
+    monkeypatch.setattr(commit, "_MAX_VECTORS", 2)
     run(photos, index, batch_size=1, descriptors=[COLOURS])
     assert len(read_manifest(index).descriptors[0].files) > 1
     assert describe(index)["compact_has_work"]
@@ -352,7 +353,7 @@ def test_every_flipped_byte_is_found(photos: Path, index: Path, pattern: str) ->
 def test_lost_vectors_are_made_again(
     photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_MAX_DESCRIBED", 3)
+    monkeypatch.setattr(commit, "_MAX_VECTORS", 3)
     run(photos, index)
     run(photos, index, batch_size=1, descriptors=[COLOURS])
     paths = sorted((index / "descriptors").glob("*.parquet"))

@@ -10,14 +10,9 @@ from numpy.typing import NDArray
 
 from indexer.errors import IndexDamagedError
 from indexer.reader import IndexReader
-from indexer.recall.vectors import (
-    RecallIndex,
-    RecallRule,
-    build_base,
-    load_recall,
-    recall_kind,
-    refresh_recall,
-)
+from indexer.recall.base_rule import RecallRule
+from indexer.recall.faiss_base import build_base
+from indexer.recall.vectors import RecallIndex, load_recall, recall_kind, refresh_recall
 from indexer.store.files import describe_file
 from indexer.store.manifest import Derived, Manifest
 from indexer.store.mapstore import Place
@@ -78,36 +73,6 @@ def test_ids_that_are_stored_already_are_left() -> None:
     assert recall.ids.tolist() == [5, 6, 7]
     _, scores = recall.search(rows[1], 3)
     assert scores.max() == pytest.approx(float(rows[1] @ rows[1]), rel=1e-5)
-
-
-@pytest.mark.parametrize("room", [True, False])
-def test_a_gpu_gives_the_same_answer(monkeypatch: pytest.MonkeyPatch, room: bool) -> None:
-    """With a stand-in for the GPU's index, which like it knows rows only and takes no selector."""
-    import faiss
-
-    rows, ids = vectors(90), np.arange(90)[::-1] * 3
-    plain = RecallIndex(DIM, [6, 9])
-    plain.add(ids, rows)
-    expected = {k: plain.search(rows[0], k)[0].tolist() for k in (3, 88, 100)}
-    copies = []
-
-    def gpu_index(resources: object, dim: int) -> object:
-        if not room:
-            raise RuntimeError("out of GPU memory")
-        copies.append(faiss.IndexFlatIP(dim))
-        return copies[-1]
-
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
-    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
-    monkeypatch.setattr(faiss, "GpuIndexFlatIP", gpu_index, raising=False)
-    recall = RecallIndex(DIM, [6, 9])
-    recall.add(ids[:50], rows[:50])
-    recall.search(rows[0], 5)
-    recall.add(ids[50:], rows[50:])
-    for k, found in expected.items():
-        assert recall.search(rows[0], k)[0].tolist() == found
-    # A copy for each state, of the live vectors alone: 6 and 9 came with the second part.
-    assert [copy.ntotal for copy in copies] == ([50, 88] if room else [])
 
 
 def test_a_vector_of_another_length_is_refused() -> None:

@@ -12,8 +12,8 @@ from features.frame import Frame
 from features.maps import FeatureMaps
 from indexer.codec.visual_words import VisualWords
 from indexer.reader import IndexReader
+from indexer.recall.base_rule import RecallRule
 from indexer.recall.inverted_file import load_word_recall, refresh_word_recall
-from indexer.recall.vectors import RecallRule
 from indexer.store.files import StoredFile
 from indexer.store.manifest import Manifest, MapShard, read_manifest
 from indexer.store.mapstore import Place
