@@ -1,38 +1,99 @@
-"""Reports on objects' masks, in photos and videos: as tables, and as run files."""
+"""What evaluations of masks and of videos share: results of single objects, stored item by item.
 
-import json
+An item is a photo's object or a video. Results are JSON-ready from the moment they are measured,
+because an interrupted run stores them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from features.errors import WaldoError
-from indexer.store.files import write_text_atomically
-from search.evaluation import object_masks as masks
-from search.evaluation import video_labels as video
-from search.evaluation.report import methods_table
+from indexer.protocols import Extractor
+from search.evaluation.paper import published
+from search.evaluation.report import versions
+from search.evaluation.run_store import RunResults, results_folder
+from search.evaluation.steps import OnStep, ignore_step
 
-if TYPE_CHECKING:
-    from rich.table import Table
+Item = TypeVar("Item")
+Method = TypeVar("Method")
 
-
-def objects_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Each method's row: text by column, the same columns for all, in percent."""
-    module = video if report["protocol"] == "davis2017" else masks
-    return module.table_cells(report)
+# The results of a method on an item: one per object.
+Results = list[dict[str, Any]]
 
 
-def objects_table(report: dict[str, Any]) -> "Table":
-    """The comparison as a table, the paper's figures below."""
-    pictures = "frames" if report["protocol"] == "davis2017" else "photos"
-    title = (
-        f"{report['protocol']}, {report['model']['model']}: {report['n_queries']} objects, "
-        f"{report['n_gallery']} {pictures}"
-    )
-    return methods_table(title, objects_cells(report), report)
+def choose_methods(names: Sequence[str], known: Mapping[str, Method]) -> dict[str, Method]:
+    """Methods by name; all where no name is given. Raises WaldoError for an unknown name."""
+    for name in names:
+        if name not in known:
+            raise WaldoError(f"method {name}: no such method; one of {', '.join(known)}")
+    return {name: known[name] for name in names or known}
 
 
-def write_objects_run(path: Path, report: dict[str, Any]) -> None:
-    """Write the report, every object's results in it. Raises WaldoError where it cannot be."""
-    try:
-        write_text_atomically(path, json.dumps(report))
-    except OSError as error:
-        raise WaldoError(f"--out {path}: cannot be written ({error.strerror})") from None
+def objects_folder(
+    work: Path, protocol: str, files: list[Path], extractor: Extractor, asked: list[Any]
+) -> Path:
+    """The folder for the results of an unfinished evaluation.
+
+    files: all that decide its results. asked: JSON-ready, what is to be found in them. Raises
+    WaldoError for a missing file.
+    """
+    import torch
+
+    settings = [extractor.fingerprint(), extractor.device.type, torch.__version__, asked]
+    return results_folder(work, protocol, files, settings)
+
+
+def measure_items(
+    items: Mapping[str, Item],
+    methods: Sequence[str],
+    measure: Callable[[Item, list[str]], Iterator[tuple[str, Results]]],
+    stored: RunResults,
+    on_step: OnStep | None = None,
+) -> dict[str, Results]:
+    """The results of each method on all items, in order.
+
+    measure: gives the results of an item, method by method. stored: gets them; results that it has
+    already are not measured again. on_step: called with the progress, counted in items times
+    methods.
+    """
+    tell, total = on_step or ignore_step, len(items) * len(methods)
+    results: dict[str, Results] = {method: [] for method in methods}
+    for place, (name, item) in enumerate(items.items()):
+        found = stored.of(name)
+        missing = [method for method in methods if method not in found]
+        done = (place + 1) * len(methods) - len(missing)
+        tell(f"measuring {name}", done, total)
+        for method, measured in measure(item, missing) if missing else ():
+            found[method] = measured
+            stored.keep(name, found)
+            done += 1
+            tell(f"measuring {name}", done, total)
+        for method, of_method in results.items():
+            of_method += found[method]
+    return results
+
+
+def objects_json(
+    protocol: str,
+    extractor: Extractor,
+    results: dict[str, Results],
+    summarise: Callable[[Results], dict[str, Any]],
+    n_objects: int,
+    n_pictures: int,
+) -> dict[str, Any]:
+    """The report of an evaluation, JSON-ready; metrics are fractions, 0..1.
+
+    "methods" holds the summary of each method, "objects" its result on each object. "n_queries"
+    counts objects, "n_gallery" the photos or frames in which they were to be found.
+    """
+    return {
+        "protocol": protocol,
+        "model": extractor.fingerprint(),
+        "methods": {method: summarise(found) for method, found in results.items()},
+        "n_queries": n_objects,
+        "n_gallery": n_pictures,
+        "objects": results,
+        "versions": versions(),
+        "paper": published(protocol),
+    }

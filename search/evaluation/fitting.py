@@ -14,12 +14,13 @@ from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from indexer.ingest.progress import Progress
 from indexer.store.manifest import read_manifest
-from indexer.store.weights import store_weights
+from indexer.upkeep.fusion_weights import store_weights
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import MapMethod, Method
 from search.evaluation.metrics.ranking import bootstrap_interval
-from search.evaluation.metrics.summary import query_precision
-from search.evaluation.retrieval import OnStep, run_methods
+from search.evaluation.metrics.summary import Scores, query_precision
+from search.evaluation.retrieval import run_methods
+from search.evaluation.steps import OnStep
 from search.fusion import FusionWeights, default_weights, fuse
 from search.scores import SCORES, Score, agreement, class_evidence, token_heat
 
@@ -48,14 +49,14 @@ _COMPONENTS: list[Method] = [
 
 @dataclass(frozen=True)
 class Components:
-    """What `fused` is made of, of every query and photo; (n_queries, n_gallery) float32 each.
+    """What `fused` is made of, of every query and photo; (n_gallery,) float32 for each query.
 
     class_evidence: 0 throughout for a query without a class name.
     """
 
-    likeness: NDArray[np.float32]
-    agreement: NDArray[np.float32]
-    class_evidence: NDArray[np.float32]
+    likeness: Scores
+    agreement: Scores
+    class_evidence: Scores
 
     def fused(self, query: int, weights: FusionWeights) -> NDArray[np.float32]:
         """A query's score of each photo, (n_gallery,)."""

@@ -13,13 +13,18 @@ from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import load_model_input
-from search.evaluation.benchmarks.permir import read_permis
-from search.evaluation.benchmarks.perseg import SegmentationObject, read_mask, read_perseg
+from search.evaluation.benchmarks.labelled_objects import SegmentationObject, read_mask
+from search.evaluation.by_object import (
+    Results,
+    choose_methods,
+    measure_items,
+    objects_folder,
+    objects_json,
+)
 from search.evaluation.metrics.masks import boundaries, boundary_iou, cumulative_iou, mask_iou
 from search.evaluation.metrics.ranking import bootstrap_interval
-from search.evaluation.paper import published
-from search.evaluation.report import versions
-from search.evaluation.run_store import RunResults, results_folder
+from search.evaluation.run_store import RunResults
+from search.evaluation.steps import OnStep
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.scores import SCORES
@@ -37,21 +42,16 @@ if TYPE_CHECKING:
     import torch
 
 Mask = NDArray[np.bool_]
-# What is being done, how much of it is done, and how much there is.
-OnStep = Callable[[str, int, int], None]
 
-# Where PDM cuts a map between its minimum and its maximum.
+# PDM's threshold between the minimum and the maximum of a map.
 _THRESHOLD = 0.7
-
-PROTOCOLS: dict[str, Callable[[Path], list[SegmentationObject]]] = {
-    "perseg": read_perseg,
-    "permis": read_permis,
-}
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One photo beside a reference. maps: the photo's. picture: itself, RGB, upright, small."""
+class MaskInput:
+    """What a method sees: a reference and one photo. maps: the photo's. picture: the photo, RGB,
+    upright, as `load_picture` gives it.
+    """
 
     reference: Reference
     maps: FeatureMaps
@@ -61,37 +61,38 @@ class Seen:
 
 @dataclass(frozen=True)
 class MaskMethod:
-    """A way to find an object's pixels.
+    """A way to find the pixels of an object.
 
-    rule: gives the mask, (height, width) bool of the upright photo. by_class: the object is shown
-    by its class name alone, else by its mask. needs_class: cannot do without a class name.
+    rule: gives the mask, (height, width) bool, in the upright photo's pixels. by_class: the
+    reference selects the object by its class name alone, not by its mask. needs_class: whether the
+    method needs a class name.
     """
 
     name: str
-    rule: Callable[[Seen], Mask]
+    rule: Callable[[MaskInput], Mask]
     by_class: bool = False
     needs_class: bool = False
 
 
-def evidence_mask(refine: Refine) -> Callable[[Seen], Mask]:
-    """What `waldo segment` does."""
+def evidence_mask(refine: Refine) -> Callable[[MaskInput], Mask]:
+    """The rule of `waldo segment`."""
 
-    def rule(seen: Seen) -> Mask:
+    def rule(seen: MaskInput) -> Mask:
         return draw_mask(_evidence(seen), seen.maps.frame, seen.picture, refine)
 
     return rule
 
 
-def unsharpened_mask(seen: Seen) -> Mask:
-    """The same, upsampled only."""
+def unsharpened_mask(seen: MaskInput) -> Mask:
+    """The evidence of `waldo segment`, upsampled without refinement."""
     frame = seen.maps.frame
     return frame.to_photo(_evidence(seen), frame.width, frame.height) > 0
 
 
-def map_mask(score: str) -> Callable[[Seen], Mask]:
-    """A score's map, upsampled, above 0.7 between its minimum and its maximum (PDM)."""
+def map_mask(score: str) -> Callable[[MaskInput], Mask]:
+    """The map of a score, upsampled, above 0.7 between its minimum and its maximum (PDM)."""
 
-    def rule(seen: Seen) -> Mask:
+    def rule(seen: MaskInput) -> Mask:
         import torch
 
         frame = seen.maps.frame
@@ -115,12 +116,12 @@ _ALL = (
     MaskMethod("appearance", map_mask("appearance")),
     MaskMethod("semantic", map_mask("semantic"), needs_class=True),
 )
-METHODS = {method.name: method for method in _ALL}
+MASK_METHODS = {method.name: method for method in _ALL}
 
 
 @dataclass(frozen=True)
 class TargetResult:
-    """How well an object's mask in one photo fits: IoU and boundary IoU, 0..1."""
+    """How well the mask of an object fits in one photo: IoU and boundary IoU, 0..1."""
 
     photo: str
     iou: float
@@ -128,11 +129,11 @@ class TargetResult:
 
 
 @dataclass(frozen=True)
-class ObjectResult:
-    """How well one object was found by one method.
+class MaskResult:
+    """How well a method found one object.
 
-    iou, boundary_iou: of all its photos' pixels together, PerSeg's; intersection, union: those
-    pixels.
+    iou, boundary_iou: those of the pixels of all its photos together, as PerSeg takes them.
+    intersection, union: the numbers of these pixels.
     """
 
     name: str
@@ -142,41 +143,33 @@ class ObjectResult:
     intersection: int
     union: int
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ObjectResult":
-        """What `asdict` made of one."""
-        targets = [TargetResult(**target) for target in values["targets"]]
-        return cls(**{**values, "targets": targets})
-
 
 def select_mask_methods(
     names: list[str], objects: list[SegmentationObject], sam: Refine | None
 ) -> list[MaskMethod]:
-    """Methods by name; for no name, all that the benchmark has the class names for.
+    """Methods by name; where no name is given, all that the benchmark has the class names for.
 
-    sam: what adds the methods "sam" and "sam-by-class". Raises WaldoError for an unknown one, and
-    for one that cannot run.
+    sam: the rule that adds the methods "sam" and "sam-by-class"; None for neither. Raises
+    WaldoError for an unknown method, and for one that cannot run.
     """
-    known = METHODS
+    known = dict(MASK_METHODS)
     if sam is not None:
         rule = evidence_mask(sam)
-        known = known | {
-            "sam": MaskMethod("sam", rule),
-            "sam-by-class": MaskMethod("sam-by-class", rule, by_class=True, needs_class=True),
-        }
-    named = all(item.class_name is not None for item in objects)
-    for name in names:
-        if name not in known:
-            hint = "" if sam is not None else " (sam and sam-by-class with --sam MODEL)"
-            raise WaldoError(f"--method {name}: no such method; one of {', '.join(known)}{hint}")
-        if known[name].needs_class and not named:
+        known["sam"] = MaskMethod("sam", rule)
+        known["sam-by-class"] = MaskMethod("sam-by-class", rule, by_class=True, needs_class=True)
+    elif lacking := {"sam", "sam-by-class"}.intersection(names):
+        raise WaldoError(f"method {min(lacking)}: needs a SAM; name its model or folder as sam")
+    all_named = all(item.class_name is not None for item in objects)
+    chosen = choose_methods(names, known).values()
+    if not names:
+        return [method for method in chosen if all_named or not method.needs_class]
+    for method in chosen:
+        if method.needs_class and not all_named:
             raise WaldoError(
-                f"--method {name}: needs every object's class name, which this benchmark does not "
-                "give"
+                f"method {method.name}: needs the class name of every object, which this benchmark "
+                "does not give"
             )
-    if names:
-        return [known[name] for name in names]
-    return [method for method in known.values() if named or not method.needs_class]
+    return list(chosen)
 
 
 def masks_folder(
@@ -186,16 +179,15 @@ def masks_folder(
     extractor: FeatureExtractor,
     others: list[Path],
 ) -> Path:
-    """The folder for the results of an unfinished `evaluate_masks`. others: files that decide them
-    beside the benchmark's. Raises WaldoError for one that is not there.
-    """
-    import torch
+    """The folder for the results of an unfinished `evaluate_masks`.
 
+    others: files beside the benchmark's that decide the results. Raises WaldoError for a missing
+    file.
+    """
     pairs = [pair for item in objects for pair in (item.reference, *item.targets)]
     files = [path for pair in pairs for path in (pair.photo, pair.mask)]
     asked = [[item.name, item.class_name, len(item.targets)] for item in objects]
-    settings = [extractor.fingerprint(), extractor.model.device.type, torch.__version__, asked]
-    return results_folder(work, protocol, [*files, *others], settings)
+    return objects_folder(work, protocol, [*files, *others], extractor, asked)
 
 
 def evaluate_masks(
@@ -203,46 +195,36 @@ def evaluate_masks(
     objects: list[SegmentationObject],
     extractor: FeatureExtractor,
     methods: list[MaskMethod],
-    kept: RunResults,
+    stored: RunResults,
     on_step: OnStep | None = None,
 ) -> dict[str, Any]:
-    """Methods on a segmentation benchmark, as JSON-ready values, fractions 0..1.
+    """Run methods on a segmentation benchmark; the report is JSON-ready, see `objects_json`.
 
-    kept: gets every object's results; those that it has are not measured again.
+    A method's summary holds "mIoU" with its 95 % bootstrap interval over objects and "bIoU", as the
+    protocol defines them (PerSeg counts the pixels of an object's photos together; PerMIS takes the
+    mean over photos), and "cumulative_IoU", over the pixels of all photos together, which the code
+    published with PDM calls mIoU.
 
-    "methods" holds for each "mIoU" with its 95 % bootstrap interval over objects and "bIoU", as the
-    protocol has them (PerSeg: an object's photos count together, pixel by pixel; PerMIS: the mean
-    over photos), and "cumulative_IoU", all pixels of all photos together, which is what the code
-    published with PDM calls mIoU. "objects" holds every object's own. "n_queries" are objects,
-    "n_gallery" their photos. Raises WaldoError for what cannot be read.
+    stored: gets the results of each object; those that it has already are not measured again.
+    Raises WaldoError for what cannot be read.
     """
-    results: dict[str, list[ObjectResult]] = {method.name: [] for method in methods}
-    for done, item in enumerate(objects):
-        if on_step is not None:
-            on_step("segmenting, objects", done, len(objects))
-        found = kept.of(item.name)
-        if missing := [method for method in methods if method.name not in found]:
-            measured = measure_object(item, extractor, missing)
-            found |= {method.name: asdict(result) for method, result in measured}
-            kept.keep(item.name, found)
-        for name, of_method in results.items():
-            of_method.append(ObjectResult.from_dict(found[name]))
-    return {
-        "protocol": protocol,
-        "model": extractor.fingerprint(),
-        "methods": {name: _summary(protocol, found) for name, found in results.items()},
-        "n_queries": len(objects),
-        "n_gallery": sum(len(item.targets) for item in objects),
-        "objects": {name: [asdict(item) for item in found] for name, found in results.items()},
-        "versions": versions(),
-        "paper": published(protocol),
-    }
+    known = {method.name: method for method in methods}
+
+    def measure(item: SegmentationObject, names: list[str]) -> Iterator[tuple[str, Results]]:
+        for method, result in measure_object(item, extractor, [known[name] for name in names]):
+            yield method.name, [asdict(result)]
+
+    items = {item.name: item for item in objects}
+    results = measure_items(items, list(known), measure, stored, on_step)
+    n_photos = sum(len(item.targets) for item in objects)
+    summarise = _summary_over_objects if protocol == "perseg" else _summary_over_photos
+    return objects_json(protocol, extractor, results, summarise, len(objects), n_photos)
 
 
 def measure_object(
     item: SegmentationObject, extractor: FeatureExtractor, methods: list[MaskMethod]
-) -> Iterator[tuple[MaskMethod, ObjectResult]]:
-    """Each method's result on one object."""
+) -> Iterator[tuple[MaskMethod, MaskResult]]:
+    """The result of each method on one object."""
     size, grid = extractor.image_size, extractor.grid
     by_mask = Query(item.reference.photo, item.class_name, item.reference.mask)
     by_class = Query(item.reference.photo, item.class_name)
@@ -256,28 +238,28 @@ def measure_object(
     for target, maps in zip(item.targets, all_maps, strict=True):
         truth, picture = read_mask(target.mask), load_picture(target.photo)
         for method in methods:
-            seen = Seen(references[method.by_class], maps, picture, extractor.model.device)
+            seen = MaskInput(references[method.by_class], maps, picture, extractor.device)
             masks[method.name].append((method.rule(seen), truth))
     for method in methods:
-        pairs = masks[method.name]
-        targets = [
+        yield method, _mask_result(item.name, photos, masks[method.name])
+
+
+def _mask_result(name: str, photos: list[Path], pairs: list[tuple[Mask, Mask]]) -> MaskResult:
+    """pairs: for each photo, the mask that was found and the true one."""
+    return MaskResult(
+        name,
+        targets=[
             TargetResult(str(photo), mask_iou(*pair), boundary_iou(*pair))
             for photo, pair in zip(photos, pairs, strict=True)
-        ]
-        yield (
-            method,
-            ObjectResult(
-                item.name,
-                targets,
-                iou=cumulative_iou(pairs),
-                boundary_iou=cumulative_iou(boundaries(*pair) for pair in pairs),
-                intersection=sum(int((found & truth).sum()) for found, truth in pairs),
-                union=sum(int((found | truth).sum()) for found, truth in pairs),
-            ),
-        )
+        ],
+        iou=cumulative_iou(pairs),
+        boundary_iou=cumulative_iou(boundaries(*pair) for pair in pairs),
+        intersection=sum(int((found & truth).sum()) for found, truth in pairs),
+        union=sum(int((found | truth).sum()) for found, truth in pairs),
+    )
 
 
-def _evidence(seen: Seen) -> NDArray[np.float32]:
+def _evidence(seen: MaskInput) -> NDArray[np.float32]:
     """(grid, grid) float32, positive for the object."""
     import torch
 
@@ -287,34 +269,24 @@ def _evidence(seen: Seen) -> NDArray[np.float32]:
     return evidence.cpu().numpy().reshape(seen.maps.frame.grid, -1)
 
 
-def _summary(protocol: str, results: list[ObjectResult]) -> dict[str, Any]:
-    if protocol == "perseg":
-        fits = [[result.iou] for result in results]
-        edges = [[result.boundary_iou] for result in results]
-    else:
-        fits = [[target.iou for target in result.targets] for result in results]
-        edges = [[target.boundary_iou for target in result.targets] for result in results]
-    union = sum(result.union for result in results)
+def _summary_over_objects(results: Results) -> dict[str, Any]:
+    """As PerSeg has it: the pixels of an object's photos count together."""
+    return _summary(results, [[result] for result in results])
+
+
+def _summary_over_photos(results: Results) -> dict[str, Any]:
+    """As PerMIS has it: every photo counts alike."""
+    return _summary(results, [result["targets"] for result in results])
+
+
+def _summary(results: Results, counted: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """counted: for each object, what has the "iou" and "boundary_iou" that count."""
+    fits = [[each["iou"] for each in of_object] for of_object in counted]
+    edges = [each["boundary_iou"] for of_object in counted for each in of_object]
+    union = sum(result["union"] for result in results)
     return {
         "mIoU": float(np.mean(np.concatenate(fits))),
         "mIoU_interval": list(bootstrap_interval([float(np.mean(fit)) for fit in fits])),
-        "bIoU": float(np.mean(np.concatenate(edges))),
-        "cumulative_IoU": sum(result.intersection for result in results) / max(1, union),
+        "bIoU": float(np.mean(edges)),
+        "cumulative_IoU": sum(result["intersection"] for result in results) / max(1, union),
     }
-
-
-def table_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Each method's row: text by column, the same columns for all, in percent."""
-    return {
-        name: {
-            "mIoU": _percent(values["mIoU"]),
-            "95 % interval": " to ".join(map(_percent, values["mIoU_interval"])),
-            "bIoU": _percent(values["bIoU"]),
-            "cumulative IoU": _percent(values["cumulative_IoU"]),
-        }
-        for name, values in report["methods"].items()
-    }
-
-
-def _percent(part: float) -> str:
-    return f"{100 * part:.1f}"

@@ -1,13 +1,13 @@
-"""What PDM's paper reports for the same benchmarks, to be printed beside what was measured here."""
+"""The figures of PDM's paper for the same benchmarks, which tables print beside the measured."""
 
 from typing import Any
 
 SOURCE = "Samuel et al., NeurIPS 2024"
 
-# What a figure of the paper's is called by in a table.
-MARK = "paper: "
+# The mark of the paper's rows in a table.
+_MARK = "paper: "
 
-# By protocol and method, in percent, by the column of `report.table_cells`.
+# By protocol and method: percent by the column of `method_table.method_cells`.
 _PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
     "roxford5k": {
         "DINOv2": {"medium mAP": 75.1, "hard mAP": 54.0},
@@ -43,7 +43,7 @@ _PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
         "PDM": {"mIoU": 95.4, "bIoU": 79.8},
         "PDM + SAM": {"mIoU": 97.4, "bIoU": 81.9},
     },
-    # what its code calls mIoU is the cumulative one
+    # The code of the paper calls the cumulative IoU mIoU.
     "permis": {
         "PDM": {"cumulative IoU": 42.3, "bIoU": 86.8},
         "PDM + SAM": {"cumulative IoU": 49.7, "bIoU": 89.3},
@@ -53,19 +53,19 @@ _PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
 
 
 def published(protocol: str) -> dict[str, Any] | None:
-    """The paper's figures for a benchmark, JSON-ready; None where it has none.
+    """The paper's figures for a benchmark, JSON-ready; None for a benchmark that it does not have.
 
-    "source", and "methods": for each of the paper's methods, in percent, figures by the column of
-    our tables that holds the same metric.
+    "methods" holds, for each of the paper's methods, percent by the column of our tables with the
+    same metric.
     """
     methods = _PUBLISHED.get(protocol)
     return None if methods is None else {"source": SOURCE, "methods": methods}
 
 
 def paper_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Rows of a report's table that are the paper's: text by column, each row's name marked."""
-    methods = report.get("paper", {}).get("methods", {})
+    """The paper's rows of a report's table: text by column, each name with a mark."""
+    methods = (report.get("paper") or {}).get("methods", {})
     return {
-        MARK + name: {column: f"{figure:.1f}" for column, figure in figures.items()}
+        _MARK + name: {column: f"{figure:.1f}" for column, figure in figures.items()}
         for name, figures in methods.items()
     }

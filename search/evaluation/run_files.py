@@ -1,4 +1,4 @@
-"""Runs that `waldo evaluate --out` wrote, read again and put beside each other."""
+"""Run files, read again and put beside each other."""
 
 import json
 from dataclasses import dataclass
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import WaldoError
-from search.evaluation.by_object import objects_cells
+from search.evaluation.method_table import method_cells, size
 from search.evaluation.paper import paper_cells
-from search.evaluation.report import table_cells
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,9 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """One run. path: its file. content: what `write_run` or `write_objects_run` put there. rows: of
-    its table.
-    """
+    """A run. path: its file. content: what `report.write_run` wrote. rows: those of its table."""
 
     path: Path
     content: dict[str, Any]
@@ -27,9 +24,11 @@ class Run:
 
 @dataclass(frozen=True)
 class RunsTable:
-    """Runs of one benchmark beside each other. title: the benchmark. rows: text, a cell a column;
-    the first three columns say what was run, the others hold metrics in percent. paper: rows alike,
-    of published figures; they say where these come from.
+    """Runs of one benchmark beside each other.
+
+    title: the benchmark. rows: text, one cell per column; the first three columns say what was run,
+    the others hold metrics in percent. paper: rows of published figures, whose first cell names
+    their source.
     """
 
     title: str
@@ -39,14 +38,14 @@ class RunsTable:
 
 
 def read_run(path: Path) -> Run:
-    """Read a run's file. Raises WaldoError where it is none."""
+    """Read a run file. Raises WaldoError for any other file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WaldoError(f"{path}: not a readable run file ({error})") from None
     try:
         by_object = "objects" in content
-        rows = objects_cells(content) if by_object else table_cells(content)
+        rows = method_cells(content)
         _look_for(content, "protocol", "n_queries", "n_gallery")
         _look_for(content["model"], "model")
         if not by_object:
@@ -65,21 +64,19 @@ def read_run(path: Path) -> Run:
 
 
 def _look_for(entry: dict[str, Any], *keys: str) -> None:
-    """Raises KeyError, or TypeError for what is no dict, where a key is missing."""
+    """Raise KeyError where a key is missing, TypeError where the entry is no dict."""
     for key in keys:
         entry[key]
 
 
 def runs_tables(runs: list[Run]) -> list[RunsTable]:
-    """A table for each benchmark that was run, in the order of the runs; benchmarks of one protocol
-    are told apart by their size. A metric that a run does not have is left blank.
+    """One table per benchmark that was run, in the order of the runs.
+
+    Benchmarks of one protocol differ by their size. A metric that a run does not have is blank.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        found = run.content
-        asked = "objects" if "objects" in found else "queries"
-        title = f"{found['protocol']}: {found['n_queries']} {asked}, {found['n_gallery']} photos"
-        groups.setdefault(title, []).append(run)
+        groups.setdefault(f"{run.content['protocol']}: {size(run.content)}", []).append(run)
     tables = []
     for title, group in groups.items():
         metrics = list(
@@ -93,8 +90,8 @@ def runs_tables(runs: list[Run]) -> list[RunsTable]:
             for run in group
             for method, cells in run.rows.items()
         ]
-        # The same in all runs of a protocol, but for runs by versions that knew other figures.
-        known = next((run.content for run in group if "paper" in run.content), {})
+        # All runs of a protocol have the same figures, except runs by versions that had others.
+        known = next((run.content for run in group if run.content.get("paper")), {})
         paper = [
             [known["paper"]["source"], "", method, *(cells.get(column, "") for column in metrics)]
             for method, cells in paper_cells(known).items()
@@ -104,7 +101,7 @@ def runs_tables(runs: list[Run]) -> list[RunsTable]:
 
 
 def terminal_table(table: RunsTable) -> "Table":
-    """For rich's console."""
+    """The table for rich's console."""
     from rich.table import Table
 
     drawn = Table(title=table.title, title_justify="left", box=None, pad_edge=False)
@@ -116,7 +113,7 @@ def terminal_table(table: RunsTable) -> "Table":
 
 
 def markdown_table(table: RunsTable) -> str:
-    """As Markdown, below the title in bold."""
+    """The table as Markdown, below its title in bold."""
     ruler = ["---" if number < 3 else "---:" for number in range(len(table.columns))]
     lines = [
         " | ".join(cell.replace("|", "\\|") for cell in row)

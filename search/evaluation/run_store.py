@@ -1,11 +1,12 @@
-"""What an evaluation keeps on disk: indexes for later runs, and what an unfinished run has done.
+"""The work folder of evaluations: indexes for later runs, and what an unfinished run has done.
 
-Everything lies in one work folder, below names that hold a digest of what decided it, so that
-nothing made under other circumstances is ever picked up.
+The name of each folder in it holds a digest of everything that decides the content, so nothing is
+reused that was made from other inputs. A run stores its results file by file, and each file is
+written atomically: if it exists and can be read, that part of the work is done.
 """
 
 import hashlib
-import importlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -15,25 +16,29 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from indexer.errors import IndexBusyError
 from indexer.protocols import Extractor
-from indexer.store.files import sync_folder, write_text_atomically
-from indexer.store.lock import writer_lock
+from indexer.store.files import write_bytes_atomically, write_text_atomically
+from indexer.store.locks import writer_lock
 from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark
 
-# An unfinished run loses this many queries' scores at most.
-QUERIES_A_BATCH = 64
+# Raise this number when a change of the code changes an evaluation's results for the same inputs:
+# runs that were interrupted before the change then start again.
+RESULTS_VERSION = 1
 
-_STATE = "state.json"
+# An interrupted run loses the scores of at most this many queries.
+QUERIES_PER_BATCH = 64
+
+_SECONDS = "seconds.json"
+_LONGEST_NAME = 200  # characters; file systems allow 255 bytes
 
 
 def default_work_folder() -> Path:
-    """In the user's cache folder."""
+    """The work folder in the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "waldo" / "evaluate"
 
@@ -41,11 +46,13 @@ def default_work_folder() -> Path:
 def gallery_folder(
     work: Path, benchmark: Benchmark, maps: str, extractor: Extractor, quality: str
 ) -> Path:
-    """The folder of the index of exactly these photos by this extractor and codec, made if need be;
-    a photo is known by its path, size and time. maps: what the extractor's maps are called.
+    """The folder for an index of the benchmark's gallery, made if it is missing.
 
-    It holds `gallery.txt`, a list of the photos to be indexed, and the index as `index`. Raises
-    WaldoError for a photo that is not there, OSError where nothing can be written.
+    The extractor, the codec's quality and the photos (by path, size and modification time) decide
+    the folder's name, which starts with the protocol and `maps`, the name of the extractor's maps.
+    The folder holds `gallery.txt`, a list of the photos to index; the index goes to `index`.
+
+    Raises WaldoError for a missing photo, OSError where the folder cannot be written.
     """
     decides = [_files(benchmark.gallery), extractor.fingerprint(), quality]
     folder = work / f"{benchmark.protocol}-{maps}-{_digest(decides)}"
@@ -56,10 +63,10 @@ def gallery_folder(
 
 
 def run_folder(work: Path, benchmark: Benchmark, settings: list[Any]) -> Path:
-    """The folder for scores of this benchmark, by this program's very source.
+    """The folder for the scores of a benchmark's queries.
 
-    settings: JSON-ready, all else that decides scores but the method. Raises WaldoError for a photo
-    or a mask that is not there.
+    settings: JSON-ready; everything else that decides scores, except the method. Raises WaldoError
+    for a missing photo or mask.
     """
     asked = [query.query for query in benchmark.queries]
     masks = [query.mask for query in asked if query.mask is not None]
@@ -70,160 +77,147 @@ def run_folder(work: Path, benchmark: Benchmark, settings: list[Any]) -> Path:
 
 
 def results_folder(work: Path, protocol: str, files: list[Path], settings: list[Any]) -> Path:
-    """The folder for results on a benchmark's files, by this program's very source.
+    """The folder for the results of a benchmark.
 
-    settings: JSON-ready, all else that decides results but the method. Raises WaldoError for a file
-    that is not there.
+    files: the benchmark's photos and masks. settings: JSON-ready; everything else that decides
+    results, except the method. Raises WaldoError for a missing file.
     """
-    decides = [_source_digest(), np.__version__, settings, _files(files)]
+    decides = [RESULTS_VERSION, np.__version__, settings, _files(files)]
     return work / f"{protocol}-run-{_digest(decides)}"
 
 
 class RunScores:
-    """The scores of a run by every method, kept batch by batch; use `open_scores`.
+    """The scores of a run, one file per method and batch of queries; use `open_scores`.
 
-    clock: its seconds are kept too, and go on from those of the run that was interrupted.
+    clock: its seconds include those of the run before it was interrupted.
     """
 
     def __init__(self, folder: Path, n_queries: int, n_gallery: int) -> None:
         self._folder = folder
-        self._shape = n_queries, n_gallery
-        state = _read(folder / _STATE) or {"done": {}, "seconds": {}}
-        self._done: dict[str, list[int]] = {
-            method: batches
-            for method, batches in state["done"].items()
-            if self._is_whole(self._path(method))
-        }
-        self.clock = Clock(seconds=state["seconds"])
+        self._n_queries, self._n_gallery = n_queries, n_gallery
+        self.clock = Clock(seconds=_read_json(folder / _SECONDS))
 
     @property
     def n_batches(self) -> int:
-        return -(-self._shape[0] // QUERIES_A_BATCH)
+        return -(-self._n_queries // QUERIES_PER_BATCH)
 
     def queries(self, batch: int) -> slice:
-        """The places of a batch's queries."""
-        return slice(batch * QUERIES_A_BATCH, min((batch + 1) * QUERIES_A_BATCH, self._shape[0]))
+        """The queries of a batch, as places in the benchmark."""
+        start = batch * QUERIES_PER_BATCH
+        return slice(start, min(start + QUERIES_PER_BATCH, self._n_queries))
 
     def is_done(self, method: str, batch: int) -> bool:
-        return batch in self._done.get(method, [])
+        """Whether a batch has scores by a method; a file that cannot be read does not count."""
+        try:
+            self._batch(method, batch)
+        except (OSError, ValueError, EOFError):
+            return False
+        return True
 
     def keep(self, batch: int, scores: dict[str, NDArray[np.float32]]) -> None:
-        """Keep a batch's scores by some methods, (batch, n_gallery) each; durable on return.
+        """Store the scores of a batch by each method, (batch, n_gallery) each.
 
-        Raises OSError.
+        They are durable on return. Raises OSError.
         """
         for method, values in scores.items():
-            path = self._path(method)
-            if method not in self._done:
-                open_memmap(path, "w+", np.float32, self._shape)
-                sync_folder(self._folder)
-                self._done[method] = []
-            self._write(path, self.queries(batch).start, values)
-            self._done[method].append(batch)
-        state = {"done": self._done, "seconds": self.clock.seconds}
-        write_text_atomically(self._folder / _STATE, json.dumps(state))
+            content = io.BytesIO()  # a full disk is reported as such only for plain bytes
+            np.save(content, values.astype(np.float32, copy=False))
+            write_bytes_atomically(self._path(method, batch), content.getvalue())
+        write_text_atomically(self._folder / _SECONDS, json.dumps(self.clock.seconds))
 
-    def of(self, method: str) -> NDArray[np.float32]:
-        """A method's scores, (n_queries, n_gallery), read from the disk as they are looked at."""
-        return open_memmap(self._path(method), "r")
+    def of(self, method: str) -> list[NDArray[np.float32]]:
+        """The scores of every query by a method whose batches are all done, (n_gallery,) each.
 
-    def _path(self, method: str) -> Path:
-        return self._folder / _file_name(method, ".npy")
-
-    def _write(self, path: Path, first: int, values: NDArray[np.float32]) -> None:
-        """Write rows from the first on. Not through a map of the file: where the disk is full, that
-        ends the process.
+        They are mapped from the files, so memory holds only what is looked at.
         """
-        offset = open_memmap(path, "r").offset
-        with path.open("r+b") as file:
-            file.seek(offset + first * values[0].nbytes)
-            file.write(values.astype(np.float32).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
+        batches = (self._batch(method, batch) for batch in range(self.n_batches))
+        return [scores for batch in batches for scores in batch]
 
-    def _is_whole(self, path: Path) -> bool:
-        try:
-            return bool(open_memmap(path, "r").shape == self._shape)
-        except (OSError, ValueError):  # gone; cut short
-            return False
+    def _batch(self, method: str, batch: int) -> NDArray[np.float32]:
+        """Raises OSError for a missing file, ValueError or EOFError for a damaged one."""
+        scores: NDArray[np.float32] = np.load(self._path(method, batch), mmap_mode="r")
+        place = self.queries(batch)
+        if scores.shape != (place.stop - place.start, self._n_gallery):
+            raise ValueError("another shape")
+        return scores
+
+    def _path(self, method: str, batch: int) -> Path:
+        return self._folder / f"{batch:05}-{_file_name(method)}.npy"
 
 
 class RunResults:
-    """The results of a run by every method, kept item by item (an object, a video); use
-    `open_results`.
-    """
+    """The results of a run, one file per item (an object, a video); use `open_results`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def of(self, item: str) -> dict[str, Any]:
-        """What was kept of an item, by method."""
-        return _read(self._path(item)) or {}
+        """The results of an item by method; empty for an item that is not done."""
+        return _read_json(self._path(item))
 
     def keep(self, item: str, results: dict[str, Any]) -> None:
-        """Keep an item's results by method, JSON-ready, for what was kept of it; durable on return.
+        """Store the results of an item by method, JSON-ready, in place of those stored before.
 
-        Raises OSError.
+        They are durable on return. Raises OSError.
         """
         write_text_atomically(self._path(item), json.dumps(results))
 
     def count(self, items: list[str], methods: list[str]) -> int:
-        """How many of the items have results by all of the methods."""
+        """The number of items that have results by all the methods."""
         return sum(self.of(item).keys() >= set(methods) for item in items)
 
     def _path(self, item: str) -> Path:
-        return self._folder / _file_name(item, ".json")
+        return self._folder / f"{_file_name(item)}.json"
 
 
 @contextmanager
 def open_scores(folder: Path, n_queries: int, n_gallery: int) -> Iterator[RunScores]:
-    """A run's scores as far as they go, for one process at a time.
+    """The scores of a run, open for one process at a time; the folder is made if it is missing.
 
-    Raises WaldoError while another is at it, OSError where the folder cannot be written.
+    Raises WaldoError while another process has it open, OSError where it cannot be written.
     """
-    with _held(folder):
+    with _locked(folder):
         yield RunScores(folder, n_queries, n_gallery)
 
 
 @contextmanager
 def open_results(folder: Path) -> Iterator[RunResults]:
-    """A run's results as far as they go; as `open_scores`."""
-    with _held(folder):
+    """The results of a run, open for one process at a time; raises as `open_scores`."""
+    with _locked(folder):
         yield RunResults(folder)
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """The folder of a run, made if need be, for one process at a time."""
+def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
-            held.enter_context(writer_lock(folder))
+            stack.enter_context(writer_lock(folder))
         except IndexBusyError:
             raise WaldoError(
-                f"{folder}: this very evaluation is under way in another process; wait until it "
-                "is done, or choose another folder with --work"
+                f"{folder}: another process is running this evaluation; wait until it is done, or "
+                "choose another work folder"
             ) from None
         yield
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """What a run wrote; None where there is nothing, or nothing that can be used."""
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a run wrote; empty where there is no file, or none that can be read."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        return {}
     return content
 
 
-def _file_name(name: str, suffix: str) -> str:
-    """Of what any text may name, a folder or a prompt; long ones end in their digest."""
+def _file_name(name: str) -> str:
+    """A file name for any text, such as a folder or a prompt; long ones end in their digest."""
     safe = quote(name, safe="+@= ", errors="surrogateescape")
-    return f"{safe if len(safe) < 200 else safe[:150] + '-' + _digest(name)}{suffix}"
+    return safe if len(safe) < _LONGEST_NAME else f"{safe[:150]}-{_digest(name)}"
 
 
 def _files(paths: list[Path]) -> list[tuple[str, int, int]]:
-    """Paths, sizes and times, as an index knows unchanged files by."""
+    """The path, size and modification time of each file."""
     known = []
     for path in paths:
         try:
@@ -234,16 +228,6 @@ def _files(paths: list[Path]) -> list[tuple[str, int, int]]:
             ) from None
         known.append((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
     return known
-
-
-def _source_digest() -> str:
-    """Of Waldo's own source: scores that other code gave are other scores."""
-    found = hashlib.sha256()
-    for room in ("features", "indexer", "search"):
-        [folder] = importlib.import_module(room).__path__
-        for path in sorted(Path(folder).rglob("*.py")):
-            found.update(path.read_bytes())
-    return found.hexdigest()
 
 
 def _digest(value: Any) -> str:

@@ -17,11 +17,11 @@ from features.extractor import FeatureExtractor
 from indexer.errors import IndexBusyError, IndexDamagedError, IndexMissingError
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
-from indexer.store.lock import writer_lock
+from indexer.store.locks import writer_lock
 from indexer.store.manifest import MANIFEST_NAME, read_manifest
-from indexer.store.weights import store_weights
 from indexer.upkeep.check import describe
 from indexer.upkeep.compact import compact
+from indexer.upkeep.fusion_weights import store_weights
 from indexer.upkeep.remove import remove
 from search.evaluation.benchmarks.benchmark import BenchmarkQuery
 from search.evaluation.fitting import Components, Fit, fit_weights

@@ -1,4 +1,8 @@
-"""Protocols by name."""
+"""The labelled benchmarks: one file each reads its folder, and the tables below list them all.
+
+`benchmark` says what a benchmark of searches is, `labelled_objects` what one of masks or videos is.
+A new benchmark is a file with a function that reads its folder, and a line in one of the tables.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,12 +10,16 @@ from pathlib import Path
 
 from features.errors import WaldoError
 from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.folders import read_folders
-from search.evaluation.benchmarks.permir import read_permir
+from search.evaluation.benchmarks.labelled_objects import AnnotatedVideo, SegmentationObject
+from search.evaluation.benchmarks.permir import read_permir, read_permis
+from search.evaluation.benchmarks.perseg import read_perseg
 from search.evaluation.benchmarks.revisited import read_revisited
 from search.evaluation.benchmarks.scenes import read_scenes
 
-PROTOCOLS: dict[str, Callable[[Path], Benchmark]] = {
+# Rank a gallery for each query.
+SEARCHES: dict[str, Callable[[Path], Benchmark]] = {
     "folders": read_folders,
     "scenes": read_scenes,
     "permir": read_permir,
@@ -19,16 +27,26 @@ PROTOCOLS: dict[str, Callable[[Path], Benchmark]] = {
     "rparis6k": partial(read_revisited, name="rparis6k"),
 }
 
-# Those that measure masks, not searches.
-BY_OBJECT = ("perseg", "permis", "davis2017")
+# Segment an object in photos.
+MASKS: dict[str, Callable[[Path], list[SegmentationObject]]] = {
+    "perseg": read_perseg,
+    "permis": read_permis,
+}
+
+# Follow objects through videos.
+VIDEOS: dict[str, Callable[[Path], list[AnnotatedVideo]]] = {
+    "davis2017": read_davis,
+}
 
 
 def read_benchmark(protocol: str, root: Path) -> Benchmark:
-    """Read a benchmark of searches by its protocol.
+    """Read a benchmark of searches by its name in the table.
 
-    Raises WaldoError for an unknown protocol and for a folder that is not laid out for it.
+    Raises WaldoError for an unknown name, and for a folder with another layout.
     """
-    if protocol not in PROTOCOLS:
-        known = ", ".join([*PROTOCOLS, *BY_OBJECT])
+    if protocol in MASKS or protocol in VIDEOS:
+        raise WaldoError(f"{protocol}: no such protocol of searches; one of {', '.join(SEARCHES)}")
+    if protocol not in SEARCHES:
+        known = ", ".join([*SEARCHES, *MASKS, *VIDEOS])
         raise WaldoError(f"{protocol}: no such protocol; one of {known}")
-    return PROTOCOLS[protocol](root)
+    return SEARCHES[protocol](root)

@@ -1,26 +1,29 @@
-"""What a benchmark is, whatever its folder looks like."""
+"""What a benchmark of searches is, whatever its folder looks like."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.errors import WaldoError
 from features.photo import load_photo
 from search.query import Query
 
 
 @dataclass(frozen=True)
 class BenchmarkQuery:
-    """One question with its true answer.
+    """A query with its true answer.
 
-    query: as a user would ask it: the photo, the object's region, by one rule for every method,
-    and its class name where the benchmark knows one.
-    relevant, ignored: (n_gallery,) bool; ignored photos are left out of the ranking. Something is
-    relevant, unless the benchmark is graded.
-    confusable: the gallery holds other instances of the class.
-    level: how hard the benchmark says it is, or None.
-    hard: (n_gallery,) bool, which of the relevant photos are hard to find; None where the benchmark
+    query: as a user would ask it: the photo, the object's region, chosen in the same way for every
+    method, and the class name if the benchmark gives one.
+    relevant, ignored: (n_gallery,) bool; ignored photos are left out of the ranking. At least one
+    photo is relevant, unless the benchmark is graded.
+    confusable: whether the gallery holds other instances of the class.
+    level: the benchmark's own grade of difficulty, or None.
+    hard: (n_gallery,) bool, the relevant photos that are hard to find; None where the benchmark
     does not grade its photos.
     """
 
@@ -34,10 +37,10 @@ class BenchmarkQuery:
 
 @dataclass(frozen=True)
 class LabelledScene:
-    """What lies where in one gallery photo.
+    """A gallery photo with the masks of its objects.
 
-    mask: a file whose pixels are 0 for background, k for the k-th of `classes`, the objects' class
-    names.
+    mask: a file whose pixels are 0 in the background, and k in the k-th object. classes: the class
+    name of each object.
     """
 
     photo: Path
@@ -47,12 +50,12 @@ class LabelledScene:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A labelled gallery with its questions.
+    """A labelled gallery with its queries.
 
-    protocol: its name. gallery: photo files. gallery_classes: the classes that each shows, or None
-    where not every photo's are known; methods that need class names cannot run then.
-    queries: at least one. scenes: the gallery's photos where their objects' masks are known.
-    cut_queries: methods are shown no more of a query's photo than what is in its box.
+    protocol: the benchmark's name. gallery: photo files. gallery_classes: the classes that each
+    photo shows, or None where those of some photo are unknown; methods that need class names cannot
+    run then. queries: at least one. scenes: the gallery's photos, where their objects' masks are
+    known. cut_queries: methods see only the part of a query's photo that is in its box.
     """
 
     protocol: str
@@ -69,15 +72,15 @@ class Benchmark:
 
     @property
     def graded(self) -> bool:
-        """Whether every query says which of its photos are hard, and the metrics are those of
-        `search.evaluation.benchmarks.revisited`.
+        """Whether every query grades its relevant photos; the metrics are then those of
+        `search.evaluation.metrics.graded_ranking`.
         """
         return all(query.hard is not None for query in self.queries)
 
 
 def with_cut_queries(benchmark: Benchmark, folder: Path) -> Benchmark:
-    """The same questions by photos that hold nothing but what was in the boxes, as files in a
-    folder; the region is the whole of such a photo.
+    """The benchmark with each query's photo cut to its box, as a file in a folder; the region is
+    the whole of that photo.
     """
     queries = []
     for number, asked in enumerate(benchmark.queries):
@@ -90,3 +93,11 @@ def with_cut_queries(benchmark: Benchmark, folder: Path) -> Benchmark:
         whole = (0.0, 0.0, float(x1 - x0), float(y1 - y0))
         queries.append(replace(asked, query=replace(asked.query, photo=path, box=whole)))
     return replace(benchmark, queries=queries)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a benchmark's JSON file. Raises WaldoError where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WaldoError(f"{path}: not JSON ({error})") from None

@@ -1,6 +1,5 @@
-"""The protocol for any labelled collection: one sub-folder an instance."""
+"""The folders protocol, for any labelled collection: one sub-folder per instance."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +7,20 @@ import numpy as np
 from features.errors import WaldoError
 from features.photo import is_picture, load_photo
 from features.regions import Box
-from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, read_json
 from search.query import Query
 
-# The region of every query, for every method alike: the photo's central box, where photos of one
-# object tend to have it. Fractions of both sides.
-CENTRE = (0.2, 0.8)
+# The region of every query, for all methods: the central box of the photo, where photos of one
+# object usually have it. Fractions of both sides.
+_CENTRE = (0.2, 0.8)
 
 
 def read_folders(root: Path) -> Benchmark:
-    """Sub-folders of photos of one instance each; `classes.json` may map folder to class name.
+    """Read sub-folders with photos of one instance each; `classes.json` may map each folder's name
+    to a class name.
 
-    Every photo is a query against all others; the photos of its own folder are relevant. Raises
-    WaldoError where the folder is missing or is not laid out so.
+    Every photo is a query against all others; the other photos of its folder are relevant. Raises
+    WaldoError where the folder is missing or has another layout.
     """
     names = _read_classes(root)
     gallery: list[Path] = []
@@ -34,8 +34,8 @@ def read_folders(root: Path) -> Benchmark:
     counts = {name: instances.count(name) for name in set(instances)}
     if not any(count > 1 for count in counts.values()):
         raise WaldoError(
-            f"{root}: no sub-folder holds two photos; the folders protocol wants one sub-folder "
-            "an instance, with its photos in it"
+            f"{root}: no sub-folder holds two photos; the folders protocol needs one sub-folder "
+            "per instance, with its photos in it"
         )
     classes = [names.get(name) for name in instances]
     queries = []
@@ -46,30 +46,27 @@ def read_folders(root: Path) -> Benchmark:
         itself = np.arange(len(gallery)) == i
         rivals = {n for n, c in zip(instances, classes, strict=True) if c == classes[i]}
         confusable = classes[i] is not None and len(rivals) > 1
-        query = Query(photo, classes[i], box=centre_box(photo))
+        query = Query(photo, classes[i], box=_central_box(photo))
         queries.append(BenchmarkQuery(query, same & ~itself, itself, confusable))
     known = [{name} for name in classes if name is not None]
     named = known if len(known) == len(gallery) else None
     return Benchmark("folders", gallery, named, queries, [])
 
 
-def centre_box(photo: Path) -> Box:
-    """The central box of a photo, [x0, y0, x1, y1] in its upright pixels."""
-    low, high = CENTRE
+def _central_box(photo: Path) -> Box:
+    """The central box of a photo, (x0, y0, x1, y1) in upright pixels."""
+    low, high = _CENTRE
     known = load_photo(photo, at_least=1)
     return (low * known.width, low * known.height, high * known.width, high * known.height)
 
 
 def _read_classes(root: Path) -> dict[str, str]:
     if not root.is_dir():
-        raise WaldoError(f"--root {root}: no such folder")
+        raise WaldoError(f"{root}: no such folder")
     path = root / "classes.json"
     if not path.exists():
         return {}
-    try:
-        classes = json.loads(path.read_text())
-    except ValueError as error:
-        raise WaldoError(f"{path}: not JSON ({error})") from None
+    classes = read_json(path)
     if not isinstance(classes, dict):
         raise WaldoError(f"{path}: must map each sub-folder's name to a class name")
     return {str(folder): str(name) for folder, name in classes.items()}

@@ -1,21 +1,25 @@
-"""The protocol of the scene benchmark that comes with the project: composed scenes with masks."""
+"""The scene benchmark that comes with the project: composed scenes with masks."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from features.errors import WaldoError
-from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, LabelledScene
+from search.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    BenchmarkQuery,
+    LabelledScene,
+    read_json,
+)
 from search.query import Query
 
 
 def read_scenes(root: Path) -> Benchmark:
-    """`labels.json` with "queries" and "gallery", as `data/scenes/generate.py` writes it.
+    """Read `labels.json` with "queries" and "gallery", as `data/scenes/generate.py` writes it.
 
-    Query photos are not in the gallery. Relevant are the gallery photos that show the query's
-    instance. Raises WaldoError where the folder is not laid out so.
+    Query photos are not in the gallery. The gallery photos that show the query's instance are
+    relevant. Raises WaldoError where the folder has another layout.
     """
     labels = _read_labels(root)
     try:
@@ -53,15 +57,12 @@ def read_scenes(root: Path) -> Benchmark:
 
 def _read_labels(root: Path) -> dict[str, Any]:
     path = root / "labels.json"
-    try:
-        labels = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise WaldoError(
-            f"--root {root}: holds no labels.json; the scenes protocol wants data/scenes or a "
-            "folder made by data/scenes/generate.py"
-        ) from None
-    except ValueError as error:
-        raise WaldoError(f"{path}: not JSON ({error})") from None
+            f"{root}: holds no labels.json; the scenes protocol needs data/scenes or a folder made "
+            "by data/scenes/generate.py"
+        )
+    labels = read_json(path)
     if not isinstance(labels, dict):
         raise WaldoError(f'{path}: must hold "queries" and "gallery"')
     return labels

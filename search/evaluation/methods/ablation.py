@@ -1,4 +1,4 @@
-"""Ablations: what a method is worth when its features are taken otherwise than the model has it."""
+"""Ablations: methods whose features are extracted with other settings than the model's own."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args, get_type_hints
@@ -11,20 +11,20 @@ from features.extractor import FeatureExtractor
 _TYPES = get_type_hints(FeatureSettings)
 _KEYS = (*(field.name for field in fields(FeatureSettings)), "tau")
 
-# The largest value of a number, where there is one, and the smallest where that is not 1.
+# The largest value of a setting, if there is one, and the smallest if that is not 1.
 _LARGEST = {"timestep": 999, "steps": 999}
 _SMALLEST = {"timestep": 0}
 
-# Of a model's blocks so many are named, those last on its up path.
+# An error names this many of a model's blocks, the last on its up path.
 _NAMED_BLOCKS = 4
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What is otherwise than a model has it.
+    """What an ablation changes.
 
-    settings: fields of `FeatureSettings` with their values, by name. tau: of PDM Eq. 3, which then
-    finds the object of a class name; None for the model's own rule.
+    settings: fields of `FeatureSettings` and their values, sorted by name. tau: the threshold of
+    PDM Eq. 3, which then selects the object by its class name; None for the model's own rule.
     """
 
     settings: tuple[tuple[str, int | str], ...] = ()
@@ -32,36 +32,35 @@ class Changes:
 
 
 def parse_changes(method: str, changes: list[str], by_class: bool) -> Changes:
-    """Read the KEY=VALUEs of a --method. by_class: its object is found by a class name alone.
+    """Read the KEY=VALUE parts of a method's name.
 
-    Raises WaldoError for an unknown key, a value that it cannot have, and tau where there is
-    nothing to be found by it.
+    by_class: whether the method selects the object by its class name alone. Raises WaldoError for
+    an unknown key, an invalid value, and tau where the method does not use it.
     """
     values: dict[str, Any] = {}
     for change in changes:
         key, equals, text = change.partition("=")
         if key not in _KEYS or not equals:
             raise WaldoError(
-                f"--method {method}: {change!r} is no change of features; write @KEY=VALUE, KEY "
-                f"one of {', '.join(_KEYS)}"
+                f"method {method}: {change!r} is no change of features; write @KEY=VALUE, with "
+                f"KEY one of {', '.join(_KEYS)}"
             )
         if key in values:
-            raise WaldoError(f"--method {method}: gives {key} twice")
+            raise WaldoError(f"method {method}: gives {key} twice")
         values[key] = _value(method, key, text)
     tau = values.pop("tau", None)
     if tau is not None and not by_class:
         raise WaldoError(
-            f"--method {method}: tau finds the object by its class name, which only the methods "
-            f"by class do, such as late-by-class@tau={tau:g}"
+            f"method {method}: tau selects the object by its class name, which only methods by "
+            f"class do, such as late-by-class@tau={tau:g}"
         )
     return Changes(tuple(sorted(values.items())), tau)
 
 
 def changed_settings(method: str, changes: Changes, extractor: FeatureExtractor) -> FeatureSettings:
-    """The extractor's settings with what a --method changes.
+    """The extractor's settings with the changes of a method.
 
-    Raises WaldoError where its model cannot take features so, and where a change would change
-    nothing.
+    Raises WaldoError where its model cannot extract features so, and where a change has no effect.
     """
     own, model = extractor.settings, extractor.model
     settings = replace(own, **dict[str, Any](changes.settings))
@@ -69,19 +68,19 @@ def changed_settings(method: str, changes: Changes, extractor: FeatureExtractor)
     for key, inversions in (("steps", ("ddim", "fixed-point")), ("iterations", ("fixed-point",))):
         if key in given and settings.inversion not in inversions:
             raise WaldoError(
-                f"--method {method}: {key} are of the inversion {' or '.join(inversions)}, and "
-                f"this is {settings.inversion}; add @inversion={inversions[0]}"
+                f"method {method}: {key} belong to the inversion {' or '.join(inversions)}, but "
+                f"this method has {settings.inversion}; add @inversion={inversions[0]}"
             )
     blocks = transformer_blocks(model.unet)
     if settings.block not in blocks:
         raise WaldoError(
-            f"--method {method}: {model.name} has no block {settings.block}; its blocks are named "
+            f"method {method}: {model.name} has no block {settings.block}; its blocks are named "
             f"like {', '.join(blocks[-_NAMED_BLOCKS:])}"
         )
     try:
         model.map_shape(settings)
     except ModelError as error:
-        raise WaldoError(f"--method {method}: {error}") from None
+        raise WaldoError(f"method {method}: {error}") from None
     return settings
 
 
@@ -92,7 +91,7 @@ def _value(method: str, key: str, text: str) -> int | float | str:
         return _whole_number(method, key, text)
     allowed = get_args(_TYPES[key])
     if allowed and text not in allowed:
-        raise WaldoError(f"--method {method}: {key} must be one of {', '.join(allowed)}")
+        raise WaldoError(f"method {method}: {key} must be one of {', '.join(allowed)}")
     return text
 
 
@@ -102,7 +101,7 @@ def _tau(method: str, text: str) -> float:
     except ValueError:
         tau = -1.0
     if not 0.0 <= tau < 1.0:
-        raise WaldoError(f"--method {method}: tau must be a number from 0 to 1, less than 1")
+        raise WaldoError(f"method {method}: tau must be a number from 0 to 1, less than 1")
     return tau
 
 
@@ -111,5 +110,5 @@ def _whole_number(method: str, key: str, text: str) -> int:
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
     if number < least or (most is not None and number > most):
         span = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise WaldoError(f"--method {method}: {key} must be a whole number {span}")
+        raise WaldoError(f"method {method}: {key} must be a whole number {span}")
     return number

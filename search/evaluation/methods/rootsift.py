@@ -1,4 +1,4 @@
-"""RootSIFT matches: the classical way to find one object again, as a rival."""
+"""RootSIFT matches: the classical way to find an object again, as a baseline."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +12,16 @@ from features.regions import load_mask
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.query import Query
 
-# Photos are looked at with their longer side at this many pixels, enlarged if need be.
+# Photos are resized to this length of the longer side, pixels.
 _SIDE = 480
-# Keypoints a photo at most, the strongest.
+# At most this many keypoints per photo, the strongest.
 _KEYPOINTS = 1000
-# Lowe's ratio test: the best match must be nearer than this share of the second best's distance.
+# Lowe's ratio test: the best match must be nearer than this share of the distance of the second.
 _RATIO = 0.8
 
 
 def rootsift_scores(benchmark: Benchmark) -> Iterator[NDArray[np.float32]]:
-    """How many of the object's keypoints pass Lowe's ratio test in each gallery photo.
+    """The number of the object's keypoints that pass Lowe's ratio test in each gallery photo.
 
     Descriptors are RootSIFT (Arandjelovic and Zisserman, CVPR 2012). Yields (n_gallery,) float32
     for each query in turn. Raises WaldoError where OpenCV is not installed.
@@ -37,19 +37,19 @@ def rootsift_scores(benchmark: Benchmark) -> Iterator[NDArray[np.float32]]:
 
 
 def has_opencv() -> bool:
-    """Whether this method can run here."""
+    """Whether OpenCV is installed, which this method needs."""
     from importlib.util import find_spec
 
     return find_spec("cv2") is not None
 
 
 def _describe(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """A photo's keypoints: places (n, 2) as fractions (x, y), descriptors (n, 128) of length 1."""
+    """The keypoints of a photo: places (n, 2) as fractions (x, y), unit descriptors (n, 128)."""
     try:
         import cv2
     except ImportError:
         raise WaldoError(
-            "--method rootsift needs OpenCV: pip install 'waldo-search[evaluation]'"
+            "method rootsift: needs OpenCV; pip install 'waldo-search[evaluation]'"
         ) from None
     grey = load_photo(path).image.convert("L")
     scale = _SIDE / max(grey.size)
@@ -58,14 +58,14 @@ def _describe(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     keypoints, found = cv2.SIFT.create(_KEYPOINTS).detectAndCompute(pixels, None)
     if found is None:
         return np.empty((0, 2)), np.empty((0, 128), dtype=np.float32)
-    # Places on the far edge stay within the photo.
+    # Places on the far edge are kept within the photo.
     places = np.array([point.pt for point in keypoints]) / size
     shares = found / np.maximum(found.sum(axis=1, keepdims=True), 1e-12)
     return np.clip(places, 0, 1 - 1e-9), np.sqrt(shares).astype(np.float32)
 
 
 def _mask(query: Query) -> NDArray[np.bool_]:
-    """The query's region in upright pixels, (height, width) bool."""
+    """The query's region, (height, width) bool, upright pixels."""
     photo = load_photo(query.photo, at_least=1)
     if query.mask is not None:
         return load_mask(query.mask, photo.width, photo.height)
@@ -77,10 +77,10 @@ def _mask(query: Query) -> NDArray[np.bool_]:
 
 
 def _matches(wanted: NDArray[np.float32], candidate: NDArray[np.float32]) -> int:
-    """Wanted descriptors whose nearest candidate is clearly nearer than the second nearest."""
+    """The number of descriptors whose nearest candidate is clearly nearer than the second."""
     if len(wanted) == 0 or len(candidate) < 2:
         return 0
-    # Of unit vectors: squared distance = 2 - 2 cosine.
+    # For unit vectors, the squared distance is 2 - 2 cosine.
     cosines = wanted @ candidate.T
     best = np.partition(cosines, -2, axis=1)[:, -2:]
     distances = np.sqrt(np.maximum(2 - 2 * best, 0))

@@ -1,5 +1,6 @@
-"""Whether confidence tells objects that are in the gallery from those that are not."""
+"""How well confidence tells an object that is in the gallery from one that is not."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,19 @@ from search.evaluation.benchmarks.benchmark import Benchmark
 _THRESHOLDS = (0.5, 0.9, 0.99)
 
 
-def absence(benchmark: Benchmark, scores: NDArray[np.float32]) -> dict[str, Any] | None:
-    """Every query asked twice: as it is, and with its relevant photos taken out of the gallery.
+def absence(benchmark: Benchmark, scores: Sequence[NDArray[np.float32]]) -> dict[str, Any] | None:
+    """Measure confidence on every query twice: with the whole gallery, and without its relevant
+    photos.
 
-    scores: (n_queries, n_gallery). Returns for each least confidence the share of queries that find
-    a relevant photo first ("right"), that find another one first ("wrong"), and that still find
-    something where there is nothing ("false_alarms"), and of all photos that sure the share that is
-    relevant ("precision", None for none); and "auc", the chance that the best
-    confidence of a query is higher with its object than that of one without. None where a gallery
-    is too small to tell.
+    scores: (n_gallery,) for each query. For each minimum confidence the result holds the share of
+    queries whose first photo is relevant ("right") or not ("wrong"), the share that still find a
+    photo when no relevant one is there ("false_alarms"), and, of all photos with that confidence,
+    the share that is relevant ("precision", None where no photo has it). "auc" is the probability
+    that the best confidence of a query with its object is higher than that of one without. The
+    result is None where the gallery is too small for confidences.
     """
     present, absent, right = [], [], []
-    # Of all photos that are as sure as each threshold: how many there are, how many are relevant.
+    # For each threshold, the number of photos with that confidence, and how many are relevant.
     n_sure, n_right = np.zeros((2, len(_THRESHOLDS)), dtype=np.int64)
     for query, row in zip(benchmark.queries, scores, strict=True):
         ranked = ~query.ignored

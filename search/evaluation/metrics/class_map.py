@@ -1,4 +1,4 @@
-"""How well the class map S_S tells classes apart, measured where masks are known."""
+"""How well the class map S_S separates classes, measured where masks are known."""
 
 from dataclasses import dataclass
 
@@ -13,22 +13,28 @@ from features.maps import FeatureMaps
 from features.photo import load_model_input
 from search.evaluation.benchmarks.benchmark import Benchmark, LabelledScene
 
-# A cell belongs to an object that covers it by half, and to no object where none covers this much.
+# A cell belongs to an object that covers at least this share of it, and is free of an object that
+# covers less than the second share.
 _COVERED, _TOUCHED = 0.5, 0.05
-_BATCH = 64
+
+_BATCH = 64  # scenes
 
 
 @dataclass(frozen=True)
 class ClassMapQuality:
-    """auc_everything: within a scene, the chance that a cell of a class's objects has a higher S_S
-    of its name than one of anything else; mean over scenes and the classes in them.
-    auc_other_objects: the same against cells of other objects only, where there are any.
-    among_names_everything, among_names_other_objects: the same of S_S told from other names, as
-    `search.scores.class_heat` does it.
-    from_background_everything, from_background_other_objects: the same of F_S . (C - C_background),
-    which finds a class's object in a query's photo; None for a model without such a word.
-    top1, top5: of objects, by their mean F_S, among the names of all classes in the gallery.
-    n_names, n_objects: how many names and objects there were.
+    """How well S_S separates the classes of a benchmark.
+
+    auc_everything: the probability that a cell of a class's objects has a higher S_S of its name
+    than any other cell of the scene; mean over scenes and the classes in them.
+    auc_other_objects: the same against cells of other objects only.
+    among_names_everything, among_names_other_objects: the same for the log-softmax of S_S over all
+    nouns, times sqrt(d), as `search.scores.class_heat` has it.
+    from_background_everything, from_background_other_objects: the same for
+    F_S . (C - C_background), which selects an object by its class in a query's photo; None for a
+    model without a background word.
+    top1, top5: how often the right name is the best, or among the best five, for the mean F_S of
+    an object, among the names of all classes in the gallery.
+    n_names, n_objects: the number of names and objects.
     """
 
     auc_everything: float
@@ -44,15 +50,16 @@ class ClassMapQuality:
 
 
 def measure_class_map(benchmark: Benchmark, extractor: FeatureExtractor) -> ClassMapQuality:
-    """Measure the class map on the benchmark's gallery scenes. Raises RegionError for a class
-    whose name the model does not know.
+    """Measure the class map on the gallery's scenes.
+
+    Raises RegionError for a class name that the model does not know.
     """
     names = sorted({name for scene in benchmark.scenes for name in scene.classes})
     vectors = np.stack([extractor.class_vector(name) for name in names])
     background = extractor.background_vector()
     rivals = extractor.rival_vectors
     root = np.sqrt(rivals.shape[1])
-    # What S_S is looked at as: it is, told from other names, and told from the background.
+    # S_S itself, its log-softmax over names, and its difference from the background's.
     ways = 2 if background is None else 3
     everything: list[list[float]] = [[] for _ in range(ways)]
     others: list[list[float]] = [[] for _ in range(ways)]
@@ -97,7 +104,7 @@ def measure_class_map(benchmark: Benchmark, extractor: FeatureExtractor) -> Clas
 
 
 def _covers(scene: LabelledScene, frame: Frame) -> NDArray[np.float32]:
-    """How much of each cell each object covers, (objects, grid, grid)."""
+    """The share of each cell that each object covers, (objects, grid, grid)."""
     with Image.open(scene.mask) as image:
         mask = np.asarray(image)
     numbers = range(1, len(scene.classes) + 1)
@@ -111,7 +118,7 @@ def _ranks(
     vectors: NDArray[np.float32],
     names: list[str],
 ) -> list[int]:
-    """For each object with a cell of its own, how many names fit it better than the right one."""
+    """For each object that covers a cell, the number of names that fit it better than its own."""
     ranks = []
     for name, cover in zip(scene.classes, covers, strict=True):
         cells = cover >= _COVERED
@@ -122,7 +129,7 @@ def _ranks(
 
 
 def _auc(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> float:
-    """Area under the ROC curve: the chance that a positive is higher; equals count half."""
+    """Area under the ROC curve: the probability that a positive is higher; ties count half."""
     ordered = np.sort(negative)
     below = np.searchsorted(ordered, positive, side="left")
     upto = np.searchsorted(ordered, positive, side="right")

@@ -1,4 +1,4 @@
-"""Retrieval metrics over one query's ranking, and their spread over queries."""
+"""Retrieval metrics of one query's ranking, and their spread over queries."""
 
 from collections.abc import Sequence
 
@@ -25,14 +25,14 @@ def average_precision(relevant: NDArray[np.bool_], scores: NDArray[np.floating])
 
 
 def recall_at(relevant: NDArray[np.bool_], scores: NDArray[np.floating], k: int) -> float:
-    """1 where one of the k best is relevant, else 0. Equal scores count against the method."""
+    """1 if one of the k best is relevant, else 0. Equal scores count against the method."""
     best_relevant = scores[relevant].max()
     return float((scores[~relevant] >= best_relevant).sum() < k)
 
 
 def found_within(relevant: NDArray[np.bool_], scores: NDArray[np.floating], share: float) -> float:
-    """What part of the relevant photos is among the best `share` of all: what a recall that passes
-    on that many keeps. Equal scores count against the method.
+    """The share of the relevant photos that is among the best `share` of all photos, and so
+    survives a recall of that many. Equal scores count against the method.
     """
     others = np.sort(scores[~relevant])
     better = len(others) - np.searchsorted(others, scores[relevant], side="left")
@@ -42,7 +42,7 @@ def found_within(relevant: NDArray[np.bool_], scores: NDArray[np.floating], shar
 def bootstrap_interval(
     values: Sequence[float] | NDArray[np.float64], seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean, 2,000 resamples of the queries."""
+    """The 95 % percentile bootstrap interval of the mean, from 2,000 resamples."""
     array = np.asarray(values, dtype=np.float64)
     picks = np.random.default_rng(seed).integers(0, len(array), (2000, len(array)))
     low, high = np.percentile(array[picks].mean(axis=1), [2.5, 97.5])

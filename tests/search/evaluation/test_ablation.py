@@ -19,7 +19,7 @@ from search.evaluation.methods.ablation import Changes
 from search.evaluation.methods.methods import METHODS, RerankedMethod, find_method, select_methods
 from search.evaluation.retrieval import run_methods
 from search.query import Query
-from search.reference import make_reference
+from search.reference import make_reference, make_references
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import make_photos
@@ -104,15 +104,15 @@ def test_names() -> None:
         ("late-by-class@tau=1", "tau must be a number from 0 to 1, less than 1"),
         ("late-by-class@tau=nan", "tau must be a number"),
         ("late-by-class@tau=high", "tau must be a number"),
-        ("late@tau=0.5", "only the methods by class do, such as late-by-class@tau=0.5"),
-        ("rgb-patches@timestep=3", "rgb-patches looks at no maps that @ could change"),
-        ("class-oracle@timestep=3", "class-oracle looks at no maps"),
-        ("dinov2@timestep=3", "dinov2 looks at no maps"),
+        ("late@tau=0.5", "only methods by class do, such as late-by-class@tau=0.5"),
+        ("rgb-patches@timestep=3", "rgb-patches compares no maps that @ could change"),
+        ("class-oracle@timestep=3", "class-oracle compares no maps"),
+        ("dinov2@timestep=3", "dinov2 compares no maps"),
         ("lat@timestep=3", "lat@timestep=3: no such method; one of "),
     ],
 )
 def test_changes_that_are_none(name: str, reason: str) -> None:
-    with pytest.raises(WaldoError, match=f"^--method .*{reason}"):
+    with pytest.raises(WaldoError, match=f"^method .*{reason}"):
         find_method(name)
 
 
@@ -121,14 +121,17 @@ def test_changes_that_are_none(name: str, reason: str) -> None:
     [
         ("late@block=up_blocks.9", "tiny has no block up_blocks.9; its blocks are named like up_"),
         ("late@image_size=100", "the image size 100 is no multiple of"),
-        ("late@steps=4", "steps are of the inversion ddim or fixed-point, and this is none"),
-        ("late@inversion=ddim@iterations=2", "iterations are of the inversion fixed-point"),
+        (
+            "late@steps=4",
+            "steps belong to the inversion ddim or fixed-point, but this method has none",
+        ),
+        ("late@inversion=ddim@iterations=2", "iterations belong to the inversion fixed-point"),
     ],
 )
 def test_what_a_model_cannot_do_is_told_at_once(
     name: str, reason: str, benchmark: Benchmark, small: FeatureExtractor, tmp_path: Path
 ) -> None:
-    with pytest.raises(WaldoError, match=f"--method {name}: .*{reason}"):
+    with pytest.raises(WaldoError, match=f"^method {name}: .*{reason}"):
         scores_of(benchmark, ["late", name], small, tmp_path / "work")
     assert not (tmp_path / "work").exists()
 
@@ -200,7 +203,9 @@ def test_tau_is_eq_3s_whatever_the_models_rule(
     logits = maps.semantic.astype(np.float64) @ small.class_vector("dog").astype(np.float64)
     attention = np.exp(logits / np.sqrt(small.dim))[maps.frame.valid()]
     share = (attention - attention.min()) / (attention.max() - attention.min())
-    cells = {tau: make_reference(query, small, tau=tau).cells for tau in (0.0, 0.25, 0.9)}
+    taus = (0.0, 0.25, 0.9)
+    references = make_references([query] * len(taus), small, taus)
+    cells = {tau: found.cells for tau, found in zip(taus, references, strict=True)}
     for tau, found in cells.items():
         np.testing.assert_array_equal(found[maps.frame.valid()], share > tau)
     assert cells[0.0].sum() > cells[0.25].sum() > cells[0.9].sum() > 0

@@ -14,17 +14,18 @@ from PIL import Image
 
 from features.errors import WaldoError
 from features.regions import load_mask
-from search.evaluation.benchmarks.davis import read_annotation, read_davis
-from search.evaluation.benchmarks.permir import (
-    ChosenVideo,
-    choose_frames,
-    decode_rle,
-    prepare_permir,
-    read_permir,
-    read_permis,
+from search.evaluation.benchmarks.burst import choose_frames, prepare_permir
+from search.evaluation.benchmarks.davis import read_davis
+from search.evaluation.benchmarks.labelled_objects import (
+    MaskedPhoto,
+    read_annotation,
+    read_mask,
 )
-from search.evaluation.benchmarks.perseg import MaskedPhoto, read_mask, read_perseg
-from search.evaluation.benchmarks.revisited import positives_and_junk, read_revisited
+from search.evaluation.benchmarks.permir import ChosenVideo, read_permir, read_permis
+from search.evaluation.benchmarks.perseg import read_perseg
+from search.evaluation.benchmarks.revisited import read_revisited
+from search.evaluation.benchmarks.run_lengths import decode_rle
+from search.evaluation.metrics.graded_ranking import positives_and_junk
 from search.query import Query
 from tests.helpers.benchmark_folders import (
     HEIGHT,
@@ -191,8 +192,8 @@ def test_labels_that_make_no_sense(oxford: Path, key: str, value: Any, said: str
 
 def test_lists_of_names_that_make_no_sense(oxford: Path) -> None:
     for key, value, said in (
-        ("imlist", [], '"imlist" must be a list of names'),
-        ("qimlist", ["a", 3], '"qimlist" must be a list of names'),
+        ("imlist", [], '"imlist" must be a list of at least one name'),
+        ("qimlist", ["a", 3], '"qimlist" must be a list of at least one name'),
         ("gnd", ground_truth()["gnd"][:1], '"gnd" must be a list with an entry for each'),
         ("gnd", [1, 2], "query hertford_000001: must hold"),
     ):
@@ -280,7 +281,7 @@ def test_perseg_that_is_none(perseg: Path, tmp_path: Path) -> None:
     mask.unlink()
     assert f"01.jpg: has no mask {mask}" in refusal(read_perseg, perseg)
     (perseg / "Images" / "cat2" / "01.jpg").unlink()
-    assert "must hold the reference 00.jpg and another" in refusal(read_perseg, perseg)
+    assert "must hold the reference 00.jpg and at least one other" in refusal(read_perseg, perseg)
     (perseg / "Images" / "cat2" / "00.jpg").unlink()
     assert "00.png: has no photo" in refusal(read_perseg, perseg)
 

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from search.commands.runs_page import _faded
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.method_table import evaluation_table
 from search.evaluation.methods.methods import METHODS
-from search.evaluation.report import evaluation_json, evaluation_table, write_run
+from search.evaluation.report import evaluation_json, write_searches_run
 from search.evaluation.retrieval import Evaluation, MethodResult
 from search.query import Query
 from tests.helpers.command_line import CommandLine
@@ -60,7 +61,7 @@ def save_run(path: Path, asked: Benchmark, model: str, **ranks: list[int]) -> Pa
     seconds = {"indexing": 2.0, **dict.fromkeys(ranks, 0.5)}
     found = Evaluation(results, seconds, path.parent)
     report = evaluation_json(asked, {"model": model}, "standard", found, None)
-    write_run(path, report, asked, found)
+    write_searches_run(path, report, asked, found)
     return path
 
 
@@ -139,7 +140,7 @@ def test_report_page(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> No
             assert captions[0] == f"&lt;{number}&gt;.png, average precision {100 / rank:.1f}"
             assert f"right: &lt;{number + 1}&gt;.png" in captions or rank > 6
     assert text.count("<img ") == 10 * 7
-    assert "gone" not in text
+    assert "this photo is gone" not in text
     (tmp_path / "photos" / "<1>.png").unlink()
     waldo("report", runs[0], "--html", page)
     # Query 0 finds it first, query 1 is it; others may rank it too.

@@ -98,7 +98,7 @@ def test_a_method_that_is_none(name: str, benchmark: Benchmark) -> None:
 
 
 def test_a_score_that_needs_classes(benchmark: Benchmark) -> None:
-    with pytest.raises(WaldoError, match=r"--method dinov2\+semantic: needs the class"):
+    with pytest.raises(WaldoError, match=r"^method dinov2\+semantic: needs the class"):
         select_methods(["dinov2+semantic"], benchmark)
 
 

@@ -1,10 +1,6 @@
-"""Evaluations of masks that are interrupted and run again: perseg, permis and davis2017."""
+"""Evaluations of masks and videos that are interrupted and run again."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,19 +10,17 @@ import pytest
 
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
-from search.evaluation import object_masks as masks
-from search.evaluation import run_store as kept
-from search.evaluation import video_labels as video
+from search.evaluation import object_masks, run_store, video_labels
 from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.perseg import read_perseg
-from search.evaluation.object_masks import masks_folder
+from search.evaluation.methods.baselines import PatchExtractor
+from search.evaluation.object_masks import evaluate_masks, masks_folder, select_mask_methods
 from search.evaluation.run_store import RunResults, open_results
-from search.evaluation.video_labels import davis_folder
+from search.evaluation.video_labels import evaluate_videos, select_video_methods, videos_folder
 from tests.helpers.command_line import CommandLine
+from tests.helpers.killed import kill_myself, run_until_killed
 from tests.helpers.pictures import save_photo
 from tests.helpers.video_folders import save_davis, save_perseg
-
-ROOT = Path(__file__).parents[3]
 
 
 def small_davis(root: Path) -> Path:
@@ -36,121 +30,125 @@ def small_davis(root: Path) -> Path:
     return save_davis(root, {"across": across, "down": down})
 
 
-# Each: what makes its folder, methods, and what they are measured on, in order.
-PROTOCOLS: dict[str, tuple[Callable[[Path], Path], list[str], list[str]]] = {
-    "perseg": (save_perseg, ["segment", "appearance"], ["cup", "toy2"]),
-    "davis2017": (small_davis, ["rgb-patches", "first-mask"], ["across", "down"]),
-}
+@pytest.fixture(scope="module")
+def small(tiny: FeatureExtractor) -> FeatureExtractor:
+    """The bundled model with small maps."""
+    return FeatureExtractor(tiny.model, replace(tiny.settings, image_size=96), batch_size=1)
 
 
-def evaluate_and_die(number: int, where: str, arguments: list[str]) -> None:
-    """In a process of its own: the command, killed when results are kept for the given time,
-    "before" they are written, or "within": when they are, but not under their name.
-    """
-    from search.commands.app import main
-
-    write, times = kept.write_text_atomically, 0
-
-    def written(path: Path, text: str) -> None:
-        nonlocal times
-        times += 1
-        if times == number:
-            if where == "within":
-                path.with_name(f"{path.name}.tmp").write_text(text[:20])
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(path, text)
-
-    kept.write_text_atomically = written
-    sys.argv = ["waldo", *arguments]
-    main()
+Evaluate = Callable[[Path], dict[str, Any]]
 
 
-def kill_evaluation(number: int, where: str, arguments: list[str]) -> None:
-    code = (
-        "import sys; from tests.search.evaluation.test_evaluation_objects import evaluate_and_die; "
-        "evaluate_and_die(int(sys.argv[1]), sys.argv[2], sys.argv[3:])"
-    )
-    command = [sys.executable, "-c", code, str(number), where, *arguments]
-    killed = subprocess.run(command, cwd=ROOT, timeout=120, check=False)
-    assert killed.returncode == -signal.SIGKILL
+def masks_of(root: Path, extractor: FeatureExtractor) -> tuple[list[str], list[str], Evaluate]:
+    """Items, methods, and what evaluates them, given a work folder."""
+    objects, names = read_perseg(save_perseg(root)), ["segment", "appearance"]
+
+    def evaluate(work: Path) -> dict[str, Any]:
+        methods = select_mask_methods(names, objects, None)
+        with open_results(masks_folder(work, "perseg", objects, extractor, [])) as stored:
+            return evaluate_masks("perseg", objects, extractor, methods, stored)
+
+    return ["cup", "toy2"], names, evaluate
+
+
+def videos_of(root: Path, _: FeatureExtractor) -> tuple[list[str], list[str], Evaluate]:
+    """As `masks_of`."""
+    videos, names = read_davis(small_davis(root)), ["rgb-patches", "first-mask"]
+    extractor = PatchExtractor(8)
+
+    def evaluate(work: Path) -> dict[str, Any]:
+        methods = select_video_methods(names)
+        with open_results(videos_folder(work, "davis2017", videos, extractor)) as stored:
+            return evaluate_videos("davis2017", videos, extractor, methods, stored)
+
+    return ["across", "down"], names, evaluate
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Every item and method that is measured from now on."""
     found: list[tuple[str, str]] = []
-    measure_object, measure_sequence = masks.measure_object, video.measure_sequence
+    measure_object, measure_video = object_masks.measure_object, video_labels.measure_video
 
     def of_object(item: Any, extractor: Any, methods: Any) -> Any:
         found.extend((item.name, method.name) for method in methods)
         return measure_object(item, extractor, methods)
 
-    def of_sequence(sequence: Any, method: Any, extractor: Any) -> Any:
-        names = [name for name, known in video.METHODS.items() if known is method]
-        found.append((sequence.name, *names))
-        return measure_sequence(sequence, method, extractor)
+    def of_video(video: Any, method: Any, extractor: Any) -> Any:
+        known = video_labels.VIDEO_METHODS.items()
+        found.extend((video.name, name) for name, each in known if each is method)
+        return measure_video(video, method, extractor)
 
-    monkeypatch.setattr(masks, "measure_object", of_object)
-    monkeypatch.setattr(video, "measure_sequence", of_sequence)
+    monkeypatch.setattr(object_masks, "measure_object", of_object)
+    monkeypatch.setattr(video_labels, "measure_video", of_video)
     return found
 
 
-# An object's methods are kept together, a sequence's one by one: those behind the first item's.
 @pytest.mark.parametrize(
-    ("protocol", "number", "where"), [("perseg", 2, "within"), ("davis2017", 4, "before")]
+    ("prepare", "number", "half", "n_done"), [(masks_of, 4, True, 3), (videos_of, 3, False, 2)]
 )
-def test_killed_run_goes_on_behind_its_last_item(
-    waldo: CommandLine,
+def test_killed_run_continues_after_its_last_result(
+    small: FeatureExtractor,
     tmp_path: Path,
     measured: list[tuple[str, str]],
-    protocol: str,
+    prepare: Callable[[Path, FeatureExtractor], tuple[list[str], list[str], Evaluate]],
     number: int,
-    where: str,
+    half: bool,
+    n_done: int,
 ) -> None:
-    save, methods, items = PROTOCOLS[protocol]
-    root, work = save(tmp_path / "root"), tmp_path / "work"
-    asked = [argument for name in methods for argument in ("--method", name)]
-    command = ["evaluate", protocol, "--root", str(root), *asked, "--device", "cpu", "--json"]
-    whole = waldo(*command, "--work", tmp_path / "elsewhere")
-    assert whole.code == 0, whole.err
-    assert "going on" not in whole.err
-    assert len(measured) == 4
+    """Killed while it writes a result of an item, half written or not begun."""
+    items, methods, evaluate = prepare(tmp_path / "root", small)
+    whole = evaluate(tmp_path / "elsewhere")
+    assert measured == [(item, method) for item in items for method in methods]
     measured.clear()
+    write, times = run_store.write_text_atomically, 0
 
-    kill_evaluation(number, where, [*command, "--work", str(work)])
-    [folder] = work.iterdir()
-    done = {
+    def die(path: Path, text: str) -> None:
+        nonlocal times
+        times += 1
+        if times == number:
+            if half:
+                path.with_name(f"{path.name}.tmp").write_text(text[:20])
+            kill_myself()
+        write(path, text)
+
+    def evaluate_and_die() -> None:
+        run_store.write_text_atomically = die
+        evaluate(tmp_path / "work")
+
+    run_until_killed(evaluate_and_die)
+    [folder] = (tmp_path / "work").iterdir()
+    done = [
         (path.stem, method)
-        for path in folder.glob("*.json")
+        for path in sorted(folder.glob("*.json"))
         for method in json.loads(path.read_text())
-    }
-    assert {(items[0], method) for method in methods} <= done
-    again = waldo(*command, "--work", work)
-    assert again.code == 0, again.err
-    assert json.loads(again.out) == json.loads(whole.out)
+    ]
+    assert done == [(item, method) for item in items for method in methods][:n_done]
+    assert evaluate(tmp_path / "work") == whole
     # Nothing that was done is done again, and nothing is left out.
-    assert len(measured) == len(set(measured))
-    assert set(measured) == {(item, method) for item in items for method in methods} - done
-    things = {"perseg": "objects", "davis2017": "sequences"}[protocol]
-    assert f"going on with an interrupted run: 1 of 2 {things} are done" in again.err
-    # What is told is not kept.
-    assert [*work.iterdir()] == []
-    assert [*(tmp_path / "elsewhere").iterdir()] == []
+    assert done + measured == [(item, method) for item in items for method in methods]
 
 
 def test_an_error_keeps_what_was_done(
     waldo: CommandLine, tmp_path: Path, measured: list[tuple[str, str]]
 ) -> None:
     root, out = save_perseg(tmp_path / "root"), tmp_path / "nowhere" / "run.json"
-    command = ("evaluate", "perseg", "--root", root, "--work", tmp_path / "work")
-    failed = waldo(*command, "--method", "appearance", "--out", out)
+    work = tmp_path / "work"
+    command = ("evaluate", "perseg", "--root", root, "--work", work, "--method", "appearance")
+    failed = waldo(*command, "--out", out)
     assert failed.code == 2
     assert "cannot be written" in failed.err
-    measured.clear()
+    assert "going on" not in failed.err
     # Another method measures what it lacks, and nothing else.
-    result = waldo(*command, "--method", "appearance", "--method", "pdm")
-    assert result.code == 0, result.err
+    measured.clear()
+    failed = waldo(*command, "--method", "pdm", "--out", out)
     assert measured == [("cup", "pdm"), ("toy2", "pdm")]
+    result = waldo(*command)
+    assert result.code == 0, result.err
+    assert "going on with an interrupted run: 2 of 2 objects are done" in result.err
+    assert len(measured) == 2
+    # What is told is not stored any longer.
+    assert [*work.iterdir()] == []
 
 
 def test_results_that_cannot_be_read_are_made_again(tmp_path: Path) -> None:
@@ -164,7 +162,7 @@ def test_results_that_cannot_be_read_are_made_again(tmp_path: Path) -> None:
         path.write_text("{")
         assert results.of("a/b") == {}
         with (
-            pytest.raises(WaldoError, match="under way in another process"),
+            pytest.raises(WaldoError, match="another process is running this evaluation"),
             open_results(tmp_path / "run"),
         ):
             pass
@@ -199,18 +197,18 @@ def test_what_changes_results_is_another_run(
         of_masks(others=[weights]),
         of_masks(objects=objects[:1]),
         of_masks(objects=[replace(objects[0], class_name="cup"), *objects[1:]]),
-        davis_folder(tmp_path, sequences, tiny),
-        davis_folder(tmp_path, sequences, other),
-        davis_folder(tmp_path, sequences[:1], tiny),
+        videos_folder(tmp_path, "davis2017", sequences, tiny),
+        videos_folder(tmp_path, "davis2017", sequences, other),
+        videos_folder(tmp_path, "davis2017", sequences[:1], tiny),
     ]
     assert of_masks() == found[0]
     with monkeypatch.context() as patched:
-        patched.setattr(kept, "_source_digest", lambda: "another waldo")
+        patched.setattr(run_store, "RESULTS_VERSION", run_store.RESULTS_VERSION + 1)
         found.append(of_masks())
     for path in (objects[1].targets[0].mask, sequences[0].annotations[2]):
         path.touch()
-    found += [of_masks(), davis_folder(tmp_path, sequences, tiny)]
+    found += [of_masks(), videos_folder(tmp_path, "davis2017", sequences, tiny)]
     assert len(set(found)) == len(found)
     sequences[0].frames[1].unlink()
     with pytest.raises(WaldoError, match=r"00001\.jpg: cannot be read"):
-        davis_folder(tmp_path, sequences, tiny)
+        videos_folder(tmp_path, "davis2017", sequences, tiny)

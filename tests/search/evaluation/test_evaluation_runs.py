@@ -2,11 +2,10 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
+import resource
+import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,10 @@ from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from indexer.reader import IndexReader
 from search.clock import Clock
-from search.evaluation import retrieval as run
-from search.evaluation import run_store as kept
+from search.evaluation import run_store
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import METHODS, Method
-from search.evaluation.report import evaluation_json, write_run
+from search.evaluation.report import evaluation_json, write_searches_run
 from search.evaluation.retrieval import Evaluation, MethodResult, run_methods
 from search.evaluation.run_store import RunScores, gallery_folder, open_scores, run_folder
 from search.query import Query
@@ -30,16 +28,17 @@ from search.reference import make_reference
 from search.rerank import score_references
 from search.scores import SCORES, bind_score
 from tests.helpers.command_line import CommandLine
+from tests.helpers.killed import kill_myself, run_forked, run_until_killed
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import make_photos
 
-ROOT = Path(__file__).parents[3]
-N_PHOTOS, N_QUERIES = 14, 11
+N_PHOTOS, N_QUERIES, BATCH = 6, 5, 2
+N_BATCHES = 3
 NAMES = ("consistent", "late-by-class", "words", "rgb-patches", "class-oracle")
 
 
 def photos_benchmark(folder: Path) -> Benchmark:
-    """Each of the first photos looks for the one behind it; the photos are made but once."""
+    """Each of the first photos looks for the next one; the photos are made only once."""
     photos = sorted(folder.glob("*.png")) or make_photos(folder, N_PHOTOS)
     places = np.arange(N_PHOTOS)
     queries = []
@@ -65,41 +64,62 @@ def assert_equal(
         np.testing.assert_array_equal(found[name], scores, err_msg=name)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_batches() -> Iterator[None]:
+    """Three batches of queries; one thread, as in the processes that are killed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run_store, "QUERIES_PER_BATCH", BATCH)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def small(tiny: FeatureExtractor) -> FeatureExtractor:
+    """The bundled model with small maps."""
+    return FeatureExtractor(tiny.model, replace(tiny.settings, image_size=96), batch_size=4)
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_batches() -> Iterator[None]:
-    """Three batches of queries, each in two groups."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(kept, "QUERIES_A_BATCH", 4)
-        patched.setattr(run, "_TOGETHER", 3)
-        yield
+@dataclass(frozen=True)
+class WholeRun:
+    """A run that nothing disturbed. photos: its photos, which nobody changes. work: its work
+    folder, with the indexes of the gallery alone.
+    """
+
+    photos: Path
+    work: Path
+    scores: dict[str, NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
 def whole(
-    tiny: FeatureExtractor, tmp_path_factory: pytest.TempPathFactory, small_batches: None
-) -> dict[str, NDArray[np.float32]]:
-    """The scores of a run that nothing disturbed."""
+    small: FeatureExtractor, tmp_path_factory: pytest.TempPathFactory, small_batches: None
+) -> WholeRun:
     folder = tmp_path_factory.mktemp("whole")
-    benchmark = photos_benchmark(folder / "photos")
-    return scores_of(run_methods(benchmark, methods(), tiny, folder / "work"))
+    benchmark, work = photos_benchmark(folder / "photos"), folder / "work"
+    found = run_methods(benchmark, methods(), small, work)
+    scores = scores_of(found)
+    shutil.rmtree(found.folder)
+    return WholeRun(folder / "photos", work, scores)
 
 
 @pytest.fixture
-def committed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """Every batch and method whose scores are kept from now on."""
+def stored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Every batch and method whose scores are stored from now on."""
     found: list[tuple[int, str]] = []
     keep = RunScores.keep
 
-    def told(self: RunScores, batch: int, scores: dict[str, NDArray[np.float32]]) -> None:
+    def watched(self: RunScores, batch: int, scores: dict[str, NDArray[np.float32]]) -> None:
         found.extend((batch, name) for name in scores)
         keep(self, batch, scores)
 
-    monkeypatch.setattr(RunScores, "keep", told)
+    monkeypatch.setattr(RunScores, "keep", watched)
     return found
 
 
@@ -109,120 +129,133 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     extract = FeatureExtractor.extract
 
-    def told(self: FeatureExtractor, inputs: list) -> list:
+    def watched(self: FeatureExtractor, inputs: list) -> list:
         found.append(len(inputs))
         return extract(self, inputs)
 
-    monkeypatch.setattr(FeatureExtractor, "extract", told)
+    monkeypatch.setattr(FeatureExtractor, "extract", watched)
     return found
 
 
 # Interrupted
 
 
-def evaluate_and_die(number: int, where: str, photos: Path, work: Path) -> None:
-    """In a process of its own: be killed at the given commit of a batch, "before" its scores are
-    written, or "within": when they are, but the state that says so is not.
-    """
-    kept.QUERIES_A_BATCH, run._TOGETHER = 4, 3
-    keep, write_state = RunScores.keep, kept.write_text_atomically
-    commits = 0
-
-    def counted(self: RunScores, batch: int, scores: dict[str, NDArray[np.float32]]) -> None:
-        nonlocal commits
-        commits += 1
-        if commits == number and where == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        keep(self, batch, scores)
-
-    def written(path: Path, text: str) -> None:
-        if commits == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        write_state(path, text)
-
-    RunScores.keep = counted  # type: ignore[method-assign]
-    kept.write_text_atomically = written
-    extractor = FeatureExtractor.load("tiny", device="cpu", batch_size=4)
-    run_methods(photos_benchmark(photos), methods(), extractor, work)
-
-
-def kill_run(number: int, where: str, photos: Path, work: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; "
-        "from tests.search.evaluation.test_evaluation_runs import evaluate_and_die; "
-        "evaluate_and_die(int(sys.argv[1]), sys.argv[2], *map(Path, sys.argv[3:]))"
-    )
-    arguments = [sys.executable, "-c", code, str(number), where, photos, work]
-    killed = subprocess.run(arguments, cwd=ROOT, timeout=120, check=False)
-    assert killed.returncode == -signal.SIGKILL
-
-
-def done_in(work: Path) -> set[tuple[int, str]]:
-    """Batches and methods that an interrupted run has done."""
-    [folder] = work.glob("folders-run-*")
-    state = json.loads((folder / "state.json").read_text())
-    return {(batch, name) for name, batches in state["done"].items() for batch in batches}
-
-
-# Commits come in this order: three of the oracle, three of the model's methods, three of patches.
-@pytest.mark.parametrize(
-    ("number", "where", "n_done"), [(5, "within", 3 + 3), (8, "before", 3 + 10)]
-)
-def test_killed_run_goes_on_behind_its_last_batch(
-    tiny: FeatureExtractor,
-    photos: Path,
+# Files are stored in this order: three of the oracle, three times three of the model's methods,
+# three of patches.
+@pytest.mark.parametrize(("number", "half", "n_done"), [(5, True, 4), (9, False, 8)])
+def test_killed_run_continues_after_its_last_file(
+    small: FeatureExtractor,
+    whole: WholeRun,
     tmp_path: Path,
-    whole: dict[str, NDArray[np.float32]],
-    committed: list[tuple[int, str]],
+    stored: list[tuple[int, str]],
     extracted: list[int],
     number: int,
-    where: str,
+    half: bool,
     n_done: int,
 ) -> None:
-    benchmark, work = photos_benchmark(photos), tmp_path / "work"
-    kill_run(number, where, photos, work)
-    done = done_in(work)
+    """Killed while it writes a file of scores, half written or not begun."""
+    work = tmp_path / "work"
+    shutil.copytree(whole.work, work)
+    benchmark = photos_benchmark(whole.photos)
+    write, files = run_store.write_bytes_atomically, 0
+
+    def die(path: Path, content: bytes) -> None:
+        nonlocal files
+        files += 1
+        if files == number:
+            if half:
+                path.with_name(f"{path.name}.tmp").write_bytes(content[:150])
+            kill_myself()
+        write(path, content)
+
+    def run_and_die() -> None:
+        run_store.write_bytes_atomically = die
+        run_methods(benchmark, methods(), small, work)
+
+    run_until_killed(run_and_die)
+    [folder] = work.glob("folders-run-*")
+    done = {
+        (int(batch), name)
+        for path in folder.glob("*.npy")
+        for batch, _, name in [path.stem.partition("-")]
+    }
     assert len(done) == n_done
-    found = run_methods(benchmark, methods(), tiny, work)
-    assert_equal(scores_of(found), whole)
+    found = run_methods(benchmark, methods(), small, work)
+    assert_equal(scores_of(found), whole.scores)
     # Nothing that was done is done again, and nothing is left out.
-    assert len(committed) == len(set(committed))
-    assert set(committed) == {(batch, name) for batch in range(3) for name in NAMES} - done
-    # The model sees the queries that were left, by box and by name, and the gallery not again.
-    left = {batch for batch, name in committed if name == "consistent"}
-    queries = sum(min(4, N_QUERIES - 4 * batch) for batch in left)
-    assert sum(extracted) == 2 * queries
+    assert len(stored) == len(set(stored))
+    assert set(stored) == {(batch, name) for batch in range(N_BATCHES) for name in NAMES} - done
+    # The model sees each query that was left once, by box and by name, and the gallery not again.
+    by_model = {batch for batch, name in stored if name in NAMES[:3]}
+    assert sum(extracted) == sum(min(BATCH, N_QUERIES - BATCH * batch) for batch in by_model)
+    assert not [*folder.glob("*.tmp")]
 
 
-def test_scores_cut_short_are_made_again(
-    tiny: FeatureExtractor, photos: Path, tmp_path: Path, committed: list[tuple[int, str]]
+def test_scores_that_cannot_be_read_are_made_again(
+    small: FeatureExtractor, whole: WholeRun, tmp_path: Path, stored: list[tuple[int, str]]
 ) -> None:
-    benchmark = photos_benchmark(photos)
+    benchmark = photos_benchmark(whole.photos)
     chosen = [METHODS["rgb-histogram"], METHODS["rgb-patches"], METHODS["class-oracle"]]
-    first = run_methods(benchmark, chosen, tiny, tmp_path)
+    first = run_methods(benchmark, chosen, small, tmp_path)
     expected = scores_of(first)
-    committed.clear()
-    for name, size in (("rgb-patches", 0), ("class-oracle", 200)):
-        os.truncate(first.folder / f"{name}.npy", size)
-    assert_equal(scores_of(run_methods(benchmark, chosen, tiny, tmp_path)), expected)
-    assert {name for _, name in committed} == {"rgb-patches", "class-oracle"}
-    committed.clear()
-    (first.folder / "state.json").write_text("{")
-    assert_equal(scores_of(run_methods(benchmark, chosen, tiny, tmp_path)), expected)
-    assert len(committed) == 3 * len(chosen)
+    stored.clear()
+    damage = [(0, "rgb-patches", 0), (1, "class-oracle", 60), (2, "class-oracle", 130)]
+    for batch, name, size in damage:
+        path = first.folder / f"{batch:05}-{name}.npy"
+        assert path.stat().st_size > size
+        os.truncate(path, size)
+    np.save(first.folder / "00001-rgb-patches.npy", np.zeros((BATCH, 3), dtype=np.float32))
+    (first.folder / "00002-rgb-patches.npy").write_bytes(b"no array")
+    (first.folder / "seconds.json").write_text("{")
+    assert_equal(scores_of(run_methods(benchmark, chosen, small, tmp_path)), expected)
+    damaged = {(batch, name) for batch, name, _ in damage}
+    assert set(stored) == damaged | {(1, "rgb-patches"), (2, "rgb-patches")}
 
 
-def test_one_process_a_run(tmp_path: Path) -> None:
-    with open_scores(tmp_path / "run", 3, 2) as scores:
-        scores.keep(0, {"late": np.ones((3, 2), dtype=np.float32)})
+def test_one_process_per_run(tmp_path: Path) -> None:
+    def open_too() -> None:
         with (
-            pytest.raises(WaldoError, match="under way in another process"),
-            open_scores(tmp_path / "run", 3, 2),
+            pytest.raises(WaldoError, match="another process is running this evaluation"),
+            open_scores(tmp_path / "run", 2, 2),
         ):
             pass
-    with open_scores(tmp_path / "run", 3, 2) as scores:
+
+    with open_scores(tmp_path / "run", 2, 2) as scores:
+        with scores.clock("late"):
+            scores.keep(0, {"late": np.ones((2, 2), dtype=np.float32)})
+        spent = scores.clock.seconds["late"]
+        scores.keep(0, {"pdm": np.ones((2, 2), dtype=np.float32)})
+        assert run_forked(open_too) == 0
+    with open_scores(tmp_path / "run", 2, 2) as scores:
         assert scores.is_done("late", 0)
         assert not scores.is_done("words", 0)
+        assert scores.clock.seconds == {"late": spent}
+
+
+def test_a_full_disk_loses_no_more_than_a_batch(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rows = np.random.default_rng(0).random((4, 1000), dtype=np.float32)
+    with open_scores(tmp_path, 4, 1000) as scores:
+        scores.keep(0, {"late": rows[:2]})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                scores.keep(1, {"late": rows[2:]})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [scores.is_done("late", batch) for batch in range(2)] == [True, False]
+        assert not [*tmp_path.glob("*.tmp")]
+        scores.keep(1, {"late": rows[2:]})
+        np.testing.assert_array_equal(scores.of("late"), rows)
+
+
+def test_any_method_gets_files_of_its_own(tmp_path: Path) -> None:
+    long = "ä" * 100
+    names = ["a", "a b", "a/b", "a%2Fb", "..", "\udcff", "00000-a", long, f"{long}b"]
+    with open_scores(tmp_path, 1, 1) as scores:
+        for number, name in enumerate(names):
+            scores.keep(0, {name: np.array([[number]], dtype=np.float32)})
+        assert [scores.of(name)[0].item() for name in names] == [*range(len(names))]
 
 
 # What is used again, and what is not
@@ -261,7 +294,7 @@ def test_index_is_used_again_and_scores_are_not(
 
 
 def test_what_changes_scores_is_another_run(
-    tiny: FeatureExtractor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: FeatureExtractor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     benchmark = photos_benchmark(photos)
 
@@ -270,14 +303,14 @@ def test_what_changes_scores_is_another_run(
         gallery = gallery_folder(tmp_path, asked, "model", extractor, codec)
         return gallery, run_folder(tmp_path, asked, settings)
 
-    index, scores = folders(benchmark, tiny, "standard")
-    assert folders(photos_benchmark(photos), tiny, "standard") == (index, scores)
-    other_settings = FeatureExtractor(tiny.model, replace(tiny.settings, timestep=100), 4)
+    index, scores = folders(benchmark, small, "standard")
+    assert folders(photos_benchmark(photos), small, "standard") == (index, scores)
+    other_settings = FeatureExtractor(small.model, replace(small.settings, timestep=100), 4)
     short = replace(benchmark, gallery=benchmark.gallery[1:])
     for changed in (
-        folders(benchmark, tiny, "high"),
+        folders(benchmark, small, "high"),
         folders(benchmark, other_settings, "standard"),
-        folders(short, tiny, "standard"),
+        folders(short, small, "standard"),
     ):
         assert index not in changed
         assert scores not in changed
@@ -288,36 +321,36 @@ def test_what_changes_scores_is_another_run(
         replace(asked.query, mask=photos / "photo-000.png", box=None),
     ):
         queries = [replace(asked, query=query), *benchmark.queries[1:]]
-        found = folders(replace(benchmark, queries=queries), tiny, "standard")
+        found = folders(replace(benchmark, queries=queries), small, "standard")
         assert found[0] == index
         assert found[1] != scores
     with monkeypatch.context() as patched:
-        patched.setattr(kept, "_source_digest", lambda: "another waldo")
-        found = folders(benchmark, tiny, "standard")
+        patched.setattr(run_store, "RESULTS_VERSION", run_store.RESULTS_VERSION + 1)
+        found = folders(benchmark, small, "standard")
         assert found[0] == index
         assert found[1] != scores
     save_photo(photos / "photo-003.png", 40, 30, seed=99)
-    found = folders(benchmark, tiny, "standard")
+    found = folders(benchmark, small, "standard")
     assert index not in found
     assert scores not in found
     (photos / "photo-005.png").unlink()
     with pytest.raises(WaldoError, match=r"photo-005\.png: cannot be read"):
-        folders(benchmark, tiny, "standard")
+        folders(benchmark, small, "standard")
 
 
 def test_changed_settings_score_everything_anew(
-    tiny: FeatureExtractor, photos: Path, tmp_path: Path, committed: list[tuple[int, str]]
+    small: FeatureExtractor, photos: Path, tmp_path: Path, stored: list[tuple[int, str]]
 ) -> None:
     benchmark = photos_benchmark(photos)
     chosen = [METHODS["rgb-patches"], METHODS["class-oracle"]]
-    expected = scores_of(run_methods(benchmark, chosen, tiny, tmp_path))
-    committed.clear()
-    assert_equal(scores_of(run_methods(benchmark, chosen, tiny, tmp_path)), expected)
-    assert committed == []
+    expected = scores_of(run_methods(benchmark, chosen, small, tmp_path))
+    stored.clear()
+    assert_equal(scores_of(run_methods(benchmark, chosen, small, tmp_path)), expected)
+    assert stored == []
     # The codec is of the model's maps, but a run is one whole.
-    found = run_methods(benchmark, chosen, tiny, tmp_path, quality="high")
+    found = run_methods(benchmark, chosen, small, tmp_path, quality="high")
     assert_equal(scores_of(found), expected)
-    assert len(committed) == 3 * len(chosen)
+    assert len(stored) == N_BATCHES * len(chosen)
     assert len([*tmp_path.glob("folders-run-*")]) == 2
     assert len([*tmp_path.glob("folders-rgb-patches-*")]) == 1
 
@@ -326,19 +359,20 @@ def test_changed_settings_score_everything_anew(
 
 
 def test_many_queries_at_once_score_as_each_alone(
-    tiny: FeatureExtractor, photos: Path, tmp_path: Path
+    small: FeatureExtractor, whole: WholeRun, tmp_path: Path
 ) -> None:
-    benchmark = photos_benchmark(photos)
+    shutil.copytree(whole.work, tmp_path / "work")
+    benchmark = photos_benchmark(whole.photos)
     chosen = [METHODS[name] for name in SCORES]
-    found = scores_of(run_methods(benchmark, chosen, tiny, tmp_path))
-    [folder] = tmp_path.glob("folders-model-*")
+    found = scores_of(run_methods(benchmark, chosen, small, tmp_path / "work"))
+    [folder] = (tmp_path / "work").glob("folders-model-*")
     with IndexReader.open(folder / "index") as reader:
         ids = {record.path: record.id for record in reader.photos(reader.ids)}
         gallery = np.array([ids[path.resolve()] for path in benchmark.gallery])
-        for row, asked in enumerate(benchmark.queries[:5]):
-            reference = make_reference(asked.query, tiny).for_scoring(torch.device("cpu"))
+        for row, asked in enumerate(benchmark.queries):
+            reference = make_reference(asked.query, small).for_scoring(torch.device("cpu"))
             for name, score in SCORES.items():
-                bound = bind_score(score, tiny, [reference])
+                bound = bind_score(score, small, [reference])
                 alone = score_references(reader, gallery, [reference], [bound], Clock())
                 # Best cells are chosen in bfloat16, whose rounding depends on a product's shape.
                 expected = alone.by_score[name][0]
@@ -359,7 +393,7 @@ def test_run_file_is_written_whole_or_not_at_all(
     )
     report = evaluation_json(benchmark, {"model": "tiny"}, "standard", found, None)
     path = tmp_path / "run.json"
-    write_run(path, report, benchmark, found)
+    write_searches_run(path, report, benchmark, found)
     content = json.loads(path.read_text())
     assert {key: content[key] for key in report} == report
     assert content["timings"] == {"indexing": 1.5, "methods": {"late": 0.5}}
@@ -371,6 +405,6 @@ def test_run_file_is_written_whole_or_not_at_all(
 
     monkeypatch.setattr("search.evaluation.report.query_precision", broken)
     with pytest.raises(KeyboardInterrupt):
-        write_run(path, report, benchmark, found)
+        write_searches_run(path, report, benchmark, found)
     assert json.loads(path.read_text()) == content
     assert [*tmp_path.glob("run.json*")] == [path]

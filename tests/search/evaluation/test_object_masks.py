@@ -10,15 +10,16 @@ import pytest
 
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
-from search.evaluation.benchmarks.perseg import read_mask, read_perseg
+from search.evaluation.benchmarks.labelled_objects import read_mask
+from search.evaluation.benchmarks.perseg import read_perseg
+from search.evaluation.method_table import method_cells
 from search.evaluation.metrics.masks import boundary_iou
 from search.evaluation.object_masks import (
-    METHODS,
+    MASK_METHODS,
+    MaskInput,
     MaskMethod,
-    Seen,
     evaluate_masks,
     select_mask_methods,
-    table_cells,
 )
 from search.evaluation.run_store import RunResults
 from tests.helpers.benchmark_folders import save_streets
@@ -33,7 +34,7 @@ def perseg(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> RunResults:
+def stored(tmp_path: Path) -> RunResults:
     """Of a run that begins."""
     (tmp_path / "run").mkdir()
     return RunResults(tmp_path / "run")
@@ -42,7 +43,7 @@ def kept(tmp_path: Path) -> RunResults:
 def shifted(by: int) -> MaskMethod:
     """Knows the true masks of the squares' photos, but is off to the right by some pixels."""
 
-    def rule(seen: Seen) -> np.ndarray:
+    def rule(seen: MaskInput) -> np.ndarray:
         frame = seen.maps.frame
         mask = np.zeros((frame.height, frame.width), dtype=bool)
         # What is not smooth: by its colour a square is far from the background's half brightness.
@@ -52,10 +53,12 @@ def shifted(by: int) -> MaskMethod:
     return MaskMethod(f"shifted by {by}", rule)
 
 
-def watch(method: MaskMethod, masks: dict[str, list[np.ndarray]]) -> Callable[[Seen], np.ndarray]:
+def watch(
+    method: MaskMethod, masks: dict[str, list[np.ndarray]]
+) -> Callable[[MaskInput], np.ndarray]:
     """The method's rule, keeping what it finds."""
 
-    def rule(seen: Seen) -> np.ndarray:
+    def rule(seen: MaskInput) -> np.ndarray:
         masks.setdefault(method.name, []).append(method.rule(seen))
         return masks[method.name][-1]
 
@@ -69,12 +72,12 @@ def test_numbers_equal_those_of_a_plain_loop(
     assert [item.name for item in objects] == ["cup", "toy2"]
     for protocol in ("perseg", "permis"):
         masks: dict[str, list[np.ndarray]] = {}
-        methods = [shifted(4), METHODS["appearance"]]
+        methods = [shifted(4), MASK_METHODS["appearance"]]
         watched = [replace(method, rule=watch(method, masks)) for method in methods]
         folder = tmp_path / f"{protocol}-run"
         folder.mkdir()
-        kept = RunResults(folder)
-        report = evaluate_masks(protocol, objects, tiny, watched, kept)
+        stored = RunResults(folder)
+        report = evaluate_masks(protocol, objects, tiny, watched, stored)
         assert (report["n_queries"], report["n_gallery"]) == (2, 4)
         for method in methods:
             together, single, edges, total = [], [], [], [0, 0]
@@ -99,27 +102,29 @@ def test_numbers_equal_those_of_a_plain_loop(
             assert low <= values["mIoU"] <= high
 
 
-def test_masks_find_the_squares(tiny: FeatureExtractor, perseg: Path, kept: RunResults) -> None:
+def test_masks_find_the_squares(tiny: FeatureExtractor, perseg: Path, stored: RunResults) -> None:
     objects = read_perseg(perseg)
     methods = select_mask_methods([], objects, None)
     assert [m.name for m in methods] == ["segment", "segment-unsharpened", "pdm", "appearance"]
-    report = evaluate_masks("perseg", objects, tiny, methods, kept)
+    report = evaluate_masks("perseg", objects, tiny, methods, stored)
     found = {name: values["mIoU"] for name, values in report["methods"].items()}
     assert found["segment"] > 0.5
     assert found["segment"] > found["segment-unsharpened"]
-    assert list(table_cells(report)["segment"]) == [
+    assert list(method_cells(report)["segment"]) == [
         *("mIoU", "95 % interval", "bIoU", "cumulative IoU")
     ]
 
 
 def test_methods_that_cannot_run_are_refused(perseg: Path) -> None:
     objects = read_perseg(perseg)
-    with pytest.raises(WaldoError, match=r"segmnt: no such method; one of segment, .*with --sam"):
+    with pytest.raises(WaldoError, match=r"^method segmnt: no such method; one of segment, "):
         select_mask_methods(["segmnt"], objects, None)
-    with pytest.raises(WaldoError, match="semantic: needs every object's class name"):
+    with pytest.raises(WaldoError, match=r"^method sam-by-class: needs a SAM"):
+        select_mask_methods(["sam-by-class"], objects, None)
+    with pytest.raises(WaldoError, match=r"^method semantic: needs the class name of every object"):
         select_mask_methods(["semantic"], objects, None)
     named = [replace(item, class_name="cup") for item in objects]
-    assert len(select_mask_methods([], named, None)) == len(METHODS)
+    assert len(select_mask_methods([], named, None)) == len(MASK_METHODS)
 
 
 def test_perseg_at_the_command_line(waldo: CommandLine, perseg: Path, tmp_path: Path) -> None:

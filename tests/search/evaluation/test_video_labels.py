@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from features.errors import PhotoError, WaldoError
-from search.evaluation.benchmarks.davis import read_annotation, read_davis
+from search.evaluation.benchmarks.davis import read_davis
+from search.evaluation.benchmarks.labelled_objects import read_annotation
+from search.evaluation.method_table import method_cells
 from search.evaluation.methods.baselines import PatchExtractor
-from search.evaluation.metrics.masks import boundary_f_measure
+from search.evaluation.metrics.masks import boundary_f_measure, j_and_f
 from search.evaluation.run_store import RunResults
 from search.evaluation.video_labels import (
-    METHODS,
-    evaluate_davis,
-    measure_sequence,
+    VIDEO_METHODS,
+    evaluate_videos,
+    measure_video,
     select_video_methods,
-    table_cells,
 )
 from tests.helpers.command_line import CommandLine
 from tests.helpers.video_folders import save_davis
@@ -37,7 +38,7 @@ def davis(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> RunResults:
+def stored(tmp_path: Path) -> RunResults:
     """Of a run that begins."""
     (tmp_path / "run").mkdir()
     return RunResults(tmp_path / "run")
@@ -45,7 +46,7 @@ def kept(tmp_path: Path) -> RunResults:
 
 def test_the_first_mask_unchanged_scores_what_is_counted_by_hand(davis: Path) -> None:
     across, away = read_davis(davis)
-    [result] = measure_sequence(across, METHODS["first-mask"], PatchExtractor(8))
+    [result] = measure_video(across, VIDEO_METHODS["first-mask"], PatchExtractor(8))
     # Squares of 20 pixels, 6 more apart each frame; frames 1 to 5 count.
     wanted = [max(0, 20 - 6 * step) / (20 + 6 * step) for step in range(1, 6)]
     assert result.j.mean == pytest.approx(np.mean(wanted))
@@ -53,16 +54,18 @@ def test_the_first_mask_unchanged_scores_what_is_counted_by_hand(davis: Path) ->
     first = read_annotation(across.annotations[0]) == 1
     f = [boundary_f_measure(first, read_annotation(path) == 1) for path in across.annotations[1:-1]]
     assert result.f.mean == pytest.approx(np.mean(f))
-    assert result.j_and_f == pytest.approx((np.mean(wanted) + np.mean(f)) / 2)
-    results = measure_sequence(away, METHODS["first-mask"], PatchExtractor(8))
+    assert j_and_f(result.j, result.f) == pytest.approx((np.mean(wanted) + np.mean(f)) / 2)
+    results = measure_video(away, VIDEO_METHODS["first-mask"], PatchExtractor(8))
     assert [(item.sequence, item.object_id) for item in results] == [("away", 2), ("away", 5)]
     # Where it is out of sight a mask is all wrong.
     hidden = [16 / 24, 0, 0, 4 / 36, 0]
     assert results[1].j.mean == pytest.approx(np.mean(hidden))
 
 
-def test_carried_labels_beat_the_first_mask(davis: Path, kept: RunResults) -> None:
-    report = evaluate_davis(read_davis(davis), PatchExtractor(24), dict(METHODS), kept)
+def test_carried_labels_beat_the_first_mask(davis: Path, stored: RunResults) -> None:
+    report = evaluate_videos(
+        "davis2017", read_davis(davis), PatchExtractor(24), VIDEO_METHODS, stored
+    )
     values = {name: found["J&F"] for name, found in report["methods"].items()}
     assert list(values) == ["propagate", "propagate-unsharpened", "rgb-patches", "first-mask"]
     assert values["propagate"] > 0.7
@@ -72,15 +75,18 @@ def test_carried_labels_beat_the_first_mask(davis: Path, kept: RunResults) -> No
     assert values["propagate"] == values["rgb-patches"]
 
 
-def test_the_report(davis: Path, kept: RunResults) -> None:
+def test_the_report(davis: Path, stored: RunResults) -> None:
     said: list[tuple[str, int, int]] = []
     methods = select_video_methods(["first-mask"])
-    report = evaluate_davis(
-        read_davis(davis), PatchExtractor(8), methods, kept, lambda *step: said.append(step)
+    report = evaluate_videos(
+        *("davis2017", read_davis(davis), PatchExtractor(8), methods, stored),
+        on_step=lambda *step: said.append(step),
     )
     assert said == [
-        ("across by first-mask, sequences by methods", 0, 2),
-        ("away by first-mask, sequences by methods", 1, 2),
+        ("measuring across", 0, 2),
+        ("measuring across", 1, 2),
+        ("measuring away", 1, 2),
+        ("measuring away", 2, 2),
     ]
     assert (report["protocol"], report["n_queries"], report["n_gallery"]) == ("davis2017", 3, 14)
     assert report["model"]["model"] == "rgb-patches"
@@ -91,7 +97,7 @@ def test_the_report(davis: Path, kept: RunResults) -> None:
     low, high = found["J&F_interval"]
     assert min(both) - 1e-9 <= low < found["J&F"] < high <= max(both) + 1e-9
     assert found["J_decay"] == pytest.approx(np.mean([item["j"]["decay"] for item in each]))
-    cells = table_cells(report)["first-mask"]
+    cells = method_cells(report)["first-mask"]
     assert cells["J&F"] == f"{100 * found['J&F']:.1f}"
     assert list(cells) == [
         "J&F", "95 % interval", "J", "J recall", "J decay", "F", "F recall", "F decay",
@@ -103,11 +109,11 @@ def test_a_frame_that_cannot_be_read_ends_it(davis: Path) -> None:
     whole = across.frames[2].read_bytes()
     across.frames[2].write_bytes(whole[: len(whole) // 2])
     with pytest.raises(PhotoError, match=r"00002\.jpg"):
-        measure_sequence(across, METHODS["propagate"], PatchExtractor(8))
+        measure_video(across, VIDEO_METHODS["propagate"], PatchExtractor(8))
 
 
 def test_unknown_methods_are_refused() -> None:
-    with pytest.raises(WaldoError, match="--method late: no such method; one of propagate, "):
+    with pytest.raises(WaldoError, match=r"^method late: no such method; one of propagate, "):
         select_video_methods(["late"])
 
 

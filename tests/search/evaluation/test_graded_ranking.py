@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from search.evaluation.benchmarks.revisited import (
+from search.evaluation.metrics.graded_ranking import (
     revisited_average_precision,
     revisited_precision_at,
 )
