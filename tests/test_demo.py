@@ -33,8 +33,7 @@ def relevant_photos(instance: str) -> set[str]:
 
 
 def ask(extractor: FeatureExtractor, directory: Path) -> tuple[list[str], float]:
-    """File names by rank, and the average precision of the demo's query."""
-    index_photos([DEMO / "photos"], directory, extractor)
+    """File names by rank, and the average precision of the demo's query in an index."""
     query, instance = the_question()
     single = FeatureExtractor(extractor.model, extractor.settings, batch_size=1)
     with Index(IndexReader.open(directory), single) as index:
@@ -45,8 +44,8 @@ def ask(extractor: FeatureExtractor, directory: Path) -> tuple[list[str], float]
     return names, average_precision(hits, np.array([match.score for match in matches]))
 
 
-def test_the_right_instance_leads(tiny: FeatureExtractor, tmp_path: Path) -> None:
-    names, precision = ask(tiny, tmp_path / "index")
+def test_the_right_instance_leads(tiny: FeatureExtractor, sample_index: Path) -> None:
+    names, precision = ask(tiny, sample_index)
     _, instance = the_question()
     assert set(names[:3]) <= relevant_photos(instance)
     assert precision > 0.7
@@ -54,6 +53,7 @@ def test_the_right_instance_leads(tiny: FeatureExtractor, tmp_path: Path) -> Non
 
 def test_random_weights_do_not_find_it(tiny: FeatureExtractor, tmp_path: Path) -> None:
     twin = FeatureExtractor(tiny.model.with_random_weights(), tiny.settings, tiny.batch_size)
+    index_photos([DEMO / "photos"], tmp_path / "index", twin, quality="none")
     names, precision = ask(twin, tmp_path / "index")
     _, instance = the_question()
     assert not set(names[:3]) <= relevant_photos(instance)

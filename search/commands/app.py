@@ -1,7 +1,7 @@
-"""The command line, `waldo`: parses, calls the library, prints.
+"""The command line `waldo`: it parses arguments, calls the library and prints results.
 
-Results go to standard output, messages and progress to standard error. Exit codes: 0 all well,
-1 `verify` found problems, 2 bad input, 130 indexing stopped by Ctrl-C.
+Results go to standard output, messages and progress to standard error. Exit codes: 0 success,
+1 `verify` found problems, 2 bad input, 130 stopped by Ctrl-C.
 """
 
 import sys
@@ -41,20 +41,20 @@ app.command()(models)
 
 
 def main() -> NoReturn:
-    """Run the command line; errors meant for people become one line and exit code 2."""
+    """Run the command line. Expected errors become one line and exit code 2."""
     from PIL import Image
 
     from features.errors import WaldoError
 
-    # Large photos are fine; those over Pillow's limit are refused with an error of our own.
+    # Large photos are allowed; those over Pillow's limit are refused with an error of our own.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    warnings.filterwarnings("ignore", module="PIL")  # broken EXIF: the photo counts without
+    warnings.filterwarnings("ignore", module="PIL")  # broken EXIF is ignored
     try:
         app()
     except WaldoError as error:
         _fail(str(error))
     except OSError as error:
-        # Disk full, no permission: the system's words, with the file they are about.
+        # A full disk, no permission: what the system says, and about which file.
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}")
     sys.exit(0)

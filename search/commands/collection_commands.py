@@ -1,4 +1,4 @@
-"""Indexes made and looked after: index, info, verify, compact, remove, models."""
+"""Indexes: `waldo index`, `info`, `verify`, `compact`, `remove` and `models`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.commands.options import (
+    BatchSizeOption,
     DeviceOption,
     IndexOption,
     JsonOption,
     check_codec,
     load_descriptors,
+    load_extractor,
     print_json,
     print_table,
     say,
@@ -31,40 +33,39 @@ def index(
         str | None,
         typer.Option(
             help="A name from `waldo models`, a folder in diffusers' layout, or a hub id. "
-            "Default: the index's own model, or tiny."
+            "Default: the model of the index, or tiny."
         ),
     ] = None,
     device: DeviceOption = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos a model evaluation.")] = 8,
+    batch_size: BatchSizeOption = 8,
     codec: Annotated[
         str | None,
         typer.Option(
             metavar="QUALITY",
-            help="How maps are stored: none, high, standard or small. Default: the index's own, "
-            "or standard.",
+            help="How maps are stored: none, high, standard or small. Default: as the index has "
+            "them, or standard.",
         ),
     ] = None,
     descriptor: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Store a global descriptor of each photo too, for `waldo query --recall`: dinov2, "
-            "openclip, siglip, a folder in transformers' layout, or a hub id; may be repeated. "
-            "Those that the index has are kept up to date.",
+            help="Also store a global descriptor of each photo, for `waldo query --recall`: "
+            "dinov2, openclip, siglip, a folder in transformers' layout, or a hub id. May be "
+            "repeated. Descriptors that the index has are kept up to date.",
         ),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Index photos, or bring an index up to date: only what is new or changed is worked on."""
+    """Index photos, or update an index: only new and changed photos are extracted."""
     from dataclasses import asdict
 
-    from features.extractor import FeatureExtractor
     from indexer.ingest.build import index_photos
     from indexer.ingest.sources import open_sources
     from indexer.store.manifest import Manifest, check_quality
     from search.commands.progress_bar import ProgressDisplay
 
-    # what is wrong with the question is told before a model is loaded
+    # Wrong arguments are refused before a model is loaded.
     open_sources(sources, index)
     stored = Manifest.load_if_present(index)
     if codec is not None:
@@ -72,8 +73,7 @@ def index(
     if stored is not None:
         check_quality(index, stored, codec)
     name = model or (str(stored.fingerprint["model"]) if stored else "tiny")
-    say(f"loading the model {name}")
-    extractor = FeatureExtractor.load(name, device, batch_size)
+    extractor = load_extractor(name, device, batch_size)
     descriptors = load_descriptors(descriptor or [], stored, device, batch_size)
     try:
         with ProgressDisplay() as display:
@@ -96,7 +96,7 @@ def index(
 
 
 def info(index: IndexOption, json_output: JsonOption = False) -> None:
-    """Say what an index holds."""
+    """Show what an index holds."""
     from indexer.upkeep.check import describe
 
     description = describe(index)
@@ -110,7 +110,7 @@ def info(index: IndexOption, json_output: JsonOption = False) -> None:
 
 
 def verify(index: IndexOption, json_output: JsonOption = False) -> None:
-    """Read everything in an index and check it; exit code 1 where something is wrong."""
+    """Read and check everything in an index. The exit code is 1 where something is wrong."""
     from indexer.upkeep.check import verify as verify_index
 
     problems = verify_index(index)
@@ -123,7 +123,7 @@ def verify(index: IndexOption, json_output: JsonOption = False) -> None:
 
 
 def compact(index: IndexOption, json_output: JsonOption = False) -> None:
-    """Give back the room that deleted and changed photos take up, and merge small files."""
+    """Free the space of deleted and changed photos, and merge small files."""
     from dataclasses import asdict
 
     from indexer.upkeep.compact import compact as compact_index
@@ -144,12 +144,14 @@ def compact(index: IndexOption, json_output: JsonOption = False) -> None:
 def remove(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Photos, or folders of photos; they may be gone."),
+        typer.Argument(
+            metavar="PATH...", help="Photos, or folders of photos, whether or not they still exist."
+        ),
     ],
     index: IndexOption,
     json_output: JsonOption = False,
 ) -> None:
-    """Take photos out of an index; the photos themselves are left alone."""
+    """Remove photos from an index. The files themselves stay."""
     from dataclasses import asdict
 
     from indexer.upkeep.remove import remove as remove_photos
@@ -163,7 +165,7 @@ def remove(
 
 
 def models(json_output: JsonOption = False) -> None:
-    """List the models known by name: map shape, download size, licence."""
+    """List the models known by name, with map shape, download size and licence."""
     from search.commands.tables import models_json, models_table
 
     if json_output:
@@ -185,15 +187,11 @@ def _report_text(report: "IndexReport") -> str:
 
 
 def _compact_text(report: "CompactReport") -> str:
-    if report.migrated:
-        was = "brought to the format of this waldo"
-    elif not report.changed:
+    if not report.changed:
         return f"{report.photos} photos in {report.index_dir}: nothing to do"
-    else:
-        was = "compacted"
     before, after = report.bytes_before / 2**20, report.bytes_after / 2**20
     text = (
-        f"{report.photos} photos in {report.index_dir}: {was} in {report.seconds:.1f} s; "
+        f"{report.photos} photos in {report.index_dir}: compacted in {report.seconds:.1f} s; "
         f"{report.shards_before} map shards before, {report.shards_after} now, "
         f"{before:.1f} MiB before, {after:.1f} MiB now"
     )

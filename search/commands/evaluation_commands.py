@@ -1,18 +1,23 @@
-"""Benchmarks: evaluate methods, report runs, prepare a benchmark's folder."""
+"""Benchmarks: `waldo evaluate`, `report`, `fit-weights` and `prepare`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from search.commands.options import (
+    BatchSizeOption,
     DeviceOption,
     IndexOption,
     JsonOption,
+    ModelOption,
     check_codec,
     load_descriptors,
+    load_extractor,
     print_json,
     print_table,
     say,
@@ -20,6 +25,35 @@ from search.commands.options import (
 
 if TYPE_CHECKING:
     from search.evaluation.run_store import RunResults
+    from search.evaluation.steps import OnStep
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What `waldo evaluate` is asked to measure. work: the work folder."""
+
+    protocol: str
+    root: Path
+    model: str
+    methods: list[str]
+    device: str
+    batch_size: int
+    codec: str
+    sam: str | None
+    work: Path
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """What an evaluation found.
+
+    report: JSON-ready. write: writes the report and all single results to a run file. folder: the
+    stored results of the run; nobody needs them once the report is out.
+    """
+
+    report: dict[str, Any]
+    write: Callable[[Path], None]
+    folder: Path
 
 
 def evaluate(
@@ -27,36 +61,37 @@ def evaluate(
         str,
         typer.Argument(
             metavar="PROTOCOL",
-            help="folders, scenes, permir, roxford5k or rparis6k; perseg or permis for masks, "
-            "davis2017 for videos",
+            help="folders, scenes, permir, roxford5k or rparis6k for searches, perseg or permis "
+            "for masks, davis2017 for videos.",
         ),
     ],
-    root: Annotated[Path, typer.Option(help="The benchmark's folder.")],
-    model: Annotated[str, typer.Option(help="As for `waldo index`.")] = "tiny",
+    root: Annotated[Path, typer.Option(help="The folder of the benchmark.")],
+    model: ModelOption = "tiny",
     method: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
             help="A score, a baseline, a global descriptor as for `waldo index`, or NAME+SCORE: "
-            "the best 400 by one method, re-ranked; may be repeated. Default: all that need no "
-            "download. NAME@KEY=VALUE changes how features are taken (late@timestep=200), KEY one "
-            "of image_size, block, timestep, inversion, steps, iterations, prompt, tau.",
+            "the best 400 photos by one method, re-ranked by a score. May be repeated. Default: "
+            "all that need no download. NAME@KEY=VALUE changes how features are extracted "
+            "(late@timestep=200); KEY is one of image_size, block, timestep, inversion, steps, "
+            "iterations, prompt, tau.",
         ),
     ] = None,
     device: DeviceOption = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos a model evaluation.")] = 8,
+    batch_size: BatchSizeOption = 8,
     codec: Annotated[
         str, typer.Option(metavar="QUALITY", help="How maps are stored, as for `waldo index`.")
     ] = "standard",
     out: Annotated[
-        Path | None, typer.Option(metavar="RUN.json", help="Write every query's result.")
+        Path | None, typer.Option(metavar="RUN.json", help="Write the result of every query.")
     ] = None,
     work: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where galleries' indexes are kept for later runs, and what an interrupted run "
-            "has done. Default: waldo/evaluate in your cache folder.",
+            help="The folder for indexes that later runs use again, and for the results of an "
+            "interrupted run. Default: waldo/evaluate in your cache folder.",
         ),
     ] = None,
     sam: Annotated[
@@ -65,141 +100,123 @@ def evaluate(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compare methods on a labelled benchmark; of photos, the whole gallery is ranked.
+    """Compare methods on a labelled benchmark. Searches rank its whole gallery.
 
-    A run that was interrupted goes on where it was when the same command is given again.
+    A run that was interrupted continues when the same command is given again.
     """
-    import shutil
-
     from features.errors import WaldoError
+    from search.evaluation.benchmarks import MASKS, VIDEOS
+    from search.evaluation.method_table import evaluation_table
     from search.evaluation.run_store import default_work_folder
 
-    if sam is not None and protocol not in ("perseg", "permis"):
-        raise WaldoError(f"--sam {sam}: draws masks for perseg and permis, not for {protocol}")
-    work = work or default_work_folder()
-    if protocol == "davis2017":
-        _evaluate_davis(root, model, method or [], device, out, work, json_output)
-        return
-    if protocol in ("perseg", "permis"):
-        _evaluate_masks(protocol, root, model, method or [], sam, device, out, work, json_output)
-        return
-    from features.extractor import FeatureExtractor
+    if sam is not None and protocol not in MASKS:
+        known = " and ".join(MASKS)
+        raise WaldoError(f"--sam {sam}: draws masks for {known}, not for {protocol}")
+    check_codec(codec)
+    request = _Request(
+        *(protocol, root, model, method or [], device, batch_size, codec, sam),
+        work=work or default_work_folder(),
+    )
+    if protocol in VIDEOS:
+        evaluated = _evaluate_videos(request)
+    elif protocol in MASKS:
+        evaluated = _evaluate_masks(request)
+    else:
+        evaluated = _evaluate_searches(request)
+    if out is not None:
+        evaluated.write(out)
+    if json_output:
+        print_json(evaluated.report)
+    else:
+        print_table(evaluation_table(evaluated.report))
+    shutil.rmtree(evaluated.folder)
+
+
+def _evaluate_searches(request: _Request) -> _Evaluated:
     from search.commands.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import read_benchmark
     from search.evaluation.methods.methods import descriptors_of, select_methods
     from search.evaluation.metrics.class_map import measure_class_map
-    from search.evaluation.report import evaluation_json, evaluation_table, write_run
+    from search.evaluation.report import evaluation_json, write_searches_run
     from search.evaluation.retrieval import run_methods
 
-    check_codec(codec)
-    benchmark = read_benchmark(protocol, root)
-    methods = select_methods(method or [], benchmark)
-    say(f"loading the model {model}")
-    extractor = FeatureExtractor.load(model, device, batch_size)
-    descriptors = load_descriptors(descriptors_of(methods), None, device, batch_size)
+    benchmark = read_benchmark(request.protocol, request.root)
+    methods = select_methods(request.methods, benchmark)
+    extractor = load_extractor(request.model, request.device, request.batch_size)
+    descriptors = load_descriptors(
+        descriptors_of(methods), None, request.device, request.batch_size
+    )
     with ProgressDisplay() as display:
         found = run_methods(
-            benchmark, methods, extractor, work, codec, display, display.show, descriptors
+            *(benchmark, methods, extractor, request.work, request.codec),
+            on_progress=display,
+            on_step=display.show,
+            descriptors=descriptors,
         )
+    say(f"indexes for later runs: {request.work}")
     class_map = measure_class_map(benchmark, extractor) if benchmark.scenes else None
-    report = evaluation_json(benchmark, extractor.fingerprint(), codec, found, class_map)
-    if out is not None:
-        write_run(out, report, benchmark, found)
-    if json_output:
-        print_json(report)
-    else:
-        print_table(evaluation_table(report))
-    shutil.rmtree(found.folder)
-    say(f"indexes for later runs: {work}")
+    report = evaluation_json(benchmark, extractor.fingerprint(), request.codec, found, class_map)
+    write = partial(write_searches_run, report=report, benchmark=benchmark, evaluation=found)
+    return _Evaluated(report, write, found.folder)
 
 
-def _evaluate_masks(
-    protocol: str,
-    root: Path,
-    model: str,
-    method: list[str],
-    sam: str | None,
-    device: str,
-    out: Path | None,
-    work: Path,
-    json_output: bool,
-) -> None:
-    from features.extractor import FeatureExtractor
-    from search.commands.progress_bar import ProgressDisplay
-    from search.evaluation.object_masks import (
-        PROTOCOLS,
-        evaluate_masks,
-        masks_folder,
-        select_mask_methods,
-    )
+def _evaluate_masks(request: _Request) -> _Evaluated:
+    from search.evaluation.benchmarks import MASKS
+    from search.evaluation.object_masks import evaluate_masks, masks_folder, select_mask_methods
     from search.segmentation.cascade import prompted_by
     from search.segmentation.sam import Sam
 
-    objects = PROTOCOLS[protocol](root)
-    mask_model = None if sam is None else Sam.load(sam, device)
-    refine = None if mask_model is None else prompted_by(mask_model)
-    methods = select_mask_methods(method, objects, refine)
-    say(f"loading the model {model}")
-    extractor = FeatureExtractor.load(model, device, batch_size=1)
-    of_sam = [] if mask_model is None else mask_model.files
-    folder = masks_folder(work, protocol, objects, extractor, of_sam)
-    names = [item.name for item in objects], [chosen.name for chosen in methods]
-    with _kept_results(folder, "objects", *names) as kept:
-        with ProgressDisplay() as display:
-            report = evaluate_masks(protocol, objects, extractor, methods, kept, display.show)
-        _tell_by_object(report, out, json_output)
+    objects = MASKS[request.protocol](request.root)
+    sam = None if request.sam is None else Sam.load(request.sam, request.device)
+    refine = None if sam is None else prompted_by(sam)
+    methods = select_mask_methods(request.methods, objects, refine)
+    extractor = load_extractor(request.model, request.device, batch_size=1)
+    files = [] if sam is None else sam.files
+    return _evaluate_by_object(
+        masks_folder(request.work, request.protocol, objects, extractor, files),
+        lambda *stored: evaluate_masks(request.protocol, objects, extractor, methods, *stored),
+        things="objects",
+        items=[item.name for item in objects],
+        methods=[chosen.name for chosen in methods],
+    )
 
 
-def _evaluate_davis(
-    root: Path,
-    model: str,
-    method: list[str],
-    device: str,
-    out: Path | None,
-    work: Path,
-    json_output: bool,
-) -> None:
-    from search.commands.progress_bar import ProgressDisplay
-    from search.evaluation.benchmarks.davis import read_davis
-    from search.evaluation.video_labels import davis_folder, evaluate_davis, select_video_methods
+def _evaluate_videos(request: _Request) -> _Evaluated:
+    from search.evaluation.benchmarks import VIDEOS
+    from search.evaluation.video_labels import evaluate_videos, select_video_methods, videos_folder
     from search.segmentation.video import load_video_extractor
 
-    sequences, methods = read_davis(root), select_video_methods(method)
-    say(f"loading the model {model}")
-    extractor = load_video_extractor(model, device)
-    folder = davis_folder(work, sequences, extractor)
-    names = [sequence.name for sequence in sequences], [*methods]
-    with _kept_results(folder, "sequences", *names) as kept:
-        with ProgressDisplay() as display:
-            report = evaluate_davis(sequences, extractor, methods, kept, display.show)
-        _tell_by_object(report, out, json_output)
+    videos = VIDEOS[request.protocol](request.root)
+    methods = select_video_methods(request.methods)
+    say(f"loading the model {request.model}")
+    extractor = load_video_extractor(request.model, request.device)
+    return _evaluate_by_object(
+        videos_folder(request.work, request.protocol, videos, extractor),
+        lambda *stored: evaluate_videos(request.protocol, videos, extractor, methods, *stored),
+        things="sequences",
+        items=[video.name for video in videos],
+        methods=list(methods),
+    )
 
 
-@contextmanager
-def _kept_results(
-    folder: Path, things: str, items: list[str], methods: list[str]
-) -> "Iterator[RunResults]":
-    """What an interrupted run has kept, which is told; deleted when this one is through."""
-    import shutil
-
+def _evaluate_by_object(
+    folder: Path,
+    measure: "Callable[[RunResults, OnStep], dict[str, Any]]",
+    things: str,
+    items: list[str],
+    methods: list[str],
+) -> _Evaluated:
+    """Measure what an interrupted run has left. things: what the items are, in the plural."""
+    from search.commands.progress_bar import ProgressDisplay
+    from search.evaluation.report import write_run
     from search.evaluation.run_store import open_results
 
-    with open_results(folder) as kept:
-        if done := kept.count(items, methods):
+    with open_results(folder) as stored:
+        if done := stored.count(items, methods):
             say(f"going on with an interrupted run: {done} of {len(items)} {things} are done")
-        yield kept
-    shutil.rmtree(folder)
-
-
-def _tell_by_object(report: dict[str, Any], out: Path | None, json_output: bool) -> None:
-    from search.evaluation.by_object import objects_table, write_objects_run
-
-    if out is not None:
-        write_objects_run(out, report)
-    if json_output:
-        print_json(report)
-    else:
-        print_table(objects_table(report))
+        with ProgressDisplay() as display:
+            report = measure(stored, display.show)
+    return _Evaluated(report, partial(write_run, report=report), folder)
 
 
 def report(
@@ -210,10 +227,12 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a page with the best and the worst queries."),
+        typer.Option(
+            metavar="FILE", help="Write a page with pictures of the best and worst queries."
+        ),
     ] = None,
 ) -> None:
-    """Put evaluation runs beside each other, a table for each benchmark."""
+    """Compare evaluation runs, in one table per benchmark."""
     from search.commands.runs_page import write_runs_page
     from search.evaluation.run_files import markdown_table, read_run, runs_tables, terminal_table
 
@@ -235,7 +254,7 @@ def fit_weights(
         str,
         typer.Argument(
             metavar="PROTOCOL",
-            help="folders (one sub-folder an object), or another of photos, as for "
+            help="folders (one sub-folder per object), or another benchmark of searches, as for "
             "`waldo evaluate`.",
         ),
     ],
@@ -244,9 +263,9 @@ def fit_weights(
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
 ) -> None:
-    """Fit how much each kind of evidence counts to labelled photos, for searches in an index.
+    """Fit the weights of the score `fused` to labelled photos, for searches in an index.
 
-    Nothing changes where that is not clearly better than the default.
+    The default weights stay unless others are clearly better.
     """
     from features.extractor import FeatureExtractor
     from indexer.store.manifest import read_manifest
@@ -269,22 +288,24 @@ def fit_weights(
 
 
 def prepare(
-    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="permir")],
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="Only permir.")],
     burst: Annotated[
         Path,
         typer.Option(
             metavar="DIR",
-            help="BURST: annotations/SPLIT/all_classes.json, and TAO's pictures as "
-            "frames/SPLIT/SOURCE/SEQUENCE/FILE. All splits in it are used.",
+            help="The folder of BURST: annotations/SPLIT/all_classes.json, and the frames of TAO "
+            "as frames/SPLIT/SOURCE/SEQUENCE/FILE. All splits in it are used.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the benchmark's folder goes.")],
-    seed: Annotated[int, typer.Option(min=0, help="Decides where frames tie.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make for the benchmark.")],
+    seed: Annotated[
+        int, typer.Option(min=0, help="Decides between frames that suit equally well.")
+    ] = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Make a benchmark's folder for `waldo evaluate` from the data set it is made of."""
+    """Make the folder of a benchmark for `waldo evaluate` from its source data set."""
     from features.errors import WaldoError
-    from search.evaluation.benchmarks.permir import prepare_permir
+    from search.evaluation.benchmarks.burst import prepare_permir
 
     if benchmark != "permir":
         raise WaldoError(f"{benchmark}: no such benchmark to be prepared; only permir is")

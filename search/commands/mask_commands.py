@@ -1,4 +1,4 @@
-"""Pixels of an object: segment photos, propagate masks through a video."""
+"""Masks of an object: `waldo segment` for photos, `waldo propagate` for videos."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,9 @@ from search.commands.options import (
     DeviceOption,
     JsonOption,
     MaskOption,
+    ModelOption,
     PointOption,
+    load_extractor,
     object_in,
     print_json,
     print_table,
@@ -26,10 +28,10 @@ def segment(
         list[Path],
         typer.Argument(
             metavar="TARGET...",
-            help="Photos, folders, or text files listing photos, to find it in.",
+            help="Photos, folders, or text files that list photos, to find the object in.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks and overlays go.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for masks and overlays.")],
     class_name: ClassOption = None,
     mask: MaskOption = None,
     box: BoxOption = None,
@@ -38,15 +40,14 @@ def segment(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Let SAM or SAM 2 draw the masks: a folder in transformers' layout, or a hub id.",
+            help="Draw the masks by SAM or SAM 2: a folder in transformers' layout, or a hub id.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="As for `waldo index`.")] = "tiny",
+    model: ModelOption = "tiny",
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
 ) -> None:
-    """Mark the pixels of REFERENCE's object in other photos."""
-    from features.extractor import FeatureExtractor
+    """Find the pixels of the object of REFERENCE in other photos."""
     from search.commands.progress_bar import ProgressDisplay
     from search.commands.tables import segment_json, segment_table
     from search.reference import make_reference
@@ -55,7 +56,7 @@ def segment(
     from search.segmentation.sam import Sam
     from search.segmentation.segment import Refine, sharpen
 
-    # what is wrong with the question is told before a model is loaded
+    # Wrong arguments are refused before a model is loaded.
     asked = object_in(reference, class_name, mask, box, point)
     check_out(out, [reference] if mask is None else [reference, mask])
     photos, failures = list_targets(targets, out)
@@ -63,8 +64,7 @@ def segment(
     if sam is not None:
         say(f"loading {sam}")
         refine = prompted_by(Sam.load(sam, device))
-    say(f"loading the model {model}")
-    extractor = FeatureExtractor.load(model, device, batch_size=max(1, min(8, len(photos))))
+    extractor = load_extractor(model, device, batch_size=max(1, min(8, len(photos))))
     described = make_reference(asked, extractor)
     with ProgressDisplay() as display:
         written, failed = write_masks(
@@ -85,38 +85,41 @@ def segment(
 def propagate(
     video: Annotated[
         Path,
-        typer.Argument(metavar="VIDEO", help="A folder of frames, or a video file (PyAV, OpenCV)."),
+        typer.Argument(
+            metavar="VIDEO",
+            help="A folder of frames, or a video file (which needs PyAV or OpenCV).",
+        ),
     ],
     mask: Annotated[
         Path,
         typer.Option(
             metavar="FIRST.png",
-            help="The first frame's objects: palette indices or grey values 1, 2, ... or white.",
+            help="The objects of the first frame: palette indices or grey values 1, 2, ... or "
+            "white.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the frames' masks go.")],
-    model: Annotated[str, typer.Option(help="As for `waldo index`.")] = "tiny",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder for the masks of the frames.")
+    ],
+    model: ModelOption = "tiny",
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
 ) -> None:
-    """Mark the objects of a video's first frame in all its frames, as DAVIS has its masks."""
-    from search.commands.progress_bar import ProgressDisplay, rate_and_time_left
+    """Find the objects of a video's first frame in all its frames; masks are as in DAVIS."""
+    from search.commands.progress_bar import ProgressDisplay
     from search.segmentation.video import load_video_extractor, open_labelled, propagate_video
 
-    # what is wrong with the question is told before a model is loaded
+    # Wrong arguments are refused before a model is loaded.
     labelled = open_labelled(video, mask)
     say(f"loading the model {model}")
     extractor = load_video_extractor(model, device)
     with ProgressDisplay() as display:
-
-        def on_frame(done: int, total: int | None, seconds: float) -> None:
-            left = None if total is None else total - done
-            note = rate_and_time_left(done, left, seconds, "frames")
-            display.show("frames", done, total, note)
-
-        report = propagate_video(labelled, out, extractor, on_frame)
+        report = propagate_video(
+            *(labelled, out, extractor),
+            on_frame=lambda done, total, _: display.show("frames", done, total),
+        )
     for name, problem in report.failed:
-        say(f"warning: frame {name}: {problem}; it has the labels of the frame before")
+        say(f"warning: frame {name}: {problem}; it gets the labels of the frame before")
     if json_output:
         print_json(report.as_json())
     else:

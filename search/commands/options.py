@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from features.descriptors import ImageDescriptor
+    from features.extractor import FeatureExtractor
     from indexer.store.filters import PhotoFilter
     from indexer.store.manifest import Manifest
     from search.query import Query
@@ -126,6 +127,14 @@ def _time_span(option: str, text: str) -> tuple[int, int]:
         raise WaldoError(f"{option} {text}: must be YYYY, YYYY-MM or YYYY-MM-DD") from None
     first, after = ((at - _EPOCH) // timedelta(seconds=1) * 10**9 for at in (start, end))
     return first, after
+
+
+def load_extractor(name: str, device: str, batch_size: int) -> "FeatureExtractor":
+    """A model by its name; raises as `FeatureExtractor.load`."""
+    from features.extractor import FeatureExtractor
+
+    say(f"loading the model {name}")
+    return FeatureExtractor.load(name, device, batch_size)
 
 
 def load_descriptors(

@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a live bar, or a line now and then in a file."""
+"""Progress of long work on standard error: a bar on a terminal, some lines in a file or pipe."""
 
 import sys
 import time
@@ -8,37 +8,53 @@ from typing import TYPE_CHECKING
 from indexer.ingest.progress import Progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+    from rich.progress import Task, TaskID
 
 # Seconds between lines where standard error is a file or a pipe.
 _INTERVAL = 10.0
 
+# The rate is the mean over this many seconds. A batch of a large model can take minutes on a CPU.
+_RATE_OVER = 600.0
+
 
 class ProgressDisplay:
-    """Shows how far work is: a context manager, called with an indexing run's `Progress`, and
-    `show` for all else.
+    """Shows how far work is: a context manager with `show`.
+
+    It can be called with the `Progress` of an indexing run.
     """
 
     def __init__(self) -> None:
-        self._bar: Bar | None = None
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            ProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bar
+        from rich.text import Text
+
+        class RateColumn(ProgressColumn):
+            def render(self, task: "Task") -> Text:
+                return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+        self._is_terminal = sys.stderr.isatty()
+        self._columns = (MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+        self._bar = Bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            *self._columns,
+            console=Console(stderr=True),
+            transient=True,
+            speed_estimate_period=_RATE_OVER,
+            disable=not self._is_terminal,
+        )
+        self._task: TaskID | None = None
         self._next_line = time.monotonic() + _INTERVAL
 
     def __enter__(self) -> "ProgressDisplay":
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-            from rich.progress import Progress as Bar
-
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("indexing", total=None, note="")
+        self._bar.start()
         return self
 
     def __exit__(
@@ -47,36 +63,33 @@ class ProgressDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
         doing = "indexing" if progress.stage == "index" else "looking at a sample"
-        left = None if progress.total is None else progress.total - progress.done
+        # Photos that needed no work are left out, so that the rate is that of the others.
         worked = progress.new + progress.failed
-        note = rate_and_time_left(worked, left, progress.seconds, "photos")
-        self.show(doing, progress.done, progress.total, note)
+        total = None if progress.total is None else worked + progress.total - progress.done
+        self.show(doing, worked, total)
 
-    def show(self, doing: str, done: int, total: int | None, note: str = "") -> None:
-        """What is being done, and how much of it is; total: None while unknown."""
-        if self._bar is not None:
-            self._bar.update(self._task, description=doing, completed=done, total=total, note=note)
-        elif time.monotonic() >= self._next_line:
+    def show(self, doing: str, done: int, total: int | None) -> None:
+        """What is being done, and how much of it is done. total: None while unknown.
+
+        The rate is measured anew whenever `doing` changes.
+        """
+        if self._task is None or self._bar.tasks[0].description != doing:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(doing, total=total, completed=done)
+        else:
+            self._bar.update(self._task, completed=done, total=total)
+        if not self._is_terminal and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _INTERVAL
-            parts = (f"{doing}: {done}" + ("" if total is None else f" of {total}"), note)
-            print(", ".join(part for part in parts if part), file=sys.stderr)
+            print(f"{doing}: {self._line()}", file=sys.stderr)
 
-
-def rate_and_time_left(worked: int, left: int | None, seconds: float, things: str) -> str:
-    """E.g. '12.5 photos/s, 1:40 left'; worked: those that took work, so count for the rate. left:
-    how many are to come, None while unknown.
-    """
-    if worked == 0 or seconds <= 0:
-        return ""
-    rate = worked / seconds
-    if left is None:
-        return f"{rate:.1f} {things}/s"
-    whole = round(left / rate)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    time_left = f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-    return f"{rate:.1f} {things}/s, {time_left} left"
+    def _line(self) -> str:
+        """The columns of the bar as text, e.g. '40/100, 12.5/s, 0:00:05 left'."""
+        [task] = self._bar.tasks
+        done, rate, left = (column.render(task).plain.strip() for column in self._columns)
+        known = [done, rate, f"{left} left" if task.time_remaining is not None else ""]
+        return ", ".join(part for part in known if part)

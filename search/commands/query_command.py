@@ -1,5 +1,7 @@
-"""The question: which photos show this very object?"""
+"""`waldo query`: which photos show this very object, and where?"""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +17,7 @@ from search.commands.options import (
     MaskOption,
     PointOption,
     object_in,
+    photo_filter,
     print_json,
     print_table,
     say,
@@ -22,7 +25,30 @@ from search.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from features.errors import WaldoError
     from search.index import Index
+    from search.query import Answer, Query, SearchOptions
+
+
+@dataclass(frozen=True)
+class _Output:
+    """How an answer is shown. json: instead of a table. html: a page's file, or None. masks,
+    export: folders for masks and for photos, or None.
+    """
+
+    json: bool
+    html: Path | None
+    masks: Path | None
+    export: Path | None
+
+    def check_for_several(self) -> None:
+        """Raise WaldoError where an option would write the results of several searches."""
+        from features.errors import WaldoError
+
+        options = (("--html", self.html), ("--masks", self.masks), ("--export", self.export))
+        for option, given in options:
+            if given is not None:
+                raise WaldoError(f"{option} shows one search; give one PHOTO")
 
 
 def query(
@@ -30,9 +56,9 @@ def query(
         list[str],
         typer.Argument(
             metavar="PHOTO...",
-            help="A photo of the object. Of several, each is a search of its own; a text file "
-            "lists searches, a line each, and - reads them from standard input: a photo's path, "
-            'or {"photo": ..., "class": ..., "box": [...]}.',
+            help="A photo of the object. Each PHOTO is a search of its own. A .txt file lists "
+            "searches, one per line, and - reads them from standard input. A line is a path, or "
+            '{"photo": ..., "class": ..., "box": [...]}.',
         ),
     ],
     index: IndexOption,
@@ -44,8 +70,8 @@ def query(
         list[str] | None,
         typer.Option(
             metavar="PHOTO[@REGION]",
-            help="Another photo of the same object, and where it is: X0,Y0,X1,Y1 or X,Y or a "
-            "mask's file; without it the class name tells. May be repeated.",
+            help="Another photo of the same object, and where the object is: X0,Y0,X1,Y1 or X,Y "
+            "or the file of a mask. Without a region the class name selects it. May be repeated.",
         ),
     ] = None,
     unlike: Annotated[
@@ -53,24 +79,27 @@ def query(
         typer.Option(
             "--not",
             metavar="PHOTO[@REGION]",
-            help="What is not looked for, however like it. May be repeated.",
+            help="Another object, which is not looked for however similar it is. May be repeated.",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Matches to show.")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="The number of matches to show.")] = 20,
     candidates: Annotated[
-        int, typer.Option(min=1, help="Photos from recall that are re-ranked.")
+        int, typer.Option(min=1, help="The number of photos from recall to re-rank.")
     ] = 400,
-    score: Annotated[str | None, typer.Option(metavar="NAME", help="The re-ranking score.")] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The score to re-rank by. Default: consistent."),
+    ] = None,
     recall: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Find the candidates by a global descriptor that the index has. Default: as suits "
-            "the score.",
+            help="Find the candidates by a global descriptor that the index has. Default: by the "
+            "maps, as the score needs it.",
         ),
     ] = None,
     rerank: Annotated[
-        bool, typer.Option("--rerank/--no-rerank", help="Re-rank recall's candidates by maps.")
+        bool, typer.Option("--rerank/--no-rerank", help="Re-rank the candidates by their maps.")
     ] = True,
     min_confidence: Annotated[
         float | None,
@@ -78,21 +107,23 @@ def query(
             metavar="C",
             min=0.0,
             max=1.0,
-            help="Leave out matches that may be chance: of searches for what is not there, about "
-            "1 - C find something.",
+            help="Leave out matches of less confidence, 0 to 1. Of searches for an object that is "
+            "not in the index, a share of about 1 - C still finds something.",
         ),
     ] = None,
     path: Annotated[
         list[str] | None,
         typer.Option(
             metavar="GLOB",
-            help="Only photos in this folder, or whose paths match (** for any depth): absolute, "
-            "from here, or from their SOURCE; may be repeated.",
+            help="Only photos in this folder, or whose paths match this pattern (** for any "
+            "depth): absolute, from here, or from their SOURCE. May be repeated.",
         ),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="DATE", help="Only photos taken then or later: 2020, 2020-05 ..."),
+        typer.Option(
+            metavar="DATE", help="Only photos taken then or later: 2020, 2020-05, 2020-05-31."
+        ),
     ] = None,
     until: Annotated[
         str | None, typer.Option(metavar="DATE", help="Only photos taken then or earlier.")
@@ -102,100 +133,122 @@ def query(
         str,
         typer.Option(
             metavar="PLACE",
-            help="disk: each search reads its candidates' maps. ram, gpu: all maps are read at the "
-            "start and kept there, for many searches.",
+            help="Where maps are between searches. disk: each search reads those of its "
+            "candidates. ram, gpu: all maps are read at the start, for many searches.",
         ),
     ] = "disk",
     json_output: JsonOption = False,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with pictures.")
+        Path | None, typer.Option(metavar="FILE", help="Write the answer as a page with pictures.")
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a mask of the object in each match.")
+        Path | None, typer.Option(metavar="DIR", help="Write a mask of the object for each match.")
     ] = None,
     export: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Copy the matches' photos, named by rank.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Copy the photos of the matches, named by rank."),
     ] = None,
 ) -> None:
     """Find the photos that show the very object of PHOTO, and where in them it is."""
     from dataclasses import replace
 
-    from features.errors import WaldoError
-    from indexer.store.filters import PhotoFilter
-    from search.commands.answer_page import describe_object, write_page
-    from search.commands.search_lists import read_queries, view_of
-    from search.commands.tables import answer_json, answer_table, not_found_line
+    from search.commands.search_lists import is_one_search, read_queries, view_of
     from search.query import SearchOptions
     from search.scores import DEFAULT_SCORE
-    from search.segmentation.mask_files import Failure, export_matches, write_match_masks
 
     pattern = replace(
         object_in(Path(), class_name, mask, box, point),
         also=tuple(view_of(text, class_name) for text in also or ()),
         unlike=tuple(view_of(text, class_name) for text in unlike or ()),
     )
-    # a folder as it is seen from here, too
-    seen = [str(Path(place).resolve()) for place in path or () if Path(place).exists()]
-    wanted = PhotoFilter(
-        tuple(dict.fromkeys([*(path or ()), *seen])),
-        None if since is None else _span("--since", since)[0],
-        None if until is None else _span("--until", until)[1],
-    )
     options = SearchOptions(
-        top,
-        candidates,
-        score or DEFAULT_SCORE,
-        rerank,
-        recall,
-        filter=None if wanted == PhotoFilter() else wanted,
+        top=top,
+        candidates=candidates,
+        score=score or DEFAULT_SCORE,
+        rerank=rerank,
+        recall=recall,
+        filter=photo_filter(path, since, until),
         min_confidence=min_confidence,
     )
-    single = len(photos) == 1 and photos[0] != "-" and Path(photos[0]).suffix != ".txt"
-    for option, given in (("--html", html), ("--masks", masks), ("--export", export)):
-        if given is not None and not single:
-            raise WaldoError(f"{option} shows one search; give one PHOTO")
-    failed = False
+    output = _Output(json_output, html, masks, export)
+    single = is_one_search(photos)
+    if not single:
+        output.check_for_several()
     with _open(index, device, maps) as opened:
-        for asked in read_queries(photos, pattern):
-            try:
-                if isinstance(asked, WaldoError):
-                    raise asked
-                answer = opened.search(asked, options)
-            except WaldoError as error:
-                if single:
-                    raise
-                # One bad search does not end the others.
-                say_error(str(error))
-                failed = True
-                continue
-            for line in answer.damaged:
-                say(f"warning: {line}")
-            if html is not None:
-                write_page(answer, html)
-                say(f"page: {html.resolve()}")
-            drawn, failures = None, list[Failure]()
-            if masks is not None:
-                drawn, failures = write_match_masks(masks, opened, answer)
-                say(f"masks: {masks.resolve()}")
-            if export is not None:
-                failures += export_matches(export, answer)
-                say(f"photos: {export.resolve()}")
-            for failure in failures:
-                say(f"warning: {failure.reason}")
-            if json_output:
-                print_json(answer_json(answer, drawn))
-            else:
-                if not single:
-                    print(describe_object(answer.query))
-                print_table(answer_table(answer))
-            if answer.found is False:
-                say(not_found_line(answer))
-    if failed:
-        raise typer.Exit(2)
+        searches = read_queries(photos, pattern)
+        if single:
+            [search] = searches
+            _show(opened, _answer(opened, search, options), output)
+        elif not _answer_each(opened, searches, options, output):
+            raise typer.Exit(2)
+
+
+def _answer_each(
+    index: "Index",
+    searches: "Iterable[Query | WaldoError]",
+    options: "SearchOptions",
+    output: _Output,
+) -> bool:
+    """Answer several searches and show each answer. Returns whether all of them succeeded.
+
+    A search that fails is reported and does not end the others.
+    """
+    from features.errors import WaldoError
+    from search.commands.tables import describe_object
+
+    succeeded = True
+    for search in searches:
+        try:
+            answer = _answer(index, search, options)
+        except WaldoError as error:
+            say_error(str(error))
+            succeeded = False
+            continue
+        if not output.json:
+            print(describe_object(answer.query))
+        _show(index, answer, output)
+    return succeeded
+
+
+def _answer(index: "Index", search: "Query | WaldoError", options: "SearchOptions") -> "Answer":
+    """The answer to a search. Raises WaldoError, also the one that stands for the search."""
+    from features.errors import WaldoError
+
+    if isinstance(search, WaldoError):
+        raise search
+    return index.search(search, options)
+
+
+def _show(index: "Index", answer: "Answer", output: _Output) -> None:
+    """Write the files that an answer is wanted in, and print it."""
+    from search.commands.answer_page import write_answer_page
+    from search.commands.tables import answer_json, answer_table, not_found_line
+    from search.segmentation.mask_files import Failure, export_matches, write_match_masks
+
+    for line in answer.damaged:
+        say(f"warning: {line}")
+    if output.html is not None:
+        write_answer_page(answer, output.html)
+        say(f"page: {output.html.resolve()}")
+    written, failures = None, list[Failure]()
+    if output.masks is not None:
+        written, failures = write_match_masks(output.masks, index, answer)
+        say(f"masks: {output.masks.resolve()}")
+    if output.export is not None:
+        failures += export_matches(output.export, answer)
+        say(f"photos: {output.export.resolve()}")
+    for failure in failures:
+        say(f"warning: {failure.reason}")
+    if output.json:
+        print_json(answer_json(answer, written))
+    else:
+        print_table(answer_table(answer))
+    if answer.found is False:
+        say(not_found_line(answer))
 
 
 def _open(index: Path, device: str, maps: str) -> "Index":
-    """Open an index, and show how far reading its maps is."""
+    """Open an index, and show how many of its maps have been read."""
     from search.commands.progress_bar import ProgressDisplay
     from search.index import open_index
 
@@ -204,28 +257,3 @@ def _open(index: Path, device: str, maps: str) -> "Index":
     with ProgressDisplay() as display:
         display.show("loading the model", 0, None)
         return open_index(index, device, maps, partial(display.show, "reading maps"))
-
-
-def _span(option: str, text: str) -> tuple[int, int]:
-    """A year, month or day, in UTC: its first nanosecond since 1970, and the first after it."""
-    from datetime import UTC, datetime, timedelta
-
-    from features.errors import WaldoError
-
-    parts = [int(part) for part in text.split("-") if part.isascii() and part.isdigit()]
-    try:
-        if [len(part) for part in text.split("-")] != [4, 2, 2][: len(parts)]:
-            raise ValueError(text)
-        year, month, day = (*parts, 1, 1)[:3]
-        start = datetime(year, month, day, tzinfo=UTC)
-        if len(parts) == 1:
-            end = start.replace(year=year + 1)
-        elif len(parts) == 2:
-            end = start.replace(year=year + month // 12, month=month % 12 + 1)
-        else:
-            end = start + timedelta(days=1)
-    except (ValueError, OverflowError):
-        raise WaldoError(f"{option} {text}: must be YYYY, YYYY-MM or YYYY-MM-DD") from None
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    first, after = ((at - epoch) // timedelta(seconds=1) * 10**9 for at in (start, end))
-    return first, after

@@ -1,6 +1,7 @@
-"""Runs as one self-contained HTML page: their tables, and queries that went well or badly."""
+"""The page of evaluation runs: their tables, and the queries that went best and worst."""
 
-import html
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,126 +11,90 @@ from PIL import Image
 from features.errors import WaldoError
 from features.photo import load_photo
 from features.regions import load_mask
-from search.commands.answer_page import embedded
-from search.evaluation.run_files import Run, RunsTable, runs_tables
+from search.commands.pages import Picture, render, write_html
+from search.evaluation.run_files import Run, runs_tables
 from search.overlay import thumbnail
 from search.scores import DEFAULT_SCORE
 
-# Of each kind at most, and photos that are shown of each ranking.
+# The number of best queries and of worst queries, and of photos shown for each of them.
 _QUERIES = 5
 _PHOTOS = 6
 
+# The longer side of a picture, in pixels.
 _LONGEST = 160
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --right: #1a9850; --wrong: #d73027; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1240px; padding: 24px; }
-h1 { font-size: 24px; } h2 { font-size: 18px; margin-top: 32px; } h3 { font-size: 15px; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--line); }
-th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; }
-tr.paper { font-style: italic; opacity: 0.7; }
-.asked { display: flex; flex-wrap: wrap; gap: 10px; padding: 10px 0;
-  border-bottom: 1px solid var(--line); }
-figure { box-sizing: border-box; margin: 0; width: 160px; padding: 4px; }
-figure.right { border: 3px solid var(--right); } figure.wrong { border: 3px solid var(--wrong); }
-figcaption { font-size: 12px; overflow-wrap: anywhere; }
-img { display: block; max-width: 100%; height: auto; }
-"""
+
+@dataclass(frozen=True)
+class _Figure:
+    """A photo with a caption. kind: query, right or wrong. picture: None where it is gone."""
+
+    kind: str
+    picture: Picture | None
+    caption: str
+
+
+@dataclass(frozen=True)
+class _Section:
+    """The queries of one run. groups: each has a title, and the figures of each of its queries."""
+
+    title: str
+    groups: list[tuple[str, list[list[_Figure]]]]
 
 
 def write_runs_page(runs: list[Run], path: Path) -> None:
-    """Write the page: `runs_tables`, then for each run of searches the queries with the highest and
-    the lowest average precision by the default score, or by the first method of a run without it:
-    the photo with everything but the object faded, and the best photos that are ranked, marked as
-    right or wrong.
+    """Write a page of runs as one file that needs no other.
 
-    Everything is inside the one file. Photos that are gone since the run are said to be. Raises
-    WaldoError where the page cannot be written.
+    It shows `runs_tables`, then for each run of searches the queries with the highest and with the
+    lowest average precision. The default score decides, or the first method of a run that lacks it.
+    Each query is shown as its photo, with all but the object faded, and the photos at the head of
+    its ranking, marked as right or wrong. Photos that are gone since the run are said to be gone.
+    Raises WaldoError where the file cannot be written.
     """
-    tables = "\n".join(_table(table) for table in runs_tables(runs))
-    sections = "\n".join(_section(run) for run in runs if "queries" in run.content)
-    text = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Evaluation runs</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>Evaluation runs</h1>
-{tables}
-{sections}
-</body>
-</html>
-"""
-    try:
-        # File names need not be valid Unicode; the page must be.
-        path.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise WaldoError(f"--html {path}: cannot be written ({error.strerror})") from None
+    sections = [_section(run) for run in runs if "queries" in run.content]
+    text = render("runs.html", title="Evaluation runs", tables=runs_tables(runs), sections=sections)
+    write_html(text, path)
 
 
-def _table(table: RunsTable) -> str:
-    def row(cells: list[str], tag: str) -> str:
-        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-
-    lines = "\n".join(
-        [f"<tr>{row(cells, 'td')}</tr>" for cells in table.rows]
-        + [f'<tr class="paper">{row(cells, "td")}</tr>' for cells in table.paper]
-    )
-    return f"""<h2>{html.escape(table.title)}</h2>
-<div class="wide"><table>
-<tr>{row(table.columns, "th")}</tr>
-{lines}
-</table></div>"""
-
-
-def _section(run: Run) -> str:
+def _section(run: Run) -> _Section:
     method = DEFAULT_SCORE if DEFAULT_SCORE in run.rows else next(iter(run.rows))
-    # Queries with nothing to find went neither well nor badly.
-    asked = [
-        query
-        for query in run.content["queries"]
-        if query["methods"][method]["average_precision"] is not None
-    ]
-    asked.sort(key=lambda query: query["methods"][method]["average_precision"])
-    worst = asked[: min(_QUERIES, len(asked) // 2)]
-    best = asked[len(worst) :][: -_QUERIES - 1 : -1]
-    parts = [
-        f"<h3>{title}</h3>\n"
-        + "\n".join(_query(query, method, run.content["gallery"]) for query in chosen)
+
+    def precision(query: dict[str, Any]) -> Any:
+        return query["methods"][method]["average_precision"]
+
+    # A query with nothing to find has no average precision.
+    queries = [query for query in run.content["queries"] if precision(query) is not None]
+    queries.sort(key=precision)
+    worst = queries[: min(_QUERIES, len(queries) // 2)]
+    best = queries[len(worst) :][: -_QUERIES - 1 : -1]
+    gallery = run.content["gallery"]
+    groups = [
+        (title, [list(_figures(query, method, gallery)) for query in chosen])
         for title, chosen in (("Best", best), ("Worst", worst))
         if chosen
     ]
-    return f"<h2>{html.escape(f'{run.path}: queries by {method}')}</h2>\n" + "\n".join(parts)
+    return _Section(f"{run.path}: queries by {method}", groups)
 
 
-def _query(query: dict[str, Any], method: str, gallery: list[str]) -> str:
+def _figures(query: dict[str, Any], method: str, gallery: list[str]) -> Iterator[_Figure]:
+    """The photo of a query, then those at the head of its ranking by a method."""
     found = query["methods"][method]
-    ranked = [place for place in found["ranking"] if place not in query["ignored"]]
-    caption = (
-        f"{Path(query['photo']).name}, average precision {100 * found['average_precision']:.1f}"
-    )
-    figures = [_figure(query["photo"], caption, "query", query)]
-    for place in ranked[:_PHOTOS]:
-        verdict = "right" if place in query["relevant"] else "wrong"
-        figures.append(_figure(gallery[place], f"{verdict}: {Path(gallery[place]).name}", verdict))
-    return f'<div class="asked">{"".join(figures)}</div>'
+    photo = Path(query["photo"])
+    precision = f"average precision {100 * found['average_precision']:.1f}"
+    yield _Figure("query", _picture(photo, query), f"{photo.name}, {precision}")
+    ranked = [number for number in found["ranking"] if number not in query["ignored"]]
+    for number in ranked[:_PHOTOS]:
+        kind = "right" if number in query["relevant"] else "wrong"
+        photo = Path(gallery[number])
+        yield _Figure(kind, _picture(photo), f"{kind}: {photo.name}")
 
 
-def _figure(photo: str, caption: str, kind: str, query: dict[str, Any] | None = None) -> str:
-    """A photo; of a query, with all but its region faded."""
-    text = html.escape(caption)
+def _picture(photo: Path, query: dict[str, Any] | None = None) -> Picture | None:
+    """A photo, with all but the region of `query` faded; None where it is gone."""
     try:
-        picture = thumbnail(Path(photo), _LONGEST)
-        shown = picture if query is None else _faded(picture, query)
-        image = embedded(shown, text)
+        picture = thumbnail(photo, _LONGEST)
+        return Picture.of(picture if query is None else _faded(picture, query))
     except (WaldoError, OSError):
-        image = "this photo is gone, or no longer readable"
-    return f'<figure class="{kind}">{image}<figcaption>{text}</figcaption></figure>'
+        return None
 
 
 def _faded(picture: Image.Image, query: dict[str, Any]) -> Image.Image:

@@ -1,8 +1,8 @@
-"""Searches as they are written down: several photos, list files, views of one object."""
+"""Searches as people and programs write them down: paths, list files, PHOTO@REGION."""
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,25 @@ from features.errors import WaldoError
 from search.query import Query
 
 
-def read_queries(photos: Iterable[str], pattern: Query) -> Iterator[Query | WaldoError]:
-    """The searches meant by PHOTO arguments, each as soon as it can be had.
+def is_one_search(photos: Sequence[str]) -> bool:
+    """Whether PHOTO arguments are a single photo."""
+    return len(photos) == 1 and not _is_list(photos[0])
 
-    photos: photos' paths; text files (`.txt`) with a search a line; "-", which reads such lines
-    from standard input as they come. A line is a photo's path, or a JSON object with "photo" and
-    "class", "mask", "box" or "point" as they are given to `waldo query`; relative paths are from
-    the working directory. pattern: what holds for all that do not say otherwise. A line that cannot
-    be understood gives the WaldoError that says why. Raises WaldoError for a list that cannot be
-    read.
+
+def read_queries(photos: Iterable[str], pattern: Query) -> Iterator[Query | WaldoError]:
+    """The searches that PHOTO arguments mean, each as soon as it is known.
+
+    photos: paths of photos; `.txt` files with one search per line; "-", which reads such lines from
+    standard input as they arrive. A line is the path of a photo, or a JSON object with "photo" and
+    any of "class", "mask", "box" and "point", as `waldo query` takes them. Relative paths start at
+    the working directory. pattern: what holds for searches that say nothing else. A line that
+    cannot be understood yields the WaldoError that says why. Raises WaldoError for a list that
+    cannot be read.
     """
     for photo in photos:
         if photo == "-":
             yield from _of_lines(sys.stdin, "standard input", pattern)
-        elif Path(photo).suffix == ".txt":
+        elif _is_list(photo):
             try:
                 with Path(photo).open(encoding="utf-8") as file:
                     yield from _of_lines(file, photo, pattern)
@@ -35,10 +40,10 @@ def read_queries(photos: Iterable[str], pattern: Query) -> Iterator[Query | Wald
 
 
 def view_of(text: str, class_name: str | None) -> Query:
-    """PHOTO[@REGION]: a photo and where in it the object is.
+    """The photo and the region that PHOTO[@REGION] means.
 
-    REGION: X0,Y0,X1,Y1, X,Y, or a mask's file. A path that exists as a whole has no region. Raises
-    WaldoError for a region that is none of these.
+    REGION is X0,Y0,X1,Y1, or X,Y, or the file of a mask. Where the whole text is a path that
+    exists, it has no region. Raises WaldoError for a region of another form.
     """
     photo, at, region = text.rpartition("@")
     if not at or Path(text).exists():
@@ -52,6 +57,10 @@ def view_of(text: str, class_name: str | None) -> Query:
             ) from None
         return Query(Path(photo), class_name, mask=Path(region))
     return _with_region(Query(Path(photo), class_name), list(numbers), text)
+
+
+def _is_list(photo: str) -> bool:
+    return photo == "-" or Path(photo).suffix == ".txt"
 
 
 def _of_lines(lines: Iterable[str], source: str, pattern: Query) -> Iterator[Query | WaldoError]:

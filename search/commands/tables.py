@@ -1,4 +1,4 @@
-"""Answers as people read them on a terminal, and as programs read them in JSON."""
+"""Results as tables for people and as JSON for programs."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def answer_json(
     answer: Answer, masks: "Sequence[WrittenMask | None] | None" = None
 ) -> dict[str, Any]:
-    """An answer as JSON-ready values; boxes in pixels of the upright photo, times in seconds.
+    """An answer as JSON-ready values; boxes are in pixels of the upright photo, times in seconds.
 
-    masks: one a match, where they were asked for; None for a match whose photo is gone.
+    masks: one per match, None for a match whose photo is gone; None where no masks were drawn.
     """
     query = answer.query
     return {
@@ -60,13 +60,13 @@ def answer_json(
 
 
 def _view_json(view: Query) -> dict[str, Any]:
-    """A photo and the region in it, without what is not given."""
+    """A photo, and its region where it has one."""
     region = {"mask": view.mask and str(view.mask), "box": view.box, "point": view.point}
     return {"photo": str(view.photo), **{k: v for k, v in region.items() if v is not None}}
 
 
 def _filter_json(wanted: PhotoFilter | None) -> dict[str, Any]:
-    """What the answer was limited to, if it was; "until" is the first instant left out."""
+    """The photos that were searched, if not all; "until" is the first instant after them."""
     if wanted is None:
         return {}
     since, until = (
@@ -77,7 +77,7 @@ def _filter_json(wanted: PhotoFilter | None) -> dict[str, Any]:
 
 
 def answer_table(answer: Answer) -> "Table":
-    """Ranks, scores, boxes and paths."""
+    """The matches, one per row: ranks, scores, boxes and paths."""
     from rich.table import Table
     from rich.text import Text
 
@@ -94,28 +94,33 @@ def answer_table(answer: Answer) -> "Table":
             str(match.rank),
             f"{match.score:.4f}",
             "" if match.confidence is None else f"{match.confidence:.2f}",
-            "" if match.recall_score is None else f"{match.recall_score:.4g}",
+            f"{match.recall_score:.4g}",
             ",".join(str(edge) for edge in match.box),
-            # As Text: brackets in a file name are no markup.
+            # As Text, because brackets in a file name are not markup.
             Text(f"{match.path}{note}"),
         )
     return table
 
 
+def describe_object(query: Query) -> str:
+    """The object of a query in words, e.g. 'the dog in a.jpg' or 'the object in a.jpg'."""
+    return f"the {query.class_name or 'object'} in {query.photo.name}"
+
+
 def not_found_line(answer: Answer) -> str:
-    """Says that the object is in no photo, by the confidence asked for."""
+    """A line that says that no photo reaches the confidence that was asked for."""
     best = answer.best_confidence
     return (
         f"not found: none of {answer.n_photos} photos, other than the query photo itself, reaches "
         f"confidence {answer.options.min_confidence:g}"
-        + ("" if best is None else f"; the likeliest has {best:.2f}")
+        + ("" if best is None else f"; the best has {best:.2f}")
     )
 
 
 def segment_json(
     query: Query, written: "Sequence[WrittenMask]", failures: "Sequence[Failure]"
 ) -> dict[str, Any]:
-    """Masks as JSON-ready values; boxes and areas in pixels of the upright photo."""
+    """Masks as JSON-ready values; boxes and areas are in pixels of the upright photo."""
     return {
         "reference": {**_view_json(query), "class": query.class_name},
         "masks": [
@@ -123,9 +128,9 @@ def segment_json(
                 "path": str(one.path),
                 "mask": str(one.mask),
                 "overlay": str(one.overlay),
-                "box": one.segmentation.box,
-                "area": int(one.segmentation.mask.sum()),
-                "score": one.segmentation.score,
+                "box": one.box,
+                "area": one.area,
+                "score": one.score,
             }
             for one in written
         ],
@@ -134,7 +139,7 @@ def segment_json(
 
 
 def segment_table(written: "Sequence[WrittenMask]") -> "Table":
-    """Scores, areas in percent of the photo, boxes, and the masks' paths."""
+    """The masks, one per row: scores, areas in percent of the photo, boxes and paths."""
     from rich.table import Table
     from rich.text import Text
 
@@ -145,11 +150,10 @@ def segment_table(written: "Sequence[WrittenMask]") -> "Table":
     table.add_column("photo", overflow="fold")
     table.add_column("mask", overflow="fold")
     for one in written:
-        found = one.segmentation
         table.add_row(
-            f"{found.score:.4f}",
-            f"{100 * found.mask.mean():.1f} %",
-            ",".join(map(str, found.box or ())),
+            f"{one.score:.4f}",
+            f"{100 * one.share:.1f} %",
+            ",".join(map(str, one.box or ())),
             Text(str(one.path)),
             Text(str(one.mask)),
         )

@@ -1,18 +1,17 @@
 """The command line's contract: output, JSON, exit codes, errors in one line."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from features.extractor import FeatureExtractor
+from indexer.ingest.build import index_photos
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
 
@@ -30,15 +29,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def index(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def index(photos: Path, tiny: FeatureExtractor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To be read alone; copy it for anything else."""
     directory = tmp_path_factory.mktemp("store") / "index"
-    program = "from search.commands.app import main; main()"
-    subprocess.run(
-        [sys.executable, "-c", program, "index", str(photos), "--index", str(directory), "--json"],
-        check=True,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-    )
+    index_photos([photos], directory, tiny)
     return directory
 
 
@@ -240,36 +234,50 @@ def test_models_lists_every_preset(waldo: CommandLine) -> None:
     assert all(name in table for name in shapes)
 
 
-def test_ctrl_c_keeps_what_is_done_and_goes_on(tmp_path: Path, waldo: CommandLine) -> None:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(400):
-        save_photo(folder / f"{i:03}.jpg", 120, 90, seed=i)
-    index = tmp_path / "index"
-    # A shell starts what it leaves in the background with SIGINT ignored, and its children with it.
-    program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from search.commands.app import main; main()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, "index", str(folder), "--index", str(index)],
-        stderr=subprocess.PIPE,
+# `waldo`, interrupted when it extracts the third batch of photos. SIGINT gets its default handler,
+# because a shell starts background processes, and with them their children, with SIGINT ignored.
+INTERRUPTED = """
+import os, signal
+from features.extractor import FeatureExtractor
+from search.commands.app import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+extract, batches = FeatureExtractor.extract, []
+
+def interrupted(self, inputs):
+    batches.append(inputs)
+    if len(batches) == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+    return extract(self, inputs)
+
+FeatureExtractor.extract = interrupted
+main()
+"""
+
+
+def test_ctrl_c_keeps_what_is_done_and_goes_on(
+    tmp_path: Path, waldo: CommandLine, photos: Path, index: Path
+) -> None:
+    # An index that has a codec, so that extracted photos are stored at once.
+    copy = tmp_path / "index"
+    shutil.copytree(index, copy)
+    more = tmp_path / "more"
+    more.mkdir()
+    for i in range(10):
+        save_photo(more / f"{i}.jpg", 120, 90, seed=100 + i)
+    arguments = ("index", photos, more, "--index", copy, "--batch-size", 2)
+    stopped = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *map(str, arguments)],
+        capture_output=True,
         text=True,
         cwd=ROOT,
     )
-    deadline = time.monotonic() + 120
-    while not (index / "manifest.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1.0)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "run the same command again" in errors
-    assert "Traceback" not in errors
-    assert waldo("verify", "--index", index).code == 0
-    kept = json.loads(waldo("info", "--index", index, "--json").out)["photos"]
+    assert stopped.returncode == 130, stopped.stderr
+    assert "run the same command again" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert waldo("verify", "--index", copy).code == 0
+    # Two batches of two photos were extracted before the interrupt.
+    assert json.loads(waldo("info", "--index", copy, "--json").out)["photos"] == 6 + 4
 
-    report = json.loads(waldo("index", folder, "--index", index, "--json").out)
-    assert report["total"] == 400
-    assert report["unchanged"] == kept
-    assert report["new"] == 400 - kept > 0
+    report = json.loads(waldo(*arguments, "--json").out)
+    assert (report["total"], report["unchanged"], report["new"]) == (16, 10, 6)

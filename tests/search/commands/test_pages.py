@@ -12,9 +12,11 @@ from PIL import Image
 
 from features.errors import WaldoError
 from features.frame import Frame
-from search.commands.answer_page import render_page, write_page
+from features.maps import FeatureMaps
+from search.commands.answer_page import render_answer, write_answer_page
 from search.overlay import heatmap_over, mask_over
 from search.query import Answer, Match, Query, SearchOptions
+from search.reference import Reference
 from tests.helpers.pictures import save_photo
 
 FRAME = Frame(width=120, height=90, size=128, grid=16)
@@ -37,15 +39,16 @@ def answer(tmp_path: Path, names: list[str]) -> Answer:
                 heatmap,
                 FRAME,
                 rank == 1,
+                0,
             )
         )
     cells = np.zeros((16, 16), dtype=bool)
     cells[3:6, 4:9] = True
+    maps = np.zeros((16, 16, 2), dtype=np.float16)
     return Answer(
         query=Query(tmp_path / names[0], "dog"),
         options=SearchOptions(),
-        reference_cells=cells,
-        frame=FRAME,
+        references=(Reference(FeatureMaps(maps, maps, FRAME, "hash"), cells, None),),
         matches=matches,
         best_confidence=0.45,
         n_photos=17,
@@ -72,7 +75,7 @@ class Tags(HTMLParser):
 
 
 def test_page_is_whole_in_itself(tmp_path: Path) -> None:
-    text = render_page(answer(tmp_path, ["a.png", "b.png", "c.png"]))
+    text = render_answer(answer(tmp_path, ["a.png", "b.png", "c.png"]))
     page = Tags(text)
     images = page.all("img")
     # Reference and its mask, then photo and heatmap of each match.
@@ -96,7 +99,7 @@ def test_page_is_whole_in_itself(tmp_path: Path) -> None:
 
 def test_file_names_are_only_text(tmp_path: Path) -> None:
     name = "<script>alert(1)</script> & \"quotes'.png".replace("/", "_")
-    page = Tags(render_page(answer(tmp_path, [name])))
+    page = Tags(render_answer(answer(tmp_path, [name])))
     assert not page.all("script")
     assert any("<script>alert(1)<_script> & \"quotes'.png" in words for words in page.words)
 
@@ -104,14 +107,14 @@ def test_file_names_are_only_text(tmp_path: Path) -> None:
 def test_lost_photos_are_said_to_be_lost(tmp_path: Path) -> None:
     found = answer(tmp_path, ["a.png", "b.png"])
     (tmp_path / "b.png").unlink()
-    text = render_page(found)
+    text = render_answer(found)
     assert text.count("this photo is gone") == 1
     assert len(Tags(text).all("img")) == 2 + 2
 
 
 def test_page_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(WaldoError, match="cannot be written"):
-        write_page(answer(tmp_path, ["a.png"]), tmp_path / "nowhere" / "answer.html")
+        write_answer_page(answer(tmp_path, ["a.png"]), tmp_path / "nowhere" / "answer.html")
 
 
 def test_heatmap_is_brightest_at_its_peak() -> None:
