@@ -33,7 +33,8 @@ from features.photo import load_model_input
 from features.regions import mask_cells, point_cells, unit_vectors
 from indexer.codec.tokens import TokenMap
 from search.candidates import CandidateMaps, ScoringReference
-from search.evaluation.benchmarks.davis import read_annotation, read_davis
+from search.evaluation.benchmarks.davis import read_davis
+from search.evaluation.benchmarks.labelled_objects import read_annotation
 from search.evaluation.metrics.ranking import bootstrap_interval
 from search.localise import distance_to_object, object_cells
 from search.query import Query

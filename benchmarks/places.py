@@ -33,7 +33,7 @@ from scipy import ndimage
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from search.candidates import CandidateMaps, ScoringReference
-from search.confidence import least_without_place
+from search.confidence import minimum_remaining_score
 from search.localise import object_places
 from search.scores import SCORES
 
@@ -117,7 +117,7 @@ def voted_places(
 ) -> list[NDArray[np.bool_]]:
     """The object's cells at each place in one photo. scores: of all photos that are searched."""
     score = partial(CONSISTENT.function, reference)
-    least = least_without_place(scores, score(candidates).numpy())
+    least = minimum_remaining_score(scores, score(candidates).numpy())
     heat = CONSISTENT.heat(reference, candidates)
     places = object_places(reference, candidates, heat, score, torch.from_numpy(least))
     return [cells[0].numpy() for cells in places]

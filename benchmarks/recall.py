@@ -23,8 +23,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.recall.base_rule import RecallRule
+from indexer.recall.faiss_base import build_base
 from indexer.recall.inverted_file import load_word_recall, refresh_word_recall
-from indexer.recall.vectors import RecallIndex, RecallRule, build_base
+from indexer.recall.vectors import RecallIndex
 from indexer.store.files import StoredFile, describe_file
 from indexer.store.manifest import Manifest, MapShard
 from indexer.store.mapstore import Place

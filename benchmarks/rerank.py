@@ -155,9 +155,14 @@ def make_index(folder: Path) -> Path:
     return folder / "index"
 
 
+def mean_of(reader: IndexReader) -> torch.Tensor:
+    """(DIM,): the mean that the codec subtracts from appearance."""
+    return reader.tokens(reader.read_maps(reader.ids[:1]))[0].mean
+
+
 def raw_maps(reader: IndexReader) -> Iterator[torch.Tensor]:
     """What the codec was given: appearance about the mean, (cells, d) float16 each."""
-    mean = reader.mean_pooled[:DIM]
+    mean = mean_of(reader).numpy()
     for record in reader.photos(reader.ids):
         frame = Frame(record.width, record.height, SIZE, GRID)
         photo = ModelInput(np.zeros((SIZE, SIZE, 3), np.uint8), frame, record.content_hash, None)
@@ -183,7 +188,7 @@ def ways(
     valid = torch.from_numpy(maps.valid).to(device)
     rng = np.random.default_rng(3)
     chosen = torch.from_numpy(rng.choice(np.flatnonzero(maps.valid[0]), count, replace=False))
-    mean = torch.from_numpy(reader.mean_pooled[:DIM].copy()).to(device)
+    mean = mean_of(reader).to(device)
     tokens = raw[0, chosen.to(device)].float()
     positions = torch.stack([chosen // GRID, chosen % GRID], dim=1).float().to(device)
     reference = ScoringReference(tokens + mean, tokens, None, positions)

@@ -22,7 +22,7 @@ from features.extractor import FeatureExtractor
 from features.photo import load_model_input
 from search.evaluation.metrics.masks import boundary_iou, mask_iou
 from search.evaluation.metrics.ranking import bootstrap_interval
-from search.evaluation.object_masks import METHODS, Seen
+from search.evaluation.object_masks import MASK_METHODS, MaskInput
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.segmentation.segment import load_picture
@@ -52,11 +52,11 @@ def scenes(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
 
 
 RULES = {
-    "evidence, guided filter (ours)": METHODS["segment"].rule,
-    "evidence alone": METHODS["segment-unsharpened"].rule,
-    "S_DF > 0.7": METHODS["pdm"].rule,
-    "S_A > 0.7": METHODS["appearance"].rule,
-    "S_S > 0.7": METHODS["semantic"].rule,
+    "evidence, guided filter (ours)": MASK_METHODS["segment"].rule,
+    "evidence alone": MASK_METHODS["segment-unsharpened"].rule,
+    "S_DF > 0.7": MASK_METHODS["pdm"].rule,
+    "S_A > 0.7": MASK_METHODS["appearance"].rule,
+    "S_S > 0.7": MASK_METHODS["semantic"].rule,
 }
 
 
@@ -86,7 +86,7 @@ def main() -> None:
             fits, boundaries, taken = [], [], []
             for asked in chosen:
                 own, picture = maps[asked.photo], load_picture(asked.photo)
-                found = rule(Seen(asked.reference, own, picture, extractor.model.device))
+                found = rule(MaskInput(asked.reference, own, picture, extractor.model.device))
                 fits.append(mask_iou(found, asked.mask))
                 boundaries.append(boundary_iou(found, asked.mask))
                 if asked.others:

@@ -33,8 +33,9 @@ from features.photo import ModelInput
 from indexer.codec.codec import Codec
 from indexer.ingest import writer as writer_module
 from indexer.ingest.build import index_photos
+from indexer.ingest.commit import PhotoContent
 from indexer.ingest.sources import Found, list_photos, open_sources
-from indexer.ingest.writer import IndexWriter, Pooled
+from indexer.ingest.writer import IndexWriter
 from indexer.reader import IndexReader
 from indexer.recall.vectors import refresh_recall
 from indexer.store import shards
@@ -76,7 +77,7 @@ def make_large_index(folder: Path, count: int) -> tuple[Path, Path]:
             vector = share * pooled[a] + (1 - share) * pooled[b]
             digest = hashlib.sha256(picture + str(i).encode()).hexdigest()
             frame = Frame(IMAGE_SIZE, IMAGE_SIZE, IMAGE_SIZE, GRID)
-            content = Pooled(vector, words[i % 256], frame, digest, None)
+            content = PhotoContent(vector, words[i % 256], frame, digest, None)
             writer.add(found, encoded[i % 256], content)
         writer.finish([])
     return photos, index
@@ -206,7 +207,7 @@ def query(folder: Path) -> None:
     import torch
 
     from search.clock import Clock
-    from search.confidence import least_without_place
+    from search.confidence import minimum_remaining_score
     from search.rerank import localise, rerank
     from search.scores import DEFAULT_SCORE, SCORES, ScoringReference
 
@@ -244,7 +245,7 @@ def query(folder: Path) -> None:
                 scored = rerank(reader, ids, reference, SCORES[DEFAULT_SCORE], clock)
                 assert len(scored.ids) == CANDIDATES
                 best = np.argsort(-scored.scores)[:20]
-                least = least_without_place(scored.scores, scored.scores[best])
+                least = minimum_remaining_score(scored.scores, scored.scores[best])
                 with clock("localise"):
                     maps = reader.read_maps(scored.ids[best])
                     which = np.zeros(len(best), dtype=np.int64)

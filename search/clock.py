@@ -1,4 +1,4 @@
-"""Where the time of a query goes."""
+"""A clock for the stages of a query."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Clock:
-    """Seconds by stage; a stage entered twice adds up."""
+    """Measures the seconds of each stage. The times of a stage that is entered twice are added."""
 
     started: float = field(default_factory=time.perf_counter)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -23,5 +23,8 @@ class Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     def stages(self) -> dict[str, float]:
-        """Seconds by stage in order of entering, and `total` since the clock was made."""
+        """Seconds by stage, in the order in which stages were first entered; and `total`.
+
+        `total` counts from the creation of the clock.
+        """
         return {**self.seconds, "total": time.perf_counter() - self.started}

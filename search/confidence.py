@@ -1,65 +1,68 @@
-"""How sure it is that a match is no chance likeness."""
+"""The confidence of a match: the estimated precision at its score."""
 
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-# With fewer photos to compare, nothing can be said of what chance does.
-FEWEST = 20
+# The distribution of chance scores is not estimated from fewer photos than this.
+MINIMUM_PHOTOS = 20
 
-# Another place of the object in a photo counts where, without those found before, the photo still
-# scores what one in a hundred would by chance (standard deviations above the median of a normal
-# distribution), and this share of what it has above the median (docs/scores.md).
-_ONE_PERCENT = 2.3263
-_SHARE = 0.5
+# Quantiles of the normal distribution, in standard deviations above its median.
+_QUANTILE_99 = 2.3263
+_QUANTILE_90 = 1.2816
 
-# The 90 % quantile of a normal distribution, in standard deviations above its median.
-_NINETY_PERCENT = 1.2816
+# Another instance must keep this share of the photo's score above the median (docs/scores.md).
+_REMAINING_SHARE = 0.5
 
 
 def confidences(scores: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    """For each photo, what share of those that score no less show the object: (n,) in 0..1; None
-    for fewer than 20 photos.
+    """The confidence of each photo, (n,) in 0..1; None for fewer than 20 photos.
 
-    Nearly all photos do not show it, so their scores tell what chance gives: a normal distribution
-    with the median and the 90 % quantile of all. How many photos it makes score so much, over how
-    many do, is the share that chance explains (Benjamini and Hochberg, 1995). So of queries for
-    objects that are not there, at most about one in ten finds a match of confidence 0.9;
-    docs/scores.md says how true that is.
+    The confidence is the estimated precision at the photo's score: 1 - the false discovery rate
+    among all photos with at least this score (Benjamini and Hochberg, 1995). Nearly all photos of a
+    collection do not show the object, so the scores of all photos tell how photos without the
+    object score: by a normal distribution with the same median and the same 90 % quantile. So a
+    query for an object that no photo shows finds a match of confidence 0.9 or more in about one
+    case of ten at most; docs/scores.md measures this.
 
-    scores: (n,), of all photos that were compared.
+    scores: (n,), the scores of all photos that were compared.
     """
-    if len(scores) < FEWEST:
+    if len(scores) < MINIMUM_PHOTOS:
         return None
     values = scores.astype(np.float64)
-    middle, spread = _chance(values)
+    median, deviation = _chance_distribution(values)
     order = np.argsort(-values, kind="stable")
-    tails = [0.5 * math.erfc((v - middle) / spread / math.sqrt(2)) for v in values[order]]
-    by_chance = len(values) * np.array(tails) / np.arange(1, len(values) + 1)
-    # A photo is as sure as any that scores less.
-    share = np.minimum.accumulate(by_chance[::-1])[::-1]
+    tails = [0.5 * math.erfc((v - median) / deviation / math.sqrt(2)) for v in values[order]]
+    rates = len(values) * np.array(tails) / np.arange(1, len(values) + 1)
+    # A photo is never less sure than a photo with a lower score.
+    rates = np.minimum.accumulate(rates[::-1])[::-1]
     result = np.empty(len(values))
-    result[order] = 1 - np.minimum(share, 1.0)
+    result[order] = 1 - np.minimum(rates, 1.0)
     return result
 
 
-def least_without_place(
+def minimum_remaining_score(
     scores: NDArray[np.float32], found: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """What photos must still score without the places that the object was found at, for another
-    place to count, (n,) float32; infinite where fewer than 20 photos were compared.
+    """The minimum score, with the found instances masked out, for another instance to be reported.
 
-    scores: of all photos that were compared. found: (n,), of the photos asked about.
+    It is the higher of two scores: the one that a photo without the object exceeds in one of a
+    hundred cases, and the middle between the median of all scores and the score of the whole photo.
+    Returns (n,) float32; infinity where fewer than 20 photos were compared.
+
+    scores: the scores of all photos that were compared. found: (n,), the scores of the whole photos
+    in question.
     """
-    if len(scores) < FEWEST:
+    if len(scores) < MINIMUM_PHOTOS:
         return np.full(len(found), np.inf, dtype=np.float32)
-    middle, spread = _chance(scores.astype(np.float64))
-    least = np.maximum(middle + _ONE_PERCENT * spread, middle + _SHARE * (found - middle))
-    return least.astype(np.float32)
+    median, deviation = _chance_distribution(scores.astype(np.float64))
+    by_chance = median + _QUANTILE_99 * deviation
+    remaining = median + _REMAINING_SHARE * (found - median)
+    return np.maximum(by_chance, remaining).astype(np.float32)
 
 
-def _chance(scores: NDArray[np.float64]) -> tuple[float, float]:
-    """Median and standard deviation of what photos without the object score."""
-    middle, high = np.quantile(scores, [0.5, 0.9])
-    return float(middle), max(float(high - middle) / _NINETY_PERCENT, 1e-9)
+def _chance_distribution(scores: NDArray[np.float64]) -> tuple[float, float]:
+    """The median and standard deviation of the scores of photos without the object."""
+    median, high = np.quantile(scores, [0.5, 0.9])
+    return float(median), max(float(high - median) / _QUANTILE_90, 1e-9)

@@ -1,4 +1,9 @@
-"""Where an object lies in a photo, by the votes of its tokens (generalised Hough transform)."""
+"""Hough voting: where an object lies in a photo, by the votes of its tokens.
+
+With the similarities of late interaction it makes the score `consistent`: late interaction with
+Hough voting. This is the generalised Hough transform (Ballard, 1981), with votes over position and
+scale.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,19 +12,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# How much larger than in the reference the object may be, and how far (cells) a vote reaches; see
-# docs/scores.md.
+# The sizes of the object that are tried, relative to its size in the reference, and the standard
+# deviation of a vote, in cells (docs/scores.md).
 SCALES = (0.5, 0.7, 1.0, 1.4, 2.0)
-_REACH = 1.0
+_SIGMA = 1.0
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where photos' votes put the object; float32 tensors.
+    """The most voted position and size of an object in each photo of a batch; float32 tensors.
 
-    agreement: (batch,), votes of the most voted place over the number of tokens, 1 at most.
-    scale: (batch,), the object's size there, in parts of that in the reference. places:
-    (batch, n, 2), row and column in cells where each token of the object would then lie.
+    agreement: (batch,), the sum of the votes over the number of tokens, at most 1.
+    scale: (batch,), the size of the object relative to its size in the reference.
+    places: (batch, n, 2), row and column, in cells, of each token of the object at that position.
     """
 
     agreement: "torch.Tensor"
@@ -30,28 +35,31 @@ class Placement:
 def place(
     best: "torch.Tensor", cells: "torch.Tensor", positions: "torch.Tensor", side: int
 ) -> Placement:
-    """The most voted place and size of an object (Ballard, 1981).
+    """Find the most voted position and size of an object.
 
-    At each of five scales every token votes for where the object's centre would be if its best cell
-    were right, with its cosine times a Gaussian about that place.
+    At each of five scales every token votes for the centre that the object has if the token's best
+    cell is its true place. A vote is a Gaussian around that centre times the cosine of the token
+    with the cell.
 
-    best: (batch, n) float32, tokens' best cosines in each photo. cells: (batch, n), the cells that
-    have them, row by row of a square map. positions: (n, 2), tokens' rows and columns in the
-    reference. side: of the map, cells.
+    best: (batch, n) float32, the best cosine of each token in each photo.
+    cells: (batch, n) int64, the cells with these cosines, in row-major order of a square map.
+    positions: (n, 2) float32, row and column of each token in the reference.
+    side: rows and columns of the map.
     """
     import torch
 
     found = torch.stack([cells // side, cells % side], dim=2)
-    # Votes are counted at whole cells, so the centre is one: then the object itself agrees fully.
+    # Votes are counted at whole cells. The centre is rounded to a cell, so that the reference photo
+    # agrees fully with itself.
     offsets = positions - positions.mean(dim=0).round()
     scales = offsets.new_tensor(SCALES)
     centres = found[:, None] - scales[:, None, None] * offsets
-    # A Gaussian over places is one over rows times one over columns. Centres are whole tenths of
-    # cells, so all the Gaussians there can be are few.
-    far = 6 * _REACH
+    # A two-dimensional Gaussian is one over rows times one over columns. Centres are rounded to
+    # tenths of a cell, so few Gaussians are possible, and they are computed once.
+    far = 6 * _SIGMA
     tenths = torch.arange(math.floor(-10 * far), math.ceil(10 * (side + far)), device=best.device)
     distances = tenths[:, None] / 10 - torch.arange(side, device=best.device)
-    gaussians = torch.exp(-(distances**2) / (2 * _REACH**2))
+    gaussians = torch.exp(-(distances**2) / (2 * _SIGMA**2))
     which = (10 * centres).round().clamp(float(tenths[0]), float(tenths[-1])) - tenths[0]
     # (batch, scales, n, side) each
     rows, columns = (

@@ -21,11 +21,12 @@ from features.descriptors import ImageDescriptor, descriptor_name
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
+from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
 from search.candidates import ScoringReference
 from search.clock import Clock
-from search.confidence import FEWEST, confidences, least_without_place
+from search.confidence import MINIMUM_PHOTOS, confidences, minimum_remaining_score
 from search.fusion import default_weights, stored_weights
 from search.localise import localise
 from search.query import Answer, Match, Query, SearchOptions
@@ -79,11 +80,11 @@ class Index:
     Use `open_index`. Not for several threads at once.
     """
 
-    def __init__(self, reader: IndexReader, extractor: FeatureExtractor) -> None:
+    def __init__(self, reader: IndexReader, extractor: Extractor) -> None:
         self.reader = reader
         self.extractor = extractor
         stored = stored_weights(reader.weights, reader.index_dir)
-        self._weights = stored or default_weights(extractor.model.name)
+        self._weights = stored or default_weights(str(extractor.fingerprint()["model"]))
         self._descriptors: dict[str, ImageDescriptor] = {}
 
     def __enter__(self) -> "Index":
@@ -190,7 +191,7 @@ class Index:
         if sure is None and options.min_confidence is not None:
             raise WaldoError(
                 f"min-confidence: {len(scores)} photos are too few to estimate a confidence; at "
-                f"least {FEWEST} must be compared"
+                f"least {MINIMUM_PHOTOS} must be compared"
             )
         by_id = dict(zip(candidates.ids.tolist(), candidates.scores.tolist(), strict=True))
         recalled = np.array([by_id[number] for number in scored.ids.tolist()], dtype=np.float32)
@@ -214,7 +215,7 @@ class Index:
         least = np.full(len(rows), np.inf, dtype=np.float32)
         # A score that is a mean over the map hardly changes when one place is masked out.
         if reranked and asked.score.recall == "words":
-            least = least_without_place(ranking.scores, ranking.scores[rows])
+            least = minimum_remaining_score(ranking.scores, ranking.scores[rows])
         evidence = localise(
             *(self.reader, maps, asked.prepared, ranking.references[rows], asked.score, least),
             asked.unlike,

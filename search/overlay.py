@@ -1,4 +1,4 @@
-"""Pictures of what was found: photos with boxes, heatmaps and masks drawn over them."""
+"""Pictures of results: photos with heatmaps or masks drawn over them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from PIL import Image
 from features.frame import Frame
 from features.photo import Photo, load_photo
 
-# Dark blue over green to yellow, from Matplotlib's viridis at equal distances (CC0).
+# Ten equidistant colours of Matplotlib's viridis (CC0), from dark blue over green to yellow.
 _VIRIDIS = np.array(
     [
         (68, 1, 84),
@@ -28,39 +28,42 @@ _VIRIDIS = np.array(
 
 
 def thumbnail(path: Path, longest: int) -> Image.Image:
-    """The upright photo, its longer side at most `longest` pixels. Raises as `load_photo`."""
+    """The upright photo in a file, with at most `longest` pixels along its longer side.
+
+    Raises what `load_photo` raises.
+    """
     return shrunk(load_photo(path, at_least=2 * longest), longest)
 
 
 def shrunk(photo: Photo, longest: int) -> Image.Image:
-    """A photo's picture, its longer side at most `longest` pixels."""
+    """The picture of a photo, with at most `longest` pixels along its longer side."""
     scale = min(1.0, longest / max(photo.width, photo.height))
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     return photo.image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def heatmap_over(picture: Image.Image, heatmap: NDArray[np.float32], frame: Frame) -> Image.Image:
-    """A photo in grey under its heatmap in colour, from its median (dark) to its peak (bright).
+    """A heatmap in colour over its photo in grey, from the heatmap's median (dark) to its peak.
 
-    picture: the photo at any size. heatmap: (grid, grid) float32.
+    picture: the photo, of any size. heatmap: (grid, grid) float32.
     """
-    # From the median, as in localisation: a few very cold cells must not wash out the rest.
+    # Colours start at the median, so that a few very cold cells do not use up the scale.
     valid = frame.valid()
     low, high = float(np.median(heatmap[valid])), float(heatmap[valid].max())
     scaled = (heatmap - low) / max(high - low, 1e-12)
     drawn = np.clip(frame.to_photo(scaled.astype(np.float32), *picture.size), 0.0, 1.0)
-    places = drawn * (len(_VIRIDIS) - 1)
-    below = np.minimum(places.astype(int), len(_VIRIDIS) - 2)
-    part = (places - below)[..., None]
+    positions = drawn * (len(_VIRIDIS) - 1)
+    below = np.minimum(positions.astype(int), len(_VIRIDIS) - 2)
+    part = (positions - below)[..., None]
     colours = _VIRIDIS[below] * (1 - part) + _VIRIDIS[below + 1] * part
     grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
     return Image.fromarray((0.35 * grey + 0.65 * colours).astype(np.uint8))
 
 
 def mask_over(picture: Image.Image, cells: NDArray[np.bool_], frame: Frame) -> Image.Image:
-    """A photo with everything but the selected cells faded.
+    """A photo in which everything except the selected cells is faded.
 
-    picture: the photo at any size. cells: (grid, grid) bool.
+    picture: the photo, of any size. cells: (grid, grid) bool.
     """
     drawn = frame.to_photo(cells.astype(np.float32), *picture.size)[..., None]
     weight = 0.25 + 0.75 * np.clip(drawn * 2 - 0.5, 0.0, 1.0)

@@ -1,7 +1,5 @@
 """The sample collection: complete, labelled inside its photos, small, and licensed."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

@@ -1,1 +1,10 @@
-"""Which pixels of photos and videos are the object (PDM, personalized segmentation)."""
+"""Masks: which pixels of photos and of video frames show an object.
+
+A person reads `segment` first: `segment_photos` compares the cells of a photo with those of a
+reference photo (personalized segmentation, PDM), and a `Refine` draws the mask. There are two of
+those: `segment.sharpen`, a guided filter, and `cascade.prompted_by`, which asks SAM (`sam.Sam`).
+`mask_files` writes the masks of photos, and those of a query's matches, as files.
+
+`video.propagate_video` marks the objects of a video's first frame in all other frames:
+`frames.open_video` reads them, and `propagate.carry_labels` carries the labels from frame to frame.
+"""

@@ -1,6 +1,6 @@
-"""A promptable mask model asked for the object that evidence points at: PerSAM's cascade.
+"""Masks drawn by a promptable mask model, whose prompts come from the evidence.
 
-Zhang et al., ICLR 2024; PDM's second way of segmentation.
+This is the cascade of PerSAM (Zhang et al., ICLR 2024), which PDM uses too.
 """
 
 from dataclasses import dataclass
@@ -13,16 +13,18 @@ from scipy import ndimage
 
 from search.segmentation.segment import Refine, box_around, sharpen
 
-# Evidence so near its peak counts as the peak; of its pixels the innermost is the prompt.
+# Pixels whose evidence is less than this below the highest form the peak; the innermost of them is
+# the prompt.
 _PEAK = 0.05
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a mask model is asked by; coordinates are pixels of the picture, x right, y down.
+    """The input of a mask model; coordinates are pixels of the picture, x right, y down.
 
-    points: (n, 2) float32. labels: (n,) int64, 1 on the object, 0 off it. box: [x0, y0, x1, y1].
-    logits: (side, side) float32, a mask as the model gave it before.
+    points: (n, 2) float32, (x, y). labels: (n,) int64, 1 for a point on the object, 0 for others.
+    box: [x0, y0, x1, y1] around the object. logits: (side, side) float32, a mask from an earlier
+    answer of the model.
     """
 
     points: NDArray[np.float32]
@@ -33,10 +35,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Proposals:
-    """Masks for one prompt.
+    """The masks that a model proposes for one prompt.
 
-    logits: (m, side, side) float32, as the model gives them. drawn: (m, height, width) float32 over
-    the picture, positive in the mask.
+    logits: (m, side, side) float32, as the model gives them. drawn: (m, height, width) float32,
+    the logits scaled to the picture, positive inside the mask.
     """
 
     logits: NDArray[np.float32]
@@ -44,22 +46,24 @@ class Proposals:
 
 
 class MaskModel(Protocol):
-    """SAM, or what can stand for it."""
+    """A promptable mask model such as SAM."""
 
     def encode(self, picture: Image.Image) -> Any:
-        """What the model sees in an RGB picture, for `propose`."""
+        """Encode an RGB picture, once for all prompts."""
         ...
 
-    def propose(self, encoded: Any, prompt: Prompt) -> Proposals: ...
+    def propose(self, encoded: Any, prompt: Prompt) -> Proposals:
+        """The masks for one prompt in an encoded picture."""
+        ...
 
 
 def prompted_by(model: MaskModel) -> Refine:
-    """A `Refine` that asks a mask model: by points first, then by its best answer's box and mask.
+    """A `Refine` that asks a mask model in two rounds.
 
-    The points are where evidence is highest and lowest. Of all masks that come in the two rounds
-    the one that `agreement` is highest for is taken, not that of some index. Where there is no
-    evidence for the object nothing is asked, and where no mask agrees at all the guided filter
-    decides.
+    The first prompt has two points, where the evidence is highest and where it is lowest. The
+    second prompt adds the best mask of the first round, and the box around it. The result is the
+    mask of both rounds that has the highest `agreement`. The model is not asked where there is no
+    evidence for the object, and the guided filter draws the mask where no proposed mask agrees.
     """
 
     def refine(
@@ -86,20 +90,21 @@ def prompted_by(model: MaskModel) -> Refine:
 
 
 def agreement(mask: NDArray[np.bool_], evidence: NDArray[np.float32]) -> float:
-    """The evidence that a mask takes, over all there is for the object: 1 at most.
+    """The sum of the evidence inside a mask over the sum of all positive evidence, at most 1.
 
-    Pixels with evidence against the object count against the mask, so neither a part of the object
-    nor the object with its surroundings agrees as well as the object.
+    Negative evidence counts against the mask. So a mask of the object agrees better than a mask of
+    a part of it, and better than a mask that includes its surroundings.
     """
     return float(evidence[mask].sum() / evidence[evidence > 0].sum())
 
 
 def _best(proposals: Proposals, evidence: NDArray[np.float32]) -> int:
+    """The index of the mask with the highest agreement."""
     return int(np.argmax([agreement(drawn > 0, evidence) for drawn in proposals.drawn]))
 
 
 def _innermost_peak(values: NDArray[np.float32]) -> tuple[float, float]:
-    """The centre of the pixel, (x, y), farthest from the edge of where values are highest."""
+    """The pixel of the peak that is farthest from the edge of the peak: its centre, (x, y)."""
     peak = values >= values.max() - _PEAK
     depth = ndimage.distance_transform_edt(np.pad(peak, 1))[1:-1, 1:-1]
     row, column = np.unravel_index(depth.argmax(), depth.shape)

@@ -1,6 +1,4 @@
-"""Pictures of masks: palette PNGs as DAVIS has them, objects tinted in their photo, many frames
-on one sheet.
-"""
+"""Pictures of masks: palette PNGs as in DAVIS, photos with tinted objects, and contact sheets."""
 
 from pathlib import Path
 
@@ -11,20 +9,21 @@ from scipy import ndimage
 
 from features.errors import WaldoError
 
-# Colour in an object, the rest is the photo.
+# The share of colour inside an object; the rest is the photo.
 _TINT = 0.45
 
-# A contact sheet has so many pictures at least, where there are so many; in so many columns; of
-# this width, pixels.
+# A contact sheet of a long video has at least this many pictures, and less than twice as many.
+# _PICTURE_WIDTH: pixels.
 _PICTURES = 12
 _COLUMNS = 4
 _PICTURE_WIDTH = 320
 
 
 def palette() -> NDArray[np.uint8]:
-    """Colours of object ids, (256, 3) uint8: those of PASCAL VOC, which DAVIS uses; 0 is black.
+    """The colours of object ids, (256, 3) uint8: those of PASCAL VOC, which DAVIS uses too.
 
-    Bits 0, 3 and 6 of an id are the highest bits of red, bits 1, 4 and 7 of green, 2 and 5 of blue.
+    Bits 0, 3 and 6 of an id are the highest bits of red; bits 1, 4 and 7 are those of green; bits 2
+    and 5 are those of blue. Id 0 is black.
     """
     ids = np.arange(256)
     colours = np.zeros((256, 3), dtype=np.uint8)
@@ -34,10 +33,10 @@ def palette() -> NDArray[np.uint8]:
 
 
 def read_ids(path: Path) -> NDArray[np.uint8]:
-    """Object ids of a frame, (height, width) uint8, as they are in the file.
+    """The object ids in an annotation file, (height, width) uint8.
 
-    The PNG's palette indices, or its grey values where it has no palette, never its colours. Raises
-    WaldoError where the file is not such a PNG.
+    Ids are the palette indices of the PNG, or its grey values where it has no palette; they are
+    never its colours. Raises WaldoError where the file is not such a PNG.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
@@ -53,32 +52,35 @@ def read_ids(path: Path) -> NDArray[np.uint8]:
 
 
 def write_ids(path: Path, ids: NDArray[np.uint8]) -> None:
-    """Writes object ids, (height, width) uint8, as a PNG of palette indices."""
+    """Write object ids, (height, width) uint8, as a PNG of palette indices."""
     image = Image.fromarray(ids)
     image.putpalette(palette().tobytes())
     image.save(path, format="PNG")
 
 
 def tinted(picture: Image.Image, ids: NDArray[np.uint8]) -> Image.Image:
-    """A photo with every object in its colour, and a bright line around it.
+    """The photo with every object tinted in its colour and outlined.
 
-    ids: (height, width) uint8 of the picture's size, 0 where there is no object.
+    ids: (height, width) uint8, of the size of the picture, 0 where there is no object.
     """
     photo = np.asarray(picture.convert("RGB"), dtype=np.float32)
-    # The palette's first colours have half of a screen's brightness.
-    colours = np.minimum(2 * palette().astype(np.float32), 255.0)[ids]
+    # The first colours of the palette are dark, so all colours are twice as bright here.
+    bright = np.minimum(2 * palette().astype(np.float32), 255.0)
     width = max(1, round(min(ids.shape) / 240))
     size = 2 * width + 1
     edge = ndimage.maximum_filter(ids, size) != ndimage.minimum_filter(ids, size)
     inside = (ids > 0) & ~edge
-    drawn = np.where(inside[..., None], (1 - _TINT) * photo + _TINT * colours, photo)
-    outline = np.minimum(2 * palette().astype(np.float32), 255.0)[ndimage.maximum_filter(ids, size)]
+    drawn = np.where(inside[..., None], (1 - _TINT) * photo + _TINT * bright[ids], photo)
+    outline = bright[ndimage.maximum_filter(ids, size)]
     drawn = np.where((edge & (ids > 0))[..., None], outline, drawn)
     return Image.fromarray(drawn.astype(np.uint8))
 
 
 class ContactSheet:
-    """Frames from all along a video on one picture; what it keeps does not grow with the video."""
+    """One picture with frames from the whole length of a video.
+
+    The number of frames that it holds does not grow with the length of the video.
+    """
 
     def __init__(self) -> None:
         self._kept: list[Image.Image] = []
@@ -86,7 +88,7 @@ class ContactSheet:
         self._every = 1
 
     def add(self, name: str, picture: Image.Image) -> None:
-        """Take the next frame, of one size with those before, if it is among those to be shown."""
+        """Add the next frame, which has the size of the frames before; only some are shown."""
         if self._seen % self._every == 0:
             height = max(1, round(picture.height * _PICTURE_WIDTH / picture.width))
             small = picture.resize((_PICTURE_WIDTH, height), reducing_gap=2.0)
@@ -94,12 +96,13 @@ class ContactSheet:
             self._kept.append(small)
         self._seen += 1
         if len(self._kept) == 2 * _PICTURES:
-            # How many are to come is not known; so every second goes, and fewer are taken.
+            # The number of frames to come is unknown. So every second picture is dropped, and half
+            # as many of the next frames are shown.
             self._kept = self._kept[::2]
             self._every *= 2
 
     def save(self, path: Path) -> None:
-        """Writes the sheet; a frame at least must have been taken."""
+        """Write the sheet; at least one frame must have been added."""
         width, height = self._kept[0].size
         rows = -(-len(self._kept) // _COLUMNS)
         sheet = Image.new("RGB", (width * min(len(self._kept), _COLUMNS), height * rows))

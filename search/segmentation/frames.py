@@ -13,15 +13,16 @@ from PIL import Image
 from features.errors import PhotoError, WaldoError
 from features.photo import Photo, is_picture, load_photo
 
-# Frames a second of a folder of frames, which does not say.
+# Frames per second where the source does not say, as a folder of pictures.
 FRAME_RATE = 24.0
 
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One frame. name: what its labels' file is called, without suffix.
+    """One frame of a video.
 
-    photo: the upright picture, or None where it cannot be read, and then problem says why.
+    name: the name of the file with its labels, without the suffix. photo: the upright picture, or
+    None where it cannot be read; then problem says why.
     """
 
     name: str
@@ -31,9 +32,10 @@ class VideoFrame:
 
 @dataclass(frozen=True)
 class Video:
-    """Frames that can be gone through, more than once, without holding them.
+    """The frames of a video.
 
-    count: how many there are; None while unknown. rate: frames a second.
+    count: the number of frames; None where it is unknown. rate: frames per second.
+    frames: starts an iteration over the frames, which reads them one at a time.
     """
 
     count: int | None
@@ -42,11 +44,11 @@ class Video:
 
 
 def open_video(path: Path) -> Video:
-    """A folder's pictures in natural order (frame2 before frame10), or a video file's frames.
+    """The pictures of a folder in natural order (frame2 before frame10), or the frames of a file.
 
-    Video files are read by PyAV, or else by OpenCV; their frames are called 00000, 00001, ...
-    Raises WaldoError where there are no frames, where two pictures differ in their suffix alone,
-    and where a video file cannot be read.
+    Video files are read by PyAV, or by OpenCV where PyAV is not installed; their frames are named
+    00000, 00001, ... Raises WaldoError where there are no frames, where two pictures of a folder
+    differ only in their suffix, and where a video file cannot be read.
     """
     if path.is_dir():
         return _open_folder(path)
@@ -69,15 +71,15 @@ def _open_folder(folder: Path) -> Video:
         other = seen.setdefault(path.stem, path)
         if other is not path:
             raise WaldoError(
-                f"{folder}: {other.name} and {path.name} would be labelled in one file; keep one"
+                f"{folder}: the labels of {other.name} and {path.name} would be one file; keep one"
             )
     return Video(len(paths), FRAME_RATE, lambda: map(_read, paths))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts numbers within names by their value."""
+    """A sort key of names that orders the numbers within them by value."""
     parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)]
+    return [(int(part), "") if number % 2 else (0, part) for number, part in enumerate(parts)]
 
 
 def _read(path: Path) -> VideoFrame:
@@ -94,19 +96,22 @@ def _open_file(path: Path) -> Video:
         except ImportError:
             continue
     raise WaldoError(
-        f"{path}: not a folder of frames, and to read video files, PyAV or OpenCV must be there: "
+        f"{path}: not a folder of frames, and video files need PyAV or OpenCV; "
         "install av or opencv-python-headless"
     )
 
 
 def _numbered(decoded: Iterable[NDArray[np.uint8] | str]) -> Iterator[VideoFrame]:
-    """decoded: (height, width, 3) uint8 RGB each, or why the rest cannot be read."""
+    """Decoded pictures as frames, named by their numbers.
+
+    decoded: (height, width, 3) uint8 RGB each; a text where the rest cannot be read, saying why.
+    """
     for number, pixels in enumerate(decoded):
         name = f"{number:05}"
         if isinstance(pixels, str):
             yield VideoFrame(name, None, pixels)
             continue
-        # The content's digest seeds the noise of models that need some.
+        # The digest of the content seeds the noise that some models add.
         digest = hashlib.sha256(pixels.tobytes()).hexdigest()
         height, width = pixels.shape[:2]
         photo = Photo(Path(name), digest, width, height, Image.fromarray(pixels))
@@ -114,7 +119,7 @@ def _numbered(decoded: Iterable[NDArray[np.uint8] | str]) -> Iterator[VideoFrame
 
 
 def _by_pyav(path: Path) -> Video:
-    """Raises ImportError where PyAV is not installed."""
+    """A video file read by PyAV. Raises ImportError where it is not installed."""
     import av
 
     def decoded() -> Iterator[NDArray[np.uint8] | str]:
@@ -137,7 +142,7 @@ def _by_pyav(path: Path) -> Video:
 
 
 def _by_opencv(path: Path) -> Video:
-    """Raises ImportError where OpenCV is not installed."""
+    """A video file read by OpenCV. Raises ImportError where it is not installed."""
     import cv2
 
     def decoded() -> Iterator[NDArray[np.uint8] | str]:

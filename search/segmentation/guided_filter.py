@@ -1,4 +1,7 @@
-"""Edges of coarse maps moved to the edges of their photo (He et al., ECCV 2010)."""
+"""The guided filter, which moves the edges of coarse maps to the edges of a photo.
+
+He, Sun and Tang, Guided Image Filtering, ECCV 2010.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,16 +11,17 @@ from scipy import ndimage
 def guided_filter(
     guide: NDArray[np.float32], values: NDArray[np.float32], radius: int, eps: float
 ) -> NDArray[np.float32]:
-    """Values that follow a photo's edges, float32 of the shape of `values`.
+    """Filter values so that their edges follow those of a photo; float32 of the shape of `values`.
 
-    In every window the result is a linear function of the photo's colour: the one that fits the
-    values best, by ridge regression; where windows overlap, their mean. Beyond the border the
-    photo's last pixels go on.
+    In every window a ridge regression fits a linear function of the photo's colour to the values.
+    The result at a pixel is the mean of these functions over all windows that contain the pixel.
+    Pixels on the border are repeated beyond it.
 
-    guide: (height, width) or (height, width, channels) float32, 0..1. values: (height, width) or
-    (height, width, maps) float32, each map on its own. radius: windows are 2 radius + 1 pixels
-    wide. eps: the ridge's weight; differences of colour whose variance in a window is far less are
-    no edges. Raises ValueError where the sizes differ.
+    guide: the photo, (height, width) or (height, width, 3) float32, 0..1.
+    values: (height, width) or (height, width, maps) float32; each map is filtered by itself.
+    radius: windows are 2 radius + 1 pixels wide.
+    eps: the ridge weight; colours whose variance in a window is far below it make no edge.
+    Raises ValueError where the sizes differ.
     """
     if guide.shape[:2] != values.shape[:2]:
         raise ValueError(f"guide is {guide.shape[:2]}, values {values.shape[:2]}")
@@ -59,10 +63,13 @@ def _mean(image: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
 def _inverse(
     matrix: dict[tuple[int, int], NDArray[np.float32]],
 ) -> dict[tuple[int, int], NDArray[np.float32]]:
-    """Inverses of symmetric 1 x 1 or 3 x 3 matrices, one a pixel, by their upper triangles."""
+    """The inverses of symmetric 1 x 1 or 3 x 3 matrices, one per pixel.
+
+    matrix: the entries of the upper triangle, (height, width) each, by row and column.
+    """
     if len(matrix) == 1:
         return {(0, 0): np.reciprocal(matrix[0, 0])}
-    # Cramer's rule: several times as fast as a solver for a million of them
+    # Cramer's rule is several times as fast as a solver for a million matrices.
     rr, rg, rb, gg, gb, bb = (matrix[at] for at in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)))
     minors = {
         (0, 0): gg * bb - gb * gb,

@@ -1,4 +1,4 @@
-"""Masks of many photos in a folder: those of `waldo segment`, and those of a query's matches."""
+"""Masks written as files: those of `waldo segment`, and those of the matches of a query."""
 
 import filecmp
 import shutil
@@ -18,42 +18,43 @@ from search.query import Answer
 from search.reference import Reference
 from search.segmentation.drawing import tinted
 from search.segmentation.match_masks import segment_match
-from search.segmentation.segment import (
-    Refine,
-    Segmentation,
-    load_picture,
-    segment_photos,
-    sharpen,
-)
+from search.segmentation.segment import Refine, Segmentation, segment_photos, sharpen
 
 
 @dataclass(frozen=True)
 class WrittenMask:
-    """A photo's mask on disk; absolute paths.
+    """The mask of a photo on disk; all paths are absolute.
 
-    path: the photo. mask: a PNG of its upright size, 255 on the object, 0 elsewhere. overlay: a
-    JPEG of the photo, at most 1,024 pixels wide or high, with the object tinted.
+    path: the photo.
+    mask: a PNG of the size of the upright photo, 255 on the object, 0 elsewhere.
+    overlay: a JPEG of the photo with the object tinted, at most 1,024 pixels wide or high.
+    score: the similarity of the photo and the object.
+    box: [x0, y0, x1, y1] around the mask; None where the mask is empty.
+    area, share: the size of the mask, in pixels and as a share of the photo's pixels.
     """
 
     path: Path
     mask: Path
     overlay: Path
-    segmentation: Segmentation
+    score: float
+    box: tuple[int, int, int, int] | None
+    area: int
+    share: float
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A photo without a mask. path: absolute. reason: the line that says why."""
+    """A photo that has no mask. path: absolute. reason: one line that says why."""
 
     path: Path
     reason: str
 
 
 def list_targets(targets: Sequence[Path], out: Path) -> tuple[list[Path], list[Failure]]:
-    """The photos that TARGETs name, each once, and what cannot be looked at.
+    """The photos that the targets name, each once, and the files that cannot be read.
 
-    targets: photos, folders, and text files listing photos. Raises WaldoError where one is missing
-    or holds no picture, or where `out`, the folder for the masks, is that of the photos.
+    targets: photos, folders, and text files that list photos. out: the folder for the masks.
+    Raises WaldoError where a target is missing or holds no picture, or where a photo lies in `out`.
     """
     photos, failures = [], []
     for target in targets:
@@ -69,7 +70,7 @@ def list_targets(targets: Sequence[Path], out: Path) -> tuple[list[Path], list[F
 
 
 def check_out(out: Path, photos: Iterable[Path]) -> None:
-    """Raises WaldoError where a photo lies in the folder that masks go to: none is written over."""
+    """Raise WaldoError where a photo lies in `out`, so that no mask overwrites a photo."""
     for photo in photos:
         _check_elsewhere(out, photo.resolve().parent, photo)
 
@@ -82,9 +83,10 @@ def write_masks(
     refine: Refine = sharpen,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[WrittenMask], list[Failure]]:
-    """Segments photos and writes STEM.mask.png and STEM.overlay.jpg of each, and what failed.
+    """Segment photos, and write STEM.mask.png and STEM.overlay.jpg for each.
 
-    Photos of equal stems get -2, -3 and so on. on_done: called with the number of photos done.
+    Photos with equal stems get -2, -3 and so on. on_done: called with the number of photos done.
+    Returns what was written, and the photos that failed.
     """
     out.mkdir(parents=True, exist_ok=True)
     written: list[WrittenMask] = []
@@ -103,10 +105,10 @@ def write_masks(
 def write_match_masks(
     out: Path, index: Index, answer: Answer
 ) -> tuple[list[WrittenMask | None], list[Failure]]:
-    """Writes NNN-STEM.mask.png and NNN-STEM.overlay.jpg of each match, NNN being its rank.
+    """Write NNN-STEM.mask.png and NNN-STEM.overlay.jpg for each match; NNN is its rank.
 
-    Gives one of each match, None where its photo is gone or was changed since it was indexed; those
-    are the failures. Raises WaldoError where matches lie in `out`.
+    Returns one entry per match, and the failures. The entry is None where the photo is gone or was
+    changed since it was indexed. Raises WaldoError where a match lies in `out`.
     """
     check_out(out, (match.path for match in answer.matches))
     out.mkdir(parents=True, exist_ok=True)
@@ -124,9 +126,10 @@ def write_match_masks(
 
 
 def export_matches(out: Path, answer: Answer) -> list[Failure]:
-    """Copies the photos of an answer as NNN-NAME, NNN being the rank; gives those that are gone.
+    """Copy the photos of an answer into `out` as NNN-NAME; NNN is the rank.
 
-    Raises WaldoError rather than replace a file that is no such copy.
+    Returns the photos that could not be copied. Raises WaldoError where a file of that name with
+    another content is already in `out`.
     """
     out.mkdir(parents=True, exist_ok=True)
     failures = []
@@ -136,7 +139,7 @@ def export_matches(out: Path, answer: Answer) -> list[Failure]:
             if not copy.exists():
                 shutil.copy2(match.path, copy)
             elif not filecmp.cmp(match.path, copy, shallow=False):
-                raise WaldoError(f"--export {out}: {copy.name} is there already; give a new folder")
+                raise WaldoError(f"{out}: {copy.name} is there already; give a new folder")
         except OSError as error:
             reason = f"{match.path}: cannot be copied ({error.strerror or error})"
             failures.append(Failure(match.path, reason))
@@ -144,20 +147,23 @@ def export_matches(out: Path, answer: Answer) -> list[Failure]:
 
 
 def _write(out: Path, name: str, path: Path, found: Segmentation) -> WrittenMask:
-    picture = load_picture(path)
+    picture = found.picture
     mask = Image.fromarray(found.mask.astype(np.uint8) * 255)
     small = (np.asarray(mask.resize(picture.size, Image.Resampling.BOX)) > 127).astype(np.uint8)
     stem = out.resolve() / name
-    written = WrittenMask(path, Path(f"{stem}.mask.png"), Path(f"{stem}.overlay.jpg"), found)
-    mask.save(written.mask)
-    tinted(picture, small).save(written.overlay, quality=90)
-    return written
+    mask_path, overlay_path = Path(f"{stem}.mask.png"), Path(f"{stem}.overlay.jpg")
+    mask.save(mask_path)
+    tinted(picture, small).save(overlay_path, quality=90)
+    area = int(found.mask.sum())
+    share = area / found.mask.size
+    return WrittenMask(path, mask_path, overlay_path, found.score, found.box, area, share)
 
 
 def _unused(stem: str, names: set[str]) -> str:
-    """The stem, or with the first number that makes it new; on some systems case is no difference.
+    """The stem, with a number where it is taken.
 
-    names: those that are taken, in lower case; gets the new one.
+    names: the names that are taken, in lower case, because some file systems ignore case. The new
+    name is added to them.
     """
     name, number = stem, 1
     while name.lower() in names:

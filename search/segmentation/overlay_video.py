@@ -1,8 +1,7 @@
-"""Pictures written as a video to look at, where a library for it is installed."""
+"""Pictures written as a video file, where a library for it is installed."""
 
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,14 @@ from PIL import Image
 
 
 class OverlayVideo:
-    """Writes pictures of one size to a video file, by PyAV or else by OpenCV: a context manager.
+    """Writes pictures of one size to a video file, by PyAV or by OpenCV; `close` finishes the file.
 
-    size: of the pictures, (width, height), pixels. rate: frames a second. Where neither library is
-    installed it writes nothing, and `path` is None.
+    size: (width, height) of the pictures, pixels. rate: frames per second. Where neither library is
+    installed, nothing is written, and `path` is None.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], rate: float) -> None:
-        # Codecs take even sizes alone.
+        # Codecs accept only even sizes.
         self._size = max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
         self._writer: _PyavWriter | _OpencvWriter | None = None
         for writer in (_PyavWriter, _OpencvWriter):
@@ -28,22 +27,15 @@ class OverlayVideo:
                 continue
         self.path = None if self._writer is None else path
 
-    def __enter__(self) -> "OverlayVideo":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
     def add(self, picture: Image.Image) -> None:
         """Write the next frame."""
         if self._writer is not None:
             self._writer.add(picture.resize(self._size))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 class _PyavWriter:
@@ -52,7 +44,7 @@ class _PyavWriter:
 
         self._av = av
         self._container = av.open(path, "w")
-        # H.264, which browsers play, where this build of FFmpeg can write it.
+        # Browsers play H.264, but not every build of FFmpeg can write it.
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         stream: Any = self._container.add_stream(codec, Fraction(rate).limit_denominator(1001))
         stream.width, stream.height = size

@@ -1,8 +1,8 @@
-"""Labels of objects carried through a video, from feature map to feature map.
+"""Label propagation: the labels of a video's first frame, carried from frame to frame.
 
-The vote of the literature on video label propagation (STC, Jabri et al., NeurIPS 2020; DINO, Caron
-et al., ICCV 2021; DIFT, Tang et al., NeurIPS 2023): every cell of a frame takes the labels of the
-cells most like it in the first frame and in a few frames before.
+Every cell of a frame takes the labels of the cells that it resembles most, in the first frame and
+in a few previous frames. This is the usual vote of the literature (STC, Jabri et al., NeurIPS 2020;
+DINO, Caron et al., ICCV 2021; DIFT, Tang et al., NeurIPS 2023).
 """
 
 from collections import deque
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import ModelError
-from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import Photo, to_model_input
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.uint8]
 
-# Frames a model evaluation.
-_BATCH = 2
+# Frames per batch.
+BATCH = 2
 
-# Edges are looked for in the frame at this many pixels along its longer side, by a guided filter.
+# The guided filter works on frames of this many pixels along the longer side.
 _GUIDE = 427
 _RADIUS = 8
 _EPS = 1e-3
@@ -43,24 +42,25 @@ _LINEAR = Image.Resampling.BILINEAR
 
 @dataclass(frozen=True)
 class PropagationSettings:
-    """How a cell's labels are voted for.
+    """How the labels of a cell are voted for.
 
-    The defaults are DINO's but for `neighbours` (DINO: 5) and `strange` (DINO: nothing votes from
-    beyond reach), chosen on composed videos.
+    The defaults are those of DINO, except `neighbours` (DINO: 5) and `far_penalty` (DINO: cells out
+    of reach never vote), which were chosen on composed videos.
 
-    previous: frames before this one that vote, beside the first.
-    neighbours: cells that vote, those most like the cell, over all these frames together.
-    reach: how far off a voter may lie, in rows and in columns, as a part of the map's longer side.
-    strange: how much less like the cell a cell of the first frame counts that lies beyond reach, in
-        cosine. So an object that was away comes back where it likes, and yet a look-alike
-        elsewhere does not take its name while it is there.
-    temperature: votes weigh exp(cosine / temperature).
+    previous: the number of previous frames that vote, in addition to the first frame.
+    neighbours: the number of cells that vote, the most similar ones of all these frames.
+    reach: how far a voter may lie from the cell, in rows and in columns, as a share of the map's
+        longer side.
+    far_penalty: subtracted from the cosines of the first frame's cells that are out of reach. With
+        it an object that left the picture is found wherever it comes back, while a look-alike
+        elsewhere does not take over its label as long as the object is visible.
+    temperature: a vote weighs exp(cosine / temperature).
     """
 
     previous: int = 7
     neighbours: int = 3
     reach: float = 0.25
-    strange: float = 0.1
+    far_penalty: float = 0.1
     temperature: float = 0.1
 
 
@@ -74,18 +74,19 @@ def carry_labels(
 ) -> Iterator[tuple[VideoFrame, Ids]]:
     """The frames after the first, one by one, with their object ids, (height, width) uint8.
 
-    ids: those of the first frame, 0 where there is no object. A frame without a picture, or of
-    another size than the first, comes back without its picture, with its problem and the ids of the
-    frame before. sharpen: let edges follow the picture's. Raises ModelError where the model gives
-    no finite features.
+    A frame that cannot be read, or has another size than the first, comes without its picture, with
+    its problem and the ids of the frame before.
+
+    ids: the object ids of the first frame, 0 where there is no object.
+    sharpen: whether the edges of objects follow the edges of the picture.
+    Raises ModelError where the model gives no finite features.
     """
     objects = [int(number) for number in np.unique(ids) if number]
     [maps] = _extract([first], extractor)
     labels = cell_labels(ids, objects, maps.frame)
-    device = extractor.model.device if isinstance(extractor, FeatureExtractor) else "cpu"
-    propagator = LabelPropagator(maps, labels, settings or PropagationSettings(), device)
+    propagator = LabelPropagator(maps, labels, settings or PropagationSettings(), extractor.device)
     remaining = iter(frames)
-    while batch := [_checked(frame, first) for frame in islice(remaining, _BATCH)]:
+    while batch := [_checked(frame, first) for frame in islice(remaining, BATCH)]:
         photos = [frame.photo for frame in batch if frame.photo is not None]
         found = iter(_extract(photos, extractor))
         for frame in batch:
@@ -98,6 +99,7 @@ def carry_labels(
 
 
 def _checked(frame: VideoFrame, first: Photo) -> VideoFrame:
+    """The frame, without its picture where that has another size than the first."""
     photo = frame.photo
     if photo is None or (photo.width, photo.height) == (first.width, first.height):
         return frame
@@ -118,7 +120,11 @@ def _extract(photos: list[Photo], extractor: Extractor) -> list[FeatureMaps]:
 def _ids_of(
     labels: NDArray[np.float32], frame: Frame, objects: list[int], guide: Image.Image | None
 ) -> Ids:
-    """The ids that cells' labels, (rows, cols, 1 + k), come to in source pixels."""
+    """The object ids of source pixels, (height, width), by the labels of cells.
+
+    labels: (rows, cols, 1 + k), the background first. guide: the frame, whose edges the objects
+    follow; None to interpolate only.
+    """
     cells = np.zeros((len(objects), frame.grid, frame.grid), dtype=np.float32)
     cells[:, : frame.rows, : frame.cols] = np.moveaxis(labels[:, :, 1:], 2, 0)
     scale = min(1.0, _GUIDE / max(frame.width, frame.height))
@@ -131,16 +137,16 @@ def _ids_of(
     size = frame.width, frame.height
     planes = [np.ascontiguousarray(part) for part in np.moveaxis(parts, 2, 0)]
     full = np.stack([np.asarray(Image.fromarray(plane).resize(size, _LINEAR)) for plane in planes])
-    # The filter keeps sums, so what is left of 1 is the background's.
+    # The filter keeps sums, so the background has what is missing to 1.
     best = np.concatenate([1 - full.sum(axis=0, keepdims=True), full]).argmax(axis=0)
     return np.array([0, *objects], dtype=np.uint8)[best]
 
 
 class LabelPropagator:
-    """Carries soft labels from frame to frame; what it keeps does not grow with the video.
+    """Carries soft labels from frame to frame, in memory that does not grow with the video.
 
-    maps: of the first frame; all others must be of its size. labels: (rows, cols, k) float32 over
-    its valid cells, each cell's labels adding up to 1.
+    maps: those of the first frame; all frames must have its size. labels: (rows, cols, k) float32,
+    for its valid cells; the labels of each cell add up to 1.
     """
 
     def __init__(
@@ -156,27 +162,27 @@ class LabelPropagator:
         self._device = device
         self._shape = labels.shape
         cells = self._cells(maps)
-        # What all cells have in common tells none from another. It is the first frame's mean for
-        # all of them, so that any two frames' cosines are about the same point.
+        # Cosines are centred, because what all cells have in common distinguishes none of them. All
+        # frames are centred on the mean of the first, so that their cosines can be compared.
         self._mean = cells.mean(dim=0)
         rows, cols = torch.arange(labels.shape[0]), torch.arange(labels.shape[1])
-        places = torch.cartesian_prod(rows, cols).to(device)
-        apart = (places[:, None] - places[None]).abs().amax(dim=2)
+        positions = torch.cartesian_prod(rows, cols).to(device)
+        apart = (positions[:, None] - positions[None]).abs().amax(dim=2)
         far = apart > settings.reach * max(labels.shape[:2])
-        strange, self._beyond = (
+        first_penalty, self._penalty = (
             torch.zeros(far.shape, device=device).masked_fill_(far, penalty)
-            for penalty in (settings.strange, torch.inf)
+            for penalty in (settings.far_penalty, torch.inf)
         )
-        voters = torch.from_numpy(labels.reshape(len(cells), -1)).to(device)
-        self._first = Voters(unit(cells - self._mean), voters, strange)
+        flat = torch.from_numpy(labels.reshape(len(cells), -1)).to(device)
+        self._first = Voters(unit(cells - self._mean), flat, first_penalty)
         self._previous: deque[Voters] = deque(maxlen=settings.previous)
 
     def step(self, maps: FeatureMaps) -> NDArray[np.float32]:
-        """Labels of the next frame, (rows, cols, k) float32; each cell's add up to 1."""
+        """The labels of the next frame, (rows, cols, k) float32; each cell's add up to 1."""
         cells = unit(self._cells(maps) - self._mean)
         context, settings = [self._first, *self._previous], self._settings
         labels = vote(cells, context, settings.neighbours, settings.temperature)
-        self._previous.append(Voters(cells, labels, self._beyond))
+        self._previous.append(Voters(cells, labels, self._penalty))
         return np.asarray(labels.reshape(self._shape).cpu())
 
     def _cells(self, maps: FeatureMaps) -> "torch.Tensor":
@@ -189,8 +195,9 @@ class LabelPropagator:
 class Voters:
     """The cells of a frame that votes.
 
-    cells: (m, d) float32, unit vectors. labels: (m, k) float32. penalty: (n, m) float32, what each
-    of them loses in cosine with each of the n cells that are voted on; infinite takes the vote.
+    cells: (m, d) float32, unit vectors. labels: (m, k) float32. penalty: (n, m) float32, subtracted
+    from the cosine of each voter with each of the n cells that it votes for; a voter with an
+    infinite penalty has no vote.
     """
 
     cells: "torch.Tensor"
@@ -204,19 +211,18 @@ def vote(
     neighbours: int,
     temperature: float,
 ) -> "torch.Tensor":
-    """Labels of a frame's cells by those cells of other frames that are most like them, (n, k).
+    """The labels of a frame's cells, voted for by the most similar cells of other frames, (n, k).
 
-    cells: (n, d) float32, unit vectors. A cell's labels are the mean of those of its `neighbours`
-    best, of all frames together, weighed by a softmax over their cosines, less the penalty, divided
-    by the temperature.
+    The labels of a cell are a weighted mean over its `neighbours` best voters of all frames. The
+    weights are a softmax of (cosine - penalty) / temperature. cells: (n, d) float32, unit vectors.
     """
     import torch
 
     cosines, labels = [], []
     for voters in context:
-        # Frame by frame: all at once would take a matrix of cells by the cells of all frames.
-        likeness = (cells @ voters.cells.T).sub_(voters.penalty)
-        best = likeness.topk(min(neighbours, len(voters.cells)), dim=1)
+        # Frame by frame, because one matrix for all frames would be large.
+        similarity = (cells @ voters.cells.T).sub_(voters.penalty)
+        best = similarity.topk(min(neighbours, len(voters.cells)), dim=1)
         cosines.append(best.values)
         labels.append(voters.labels[best.indices])
     gathered = torch.cat(cosines, dim=1)
@@ -227,11 +233,12 @@ def vote(
 
 
 def cell_labels(ids: Ids, objects: list[int], frame: Frame) -> NDArray[np.float32]:
-    """How much of each valid cell is background, and each object: (rows, cols, 1 + k) float32.
+    """The shares of background and objects in each valid cell, (rows, cols, 1 + k) float32.
 
-    ids: (height, width) object ids in source pixels; those not in `objects` count as background.
-    Parts of the cell's area, but an object so small that it fills no cell counts as if it did fill
-    the one that it covers most. Each cell's labels add up to 1.
+    They are shares of the cell's area, with one exception: an object that is too small to fill a
+    cell counts as if it filled the cell that it covers most. The shares of a cell add up to 1.
+
+    ids: (height, width) object ids of source pixels; ids that are not in `objects` are background.
     """
     parts = [frame.coverage(ids == number)[: frame.rows, : frame.cols] for number in objects]
     filled = [part / max(float(part.max()), 1e-6) for part in parts]

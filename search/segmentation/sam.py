@@ -1,4 +1,4 @@
-"""SAM and SAM 2 of the transformers library, from safetensors weights alone."""
+"""SAM and SAM 2 by the transformers library, loaded only from safetensors weights."""
 
 import json
 from dataclasses import dataclass
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 
 _FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json"]
 
-# By config.json's model_type. Published SAM 2 weights are a video model's; its part for pictures
-# is taken.
+# The model classes by the model_type of config.json. Published SAM 2 weights belong to a video
+# model, of which Waldo uses the part for pictures.
 _CLASSES = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
 
-# ImageNet's, which both models were trained with; of sRGB values in 0..1.
+# The mean and standard deviation of sRGB values in 0..1 on ImageNet, as both models expect them.
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A picture as the model sees it.
+    """An encoded picture.
 
-    embeddings: the model's own. picture: its (width, height). content: (width, height) of the
-    scaled picture in the model's square, which begins at its top left.
+    embeddings: what the model's encoder returned. picture: (width, height) of the picture.
+    content: (width, height) of the scaled picture, which lies at the top left of the model's square
+    input.
     """
 
     embeddings: Any
@@ -41,14 +42,17 @@ class _Encoded:
 
 
 class Sam:
-    """A `MaskModel`. model: a SamModel or a Sam2Model; it is used in float32. files: it is of."""
+    """A `MaskModel`.
+
+    model: a SamModel or a Sam2Model, which is used in float32. files: the files it was loaded from.
+    """
 
     def __init__(self, model: Any, files: list[Path]) -> None:
         self.files = files
         self._model = model.requires_grad_(False).eval()
         size = model.config.prompt_encoder_config.image_size
         self._size = int(size if isinstance(size, int) else size[0])
-        # SAM sees pictures in their own shape, SAM 2 stretches them into its square.
+        # SAM keeps the shape of a picture and pads it; SAM 2 stretches it to a square.
         self._stretches = model.config.model_type != "sam"
 
     @classmethod
@@ -64,7 +68,7 @@ class Sam:
         return cls(_load_folder(name, folder).to(target), files)
 
     def encode(self, picture: Image.Image) -> _Encoded:
-        """What the model sees in an RGB picture."""
+        """Encode an RGB picture, once for all prompts."""
         import torch
 
         size = self._size
@@ -81,10 +85,11 @@ class Sam:
         return _Encoded(embeddings, picture.size, content)
 
     def propose(self, encoded: _Encoded, prompt: Prompt) -> Proposals:
-        """The model's three masks for a prompt: a whole, a part, a part of that."""
+        """The model's three masks for a prompt: a whole, a part, and a part of that part."""
         import torch
 
-        # Its own pixels; it adds the half that makes an index the middle of a pixel.
+        # Coordinates go from pixels of the picture to pixels of the model's input. The model itself
+        # adds the half pixel from an index to the centre of the pixel.
         per_pixel = np.divide(encoded.content, encoded.picture)
         inputs: dict[str, Any] = {
             "input_points": self._tensor(prompt.points * per_pixel - 0.5)[None, None],
@@ -101,7 +106,7 @@ class Sam:
         return Proposals(logits, np.stack([self._drawn(mask, encoded) for mask in logits]))
 
     def _drawn(self, logits: NDArray[np.float32], encoded: _Encoded) -> NDArray[np.float32]:
-        """A mask of the model's square over the picture, (height, width) float32."""
+        """A mask of the model's square input scaled to the picture, (height, width) float32."""
         per_pixel = logits.shape[0] / self._size
         box = (0.0, 0.0, encoded.content[0] * per_pixel, encoded.content[1] * per_pixel)
         image = Image.fromarray(logits)

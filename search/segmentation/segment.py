@@ -1,4 +1,4 @@
-"""Which pixels of a photo are the reference's object: personalized segmentation."""
+"""Which pixels of a photo show the object of a reference photo: personalized segmentation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,27 +25,29 @@ from search.segmentation.guided_filter import guided_filter
 if TYPE_CHECKING:
     import torch
 
-# Chosen on the validation scenes (docs/scores.md). How many of the object's cells, and of those
-# that are not the object, a cell is compared with.
-_ALIKE = 3
-_UNLIKE = 5
-# How far (cells) from where the object is voted to be it may reach, what a cell then loses for
-# every cell it lies farther away, and where its surroundings begin.
+# All constants were chosen on the validation scenes (docs/scores.md).
+# A cell's cosines with the object and with the background are means over this many best ones.
+_OBJECT_NEIGHBOURS = 3
+_BACKGROUND_NEIGHBOURS = 5
+# Distances from the voted place of the object, in cells. The object may reach this far beyond it.
 _REACH = 1.0
-_FALL = 0.2
-_SURROUNDINGS = 2.0
-# Evidence is cut here, lest few cells decide for a whole window of the guided filter.
-_MOST = 0.5
+# Beyond the reach, a cell loses this much evidence for each cell of distance.
+_DISTANCE_PENALTY = 0.2
+# The background of the photo begins here.
+_BACKGROUND_DISTANCE = 2.0
+# Evidence is clipped, so that a few cells do not decide for a whole window of the guided filter.
+_EVIDENCE_LIMIT = 0.5
 
-# The guided filter's windows reach so many cells, and its ridge.
+# The guided filter: how many cells a window reaches in each direction, and the ridge weight.
 _WINDOW = 2.0
 _EPS = 1e-4
 
-# Pixels of the longer side of the picture that edges are taken from.
+# Longer side of the picture that edges are taken from, pixels.
 LONGEST = 1024
 
-# Moves evidence, (height, width) float32 over a picture, positive for the object, to the picture's
-# edges: a picture, its evidence, and the side of a cell in its pixels.
+# Moves the borders of evidence to the edges of a picture. Arguments: the picture; its evidence,
+# (height, width) float32, positive for the object; the side of a cell in pixels of the picture.
+# Returns the refined evidence, of the same shape.
 Refine = Callable[[Image.Image, NDArray[np.float32], float], NDArray[np.float32]]
 
 
@@ -53,22 +55,26 @@ Refine = Callable[[Image.Image, NDArray[np.float32], float], NDArray[np.float32]
 class Segmentation:
     """Where the object is in one photo.
 
-    score: how like it is to the object, as the default score has it. evidence: (grid, grid)
-    float32, -0.5..0.5 in valid cells, positive for the object. mask: (height, width) bool, pixels
-    of the upright photo. box: [x0, y0, x1, y1] around it; None where no pixel is the object's.
+    score: the similarity of the photo and the object, by the default score.
+    evidence: (grid, grid) float32, -0.5..0.5 in valid cells, positive for the object.
+    mask: (height, width) bool, pixels of the upright photo.
+    box: [x0, y0, x1, y1] around the mask; None where the mask is empty.
+    picture: the photo that the edges were taken from, RGB, upright, of any size.
     """
 
     score: float
     evidence: NDArray[np.float32]
     mask: NDArray[np.bool_]
     box: tuple[int, int, int, int] | None
+    picture: Image.Image
 
 
 @dataclass(frozen=True)
 class ObjectTokens:
-    """What the reference photo tells of the object.
+    """The tokens of a reference photo, on the scoring device.
 
-    scoring: the object. background: (m, d) float32, appearance of the rest of its photo, m >= 0.
+    scoring: the object. background: (m, d) float32, the appearance of all cells that do not show
+    the object, m >= 0.
     """
 
     scoring: ScoringReference
@@ -86,45 +92,50 @@ class ObjectTokens:
 def object_evidence(
     tokens: ObjectTokens, candidates: CandidateMaps, places: int = 1
 ) -> "torch.Tensor":
-    """How much more each cell is like the object than like what is not, (batch, cells) float32.
+    """How much more each cell resembles the object than the background, (batch, cells) float32.
 
-    Centred cosines: the mean of the best 3 with the reference's object and with the object's cells
-    as `object_cells` finds them in this photo, less that of the best 5 with the rest of the
-    reference photo and with this photo's cells away from where the object is voted to be. Cells
-    beyond that place lose more the farther they are, so that a look-alike is left out. So 0 is the
-    threshold. -0.5..0.5.
+    Evidence is a difference of two means of centred cosines. The first is the mean of the cell's
+    best 3 cosines with the object: with its cells in the reference photo, and with its cells in
+    this photo as `object_cells` finds them. The second is the mean of the cell's best 5 cosines
+    with the background: with the other cells of the reference photo, and with the cells of this
+    photo that are far from the voted place of the object. Cells lose evidence with their distance
+    from that place, so that a look-alike elsewhere is not taken. Evidence lies in -0.5..0.5, and
+    the object's cells are those above 0.
 
-    places: where in each photo the object is taken to be, found one after the other (see
-    `object_places`); all of them are the object then.
+    places: the number of places in each photo at which the object is searched for, one after the
+    other (see `object_places`).
     """
     import torch
 
     scoring = tokens.scoring
     heat = token_heat(scoring, candidates)
-    beyond = place = distance_to_object(scoring, candidates)
-    found = object_cells(candidates, place, heat)
-    left = candidates
+    # distance: to the nearest place; to_place: to the place found last
+    distance = to_place = distance_to_object(scoring, candidates)
+    found = object_cells(candidates, to_place, heat)
+    remaining = candidates
     for _ in range(1, places):
-        left, _ = without_place(left, place)
-        place = distance_to_object(scoring, left)
-        found = found | object_cells(left, place, heat)
-        beyond = torch.minimum(beyond, place)
-    away = candidates.valid & (beyond > _SURROUNDINGS)
-    evidence = torch.empty_like(beyond)
+        remaining, _ = without_place(remaining, to_place)
+        to_place = distance_to_object(scoring, remaining)
+        found = found | object_cells(remaining, to_place, heat)
+        distance = torch.minimum(distance, to_place)
+    background = candidates.valid & (distance > _BACKGROUND_DISTANCE)
+    evidence = torch.empty_like(distance)
     with_object = candidates.appearance.cosines(scoring.tokens)
     with_background = candidates.appearance.cosines(tokens.background)
-    # one photo at a time: cells by cells are many numbers
+    # One photo at a time, because a matrix of cells by cells is large.
     for row, cells in enumerate(unit(candidates.appearance.levels.float())):
-        object_like = torch.cat([with_object[row], cells @ cells[found[row]].T], dim=1)
-        others = torch.cat([with_background[row], cells @ cells[away[row]].T], dim=1)
-        evidence[row] = _mean_of_best(object_like, _ALIKE) - _mean_of_best(others, _UNLIKE)
-    return (evidence - _FALL * (beyond - _REACH).clamp(min=0)).clamp(-_MOST, _MOST)
+        to_object = torch.cat([with_object[row], cells @ cells[found[row]].T], dim=1)
+        to_rest = torch.cat([with_background[row], cells @ cells[background[row]].T], dim=1)
+        evidence[row] = _mean_of_best(to_object, _OBJECT_NEIGHBOURS)
+        evidence[row] -= _mean_of_best(to_rest, _BACKGROUND_NEIGHBOURS)
+    penalty = _DISTANCE_PENALTY * (distance - _REACH).clamp(min=0)
+    return (evidence - penalty).clamp(-_EVIDENCE_LIMIT, _EVIDENCE_LIMIT)
 
 
 def sharpen(
     picture: Image.Image, evidence: NDArray[np.float32], cell: float
 ) -> NDArray[np.float32]:
-    """A `Refine` without a model: the guided filter by the picture's colours."""
+    """A `Refine` without a model: a guided filter, guided by the colours of the picture."""
     guide = np.asarray(picture, dtype=np.float32) / np.float32(255.0)
     return guided_filter(guide, evidence, max(1, round(_WINDOW * cell)), _EPS)
 
@@ -132,9 +143,9 @@ def sharpen(
 def draw_mask(
     evidence: NDArray[np.float32], frame: Frame, picture: Image.Image, refine: Refine = sharpen
 ) -> NDArray[np.bool_]:
-    """Evidence by cell as a mask of the photo, (height, width) bool.
+    """The mask of a photo from the evidence of its cells, (height, width) bool.
 
-    evidence: (grid, grid) float32. picture: the photo, RGB, at any size.
+    evidence: (grid, grid) float32. picture: the photo, RGB, of any size.
     """
     drawn = frame.to_photo(evidence, *picture.size)
     refined = refine(picture, drawn, frame.cell[0] * picture.width / frame.width)
@@ -151,10 +162,10 @@ def segment(
     refine: Refine = sharpen,
     places: int = 1,
 ) -> list[Segmentation]:
-    """The object in photos whose maps are at hand.
+    """Segment the object in photos whose maps were already extracted.
 
-    frames, pictures: one a candidate; a picture is the upright RGB photo at any size. places: where
-    in each photo it is.
+    frames, pictures: one per candidate; a picture is the upright RGB photo, of any size.
+    places: the number of places at which each photo shows the object.
     """
     import torch
 
@@ -165,7 +176,7 @@ def segment(
     for flat, score, frame, picture in zip(evidence, scores, frames, pictures, strict=True):
         cells = flat.reshape(frame.grid, frame.grid)
         mask = draw_mask(cells, frame, picture, refine)
-        found.append(Segmentation(score, cells, mask, box_around(mask)))
+        found.append(Segmentation(score, cells, mask, box_around(mask), picture))
     return found
 
 
@@ -175,33 +186,37 @@ def segment_photos(
     extractor: FeatureExtractor,
     refine: Refine = sharpen,
 ) -> Iterator[tuple[Path, Segmentation | WaldoError]]:
-    """The object in each of some photo files, in their order; what is wrong with one comes instead.
+    """Segment the object in photo files, in their order.
 
-    There is no collection whose mean cosines could be about, so that of the reference photo and
-    the photo itself is taken: what is found in a photo does not depend on the others.
+    A photo that cannot be segmented comes with the error that says why. There is no collection to
+    centre cosines on; they are centred on the mean of the reference photo and the photo itself, so
+    the mask of a photo does not depend on the other photos. The reference photo itself is not
+    extracted again.
     """
-    device = extractor.model.device
-    tokens = ObjectTokens.of(reference, device)
+    tokens = ObjectTokens.of(reference, extractor.device)
+    known = reference.maps
     size, grid = extractor.image_size, extractor.grid
     for start in range(0, len(photos), extractor.batch_size):
         batch = photos[start : start + extractor.batch_size]
         opened = [_prepare(path, size, grid) for path in batch]
         inputs = [photo[0] for photo in opened if not isinstance(photo, WaldoError)]
-        extracted = iter(extractor.extract(inputs))
+        new = [photo for photo in inputs if photo.content_hash != known.content_hash]
+        extracted = iter(extractor.extract(new))
         for path, photo in zip(batch, opened, strict=True):
             if isinstance(photo, WaldoError):
                 yield path, photo
                 continue
-            maps = next(extracted)
+            seen, picture = photo
+            maps = known if seen.content_hash == known.content_hash else next(extracted)
             if not np.isfinite(maps.pooled()).all():
                 yield path, ModelError(f"{path}: the model gave no finite features for it")
                 continue
-            candidates = candidates_of(maps, reference, device)
-            yield path, segment(tokens, candidates, [maps.frame], [photo[1]], refine)[0]
+            candidates = candidates_of(maps, reference, extractor.device)
+            yield path, segment(tokens, candidates, [maps.frame], [picture], refine)[0]
 
 
 def candidates_of(maps: FeatureMaps, reference: Reference, device: "torch.device") -> CandidateMaps:
-    """A photo's maps, about the mean of its own and the reference's pooled features."""
+    """The maps of a photo, centred on the mean of its own and the reference's pooled features."""
     import torch
 
     mean = torch.from_numpy((maps.pooled() + reference.maps.pooled()) / 2).to(device)
@@ -215,12 +230,15 @@ def candidates_of(maps: FeatureMaps, reference: Reference, device: "torch.device
 
 
 def load_picture(path: Path) -> Image.Image:
-    """A photo as `segment` takes its edges: RGB, upright, small. Raises WaldoError."""
+    """A photo as `segment` takes its edges from it: RGB, upright, of at most 1,024 x 1,024 pixels.
+
+    Raises WaldoError where the photo cannot be read.
+    """
     return shrunk(_open(path, LONGEST), LONGEST)
 
 
 def box_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
-    """[x0, y0, x1, y1] around the True pixels of a (height, width) mask, None without any."""
+    """[x0, y0, x1, y1] around the True pixels of a (height, width) mask; None if there are none."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:
         return None
@@ -228,7 +246,7 @@ def box_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
 
 
 def _prepare(path: Path, size: int, grid: int) -> tuple[ModelInput, Image.Image] | WaldoError:
-    """A photo as the model sees it, and as `load_picture` gives it; or what is wrong with it."""
+    """A photo as the model sees it, and as `load_picture` gives it; or the error of reading it."""
     try:
         photo = _open(path, max(2 * size, LONGEST))
     except WaldoError as error:
@@ -244,7 +262,7 @@ def _open(path: Path, at_least: int) -> Photo:
 
 
 def _mean_of_best(cosines: "torch.Tensor", count: int) -> "torch.Tensor":
-    """Of each row of (n, m), the mean of its highest, (n,); 0 where there is nothing."""
+    """The mean of the highest `count` cosines in each row of (n, m), (n,); 0 where m is 0."""
     if cosines.shape[1] == 0:
         return cosines.sum(dim=1)
     return cosines.topk(min(count, cosines.shape[1]), dim=1).values.mean(dim=1)

@@ -1,8 +1,9 @@
-"""Objects of a video's first frame, marked in all others: frames in, pictures of their ids out."""
+"""`waldo propagate`: the objects of a video's first frame, marked in all its frames."""
 
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,30 @@ from indexer.protocols import Extractor
 from search.segmentation.drawing import ContactSheet, read_ids, tinted, write_ids
 from search.segmentation.frames import Video, open_video
 from search.segmentation.overlay_video import OverlayVideo
-from search.segmentation.propagate import carry_labels
+from search.segmentation.propagate import BATCH, carry_labels
 
-# Frames a model evaluation.
-_BATCH = 2
-
-# A mask is no better than its cells: frames are shown to the model so large that its maps have this
-# many cells a side, at least. Small objects gain most; time grows with the square of it, or more.
+# Maps have at least this many cells per side, because masks are no finer than their cells; frames
+# are scaled to the input size that this needs. Small objects gain most; the time grows with the
+# square of this number, or more.
 _CELLS = 64
 
-# Longer side of the frames that are drawn to be looked at, pixels.
+# Longer side of the frames in the overlay video and on the contact sheet, pixels.
 _DRAWN = 640
 
 
 @dataclass(frozen=True)
 class PropagationReport:
-    """What a run did.
+    """The result of a run.
 
-    frames: how many there are, the first among them. objects: their ids. width, height: of a frame,
-    pixels. failed: names of frames that could not be used, and why; they have the labels of those
-    before. contact_sheet: a picture of frames all along the video. overlay: the video with its
-    objects in colour, None where neither PyAV nor OpenCV is installed. seconds: without loading the
-    model.
+    out: the folder with the masks.
+    frames: the number of frames, including the first.
+    objects: the object ids of the first frame.
+    width, height: the size of a frame, pixels.
+    failed: the frames that could not be used, (name, reason); they have the labels of the frame
+        before.
+    contact_sheet: a picture with frames from the whole length of the video.
+    overlay: the video with its objects tinted; None where neither PyAV nor OpenCV is installed.
+    seconds: the time of the run, without loading the model.
     """
 
     out: Path
@@ -68,18 +71,19 @@ class PropagationReport:
 
 
 def load_video_extractor(name: str, device: str = "auto") -> FeatureExtractor:
-    """A model by name (as `FeatureExtractor.load`), with its input as large as masks need it."""
-    loaded = FeatureExtractor.load(name, device, _BATCH)
+    """Load a model as `FeatureExtractor.load` does, with an input large enough for fine masks."""
+    loaded = FeatureExtractor.load(name, device, BATCH)
     cell = loaded.image_size // loaded.grid
     settings = replace(loaded.settings, image_size=max(_CELLS * cell, loaded.image_size))
-    return FeatureExtractor(loaded.model, settings, _BATCH)
+    return FeatureExtractor(loaded.model, settings, BATCH)
 
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """A video, and the objects of its first frame.
+    """A video and the objects of its first frame.
 
-    first: that frame, upright. ids: (height, width) uint8 of its size, 0 where there is no object.
+    source: the folder or file. first: the first frame, upright. ids: (height, width) uint8, of the
+    size of that frame, 0 where there is no object.
     """
 
     source: Path
@@ -89,22 +93,22 @@ class LabelledVideo:
 
 
 def open_labelled(source: Path, mask: Path) -> LabelledVideo:
-    """A folder of frames or a video file (`open_video`), and its mask (`read_first_ids`).
+    """Open a folder of frames or a video file, and the mask of its first frame.
 
-    Raises WaldoError where one of them cannot be read, and where the mask is not of the first
-    frame's size.
+    The rules are those of `open_video` and `read_first_ids`. Raises WaldoError where the video or
+    the mask cannot be read, and where the mask and the first frame differ in size.
     """
     video, ids = open_video(source), read_first_ids(mask)
     first = next(video.frames(), None)
     if first is None:
         raise WaldoError(f"{source}: holds no frame")
     if first.photo is None:
-        raise WaldoError(f"{first.problem}; it is the first frame, which the mask is of")
+        raise WaldoError(f"{first.problem}; this is the first frame, to which the mask belongs")
     photo = first.photo
     if ids.shape != (photo.height, photo.width):
         raise WaldoError(
-            f"--mask {mask}: is {ids.shape[1]} x {ids.shape[0]} pixels, the first frame "
-            f"{photo.width} x {photo.height} (upright); make it from that very frame"
+            f"mask {mask}: has {ids.shape[1]} x {ids.shape[0]} pixels, but the first frame has "
+            f"{photo.width} x {photo.height} (upright); draw the mask on that frame"
         )
     return LabelledVideo(source, video, photo, ids)
 
@@ -115,16 +119,19 @@ def propagate_video(
     extractor: Extractor,
     on_frame: Callable[[int, int | None, float], None] | None = None,
 ) -> PropagationReport:
-    """Write the object ids of every frame of a video as a palette PNG in the folder `out`.
+    """Write the object ids of every frame of a video as a palette PNG into the folder `out`.
 
-    Files are called as their frames and have the frames' size; beside them lie a contact sheet and,
-    where it can be made, a video to look at. A frame that cannot be used gets the labels of the
-    frame before. on_frame is told how many frames are done, how many there are (None while
-    unknown), and after how many seconds. Raises WaldoError where `out` holds the frames.
+    The files have the names and the size of the frames. A frame that cannot be used gets the labels
+    of the frame before. A contact sheet is written too, and an overlay video where a library for it
+    is installed.
+
+    on_frame: called after each frame with the number of frames done, the number of all frames (None
+    while unknown), and the seconds since the start. Raises WaldoError where `out` is the folder of
+    the frames.
     """
     began = time.monotonic()
     if out.resolve() == labelled.source.resolve():
-        raise WaldoError(f"--out {out}: holds the frames; choose another folder")
+        raise WaldoError(f"{out}: holds the frames; choose another folder for the masks")
     out.mkdir(parents=True, exist_ok=True)
     first, ids, video = labelled.first, labelled.ids, labelled.video
     frames = video.frames()
@@ -133,7 +140,7 @@ def propagate_video(
     scale = min(1.0, _DRAWN / max(picture.size))
     size = max(1, round(scale * picture.width)), max(1, round(scale * picture.height))
     sheet, failed, done = ContactSheet(), [], 0
-    with OverlayVideo(out / "overlay.mp4", size, video.rate) as overlay:
+    with closing(OverlayVideo(out / "overlay.mp4", size, video.rate)) as overlay:
         for frame, found in itertools.chain([start], carry_labels(first, ids, frames, extractor)):
             write_ids(out / f"{frame.name}.png", found)
             if frame.photo is None:
@@ -163,13 +170,16 @@ def propagate_video(
 
 
 def read_first_ids(path: Path) -> NDArray[np.uint8]:
-    """The mask of a first frame, (height, width) uint8 object ids, 0 where there is no object.
+    """The mask of a first frame: object ids, (height, width) uint8, 0 where there is no object.
 
-    As `read_ids`, but void (255) is no object; and of a picture in black and white alone, white is
-    object 1. Raises WaldoError where no object is shown.
+    The file is read by `read_ids`. Pixels of value 255 are void in DAVIS and belong to no object;
+    but in a mask that has only black and white, white is object 1. Raises WaldoError where the mask
+    shows no object.
     """
     ids = read_ids(path)
     numbers = set(np.unique(ids).tolist()) - {0}
     if not numbers:
-        raise WaldoError(f"--mask {path}: shows no object; its objects must be 1, 2, ... in it")
+        raise WaldoError(
+            f"mask {path}: shows no object; mark the objects with the values 1, 2, ..."
+        )
     return np.where(ids == 255, 1 if numbers == {255} else 0, ids).astype(np.uint8)

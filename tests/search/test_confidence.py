@@ -1,4 +1,4 @@
-"""Confidence: what chance gives, by chance itself."""
+"""Confidence against its definition, and against random scores."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from search.confidence import FEWEST, confidences
+from search.confidence import MINIMUM_PHOTOS, confidences
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.metrics.absence import absence
 from search.query import Query
 
 
-def test_confidence_is_the_share_that_chance_does_not_explain() -> None:
+def test_confidence_equals_its_definition() -> None:
     scores = np.random.default_rng(0).normal(0.4, 0.05, 300).astype(np.float32)
     scores[7], scores[8] = 0.62, 0.58
     middle, high = np.quantile(scores.astype(np.float64), [0.5, 0.9])
@@ -33,7 +33,7 @@ def test_confidence_is_the_share_that_chance_does_not_explain() -> None:
 
 
 @pytest.mark.parametrize("count", [50, 400])
-def test_chance_alone_reaches_a_confidence_as_often_as_it_says(count: int) -> None:
+def test_chance_reaches_a_confidence_as_often_as_promised(count: int) -> None:
     rng = np.random.default_rng(1)
     best = []
     for _ in range(600):
@@ -41,13 +41,13 @@ def test_chance_alone_reaches_a_confidence_as_often_as_it_says(count: int) -> No
         assert found is not None
         best.append(found.max())
     for least in (0.5, 0.9, 0.99):
-        # The quantiles of few photos are not those of all there could be: some slack.
+        # The quantiles are estimated from few photos, hence the tolerance.
         assert np.mean(np.array(best) >= least) == pytest.approx(1 - least, abs=0.12)
 
 
-def test_too_few_photos_say_nothing() -> None:
-    assert confidences(np.zeros(FEWEST - 1, np.float32)) is None
-    same = confidences(np.zeros(FEWEST, np.float32))
+def test_too_few_photos_have_no_confidence() -> None:
+    assert confidences(np.zeros(MINIMUM_PHOTOS - 1, np.float32)) is None
+    same = confidences(np.zeros(MINIMUM_PHOTOS, np.float32))
     assert same is not None
     assert np.isfinite(same).all()
     assert same.max() <= 0.5
@@ -65,9 +65,9 @@ def test_absence_counts_queries_with_and_without_their_object() -> None:
         relevant[10 + row] = True
         queries.append(BenchmarkQuery(Query(Path("q.jpg"), "dog"), relevant, ignored, True))
     scores[0, 10] = 0.9  # found
-    scores[1, 20] = 0.9  # another is found, with the object and without it
+    scores[1, 20] = 0.9  # a wrong photo leads, with and without the object in the gallery
     scores[2, 12] = 0.2  # nothing is found
-    scores[:, 0] = 1.0  # counts for nothing
+    scores[:, 0] = 1.0  # ignored
     found = absence(Benchmark("folders", gallery, None, queries, []), scores)
     assert found is not None
     assert found["0.99"] == {
@@ -76,5 +76,6 @@ def test_absence_counts_queries_with_and_without_their_object() -> None:
         "false_alarms": 1 / 3,
         "precision": 1 / 2,
     }
-    # what is found beats two of the three without an object, what is not found at most two
+    # The query with the right best match beats two of the three without an object; the others beat
+    # at most two.
     assert 4 / 9 <= found["auc"] <= 8 / 9

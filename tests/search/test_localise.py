@@ -1,4 +1,4 @@
-"""Where the object is: votes against a naive loop, cells against scenes made on the spot."""
+"""Localisation: the votes against a naive loop, the cells against synthetic scenes."""
 
 import numpy as np
 import pytest
@@ -42,14 +42,14 @@ def test_votes_equal_a_naive_count(seed: int) -> None:
                 votes[scale, row, column] = total / n
         most = max(votes.values())
         assert found.agreement[photo].item() == pytest.approx(most, abs=1e-5)
-        # the place told is one that has so many votes (there may be several)
+        # The place has the highest number of votes; several places may.
         scale = min(SCALES, key=lambda s: abs(s - found.scale[photo].item()))
         centre = found.places[photo].numpy()[0] - scale * offsets[0]
         assert votes[scale, *np.round(centre).astype(int)] == pytest.approx(most, abs=1e-5)
 
 
 def scene(places: np.ndarray, seed: int = 3) -> tuple[ScoringReference, CandidateMaps]:
-    """An object of 4 x 3 different cells, and a photo that shows it with its cells at `places`.
+    """An object of 4 x 3 different cells, and a photo that shows these cells at `places`.
 
     places: (12, 2), rows and columns. The photo's last four rows are padding.
     """
@@ -68,11 +68,11 @@ def scene(places: np.ndarray, seed: int = 3) -> tuple[ScoringReference, Candidat
 
 def found_in(reference: ScoringReference, candidates: CandidateMaps) -> np.ndarray:
     heat = SCORES["consistent"].heat(reference, candidates)
-    beyond = distance_to_object(reference, candidates)
-    return object_cells(candidates, beyond, heat).numpy().reshape(SIDE, SIDE)
+    distance = distance_to_object(reference, candidates)
+    return object_cells(candidates, distance, heat).numpy().reshape(SIDE, SIDE)
 
 
-def test_the_objects_cells_are_found_where_it_lies() -> None:
+def test_the_cells_of_the_object_are_found() -> None:
     rows, columns = np.mgrid[5:9, 7:10]
     expected = np.zeros((SIDE, SIDE), dtype=bool)
     expected[5:9, 7:10] = True
@@ -80,17 +80,17 @@ def test_the_objects_cells_are_found_where_it_lies() -> None:
     np.testing.assert_array_equal(found_in(*scene(places)), expected)
 
 
-def test_a_part_elsewhere_does_not_count() -> None:
+def test_a_similar_cell_elsewhere_is_not_taken() -> None:
     rows, columns = np.mgrid[1:5, 1:4]
     places = np.stack([rows.ravel(), columns.ravel()], axis=1)
-    places[-1] = 10, 14  # one cell of the object's, far away
+    places[-1] = 10, 14  # one cell of the object, far away
     cells = found_in(*scene(places))
     assert cells[1:4, 1:4].all()
     assert not cells[6:].any()
     assert not cells[:, 6:].any()
 
 
-def test_an_object_twice_as_large_is_covered_to_its_ends() -> None:
+def test_an_object_twice_as_large_is_covered_completely() -> None:
     rows, columns = np.mgrid[2:9:2, 4:9:2]
     places = np.stack([rows.ravel(), columns.ravel()], axis=1)
     cells = found_in(*scene(places))
@@ -103,14 +103,14 @@ def test_padding_is_never_the_object() -> None:
     rows, columns = np.mgrid[8:12, 6:9]
     places = np.stack([rows.ravel(), columns.ravel()], axis=1)
     reference, candidates = scene(places)
-    # what lies in the padding looks like the object
+    # A cell of the padding looks like the object.
     candidates.appearance.levels[0, 12 * SIDE + 7] = reference.tokens[0]
     cells = found_in(reference, candidates)
     assert cells[8:12, 6:9].all()
     assert not cells[12:].any()
 
 
-def test_something_is_found_even_where_votes_point_out_of_the_photo() -> None:
+def test_some_cells_are_found_where_votes_point_outside_the_photo() -> None:
     reference, candidates = scene(np.zeros((12, 2), dtype=int))
     far = ScoringReference(reference.tokens, reference.semantic, None, reference.positions * 100)
     assert found_in(far, candidates).any()

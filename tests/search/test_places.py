@@ -13,7 +13,7 @@ from features.extractor import FeatureExtractor
 from indexer.codec.tokens import TokenMap
 from indexer.ingest.build import index_photos
 from search.candidates import CandidateMaps, ScoringReference
-from search.confidence import FEWEST, least_without_place
+from search.confidence import MINIMUM_PHOTOS, minimum_remaining_score
 from search.hough import place
 from search.index import open_index
 from search.localise import (
@@ -144,11 +144,11 @@ def test_a_place_must_beat_chance_and_half_of_the_first() -> None:
     by_chance = middle + norm.ppf(0.99) * (high - middle) / norm.ppf(0.9)
     found = np.array([0.45, 0.9], dtype=np.float32)
     expected = [by_chance, (middle + 0.9) / 2]
-    np.testing.assert_allclose(least_without_place(scores, found), expected, atol=1e-4)
+    np.testing.assert_allclose(minimum_remaining_score(scores, found), expected, atol=1e-4)
     # of photos that do not show the object, about one in a hundred scores so much
     more = np.random.default_rng(1).normal(0.4, 0.05, 20_000)
     assert np.mean(more > by_chance) == pytest.approx(0.01, abs=0.006)
-    assert np.isposinf(least_without_place(scores[: FEWEST - 1], found)).all()
+    assert np.isposinf(minimum_remaining_score(scores[: MINIMUM_PHOTOS - 1], found)).all()
 
 
 @pytest.fixture(scope="module")

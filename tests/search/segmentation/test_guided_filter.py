@@ -10,7 +10,7 @@ from search.segmentation.guided_filter import guided_filter
 def naive_guided_filter(
     guide: NDArray[np.float32], values: NDArray[np.float32], radius: int, eps: float
 ) -> NDArray[np.float64]:
-    """A ridge regression for every window; each pixel the mean of what its windows say of it."""
+    """A ridge regression in every window; the value of a pixel is the mean over its windows."""
     height, width = values.shape
     colours = np.pad(np.atleast_3d(guide), ((radius, radius), (radius, radius), (0, 0)), "edge")
     padded = np.pad(values, radius, "edge").astype(np.float64)
@@ -37,7 +37,7 @@ def naive_guided_filter(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_equals_a_regression_in_every_window(channels: int) -> None:
+def test_it_equals_a_regression_in_every_window(channels: int) -> None:
     rng = np.random.default_rng(channels)
     guide = rng.random((17, 23, channels), dtype=np.float32)
     guide = guide[:, :, 0] if channels == 1 else guide
@@ -47,7 +47,7 @@ def test_equals_a_regression_in_every_window(channels: int) -> None:
     np.testing.assert_allclose(found, naive_guided_filter(guide, values, 3, 1e-2), atol=2e-5)
 
 
-def test_several_maps_are_filtered_each_on_its_own() -> None:
+def test_each_of_several_maps_is_filtered_by_itself() -> None:
     rng = np.random.default_rng(0)
     guide, values = (rng.random((12, 20, 3), dtype=np.float32) for _ in range(2))
     both = guided_filter(guide, values, 2, 1e-3)
@@ -56,7 +56,7 @@ def test_several_maps_are_filtered_each_on_its_own() -> None:
         np.testing.assert_allclose(both[:, :, number], alone, atol=1e-6)
 
 
-def test_a_blurred_mask_takes_the_edge_of_the_picture() -> None:
+def test_a_blurred_mask_gets_the_edge_of_the_picture() -> None:
     truth = np.zeros((40, 60), dtype=np.float32)
     truth[:, 34:] = 1.0
     guide = np.where(truth[:, :, None] > 0, (0.8, 0.3, 0.2), (0.2, 0.5, 0.6)).astype(np.float32)
@@ -67,6 +67,6 @@ def test_a_blurred_mask_takes_the_edge_of_the_picture() -> None:
     assert ((found > 0.5) == (truth > 0)).all()
 
 
-def test_sizes_must_agree() -> None:
+def test_the_guide_and_the_values_must_have_one_size() -> None:
     with pytest.raises(ValueError, match="guide is"):
         guided_filter(np.zeros((4, 5), np.float32), np.zeros((5, 4), np.float32), 1, 1e-3)

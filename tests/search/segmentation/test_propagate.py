@@ -1,4 +1,4 @@
-"""Labels carried through videos: the vote, what comes and goes, and the files."""
+"""Labels carried through videos: the vote, objects that come and go, and the files."""
 
 import json
 import math
@@ -42,7 +42,7 @@ Ids = NDArray[np.uint8]
 FRAME = Frame(160, 96, 160, 10)  # 10 x 6 cells
 
 
-def test_frames_are_shown_so_large_that_maps_have_64_cells_a_side() -> None:
+def test_maps_of_frames_have_64_cells_per_side() -> None:
     extractor = load_video_extractor("tiny", "cpu")
     assert (extractor.image_size, extractor.grid) == (512, 64)
 
@@ -56,7 +56,7 @@ def naive_vote(
     neighbours: int,
     temperature: float,
 ) -> NDArray[np.float64]:
-    """Cell by cell, candidate by candidate."""
+    """The vote, cell by cell and voter by voter."""
     rows = []
     for number, cell in enumerate(cells.astype(np.float64)):
         ballots = []
@@ -100,7 +100,7 @@ def test_there_may_be_fewer_cells_than_neighbours() -> None:
     assert found.tolist() == [[0.25, 0.75]]
 
 
-def test_labels_of_cells_are_parts_of_their_area() -> None:
+def test_labels_of_cells_are_shares_of_their_area() -> None:
     ids = np.zeros((96, 160), dtype=np.uint8)
     ids[16:48, 0:28] = 3
     ids[16:48, 28:64] = 9
@@ -110,7 +110,7 @@ def test_labels_of_cells_are_parts_of_their_area() -> None:
     np.testing.assert_allclose(labels[1, 1], [0, 0.75, 0.25, 0], atol=0.01)
     np.testing.assert_allclose(labels[0, 0], [1, 0, 0, 0])
     np.testing.assert_allclose(labels.sum(axis=2), 1.0, atol=1e-6)
-    # 16 pixels of 256: too few to win a cell by their part of its area.
+    # The object covers 16 of 256 pixels, too few to win the cell by its share of the area.
     np.testing.assert_allclose(labels[5, 5], [0, 0, 0, 1])
 
 
@@ -118,9 +118,9 @@ def test_labels_of_cells_are_parts_of_their_area() -> None:
 
 
 def world(places: dict[int, tuple[int, int]], seed: int = 0) -> FeatureMaps:
-    """A map of 10 x 6 cells that are much alike, but for objects of 2 x 2 cells, each of its kind.
+    """A map of 10 x 6 similar cells, with objects of 2 x 2 cells that differ from them.
 
-    places: object -> (row, column). Objects above 100 look like those a hundred below.
+    places: object -> (row, column). Object 101 looks like object 1, and so on.
     """
     rng = np.random.default_rng(seed)
     cells = (rng.normal(size=32) * 3 + 0.1 * rng.normal(size=(10, 10, 32))).astype(np.float16)
@@ -143,7 +143,7 @@ def labels_of(places: dict[int, tuple[int, int]], objects: list[int]) -> NDArray
 def follow(
     steps: list[dict[int, tuple[int, int]]], objects: list[int], **settings: float
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """What is carried to each frame after the first, and what is true."""
+    """The carried labels of each frame after the first, and the true labels."""
     chosen = PropagationSettings(**{"neighbours": 1, **settings})  # type: ignore[arg-type]
     first = labels_of(steps[0], objects)
     propagator = LabelPropagator(world(steps[0]), first, chosen)
@@ -151,30 +151,30 @@ def follow(
         yield propagator.step(world(places)), labels_of(places, objects)
 
 
-def test_objects_are_followed_and_keep_apart() -> None:
+def test_objects_are_followed_separately() -> None:
     steps = [{1: (0, step), 2: (4, 8 - step)} for step in range(8)]
     for found, true in follow(steps, [1, 2]):
         np.testing.assert_allclose(found, true, atol=1e-5)
 
 
-def test_an_object_that_leaves_comes_back_anywhere() -> None:
+def test_an_object_that_left_is_found_wherever_it_comes_back() -> None:
     steps = [{1: (0, 0)}, *[{} for _ in range(10)], {1: (4, 8)}, {1: (4, 7)}]
     found = list(follow(steps, [1]))
     for labels, true in found:
         np.testing.assert_allclose(labels, true, atol=1e-5)
     assert found[5][0][:, :, 1].max() < 1e-5
-    # Without the first frame's far cells it would be lost.
-    *_, (lost, _) = follow(steps, [1], strange=math.inf)
+    # It would be lost if cells of the first frame that are out of reach had no vote.
+    *_, (lost, _) = follow(steps, [1], far_penalty=math.inf)
     assert lost[4:6, 7:9, 1].max() < 0.5
 
 
-def test_a_twin_elsewhere_does_not_take_the_name() -> None:
+def test_a_look_alike_elsewhere_does_not_take_the_label() -> None:
     steps = [{1: (0, step), 101: (4, 8 - step)} for step in range(4)]
     for found, true in follow(steps, [1]):
         np.testing.assert_allclose(found, true, atol=1e-5)
 
 
-def test_what_is_kept_does_not_grow() -> None:
+def test_the_memory_does_not_grow() -> None:
     first = {1: (2, 2)}
     propagator = LabelPropagator(world(first), labels_of(first, [1]), PropagationSettings())
     sizes = []
@@ -208,7 +208,7 @@ def named(items: list[Photo]) -> Iterator[VideoFrame]:
     return (VideoFrame(photo.path.name, photo) for photo in items)
 
 
-def test_several_objects_are_carried_in_pixels() -> None:
+def test_several_objects_are_carried_as_pixels() -> None:
     places = moving(8)
     every = photos(places)
     ids = square_frame(places[0])[1]
@@ -236,7 +236,7 @@ def test_edges_follow_the_picture() -> None:
     assert fits[0] > fits[1]
 
 
-def test_a_frame_that_cannot_be_used_has_the_labels_before_it() -> None:
+def test_a_frame_that_cannot_be_used_gets_the_labels_of_the_frame_before() -> None:
     every = photos(moving(5))
     ids = square_frame(moving(1)[0])[1]
     small = Photo(Path("small.jpg"), "", 50, 40, Image.new("RGB", (50, 40)))
@@ -263,13 +263,13 @@ def test_frames_are_not_held() -> None:
 
     first, ids = photos(moving(1))[0], square_frame(moving(1)[0])[1]
     for number, _ in enumerate(carry_labels(first, ids, frames(), PatchExtractor(8))):
-        # Read no further ahead than a batch needs, and let go of those before.
+        # No more frames are read than a batch needs, and those of earlier batches are released.
         assert len(alive) <= number + 3
         assert sum(photo() is not None for photo in alive) <= 5
     assert len(alive) == 17
 
 
-def test_features_that_are_no_numbers_are_refused() -> None:
+def test_features_that_are_not_finite_are_refused() -> None:
     class Broken(PatchExtractor):
         def extract(self, inputs: list) -> list[FeatureMaps]:  # type: ignore[override, type-arg]
             maps = super().extract(inputs)
@@ -283,13 +283,13 @@ def test_features_that_are_no_numbers_are_refused() -> None:
 # Files
 
 
-def test_ids_survive_their_file(tmp_path: Path) -> None:
+def test_ids_are_read_as_they_were_written(tmp_path: Path) -> None:
     ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
     write_ids(tmp_path / "ids.png", ids)
     assert (read_ids(tmp_path / "ids.png") == ids).all()
     with Image.open(tmp_path / "ids.png") as image:
         assert image.mode == "P"
-        # PASCAL VOC's first colours, as in DAVIS's files.
+        # The first colours of PASCAL VOC, as in the files of DAVIS.
         colours = np.reshape(image.getpalette(), (-1, 3))[:8].tolist()
     assert colours == [
         [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0],
@@ -325,11 +325,11 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
     for _ in range(2):
         assert [frame.name for frame in video.frames()] == ["frame1", "frame2", "frame10"]
     Image.new("RGB", (8, 8)).save(tmp_path / "frame2.png")
-    with pytest.raises(WaldoError, match=r"frame2\.jpg and frame2\.png would be labelled in one"):
+    with pytest.raises(WaldoError, match=r"labels of frame2\.jpg and frame2\.png would be one"):
         open_video(tmp_path)
 
 
-def test_a_contact_sheet_keeps_few_frames_of_any_video(tmp_path: Path) -> None:
+def test_a_contact_sheet_holds_few_frames_of_any_video(tmp_path: Path) -> None:
     sheet, sizes = ContactSheet(), set()
     for number in range(200):
         sheet.add(f"{number}", Image.new("RGB", (64, 32), (number, 0, 0)))
@@ -345,7 +345,7 @@ def test_a_contact_sheet_keeps_few_frames_of_any_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize("library", ["av", "cv2"])
 def test_video_files(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(library)
-    # A name without a module cannot be imported.
+    # A module that is None in sys.modules cannot be imported.
     monkeypatch.setitem(__import__("sys").modules, "cv2" if library == "av" else "av", None)
     save_frames(tmp_path / "frames", moving(6), tmp_path / "masks")
     labelled = open_labelled(tmp_path / "frames", tmp_path / "masks" / "00000.png")
@@ -389,7 +389,7 @@ def test_without_a_library_videos_are_refused_and_folders_work(
 # The command
 
 
-def test_propagate(waldo: CommandLine, tmp_path: Path) -> None:
+def test_propagate_writes_the_masks_of_all_frames(waldo: CommandLine, tmp_path: Path) -> None:
     true = save_frames(tmp_path / "frames", moving(4), tmp_path / "masks")
     (tmp_path / "frames" / "00002.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     mask, out = tmp_path / "masks" / "00000.png", tmp_path / "out"
@@ -411,7 +411,7 @@ def test_propagate(waldo: CommandLine, tmp_path: Path) -> None:
         assert image.width == 4 * 320
 
 
-def test_propagate_says_what_it_did(waldo: CommandLine, tmp_path: Path) -> None:
+def test_propagate_prints_a_summary(waldo: CommandLine, tmp_path: Path) -> None:
     save_frames(tmp_path / "frames", moving(1), tmp_path / "masks")
     mask, out = tmp_path / "masks" / "00000.png", tmp_path / "out"
     said = waldo("propagate", tmp_path / "frames", "--mask", mask, "--out", out)
@@ -419,7 +419,7 @@ def test_propagate_says_what_it_did(waldo: CommandLine, tmp_path: Path) -> None:
     assert (read_ids(out / "00000.png") == read_ids(mask)).all()
 
 
-def test_bad_input_is_one_line(waldo: CommandLine, tmp_path: Path) -> None:
+def test_propagate_refuses_bad_input_in_one_line(waldo: CommandLine, tmp_path: Path) -> None:
     frames, out = tmp_path / "frames", tmp_path / "out"
     save_frames(frames, moving(2), tmp_path / "masks")
     mask = tmp_path / "masks" / "00000.png"
@@ -435,10 +435,12 @@ def test_bad_input_is_one_line(waldo: CommandLine, tmp_path: Path) -> None:
     write_ids(tmp_path / "none.png", np.zeros((HEIGHT, WIDTH), dtype=np.uint8))
     assert "shows no object" in refusal(frames, tmp_path / "none.png")
     write_ids(tmp_path / "small.png", np.ones((SIDE, SIDE), dtype=np.uint8))
-    assert "is 20 x 20 pixels, the first frame 96 x 64" in refusal(frames, tmp_path / "small.png")
+    assert "has 20 x 20 pixels, but the first frame has 96 x 64" in refusal(
+        frames, tmp_path / "small.png"
+    )
     Image.new("RGB", (WIDTH, HEIGHT), (200, 0, 0)).save(tmp_path / "colour.png")
     assert "has colours" in refusal(frames, tmp_path / "colour.png")
     (frames / "00000.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
-    assert "it is the first frame" in refusal(frames, mask)
+    assert "this is the first frame" in refusal(frames, mask)
     assert load_photo(frames / "00001.jpg").width == WIDTH
     assert not out.exists()

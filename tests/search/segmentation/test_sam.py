@@ -1,4 +1,4 @@
-"""SAM and SAM 2 with random weights, loaded as published ones are; and the cascade's logic."""
+"""SAM and SAM 2 with random weights, loaded like published ones; and the cascade of prompts."""
 
 import json
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def model_input(picture: Image.Image, stretches: bool) -> "torch.Tensor":
-    """A picture as SAM and SAM 2 want it, 64 x 64, computed apart from the product."""
+    """The input of SAM and SAM 2 for a picture, 64 x 64, computed independently of the product."""
     size = (64, 64) if stretches else (64, round(64 * picture.height / picture.width))
     scaled = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)) / 255.0
     values = (scaled - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -38,7 +38,7 @@ def model_input(picture: Image.Image, stretches: bool) -> "torch.Tensor":
 
 
 @pytest.mark.parametrize("kind", ["sam", "sam2"])
-def test_masks_are_the_models_own(kind: str, folders: dict[str, Path]) -> None:
+def test_masks_equal_those_of_transformers(kind: str, folders: dict[str, Path]) -> None:
     picture = Image.fromarray(smooth_pixels(90, 60))
     sam = Sam.load(str(folders[kind]), "cpu")
     encoded = sam.encode(picture)
@@ -47,7 +47,7 @@ def test_masks_are_the_models_own(kind: str, folders: dict[str, Path]) -> None:
     second = sam.propose(encoded, Prompt(PROMPT.points, PROMPT.labels, box, first.logits[1]))
     assert first.drawn.shape == second.drawn.shape == (3, 60, 90)
 
-    # SAM keeps a picture's shape, SAM 2 does not: 64 pixels for 90, and 43 or 64 for 60
+    # SAM keeps the shape of a picture, SAM 2 does not: 90 pixels become 64, and 60 become 43 or 64.
     scale = torch.tensor([64 / 90, (43 if kind == "sam" else 64) / 60])
     model = build_sam(kind)
     with torch.no_grad():
@@ -63,17 +63,19 @@ def test_masks_are_the_models_own(kind: str, folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(("kind", "rows"), [("sam", 16 * 43 / 64), ("sam2", 16.0)])
-def test_masks_lie_over_the_picture(kind: str, rows: float, folders: dict[str, Path]) -> None:
+def test_masks_are_aligned_with_the_picture(
+    kind: str, rows: float, folders: dict[str, Path]
+) -> None:
     sam = Sam.load(str(folders[kind]), "cpu")
     encoded = sam.encode(Image.fromarray(smooth_pixels(90, 60)))
     drawn = sam.propose(encoded, PROMPT).drawn[0]
     logits = sam.propose(encoded, PROMPT).logits[0]
-    # the value at the middle of a picture's pixel is that of the model's, which is 16 wide
+    # A pixel of the picture has the value of the model's mask there, which is 16 pixels wide.
     middle = logits[int(rows * 30.5 / 60), int(16 * 45.5 / 90)]
     assert abs(drawn[30, 45] - middle) <= np.ptp(logits) / 4
 
 
-def test_what_is_no_sam_is_told(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_folder_without_sam_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     for name in ("nowhere", str(tmp_path / "nowhere")):
         with pytest.raises(ModelError, match=r"--sam .*no such folder"):
             Sam.load(name, "cpu")
@@ -82,7 +84,7 @@ def test_what_is_no_sam_is_told(folders: dict[str, Path], tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(ModelError, match="model_type is clip"):
         Sam.load(str(tmp_path), "cpu")
-    # weights in a pickle are never read
+    # Weights in a pickle file are never read.
     torch.save(build_sam("sam").state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text((folders["sam"] / "config.json").read_text())
     with pytest.raises(ModelError, match="cannot be loaded"):
@@ -90,7 +92,7 @@ def test_what_is_no_sam_is_told(folders: dict[str, Path], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["sam", "sam2"])
-def test_a_whole_photo_goes_through(kind: str, folders: dict[str, Path]) -> None:
+def test_sam_refines_evidence(kind: str, folders: dict[str, Path]) -> None:
     evidence = np.full((60, 90), -0.5, dtype=np.float32)
     evidence[20:40, 30:60] = 0.5
     refine = prompted_by(Sam.load(str(folders[kind]), "cpu"))
@@ -101,7 +103,7 @@ def test_a_whole_photo_goes_through(kind: str, folders: dict[str, Path]) -> None
 
 @dataclass
 class KnownMasks:
-    """A mask model that answers with masks it is given, round by round."""
+    """A mask model that returns given masks, round by round."""
 
     rounds: list[list[NDArray[np.bool_]]]
     asked: list[Prompt] = field(default_factory=list)
@@ -114,7 +116,7 @@ class KnownMasks:
         self.asked.append(prompt)
         assert encoded == (masks[0].shape[1], masks[0].shape[0])
         drawn = np.where(masks, 4.0, -4.0).astype(np.float32)
-        # what is fed back tells which of them it was
+        # The logits hold the number of the mask, to see which one is fed back.
         logits = np.stack([np.full((4, 4), i, np.float32) for i in range(len(masks))])
         return Proposals(logits, drawn)
 
@@ -136,7 +138,7 @@ PICTURE = Image.new("RGB", (60, 40))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
-def test_the_mask_that_agrees_is_taken_wherever_it_stands(order: tuple[int, int, int]) -> None:
+def test_the_mask_that_agrees_best_is_taken_whatever_its_index(order: tuple[int, int, int]) -> None:
     almost = rectangle(10, 29, 20, 40)
     first = [[almost, PART, TOO_MUCH][i] for i in order]
     second = [[OBJECT, PART, TOO_MUCH][i] for i in order]
@@ -149,9 +151,9 @@ def test_the_mask_that_agrees_is_taken_wherever_it_stands(order: tuple[int, int,
     assert points.labels.tolist() == [1, 0]
     (x, y), (off_x, off_y) = points.points.astype(int)
     assert OBJECT[y, x]
-    assert OBJECT[y - 5 : y + 6, x - 5 : x + 6].all()  # well inside
+    assert OBJECT[y - 5 : y + 6, x - 5 : x + 6].all()  # far from the edge
     assert not OBJECT[off_y, off_x]
-    # then it is asked by the box and the logits of the mask that agreed best
+    # The second prompt has the box and the logits of the mask that agreed best.
     assert cascaded.box == box_around(almost)
     assert cascaded.logits is not None
     assert (cascaded.logits == order.index(0)).all()
@@ -170,7 +172,7 @@ def test_segment_by_sam(waldo: CommandLine, folders: dict[str, Path], tmp_path: 
         assert mask.size == (64, 96)
 
 
-def test_a_second_round_that_is_worse_is_not_taken() -> None:
+def test_a_worse_second_round_is_not_taken() -> None:
     model = KnownMasks([[OBJECT, PART], [PART, ELSEWHERE]])
     found = prompted_by(model)(PICTURE, EVIDENCE, 1.0)
     np.testing.assert_array_equal(found > 0, OBJECT)
@@ -186,7 +188,7 @@ def test_a_look_alike_is_not_taken() -> None:
     assert agreement(ELSEWHERE, beside) < 0
 
 
-def test_where_no_mask_agrees_the_evidence_decides() -> None:
+def test_the_guided_filter_decides_where_no_mask_agrees() -> None:
     model = KnownMasks([[ELSEWHERE], [ELSEWHERE]])
     found = prompted_by(model)(PICTURE, EVIDENCE, 1.0)
     assert (found[OBJECT] > 0).mean() > 0.8
@@ -195,7 +197,7 @@ def test_where_no_mask_agrees_the_evidence_decides() -> None:
     assert (prompted_by(nothing)(PICTURE, EVIDENCE, 1.0)[OBJECT] > 0).mean() > 0.8
 
 
-def test_nothing_is_asked_where_there_is_no_evidence() -> None:
+def test_the_model_is_not_asked_where_there_is_no_evidence() -> None:
     model = KnownMasks([])
     found = prompted_by(model)(PICTURE, np.full_like(EVIDENCE, -0.1), 1.0)
     assert not (found > 0).any()

@@ -1,7 +1,9 @@
-"""Masks: evidence against a naive computation, pixels, and files as the command line gives them."""
+"""Masks: the evidence against a naive computation, the pixels, and the files of the commands."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,15 @@ from features.errors import PhotoError, WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.maps import FeatureMaps
+from features.photo import ModelInput, Photo, load_photo
 from features.regions import mask_cells
+from indexer.ingest.build import index_photos
 from search.evaluation.metrics.masks import mask_iou
 from search.localise import distance_to_object, object_cells
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.scores import token_heat
+from search.segmentation.mask_files import write_masks
 from search.segmentation.segment import (
     ObjectTokens,
     box_around,
@@ -42,7 +47,7 @@ def maps_of(appearance: NDArray[np.floating], frame: Frame) -> FeatureMaps:
 
 
 def random_pair() -> tuple[Reference, FeatureMaps]:
-    """A reference and a photo that shows its object two cells lower, both on random grounds."""
+    """A reference, and a photo that shows its object two cells lower; random backgrounds."""
     rng = np.random.default_rng(3)
     frame = Frame(80, 60, 64, GRID)
     first, second = rng.normal(size=(2, GRID, GRID, DIM)) + rng.normal(size=DIM)
@@ -78,7 +83,7 @@ def test_evidence_equals_its_definition() -> None:
         assert found[number] == pytest.approx(np.clip(wanted, -0.5, 0.5), abs=1e-4)
 
 
-def test_an_object_is_found_where_it_is() -> None:
+def test_the_mask_covers_the_object() -> None:
     reference, maps = random_pair()
     candidates = candidates_of(maps, reference, CPU)
     picture = Image.new("RGB", (80, 60), "grey")
@@ -95,9 +100,10 @@ def test_an_object_is_found_where_it_is() -> None:
     assert found.box == box_around(found.mask)
     assert found.score > 0.8
     assert found.evidence.shape == (GRID, GRID)
+    assert found.picture is picture
 
 
-def test_a_whole_photo_may_be_the_object() -> None:
+def test_the_object_may_fill_the_reference_photo() -> None:
     reference, maps = random_pair()
     everything = Reference(reference.maps, reference.maps.frame.valid(), None)
     tokens = ObjectTokens.of(everything, CPU)
@@ -116,12 +122,12 @@ def test_masks_follow_the_edges_of_the_picture() -> None:
     sharp = draw_mask(evidence, frame, Image.fromarray(colours))
     assert mask_iou(plain, truth) < 0.95
     assert mask_iou(sharp, truth) > 0.98
-    # the picture that gives the edges may be smaller than the photo
+    # The picture that gives the edges may be smaller than the photo.
     small = Image.fromarray(colours).resize((80, 60))
     assert mask_iou(draw_mask(evidence, frame, small), truth) > 0.95
 
 
-def test_box_around() -> None:
+def test_the_box_of_a_mask() -> None:
     mask = np.zeros((5, 7), dtype=bool)
     assert box_around(mask) is None
     mask[1, 2] = mask[3, 5] = True
@@ -130,7 +136,7 @@ def test_box_around() -> None:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One query of the scenes benchmark, and a photo with its object."""
+    """A query of the scenes benchmark, and a photo with its object."""
     scenes = ROOT / "data" / "scenes" / "validation"
     labels = json.loads((scenes / "labels.json").read_text())
     query = next(q for q in labels["queries"] if q["level"] == "easy")
@@ -146,7 +152,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def test_photos_do_not_depend_on_each_other(
+def test_the_mask_of_a_photo_does_not_depend_on_other_photos(
     tiny: FeatureExtractor, scene: dict[str, Path], tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.jpg"
@@ -164,11 +170,44 @@ def test_photos_do_not_depend_on_each_other(
     assert not isinstance(last, WaldoError)
     assert not isinstance(alone, WaldoError)
     np.testing.assert_array_equal(alone.mask, last.mask)
-    # the reference itself shows its object
+    # The reference photo shows its own object.
     itself = found[0][1]
     assert not isinstance(itself, WaldoError)
     with Image.open(scene["mask"]) as file:
         assert mask_iou(itself.mask, np.asarray(file) > 0) > 0.5
+
+
+class Counting(FeatureExtractor):
+    """Counts the photos that it extracts."""
+
+    extracted = 0
+
+    def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
+        self.extracted += len(inputs)
+        return super().extract(inputs)
+
+
+def test_the_reference_photo_is_extracted_once_and_each_photo_decoded_once(
+    tiny: FeatureExtractor,
+    scene: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded: list[Path] = []
+
+    def load(path: Path, at_least: int | None = None) -> Photo:
+        decoded.append(path)
+        return load_photo(path, at_least)
+
+    extractor = Counting(tiny.model, tiny.settings, batch_size=2)
+    reference = make_reference(Query(scene["photo"], mask=scene["mask"]), extractor)
+    monkeypatch.setattr("search.segmentation.segment.load_photo", load)
+    photos = [scene["photo"], scene["target"]]
+    written, failures = write_masks(tmp_path, reference, photos, extractor)
+    assert failures == []
+    assert [one.path for one in written] == photos
+    assert extractor.extracted == 2
+    assert decoded == photos
 
 
 @pytest.fixture
@@ -192,7 +231,7 @@ def test_segment_writes_masks_and_overlays(
         *("segment", scene["photo"], targets, "--mask", scene["mask"], "--out", out),
         *("--device", "cpu", "--json"),
     )
-    assert result.code == 2  # one photo is broken; the others have their masks
+    assert result.code == 2  # One photo is broken; the others have masks.
     answer = json.loads(result.out)
     assert answer["reference"]["mask"] == str(scene["mask"])
     assert [Path(mask["path"]).name for mask in answer["masks"]] == ["a.jpg", "A.png"]
@@ -217,7 +256,7 @@ def test_segment_writes_masks_and_overlays(
     )
 
 
-def test_masks_are_never_written_among_the_photos(
+def test_masks_are_not_written_into_the_folder_of_the_photos(
     waldo: CommandLine, scene: dict[str, Path], targets: Path
 ) -> None:
     for target in (targets, targets / "a.jpg"):
@@ -225,7 +264,7 @@ def test_masks_are_never_written_among_the_photos(
         assert "a folder of their own" in line
 
 
-def test_segment_tells_what_is_wrong_before_loading(
+def test_segment_refuses_bad_input_before_it_loads_a_model(
     waldo: CommandLine, scene: dict[str, Path], tmp_path: Path
 ) -> None:
     base = ("segment", scene["photo"], scene["target"], "--out", tmp_path / "masks")
@@ -238,31 +277,41 @@ def test_segment_tells_what_is_wrong_before_loading(
     assert not (tmp_path / "masks").exists()
 
 
+@dataclass(frozen=True)
+class Collection:
+    """A collection of two photos, one.jpg and two.jpg, and the arguments of a query of it."""
+
+    photos: Path
+    query: tuple[object, ...]
+
+
+@pytest.fixture(scope="module")
+def collection(
+    tiny: FeatureExtractor, scene: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Collection:
+    photos = tmp_path_factory.mktemp("photos")
+    shutil.copy(scene["target"], photos / "one.jpg")
+    shutil.copy(scene["photo"], photos / "two.jpg")
+    index = tmp_path_factory.mktemp("index") / "index"
+    index_photos([photos], index, tiny, batch_size=tiny.batch_size)
+    query = ("query", scene["photo"], "--mask", scene["mask"], "--index", index)
+    return Collection(photos, query)
+
+
 @pytest.fixture
-def index(
-    waldo: CommandLine, scene: dict[str, Path], tmp_path: Path
-) -> tuple[Path, Path, Callable[..., list[str]]]:
-    """A collection of two photos, its index, and the arguments of a query of it."""
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    (photos / "one.jpg").write_bytes(scene["target"].read_bytes())
-    (photos / "two.jpg").write_bytes(scene["photo"].read_bytes())
-    directory = tmp_path / "index"
-    assert waldo("index", photos, "--index", directory).code == 0
-
-    def query(*more: object) -> list[str]:
-        asked = ["query", scene["photo"], "--mask", scene["mask"], "--index", directory, *more]
-        return [str(argument) for argument in asked]
-
-    return photos, directory, query
+def missing(collection: Collection) -> Iterator[Path]:
+    """One photo of the collection, which is gone during the test."""
+    path = collection.photos / "one.jpg"
+    elsewhere = path.rename(path.with_suffix(".gone"))
+    yield path
+    elsewhere.rename(path)
 
 
 def test_query_writes_masks_and_photos_of_its_matches(
-    waldo: CommandLine, index: tuple[Path, Path, Callable[..., list[str]]], tmp_path: Path
+    waldo: CommandLine, collection: Collection, tmp_path: Path
 ) -> None:
-    photos, _, query = index
     masks, copies = tmp_path / "masks", tmp_path / "copies"
-    result = waldo(*query("--masks", masks, "--export", copies, "--json"))
+    result = waldo(*collection.query, "--masks", masks, "--export", copies, "--json")
     assert result.code == 0
     matches = json.loads(result.out)["matches"]
     assert [Path(match["mask"]).name for match in matches] == [
@@ -275,34 +324,40 @@ def test_query_writes_masks_and_photos_of_its_matches(
         assert copy.read_bytes() == path.read_bytes()
         with Image.open(match["mask"]) as mask, Image.open(path) as photo:
             assert mask.size == photo.size
-    assert waldo(*query("--export", copies, "--masks", masks)).code == 0  # twice is no harm
+    # The same query may write its files again.
+    assert waldo(*collection.query, "--masks", masks, "--export", copies).code == 0
 
-    (photos / "one.jpg").unlink()
-    result = waldo(*query("--masks", masks, "--export", tmp_path / "other", "--json"))
+
+def test_query_warns_of_photos_that_are_gone(
+    waldo: CommandLine, collection: Collection, missing: Path, tmp_path: Path
+) -> None:
+    result = waldo(
+        *(*collection.query, "--masks", tmp_path / "masks", "--export", tmp_path / "copies"),
+        "--json",
+    )
     assert result.code == 0
-    found = {Path(m["path"]).name: m["mask"] for m in json.loads(result.out)["matches"]}
-    assert found["one.jpg"] is None
-    assert found["two.jpg"] is not None
+    masks = {Path(m["path"]).name: m["mask"] for m in json.loads(result.out)["matches"]}
+    assert masks[missing.name] is None
+    assert masks["two.jpg"] is not None
     assert sum(line.startswith("warning:") for line in result.err.splitlines()) == 2
 
 
-def test_export_replaces_no_other_file(
-    waldo: CommandLine, index: tuple[Path, Path, Callable[..., list[str]]], tmp_path: Path
+def test_export_does_not_replace_other_files(
+    waldo: CommandLine, collection: Collection, tmp_path: Path
 ) -> None:
-    _, _, query = index
-    (tmp_path / "copies").mkdir()
+    copies = tmp_path / "copies"
+    copies.mkdir()
     for name in ("001-one.jpg", "001-two.jpg"):
-        (tmp_path / "copies" / name).write_text("mine")
-    result = waldo(*query("--export", tmp_path / "copies"))
+        (copies / name).write_text("mine")
+    result = waldo(*collection.query, "--export", copies)
     assert result.code == 2
     assert "give a new folder" in result.err
-    assert (tmp_path / "copies" / "001-two.jpg").read_text() == "mine"
+    assert (copies / "001-two.jpg").read_text() == "mine"
 
 
-def test_files_of_several_searches_are_refused(
-    waldo: CommandLine, index: tuple[Path, Path, Callable[..., list[str]]], tmp_path: Path
+def test_masks_and_export_need_a_single_search(
+    waldo: CommandLine, collection: Collection, tmp_path: Path
 ) -> None:
-    _, _, query = index
     for option in ("--masks", "--export"):
-        line = waldo.refusal(*query(tmp_path / "second.jpg", option, tmp_path / "out"))
+        line = waldo.refusal(*collection.query, tmp_path / "second.jpg", option, tmp_path / "out")
         assert f"{option} shows one search" in line
