@@ -1,8 +1,7 @@
-"""Global image descriptors: a photo as one vector, by a model of the transformers library.
+"""Global image descriptors: one vector per photo, by a model of the transformers library.
 
-They know photos by what these look like as a whole: the paper's baselines, and another way to find
-candidates (DINOv2 + PDM and OpenCLIP + PDM in its tables). Weights are read from safetensors files
-alone, and no code that lies with a model is run.
+They describe a photo as a whole. In the paper they are baselines, and a way to find candidates
+(DINOv2 + PDM and OpenCLIP + PDM in its tables).
 """
 
 import json
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.diffusion.loading import (
+from features.checkpoints import (
+    Layout,
     device_and_precision,
     files_digest,
-    hub_snapshot,
     load_pretrained,
+    locate,
     quiet_libraries,
 )
 from features.errors import ModelError
@@ -35,19 +35,21 @@ DESCRIPTORS = {
     "siglip": "google/siglip-so400m-patch14-384",
 }
 
-# Raised whenever the same file and model would give other model inputs than before.
+# To be increased when the same file and model give other model inputs than before.
 PREPROCESSING = 1
 
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
-_FILES = [_CONFIG, _PREPROCESSOR, "model*.safetensors", "model.safetensors.index.json"]
+_FILES = (_CONFIG, _PREPROCESSOR, "model*.safetensors", "model.safetensors.index.json")
+_LAYOUT = Layout("transformers", _CONFIG, _FILES, "model*.safetensors")
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a vector is had of one kind of model.
+    """How one kind of model gives a vector.
 
-    model, config: classes of transformers. dim: the setting that is the vector's length.
-    vector: (n, d) of what the model gives. fixed_size: it takes pictures of one size only.
+    model, config: names of classes of transformers. dim: the setting that holds the length of the
+    vector. vector: takes (n, d) from the model's output. fixed_size: whether the model takes
+    pictures of one size only.
     """
 
     model: str
@@ -82,16 +84,16 @@ _KINDS = {
 
 
 def descriptor_name(name: str) -> str:
-    """The name that an index remembers a descriptor by: a local folder's is its absolute path."""
+    """The name by which an index knows a descriptor: for a local folder, its absolute path."""
     return str(Path(name).resolve()) if name not in DESCRIPTORS and Path(name).is_dir() else name
 
 
 class ImageDescriptor:
     """Photos in, one vector each.
 
-    name: as in `descriptor_name`. revision: the hub's commit, or "sha256:..." over the files of a
-    local folder. dim: d, length of a vector. batch_size: photos a model evaluation; smaller batches
-    are filled up to it, so that a vector does not depend on how many others came with it.
+    name: from `descriptor_name`. revision: the hub's commit, or "sha256:..." over the files of a
+    local folder. dim: d, the length of a vector. batch_size: photos per batch; smaller batches are
+    filled up, so that a vector does not depend on how many other photos share its batch.
     """
 
     def __init__(
@@ -118,10 +120,12 @@ class ImageDescriptor:
         """Load by a name in `DESCRIPTORS`, a local folder in transformers' layout, or a hub id.
 
         revision: a hub commit. A hub model that is not on this machine yet is downloaded. Raises
-        ModelError where the weights cannot be had, or are of another kind than `_KINDS`.
+        ModelError where the weights cannot be had, or are not DINOv2, CLIP or SigLIP.
         """
         target, dtype = device_and_precision(device)
-        folder, found = _locate(name, revision)
+        folder, commit = locate("descriptor", name, DESCRIPTORS, _LAYOUT, revision)
+        files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
+        found = commit or files_digest(folder, files)
         name = descriptor_name(name)
         processor, kind, model = _load_folder(name, folder)
         return cls(name, found, model.to(target, dtype), kind, processor, batch_size)
@@ -130,9 +134,9 @@ class ImageDescriptor:
     def from_fingerprint(
         cls, fingerprint: dict[str, Any], device: str = "auto", batch_size: int = 1
     ) -> "ImageDescriptor":
-        """The descriptor that gave an index its vectors.
+        """The descriptor that made the vectors of an index.
 
-        Raises ModelError where the model is not to be had any more, or is not the same any more.
+        Raises ModelError where its model cannot be found any more, or has changed.
         """
         name, revision = str(fingerprint["model"]), str(fingerprint["revision"])
         pinned = None if revision.startswith("sha256:") else revision
@@ -145,13 +149,13 @@ class ImageDescriptor:
         return descriptor
 
     def fingerprint(self) -> dict[str, str | int]:
-        """All that decides the numbers; equal fingerprints mean comparable vectors."""
+        """Everything that decides the numbers; vectors of equal fingerprints can be compared."""
         return {"model": self.name, "revision": self.revision, "preprocessing": PREPROCESSING}
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
-        """What the model is shown of a photo, (height, width, 3) uint8; safe for threads.
+        """The pixels that the model sees of a photo, (height, width, 3) uint8; safe for threads.
 
-        A photo that was decoded too small for it is decoded again. Raises what `load_photo` raises.
+        A photo that was decoded too small is decoded again. Raises what `load_photo` raises.
         """
         least = self._processor.least
         if min(photo.image.size) < least and photo.image.size != (photo.width, photo.height):
@@ -159,9 +163,9 @@ class ImageDescriptor:
         return self._processor.pixels(photo.image)
 
     def describe(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """(n, d) float32 vectors of length 1 of n photos' `prepare`d pixels, in their order.
+        """Vectors of length 1 of n photos' `prepare`d pixels, (n, d) float32, in their order.
 
-        Numbers beyond the model's precision come out as NaN.
+        A vector is NaN where the model's numbers overflow.
         """
         import torch
 
@@ -178,28 +182,6 @@ class ImageDescriptor:
         return vectors
 
 
-def _locate(name: str, revision: str | None) -> tuple[Path, str]:
-    """The local folder of a model, and its resolved revision."""
-    source = DESCRIPTORS.get(name, name)
-    local = Path(source)
-    if name not in DESCRIPTORS and local.is_dir():
-        if not (local / _CONFIG).is_file():
-            raise ModelError(f"{name}: not a model in transformers' layout (no {_CONFIG} in it)")
-        files = sorted({path for pattern in _FILES for path in local.glob(pattern)})
-        return local.resolve(), files_digest(local, files)
-    if source.count("/") != 1 or local.is_absolute():
-        known = ", ".join(DESCRIPTORS)
-        raise ModelError(f"{name}: no such descriptor; known names: {known}, or a local folder")
-    folder = hub_snapshot(source, revision, _FILES, lambda f: any(f.glob("model*.safetensors")))
-    if folder is None:
-        raise ModelError(
-            f"{name}: {source} is not on this machine, and the hub did not give it; run "
-            f"`hf download {source}` where there is a network, or give a local folder in "
-            "transformers' layout"
-        )
-    return folder, folder.name
-
-
 def _load_folder(name: str, folder: Path) -> tuple[ImageProcessor, _Kind, Any]:
     """The preprocessing, and the model in float32 on the CPU."""
     import transformers
@@ -213,7 +195,7 @@ def _load_folder(name: str, folder: Path) -> tuple[ImageProcessor, _Kind, Any]:
         processor = ImageProcessor.load(folder / _PREPROCESSOR, square=kind is _SIGLIP)
         with quiet_libraries():
             own = getattr(transformers, kind.config).from_pretrained(folder, local_files_only=True)
-            if kind is _CLIP:  # a whole CLIP says it once for both its halves
+            if kind is _CLIP:  # a whole CLIP names it once, for both its halves
                 own.projection_dim = config.get("projection_dim", own.projection_dim)
             side = own.image_size
             if kind.fixed_size and processor.size != (side, side):

@@ -1,4 +1,4 @@
-"""Errors meant for people: each message says what is wrong, where, and the mend."""
+"""Errors meant for people: each message says what is wrong, where, and how to mend it."""
 
 
 class WaldoError(Exception):
@@ -6,15 +6,15 @@ class WaldoError(Exception):
 
 
 class PhotoError(WaldoError):
-    """A file that claims to be a picture cannot be decoded, or may not be (too many pixels)."""
+    """A file that claims to be a picture cannot be decoded, or has too many pixels."""
 
 
 class NotAPictureError(WaldoError):
-    """A file's content is no picture format that Waldo reads, and its name claims none."""
+    """Neither the content nor the name of a file is that of a picture format that Waldo reads."""
 
 
 class ModelError(WaldoError):
-    """A model is missing, incomplete, or of a kind Waldo cannot take features from."""
+    """A model is missing or incomplete, or of a kind that Waldo cannot use."""
 
 
 class RegionError(WaldoError):

@@ -1,4 +1,4 @@
-"""Photos in, feature maps out."""
+"""Photos in, feature maps out: a diffusion model with the settings that features are taken by."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -20,16 +20,16 @@ from features.vocabulary import nouns
 if TYPE_CHECKING:
     import torch
 
-# Raised whenever the same file and model would give other model inputs than before.
+# To be increased when the same file and model give other model inputs than before.
 PREPROCESSING = 1
 
 
 class FeatureExtractor:
-    """Takes feature maps from photos by one model under one set of settings.
+    """Extracts feature maps from photos with one model and one set of settings.
 
     image_size: side of the model's square input, pixels. grid, dim: maps are (grid, grid, dim).
-    batch_size: photos a UNet evaluation; smaller batches are filled up to it, so that a photo's
-    numbers do not depend on how many others came with it.
+    batch_size: photos per UNet evaluation; smaller batches are filled up, so that a photo's numbers
+    do not depend on how many other photos share its batch.
     """
 
     def __init__(self, model: DiffusionModel, settings: FeatureSettings, batch_size: int) -> None:
@@ -44,7 +44,7 @@ class FeatureExtractor:
     def load(cls, name: str, device: str = "auto", batch_size: int = 8) -> "FeatureExtractor":
         """Load a model by preset name, local folder or hub id, with its own settings.
 
-        Raises ModelError where it cannot be had or used.
+        Raises ModelError where it cannot be found, downloaded or used.
         """
         model = load_model(name, device)
         preset = PRESETS.get(name)
@@ -54,9 +54,9 @@ class FeatureExtractor:
     def from_fingerprint(
         cls, fingerprint: Mapping[str, str | int | float], device: str = "auto", batch_size: int = 1
     ) -> "FeatureExtractor":
-        """The extractor that gave a store its features.
+        """The extractor that made the features of an index.
 
-        Raises ModelError where the model is not to be had any more, or is not the same any more.
+        Raises ModelError where its model cannot be found any more, or has changed.
         """
         name, revision = str(fingerprint["model"]), str(fingerprint["revision"])
         model = load_model(name, device, None if revision.startswith("sha256:") else revision)
@@ -73,7 +73,7 @@ class FeatureExtractor:
         return self.model.device
 
     def fingerprint(self) -> dict[str, str | int]:
-        """All that decides the numbers in the maps; equal fingerprints mean comparable maps."""
+        """Everything that decides the numbers; maps of equal fingerprints can be compared."""
         return {
             "model": self.model.name,
             "revision": self.model.revision,
@@ -82,7 +82,10 @@ class FeatureExtractor:
         }
 
     def class_vector(self, name: str) -> NDArray[np.float32]:
-        """C of PDM Eq. 3 for a class name, (d,) float32. Raises RegionError for no known word."""
+        """C of PDM Eq. 3 for a class name, (d,) float32.
+
+        Raises RegionError where the model knows no word of the name.
+        """
         vector: NDArray[np.float32] = (
             self.model.class_vector(name, self.settings.block).cpu().numpy()
         )
@@ -91,11 +94,11 @@ class FeatureExtractor:
     def class_cells(
         self, maps: FeatureMaps, name: str, tau: float | None = None
     ) -> NDArray[np.bool_]:
-        """The object of a photo that a class name means, (grid, grid) bool.
+        """The object that a class name selects in a photo, (grid, grid) bool.
 
-        PDM Eq. 3; or, for a model that was taught a word for the background, the object where the
-        class is told from nothing best: by C minus that word's vector. tau: asks for Eq. 3 with
-        this tau, whatever the model. Raises RegionError where the name says nothing.
+        By PDM Eq. 3; or, for a model that was taught a word for the background, the object under
+        the peak of F_S . (C - C_background). tau: selects by Eq. 3 with this threshold, whatever
+        the model. Raises RegionError where the name selects nothing.
         """
         vector, background = self.class_vector(name), self.background_vector()
         if tau is None and background is not None:
@@ -103,39 +106,39 @@ class FeatureExtractor:
         return class_cells(maps, vector, CLASS_THRESHOLD if tau is None else tau)
 
     def vocabulary_vectors(self) -> NDArray[np.float32]:
-        """What semantic maps may be multiplied with, (v, d) float32, without repetitions.
+        """The vectors that semantic maps may be multiplied with, (v, d) float32.
 
-        The class vectors of `nouns()` that the model knows a word of; then what tells them from
-        the background, where the model was taught a word for that.
+        These are the class vectors of `nouns()`, without repetitions; then, for a model that was
+        taught a word for the background, their differences from the background's vector.
         """
         vectors, background = self._noun_vectors, self.background_vector()
         return vectors if background is None else np.concatenate([vectors, vectors - background])
 
     @cached_property
     def rival_vectors(self) -> NDArray[np.float32]:
-        """What a class is to be told from, (m, d) float32: the class vectors of `nouns()`, and the
-        background's where the model was taught a word for that.
+        """Class vectors of competing names, (m, d) float32: those of `nouns()`, and that of the
+        background where the model was taught a word for it.
         """
         vectors, background = self._noun_vectors, self.background_vector()
         return vectors if background is None else np.concatenate([vectors, background[None]])
 
     @cached_property
     def _noun_vectors(self) -> NDArray[np.float32]:
-        """Of `nouns()` that the model knows a word of, without repetitions."""
-        # Words a model does not know are read as one and the same, so vectors can be equal.
+        """The class vectors of the nouns that the model knows a word of, without repetitions."""
+        # A model reads all unknown words alike, so vectors can be equal.
         return np.unique(self.model.class_vectors(nouns(), self.settings.block), axis=0)
 
     def background_vector(self) -> NDArray[np.float32] | None:
-        """The class vector of the word for what is no object, where the model was taught one."""
+        """The class vector of the word for the background; None where the model has none."""
         preset = PRESETS.get(self.model.name)
         if preset is None or preset.background is None:
             return None
         return self.class_vector(preset.background)
 
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
-        """Feature maps of photos prepared for `image_size` and `grid`, in their order.
+        """Feature maps of photos that were prepared for `image_size` and `grid`, in their order.
 
-        Numbers beyond float16's range come out as infinities.
+        Numbers beyond the range of float16 become infinite.
         """
         maps: list[FeatureMaps] = []
         for start in range(0, len(inputs), self.batch_size):
@@ -151,7 +154,7 @@ class FeatureExtractor:
         features = self.model.features(noisy, settings.timestep, self._conditioning, settings.block)
         shape = (self.batch_size, self.grid, self.grid, self.dim)
         appearance, semantic = (values.half().cpu().numpy().reshape(shape) for values in features)
-        # Shorter than the batch where that was filled up: the rest is dropped here.
+        # The photos that only filled up the batch are dropped.
         return [
             FeatureMaps(appearance[i], semantic[i], photo.frame, photo.content_hash)
             for i, photo in enumerate(inputs)

@@ -15,8 +15,8 @@ from PIL import Image
 class Frame:
     """Where a whole photo lies in the model's square input and in the feature map.
 
-    The photo is scaled to fit and anchored at the square's top left corner; what remains at the
-    right or below is padding. Content therefore always fills the first `rows` x `cols` cells.
+    The photo is scaled to fit and anchored at the square's top left corner; the rest, on the right
+    or below, is padding. The photo therefore always fills the first `rows` x `cols` cells.
 
     width, height: the EXIF-oriented source photo, pixels.
     size: side of the model's square input, pixels.

@@ -1,7 +1,7 @@
-"""What a model of the transformers library is shown of a photo, by its preprocessor_config.json.
+"""The preprocessing of a photo for a model of transformers, by its preprocessor_config.json.
 
-Done here, with Pillow, rather than by the library's image processors: which of those it picks, and
-so the numbers, depends on whether torchvision is installed.
+It is done with Pillow and not by the library's image processors, because which of them the library
+picks, and so the numbers, depends on whether torchvision is installed.
 """
 
 import json
@@ -20,9 +20,9 @@ from features.errors import ModelError
 class ImageProcessor:
     """A resize, a crop at the centre, and a normalisation of each channel.
 
-    shortest_edge: pixels that the shorter side is scaled to, the longer one in proportion; None
-    scales to `size` whatever the photo's shape. size: (width, height) of what is cropped from that.
-    resample: Pillow's number of the filter. mean, std: of sRGB values in 0..1, one a channel.
+    shortest_edge: the length in pixels that the shorter side is scaled to; None scales to `size`,
+    whatever the photo's shape. size: (width, height) of the crop. resample: Pillow's number of the
+    filter. mean, std: of sRGB values in 0..1, one per channel.
     """
 
     shortest_edge: int | None
@@ -35,8 +35,9 @@ class ImageProcessor:
     def load(cls, path: Path, *, square: bool) -> "ImageProcessor":
         """Read a preprocessor_config.json.
 
-        square: what a size that is one number means: both sides, or the shorter one (CLIP's old
-        files). Raises ModelError where it cannot be read or asks for something else than this.
+        square: whether a size that is a single number means both sides; otherwise it means the
+        shorter side, as in old files of CLIP. Raises ModelError where the file cannot be read, or
+        asks for other preprocessing than this class does.
         """
         try:
             config = json.loads(path.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from features.frame import Frame
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """What the diffusion model says of one photo.
+    """The features of one photo.
 
     appearance: (grid, grid, d) float16, F_A of PDM Eq. 1, row-major from the top left.
     semantic: (grid, grid, d) float16, F_S of PDM Eq. 2.
@@ -24,7 +24,7 @@ class FeatureMaps:
     content_hash: str
 
     def valid_cells(self, values: NDArray[np.float16]) -> NDArray[np.float32]:
-        """The cells of one of its maps that are no padding, (n, d) float32, in reading order."""
+        """The cells of one of the maps that are not padding, (n, d) float32, in row-major order."""
         return values[self.frame.valid()].astype(np.float32)
 
     def pooled(self) -> NDArray[np.float32]:
@@ -38,3 +38,8 @@ class FeatureMaps:
             for maps in (self.appearance, self.semantic)
         ]
         return np.concatenate(means)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers in the valid cells are finite; float16 overflows to infinity."""
+        return bool(np.isfinite(self.pooled()).all())

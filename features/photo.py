@@ -1,8 +1,8 @@
-"""Reading photos: whatever lies in the file, as an upright sRGB picture.
+"""Reading photos of any format as upright sRGB pictures.
 
-What a file is, its content says: one whose name ends in .txt may be a JPEG. Orientation (EXIF) is
-applied, embedded colour profiles are converted to sRGB, transparency is laid over white, and of
-an animation the first frame is taken.
+The format is detected from the content, not from the name: a file named .txt may be a JPEG. The
+EXIF orientation is applied, embedded colour profiles are converted to sRGB, transparent parts
+become white, and an animation gives its first frame.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from features.errors import NotAPictureError, PhotoError
 from features.frame import Frame
 
-# Formats decoded by Pillow itself. EPS would start an interpreter, so it is not among them.
+# The formats that Pillow decodes itself; EPS is left out, because it would start an interpreter.
 FORMATS = (
     "JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "TGA", "HEIF",
 )  # fmt: skip
@@ -32,9 +32,9 @@ class Photo:
 
     path: the file. content_hash: SHA-256 of the file's bytes, hexadecimal.
     width, height: size of the upright photo in pixels, as stored in the file.
-    image: Pillow RGB image, of that size or (see `load_photo`) decoded smaller.
-    taken_ns: when it was taken, by its EXIF data: nanoseconds since 1970, the camera's clock read
-    as UTC where the offset is not given. None where the file does not say.
+    image: Pillow RGB image of that size, or decoded smaller (see `load_photo`).
+    taken_ns: the date taken from the EXIF data, in nanoseconds since 1970; the camera's clock is
+    read as UTC where the file has no offset. None where the file has no date.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """A whole photo scaled and padded to a model's square.
+    """A whole photo, scaled and padded to a model's square input.
 
     pixels: (size, size, 3) uint8 sRGB, padding in mid grey.
     frame: the mapping between these pixels, the source photo and the feature map.
@@ -64,11 +64,13 @@ class ModelInput:
 def load_photo(path: Path, at_least: int | None = None) -> Photo:
     """Read a photo upright, in sRGB, without transparency.
 
-    at_least: when given, the decoder may return a smaller image, as long as its longer side keeps
-    this many pixels (JPEGs decode several times faster so); width and height stay the file's.
+    at_least: the decoder may return a smaller image whose longer side has at least this many
+    pixels, which makes JPEGs several times faster; width and height remain those of the file. None
+    decodes all pixels.
 
-    Raises NotAPictureError where neither content nor name is a picture's, PhotoError where the
-    content cannot be decoded or has too many pixels, OSError where the file cannot be read.
+    Raises NotAPictureError where neither the content nor the name is that of a picture, PhotoError
+    where the content cannot be decoded or has too many pixels, OSError where the file cannot be
+    read.
     """
     with path.open("rb") as file:
         image = _identify(path, file)
@@ -79,7 +81,7 @@ def load_photo(path: Path, at_least: int | None = None) -> Photo:
                 image.draft(None, (at_least, at_least))
             image.load()
             upright = ImageOps.exif_transpose(image)
-            # exif_transpose drops neither the profile nor the transparency that follow.
+            # exif_transpose keeps the profile and the transparency, which are handled next.
             rgb = _to_srgb(upright)
         except Image.DecompressionBombError:
             raise PhotoError(_TOO_LARGE.format(path)) from None
@@ -93,7 +95,7 @@ def load_photo(path: Path, at_least: int | None = None) -> Photo:
 
 
 def date_taken(path: Path) -> int | None:
-    """`Photo.taken_ns` of a file, by its header; None for what is no picture.
+    """`Photo.taken_ns` of a file, read from its header; None for a file that is no picture.
 
     Raises OSError where the file cannot be read.
     """
@@ -105,9 +107,9 @@ def date_taken(path: Path) -> int | None:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's content is a picture or its name claims so; broken pictures count.
+    """Whether a file is a picture by its content or by its name; broken pictures count.
 
-    Reads no more than the file's header.
+    Reads only the header of the file.
     """
     if _is_picture_name(path):
         return True
@@ -139,7 +141,7 @@ def load_model_input(path: Path, size: int, grid: int) -> ModelInput:
 
 
 _ORIENTATION_TAG = 0x0112
-# EXIF tags, the best first: a date, and its offset from UTC.
+# EXIF tags of a date and of its offset from UTC, the most reliable first.
 _DATES = (
     (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
     (ExifTags.Base.DateTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
@@ -156,7 +158,7 @@ def _is_picture_name(path: Path) -> bool:
 
 
 def _identify(path: Path, file: BinaryIO) -> Image.Image:
-    """The picture in an open file, its header read. Raises as `load_photo`."""
+    """The picture in an open file, of which only the header is read. Raises as `load_photo`."""
     has_heif = _register_heif()
     try:
         return Image.open(file, formats=_formats())
@@ -173,14 +175,14 @@ def _identify(path: Path, file: BinaryIO) -> Image.Image:
 
 
 def _taken_ns(image: Image.Image) -> int | None:
-    """`Photo.taken_ns` of a picture that is open, but not decoded."""
+    """`Photo.taken_ns` of a picture that is opened, but not decoded."""
     if image.format == "PNG" and "exif" not in image.info:
-        return None  # Pillow would decode it, to look behind the pixels
+        return None  # Pillow would decode the pixels to look for EXIF data behind them
     try:
         exif = image.getexif()
         tags = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
     except Exception:
-        return None  # broken EXIF data comes up as any kind of error
+        return None  # broken EXIF data raises any kind of error
     for date_tag, offset_tag in _DATES:
         taken_ns = _nanoseconds(tags.get(date_tag), tags.get(offset_tag))
         if taken_ns is not None:
@@ -208,7 +210,7 @@ def _nanoseconds(date: object, offset: object) -> int | None:
 
 @cache
 def _register_heif() -> bool:
-    """Let Pillow read HEIC where pillow-heif is installed; whether it is."""
+    """Let Pillow read HEIC if pillow-heif is installed, and return whether it is."""
     try:
         import pillow_heif
     except ImportError:
@@ -224,7 +226,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB over white, through the embedded colour profile if there is one."""
+    """Convert any Pillow mode to RGB over white, by the embedded colour profile if there is one."""
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_eight_bits(image)
     profile = image.info.get("icc_profile")
@@ -240,7 +242,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _convert_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """To sRGB by an embedded ICC profile; by Pillow's plain conversion where that cannot serve."""
+    """Convert to sRGB by an embedded ICC profile, or plainly where none can be used."""
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -248,7 +250,7 @@ def _convert_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
                 image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
             )
         except (ImageCms.PyCMSError, OSError):
-            # Broken profiles, and ones for another colour space than the pixels', are common.
+            # Broken profiles are common, and so are profiles for another colour space.
             converted = None
         if converted is not None:
             return converted
@@ -256,7 +258,7 @@ def _convert_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Greyscale of 16 or 32 bits, or floating point, to 8 bits."""
+    """Convert greyscale of 16 or 32 bits, or of floating point, to 8 bits."""
     values = np.asarray(image, dtype=np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     if image.mode == "F":

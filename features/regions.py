@@ -17,28 +17,29 @@ Point = tuple[float, float]
 # tau of PDM Eq. 3, the paper's value.
 CLASS_THRESHOLD = 0.7
 
-# A point's object, chosen on validation scenes (docs/scores.md): at first it is taken to reach so
-# many cells around the point, and its surroundings to begin so far off, in parts of the photo's
-# side; a cell is compared with so many of the surroundings' cells, those most like it. What is as
-# like the object as the last is its twin, and tells nothing.
+# How a point is grown into an object, chosen on validation scenes (docs/scores.md). At first the
+# object reaches this many cells around the point, and its surroundings begin at this distance, as a
+# share of the photo's side. A cell is compared with this many of the cells of the surroundings that
+# resemble it most. Surroundings that resemble the object more than the last are a twin of the
+# object, and are not compared with.
 _POINT_REACH = 1.5
 _SURROUNDINGS = 0.4
 _COMPARED = 5
 _TWIN = 0.8
 
-# How far (cells, a Gaussian's standard deviation) the evidence for a class is smoothed before its
-# peak is taken for a point on the object.
+# Standard deviation, in cells, of the Gaussian that smooths the evidence for a class before its
+# peak is taken as a point on the object.
 _SMOOTHED = 2.0
 
 
 def class_cells(
     maps: FeatureMaps, class_vector: NDArray[np.float32], tau: float = CLASS_THRESHOLD
 ) -> NDArray[np.bool_]:
-    """M_r of PDM Eq. 3: cells that attend to the class name, (grid, grid) bool.
+    """M_r of PDM Eq. 3: the cells that attend to the class name, (grid, grid) bool.
 
-    class_vector: C, (d,) float32. tau: 0..1, less than 1. The attention softmax(F_S C^T / sqrt(d))
-    is taken over the valid cells and min-max normalised to 0..1 before the threshold, so one cell
-    at least is left.
+    class_vector: C, (d,) float32. tau: from 0 to below 1. The attention softmax(F_S C^T / sqrt(d))
+    is taken over the valid cells and min-max normalised to 0..1 before the threshold, so at least
+    one cell is left. Raises RegionError where the attention is the same at every cell.
     """
     valid = maps.frame.valid()
     logits = maps.semantic.astype(np.float32) @ class_vector / np.sqrt(len(class_vector))
@@ -49,12 +50,12 @@ def class_cells(
 
 
 def named_cells(maps: FeatureMaps, evidence_vector: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """The object that a class name means most, (grid, grid) bool: what is under the map's peak.
+    """The object under the peak of a class's evidence, (grid, grid) bool.
 
-    evidence_vector: (d,) float32; F_S times it, smoothed, tells where the class is. Eq. 3 keeps
-    what attends almost as much as the peak, which for a small model is often one cell; here the
-    whole object under the peak is taken, as for a point (docs/scores.md). Raises RegionError where
-    the map has no peak.
+    evidence_vector: (d,) float32; its inner product with F_S, smoothed, is the evidence at a cell.
+    Eq. 3 keeps the cells that attend almost as much as the peak, which is often a single cell with
+    a small model. This takes the whole object under the peak, as for a point (docs/scores.md).
+    Raises RegionError where the evidence has no peak.
     """
     valid = maps.frame.valid()
     evidence = np.where(valid, maps.semantic.astype(np.float32) @ evidence_vector, 0.0)
@@ -66,9 +67,10 @@ def named_cells(maps: FeatureMaps, evidence_vector: NDArray[np.float32]) -> NDAr
 
 
 def mask_cells(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Cells that a source mask covers at least by half, or else most, (grid, grid) bool.
+    """The cells of which a mask covers at least half, (grid, grid) bool.
 
-    mask: (height, width) bool in source pixels. Raises RegionError for an empty mask.
+    Where no cell is covered by half, these are the cells that are covered most. mask: (height,
+    width) bool in source pixels. Raises RegionError for an empty mask.
     """
     coverage = frame.coverage(mask)
     most = float(coverage.max())
@@ -80,19 +82,21 @@ def mask_cells(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def box_cells(maps: FeatureMaps, box: Box) -> NDArray[np.bool_]:
     """The object in a box [x0, y0, x1, y1] of source pixels, (grid, grid) bool.
 
-    A box holds background too: of its cells, the half is taken that resembles the photo outside
-    the box least (by the cosine of appearance with the most similar cell there). Where the box
-    leaves nothing outside, all its cells are taken.
-    Raises RegionError for an empty box or one that leaves the photo.
+    A box holds background too: the half of its cells that resembles the photo outside the box most
+    is dropped (by the cosine of appearance with the most similar cell there). A box that covers the
+    whole photo keeps all its cells. Raises RegionError for an empty box, and for a box that reaches
+    beyond the photo.
     """
     frame = maps.frame
     x0, y0, x1, y1 = box
     if not (x0 < x1 and y0 < y1):
-        raise RegionError(f"--box {_numbers(box)} is empty: it must be X0,Y0,X1,Y1, left top first")
+        raise RegionError(
+            f"box {_numbers(box)} is empty; it must be x0,y0,x1,y1, the left top corner first"
+        )
     if x0 < 0 or y0 < 0 or x1 > frame.width or y1 > frame.height:
         raise RegionError(
-            f"--box {_numbers(box)} leaves the photo, which is {frame.width} x {frame.height} "
-            "pixels (upright)"
+            f"box {_numbers(box)} reaches beyond the photo, which is {frame.width} x "
+            f"{frame.height} pixels (upright)"
         )
     mask = np.zeros((frame.height, frame.width), dtype=bool)
     mask[int(np.floor(y0)) : int(np.ceil(y1)), int(np.floor(x0)) : int(np.ceil(x1))] = True
@@ -110,23 +114,23 @@ def box_cells(maps: FeatureMaps, box: Box) -> NDArray[np.bool_]:
 def point_cells(maps: FeatureMaps, point: Point) -> NDArray[np.bool_]:
     """The object under a point (x, y) of source pixels, (grid, grid) bool.
 
-    Grown from the cell under the point over connected cells that look more like the cells around
-    the point than like the photo far from it (cosine of F_A, the photo's mean subtracted), and then
-    once more, more like the region found than like what lies around that. Raises RegionError for a
-    point off the photo.
+    The region grows from the cell under the point over connected cells that resemble the cells
+    around the point more than the cells far from it (by the cosine of F_A centred on the photo's
+    mean). It then grows once more, over cells that resemble the first region more than its
+    surroundings. Raises RegionError for a point outside the photo.
     """
     frame = maps.frame
     x, y = point
     if not (0 <= x < frame.width and 0 <= y < frame.height):
         raise RegionError(
-            f"--point {_numbers(point)} is outside the photo, which is {frame.width} x "
+            f"point {_numbers(point)} is outside the photo, which is {frame.width} x "
             f"{frame.height} pixels (upright)"
         )
     return _object_around(maps, frame.cell_at(x, y))
 
 
 def _object_around(maps: FeatureMaps, seed: tuple[int, int]) -> NDArray[np.bool_]:
-    """The object that a cell, (row, column), belongs to; see `point_cells`."""
+    """The object at a cell (row, column), (grid, grid) bool; see `point_cells`."""
     valid = maps.frame.valid()
     appearance = maps.appearance.astype(np.float32)
     unit = unit_vectors(appearance - appearance[valid].mean(axis=0))
@@ -149,11 +153,11 @@ def _object_around(maps: FeatureMaps, seed: tuple[int, int]) -> NDArray[np.bool_
 
 
 def load_mask(path: Path, width: int, height: int) -> NDArray[np.bool_]:
-    """A mask file for a photo of width x height pixels, (height, width) bool.
+    """Read a mask file for a photo of width x height pixels, (height, width) bool.
 
-    Palette images are masks by index (not 0), others by brightness (above half of the brightest).
-    A mask of another size is resized where its ratio agrees with the photo's within 1 %, and
-    refused otherwise (RegionError).
+    A palette image is a mask by index (any but 0), another image by brightness (above half of the
+    brightest pixel). A mask of another size is resized where its ratio of sides agrees with the
+    photo's within 1 %. Raises RegionError for another shape, and for an unreadable file.
     """
     try:
         with Image.open(path) as image:
@@ -161,13 +165,13 @@ def load_mask(path: Path, width: int, height: int) -> NDArray[np.bool_]:
             values = np.asarray(upright if upright.mode in ("P", "1") else upright.convert("L"))
             indexed = upright.mode in ("P", "1")
     except OSError as error:
-        raise RegionError(f"--mask {path}: not a readable picture ({error})") from None
+        raise RegionError(f"mask {path}: not a readable picture ({error})") from None
     mask = values > 0 if indexed else values > values.max() / 2
     if mask.shape == (height, width):
         return mask
     if abs(mask.shape[1] / mask.shape[0] / (width / height) - 1.0) > 0.01:
         raise RegionError(
-            f"--mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, the photo {width} x "
+            f"mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, the photo {width} x "
             f"{height} (upright): their shapes differ; make the mask from that very photo"
         )
     resized = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
@@ -183,8 +187,8 @@ def unit_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 def _check_differs(low: float, high: float) -> None:
     if high <= low:
         raise RegionError(
-            "the class name is equally everywhere in the reference photo; "
-            "give a --mask, --box or --point of the object"
+            "the class name fits every cell of the reference photo equally; give a mask, a box or "
+            "a point of the object"
         )
 
 

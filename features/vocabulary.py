@@ -1,4 +1,4 @@
-"""The nouns that a model is asked for: what a class name may be expected to say."""
+"""The nouns that class names are expected to be."""
 
 from pathlib import Path
 

@@ -84,7 +84,7 @@ def make_references(
         # Masks that do not fit the photo are refused before it is extracted.
         masks = [None if q.mask is None else _mask_cells(photo.frame, q.mask) for q in queries]
         [maps] = extractor.extract([photo])
-        if not np.isfinite(maps.pooled()).all():
+        if not maps.is_finite:
             raise ModelError(f"{path}: the model gave no finite features for it")
         return [
             Reference(maps, _cells(query, maps, extractor, tau) if mask is None else mask, vector)

@@ -13,7 +13,7 @@ _TRANSFORMER_BLOCK = re.compile(r"up_blocks\.(\d+)\.attentions\.(\d+)\.transform
 
 
 class _CapturedError(Exception):
-    """Leaves the UNet's forward pass once everything wanted has been seen."""
+    """Ends the UNet's forward pass after the last projection was captured."""
 
 
 def transformer_blocks(unet: "torch.nn.Module") -> list[str]:
@@ -32,7 +32,7 @@ def transformer_blocks(unet: "torch.nn.Module") -> list[str]:
 
 
 def transformer_block(unet: "torch.nn.Module", path: str) -> Any:
-    """The block at a module path, having both self- and cross-attention.
+    """The block at a module path, which has both self- and cross-attention.
 
     Raises ModelError naming the path where there is none.
     """
@@ -57,8 +57,8 @@ def map_side(latent_side: int, n_up_blocks: int, path: str) -> int:
 def capture(block: Any, forward: Callable[[], object]) -> tuple["torch.Tensor", "torch.Tensor"]:
     """F_A = (Q_SA + K_SA) / 2 and F_S = Q_CA of one UNet evaluation (PDM Eq. 1 and 2).
 
-    block: from `transformer_block`. forward: evaluates the UNet; what follows the captured
-    projections is left unrun. Returns two (batch, cells, d) tensors in the UNet's dtype.
+    block: from `transformer_block`. forward: evaluates the UNet; the layers after the captured
+    projections do not run. Returns two (batch, cells, d) tensors in the UNet's dtype.
     """
     seen: dict[str, torch.Tensor] = {}
 
@@ -73,7 +73,7 @@ def capture(block: Any, forward: Callable[[], object]) -> tuple["torch.Tensor", 
     hooks = [
         block.attn1.to_q.register_forward_hook(keep("self_query")),
         block.attn1.to_k.register_forward_hook(keep("self_key")),
-        # Cross-attention follows self-attention within the block, so its query comes last.
+        # Cross-attention follows self-attention in the block, so its query comes last.
         block.attn2.to_q.register_forward_hook(keep("cross_query", last=True)),
     ]
     try:

@@ -46,8 +46,8 @@ def invert(
 ) -> Inversion:
     """Noisy latents at `settings.timestep`, by `settings.inversion`.
 
-    latents: clean, (batch, channels, height, width). content_hashes: one a photo; noise is seeded
-    by them alone, never by the place in the batch.
+    latents: clean, (batch, channels, height, width). content_hashes: one per photo; they alone seed
+    the noise, never the place in the batch.
     """
     if settings.inversion == "none":
         return Inversion(latents, [])
@@ -79,9 +79,9 @@ def _invert_step(
 ) -> tuple["torch.Tensor", list[float]]:
     """One step up, solving z = f(z) with f(z) = A start + B e(z, t) by fixed-point iteration.
 
-    One iteration from z = start is DDIM inversion, which takes the noise at the step's wrong end.
-    Further ones follow AIDI's accelerated form (Pan et al., ICCV 2023): the next z is the mean of
-    the last two values of f, which damps the oscillation of the plain iteration.
+    One iteration from z = start is DDIM inversion, which takes the noise at the wrong end of the
+    step. More iterations follow AIDI's accelerated form (Pan et al., ICCV 2023): the next z is the
+    mean of the last two values of f, which damps the oscillation of the plain iteration.
     """
     keep = (alpha_to / alpha_from) ** 0.5
     gain = (1.0 - alpha_to) ** 0.5 - keep * (1.0 - alpha_from) ** 0.5
@@ -98,13 +98,13 @@ def _invert_step(
 
 
 def _content_noise(latents: "torch.Tensor", content_hashes: Sequence[str]) -> "torch.Tensor":
-    """Gaussian noise shaped as `latents`, each photo's drawn from its own content's seed."""
+    """Gaussian noise shaped as `latents`; each photo's is drawn from the seed of its content."""
     import torch
 
     noises = []
     for content_hash in content_hashes:
         seed = int.from_bytes(hashlib.sha256(content_hash.encode()).digest()[:8], "big") >> 1
-        # Always drawn on the CPU: GPU generators give other numbers for the same seed.
+        # Always drawn on the CPU, because a GPU gives other numbers for the same seed.
         generator = torch.Generator().manual_seed(seed)
         noises.append(torch.randn(latents.shape[1:], generator=generator))
     return torch.stack(noises).to(latents.device)

@@ -1,4 +1,4 @@
-"""A pre-trained text-to-image diffusion model: those parts of a pipeline that Waldo uses."""
+"""A pre-trained text-to-image diffusion model: the parts of a pipeline that Waldo uses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 
-# Names whose class vectors are made at once.
+# Names per batch of the text encoder.
 _NAMES_AT_ONCE = 64
 
 
@@ -32,11 +32,11 @@ class Conditioning:
 
 
 class DiffusionModel:
-    """The parts of a Stable-Diffusion-family pipeline that features are made of.
+    """The parts of a pipeline of the Stable Diffusion family that features need.
 
-    name: the preset's name, hub id or folder it was asked for by. revision: the hub's commit, or
+    name: the preset's name, hub id or folder by which it was loaded. revision: the hub's commit, or
     "sha256:..." over the weight files of a local folder. All tensors returned are float32 on
-    `device` unless said otherwise; latents are (batch, channels, height, width), scaled to unit
+    `device` unless stated otherwise; latents are (batch, channels, height, width), scaled to unit
     variance as the UNet expects them.
     """
 
@@ -82,13 +82,12 @@ class DiffusionModel:
 
     @property
     def native_size(self) -> int:
-        """Side of the images the model was trained for, pixels."""
+        """Side of the images that the model was trained on, pixels."""
         return int(self.unet.config.sample_size) * self.latent_factor
 
     def inspected_settings(self) -> FeatureSettings:
-        """Settings for a model without a preset: DIFT's noising, the last block of the up path.
-
-        Noising at t = 261 costs one evaluation and works for every noise schedule.
+        """Settings for a model without a preset: the last block of the up path, with the noising of
+        DIFT, which costs one evaluation and works for every noise schedule.
         """
         return FeatureSettings(
             image_size=min(512, self.native_size),
@@ -123,9 +122,9 @@ class DiffusionModel:
         return (latents.float() - shift) * self.vae.config.scaling_factor
 
     def condition(self, prompt: str | list[str]) -> Conditioning:
-        """A prompt's conditioning, padded to the text encoder's length as the pipeline does.
+        """The conditioning of a prompt, padded to the text encoder's length as in the pipeline.
 
-        Of several prompts, their conditionings in one batch.
+        Several prompts give their conditionings in one batch.
         """
         import torch
 
@@ -150,8 +149,8 @@ class DiffusionModel:
     def class_states(self, name: str) -> "torch.Tensor":
         """Text encoder output at the tokens of a bare class name, (tokens, width).
 
-        Begin, end and padding tokens are left out, as are words that the model does not know.
-        Raises RegionError where no known token is left.
+        Begin, end and padding tokens are left out, and words that the model does not know. Raises
+        RegionError where no token is left.
         """
         import torch
 
@@ -161,12 +160,12 @@ class DiffusionModel:
         if len(positions) == 0:
             raise RegionError(
                 f"class name {name!r}: the model {self.name} knows none of its words; "
-                "use another word for it, or give a --mask, --box or --point"
+                "use another word for it, or give a mask, a box or a point"
             )
         return self.condition(name).states[0, positions.to(self.device)]
 
     def class_vector(self, name: str, block: str) -> "torch.Tensor":
-        """C, (d,): mean over the class name's tokens of the block's cross-attention keys.
+        """C, (d,): the block's cross-attention keys, averaged over the tokens of the class name.
 
         Raises RegionError where the model knows no token of the name.
         """
@@ -177,7 +176,7 @@ class DiffusionModel:
             return layer(self.class_states(name).to(self.dtype)).float().mean(dim=0)
 
     def class_vectors(self, names: list[str], block: str) -> NDArray[np.float32]:
-        """`class_vector` of every name of which the model knows a token, (n, d), in their order."""
+        """The class vectors of the names of which the model knows a token, (n, d), in order."""
         import torch
 
         special = torch.tensor(self.tokenizers[0].all_special_ids)
@@ -191,14 +190,14 @@ class DiffusionModel:
             with torch.inference_mode():
                 keys = layer(states.to(self.dtype)).float()
             counted = known[batch].to(self.device).unsqueeze(2)
-            # Multiplied, not indexed: names differ in how many tokens they have.
+            # Multiplied and not indexed, because names differ in their number of tokens.
             vectors.append(((keys * counted).sum(dim=1) / counted.sum(dim=1)).cpu().numpy())
         return np.concatenate(vectors)
 
     def predict_noise(
         self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
     ) -> "torch.Tensor":
-        """The noise in noisy latents at a timestep, by one evaluation of the whole UNet."""
+        """The noise in noisy latents at a timestep: one evaluation of the whole UNet."""
         import torch
 
         with torch.inference_mode():
@@ -222,7 +221,7 @@ class DiffusionModel:
         return appearance.float(), semantic.float()
 
     def with_random_weights(self, seed: int = 0) -> "DiffusionModel":
-        """This model's architecture with freshly initialised weights: a baseline to compare with.
+        """The architecture of this model with newly initialised weights, as a baseline.
 
         The same seed gives the same weights. Its revision is "random:SEED".
         """

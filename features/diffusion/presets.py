@@ -1,4 +1,4 @@
-"""Which models Waldo knows by name, and how features are taken from each."""
+"""The models that Waldo knows by name, and the settings of their features."""
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,7 +9,7 @@ InversionMethod = Literal["none", "noise", "ddim", "fixed-point"]
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """How a photo becomes feature maps; with the weights, all that decides the numbers.
+    """How a photo becomes feature maps. With the weights, this decides all numbers.
 
     image_size: side of the square input, pixels.
     block: the transformer block whose projections are captured, as a module path in the UNet.
@@ -18,8 +18,8 @@ class FeatureSettings:
         "fixed-point" (AIDI, Pan et al., ICCV 2023).
     steps: inversion steps, evenly spaced up to `timestep` ("ddim" and "fixed-point").
     iterations: fixed-point iterations in each step.
-    prompt: the prompt under which photos are inverted and features taken. The query's class is
-        unknown when the gallery is indexed, so it is a neutral one, for both sides alike.
+    prompt: the prompt of the inversion and of the feature step. The class of a query is unknown
+        when the gallery is indexed, so queries and gallery share a neutral prompt.
     """
 
     image_size: int
@@ -45,8 +45,8 @@ class Preset:
 
     source: a hub id, or "bundled:NAME" for weights in this package. variant: the weight files'
     variant on the hub. grid, dim: the feature map is grid x grid cells of dim numbers.
-    download: size of the files that are needed, as people read it. background: a word that the
-    model was taught for what is no object, if any; a class's cells are then told from those.
+    download: size of the files that are needed, as people read it. background: the word that the
+    model was taught for cells without an object, if any.
     """
 
     name: str

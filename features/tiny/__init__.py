@@ -1,1 +1,1 @@
-"""The bundled model `tiny`: its weights in diffusers' layout, and its model card."""
+"""The bundled model `tiny`: its weights in the layout of diffusers, and its model card."""

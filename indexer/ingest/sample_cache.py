@@ -113,4 +113,4 @@ class CachedExtraction:
         extracted = self._extractor.extract(photos)
         if [maps.content_hash for maps in extracted] != [photo.content_hash for photo in photos]:
             raise ValueError("the extractor returned maps of other photos, or in another order")
-        return {maps.content_hash: maps for maps in extracted if np.isfinite(maps.pooled()).all()}
+        return {maps.content_hash: maps for maps in extracted if maps.is_finite}

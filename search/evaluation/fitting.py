@@ -96,7 +96,7 @@ class Fit:
             return f"{asked}: no weights are clearly better than the default, which searches keep"
         low, high = (100 * edge for edge in self.gain_interval)
         gain = f"{low:+.1f} to {high:+.1f}"
-        return f"{asked}: the gain's 95 % interval is {gain}; stored for --score fused"
+        return f"{asked}: the gain's 95 % interval is {gain}; stored for the score fused"
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -112,7 +112,7 @@ def _extract(photos: list[Photo], extractor: Extractor) -> list[FeatureMaps]:
     size, grid = extractor.image_size, extractor.grid
     maps = extractor.extract([to_model_input(photo, size, grid) for photo in photos])
     for photo, found in zip(photos, maps, strict=True):
-        if not np.isfinite(found.pooled()).all():
+        if not found.is_finite:
             raise ModelError(f"{photo.path}: the model gave no finite features for it")
     return maps
 

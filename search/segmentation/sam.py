@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.diffusion.loading import device_and_precision, hub_snapshot, load_pretrained
+from features.checkpoints import Layout, device_and_precision, load_pretrained, locate
 from features.errors import ModelError
 from search.segmentation.cascade import Prompt, Proposals
 
 if TYPE_CHECKING:
     import torch
 
-_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json"]
+_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
+_LAYOUT = Layout("transformers", "config.json", _FILES, "model*.safetensors")
 
 # The model classes by the model_type of config.json. Published SAM 2 weights belong to a video
 # model, of which Waldo uses the part for pictures.
@@ -63,7 +64,7 @@ class Sam:
         weights cannot be had, or are no SAM.
         """
         target, _ = device_and_precision(device)
-        folder = _locate(name)
+        folder, _ = locate("sam", name, {}, _LAYOUT)
         files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
         return cls(_load_folder(name, folder).to(target), files)
 
@@ -122,25 +123,6 @@ class Sam:
         return self._model.device
 
 
-def _locate(name: str) -> Path:
-    local = Path(name)
-    if local.is_dir():
-        return local
-    if name.count("/") != 1 or local.is_absolute():
-        raise ModelError(
-            f"--sam {name}: no such folder; give one with SAM or SAM 2 in transformers' layout, or "
-            "a hub id such as facebook/sam2.1-hiera-small; without --sam none is needed"
-        )
-    folder = hub_snapshot(name, None, _FILES, lambda found: any(found.glob("model*.safetensors")))
-    if folder is None:
-        raise ModelError(
-            f"--sam {name}: not on this machine, and the hub did not give it; run `hf download "
-            f"{name}` where there is a network, or give a local folder; without --sam none is "
-            "needed"
-        )
-    return folder
-
-
 def _load_folder(name: str, folder: Path) -> Any:
     """The model in float32 on the CPU."""
     import transformers
@@ -155,6 +137,6 @@ def _load_folder(name: str, folder: Path) -> Any:
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"--sam {name}: cannot be loaded ({reason}); Waldo needs SAM or SAM 2 in transformers' "
+            f"sam {name}: cannot be loaded ({reason}); Waldo needs SAM or SAM 2 in transformers' "
             "layout with safetensors weights"
         ) from error

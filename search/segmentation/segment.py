@@ -208,7 +208,7 @@ def segment_photos(
                 continue
             seen, picture = photo
             maps = known if seen.content_hash == known.content_hash else next(extracted)
-            if not np.isfinite(maps.pooled()).all():
+            if not maps.is_finite:
                 yield path, ModelError(f"{path}: the model gave no finite features for it")
                 continue
             candidates = candidates_of(maps, reference, extractor.device)

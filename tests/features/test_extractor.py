@@ -239,7 +239,7 @@ def test_models_that_cannot_be_had_say_how_to_get_them(
         load_model("tinny", device="cpu")
     with pytest.raises(ModelError, match=r"no model_index\.json"):
         load_model(str(tmp_path), device="cpu")
-    with pytest.raises(ModelError, match="--device nonsense"):
+    with pytest.raises(ModelError, match="device nonsense"):
         load_model("tiny", device="nonsense")
 
 

@@ -177,7 +177,7 @@ def test_a_fit_as_json() -> None:
         "gain_interval": [0.05, 0.15],
         "mAP_held_out": 0.58,
     }
-    assert fit.verdict.endswith("+5.0 to +15.0; stored for --score fused")
+    assert fit.verdict.endswith("+5.0 to +15.0; stored for the score fused")
 
 
 def test_an_index_keeps_its_weights(tmp_path: Path) -> None:

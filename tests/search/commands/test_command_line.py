@@ -158,7 +158,7 @@ def test_bad_queries(waldo: CommandLine, photos: Path, index: Path, tmp_path: Pa
     ask = ("query", photo, "--index", index)
     assert "say which object" in waldo.refusal(*ask)
     assert "knows none of its words" in waldo.refusal(*ask, "--class", "qwzx")
-    assert "leaves the photo" in waldo.refusal(*ask, "--box", "0,0,500,20")
+    assert "reaches beyond the photo" in waldo.refusal(*ask, "--box", "0,0,500,20")
     assert "must be X0,Y0,X1,Y1" in waldo.refusal(*ask, "--box", "0,0,5")
     assert "outside the photo" in waldo.refusal(*ask, "--point", "130,20")
     assert "no such score" in waldo.refusal(*ask, "--class", "dog", "--score", "best")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import features.descriptors as module
 from features.descriptors import DESCRIPTORS, ImageDescriptor
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
@@ -145,7 +144,7 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the paper's table has them; the hub's place is taken by a small model on the disk."""
-    monkeypatch.setattr(module, "hub_snapshot", lambda *_: descriptor_folder("clip"))
+    monkeypatch.setattr("features.checkpoints.hub_snapshot", lambda *_: descriptor_folder("clip"))
     root = tmp_path / "root"
     for subject in ("a", "b"):
         (root / subject).mkdir(parents=True)

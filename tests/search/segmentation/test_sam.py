@@ -77,9 +77,9 @@ def test_masks_are_aligned_with_the_picture(
 
 def test_a_folder_without_sam_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     for name in ("nowhere", str(tmp_path / "nowhere")):
-        with pytest.raises(ModelError, match=r"--sam .*no such folder"):
+        with pytest.raises(ModelError, match=r"sam .*no such sam; give a local folder"):
             Sam.load(name, "cpu")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"no config\.json in it"):
         Sam.load(str(tmp_path), "cpu")
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(ModelError, match="model_type is clip"):

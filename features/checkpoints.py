@@ -1,0 +1,180 @@
+"""Pre-trained checkpoints: where they lie, and how their weights are read.
+
+A checkpoint is a local folder, or a repository of the Hugging Face hub. Weights are read from
+safetensors files only, and no code that comes with a model is run.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of a checkpoint.
+
+    library: whose layout it is, as messages name it. marker: the file that every such folder has.
+    files, ignored: patterns of the files that are needed, and of those among them that are not.
+    weights: a pattern of files of which at least one must be there.
+    """
+
+    library: str
+    marker: str
+    files: tuple[str, ...]
+    weights: str
+    ignored: tuple[str, ...] = ()
+
+
+def locate(
+    kind: str,
+    name: str,
+    known: Mapping[str, str],
+    layout: Layout,
+    revision: str | None = None,
+) -> tuple[Path, str | None]:
+    """The local folder of a checkpoint and its commit; a hub repository may be downloaded for it.
+
+    kind: what messages call it, e.g. "model". name: a key of `known`, a local folder, or a hub id.
+    known: hub ids by name. revision: a hub commit. The commit is None for a local folder. Raises
+    ModelError where the files cannot be had.
+    """
+    source = known.get(name, name)
+    local = Path(source)
+    if local.is_dir():
+        if not (local / layout.marker).is_file():
+            raise ModelError(
+                f"{kind} {name}: not a model in {layout.library}' layout (no {layout.marker} in it)"
+            )
+        return local.resolve(), None
+    if source.count("/") != 1 or local.is_absolute():
+        names = f"known names: {', '.join(known)}; or give" if known else "give"
+        raise ModelError(
+            f"{kind} {name}: no such {kind}; {names} a local folder in {layout.library}' layout, "
+            "or a hub id"
+        )
+    folder = hub_snapshot(source, revision, layout)
+    if folder is None:
+        raise ModelError(
+            f"{kind} {name}: {source} is not on this machine, and the hub did not give it; run "
+            f"`hf download {source}` where there is a network (some models ask you to accept their "
+            f"licence first), or give a local folder in {layout.library}' layout"
+        )
+    return folder, folder.name
+
+
+def hub_snapshot(repository: str, revision: str | None, layout: Layout) -> Path | None:
+    """The snapshot folder of a hub repository, from the local cache or else downloaded; None where
+    neither gives the weights.
+    """
+    from huggingface_hub import snapshot_download
+
+    for local_only in (True, False):
+        try:
+            folder = Path(
+                snapshot_download(
+                    repository,
+                    revision=revision,
+                    allow_patterns=list(layout.files),
+                    ignore_patterns=list(layout.ignored) or None,
+                    local_files_only=local_only,
+                )
+            )
+        except Exception:
+            # Whatever the hub client raises (offline, refused, no such model), a person can do the
+            # same about it; `locate` says what.
+            continue
+        if any(folder.glob(layout.weights)):
+            return folder
+    return None
+
+
+def files_digest(folder: Path, files: Iterable[Path]) -> str:
+    """ "sha256:..." over the names and contents of files beneath a folder, in their order."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def device_and_precision(device: str) -> tuple["torch.device", "torch.dtype"]:
+    """The device that a model runs on, and the precision that it has there.
+
+    device: "auto" (a GPU where there is one), or any torch device. Raises ModelError for a device
+    that cannot be used here.
+    """
+    import torch
+
+    try:
+        target = torch.device(_pick_device() if device == "auto" else device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"device {device}: not usable here ({reason})") from None
+    # Half precision only where the hardware is made for it.
+    return target, torch.float16 if target.type in ("cuda", "mps") else torch.float32
+
+
+def _pick_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load_pretrained(
+    model_class: Any, folder: Path, dtype: "torch.dtype | None" = None, **settings: Any
+) -> Any:
+    """Load a model of the diffusers or the transformers library on the CPU, from safetensors only.
+
+    dtype: None for float32. settings: for `from_pretrained`. Raises ValueError where weights in the
+    folder are damaged or missing, and whatever the library raises.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        with quiet_libraries():
+            model, loaded = model_class.from_pretrained(
+                folder,
+                torch_dtype=dtype or torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **settings,
+            )
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if loaded["missing_keys"]:
+        raise ValueError(f"its weights lack {min(loaded['missing_keys'])}")
+    return model
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence the libraries' progress bars and advice, which mean nothing to users of Waldo."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(lib.get_verbosity(), lib.is_progress_bar_enabled()) for lib in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, (verbosity, had_bars) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if had_bars:
+                library.enable_progress_bar()
