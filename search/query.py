@@ -122,13 +122,3 @@ class Answer:
         """
         least = self.options.min_confidence
         return None if least is None else (self.best_confidence or 0.0) >= least
-
-    @property
-    def reference_cells(self) -> NDArray[np.bool_]:
-        """(grid, grid) bool, the cells of the query's photo that were taken as the object."""
-        return self.references[0].cells
-
-    @property
-    def frame(self) -> Frame:
-        """The frame of the query's photo."""
-        return self.references[0].maps.frame

@@ -18,7 +18,9 @@ import multiprocessing
 import os
 import pickle
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,6 @@ from numpy.typing import NDArray
 from training import compositor, pictures
 from training.compositor import Cutout, Floats, Pixels, Scene, Style
 from training.names import CLASSES
-from training.whole_files import write_whole
 
 SIDE = 192
 CELLS = 24
@@ -290,3 +291,11 @@ def _render_some(source: Pictures, numbers: list[int], pairs: int, directory: Pa
 
 def _chunk_file(directory: Path, number: int) -> Path:
     return directory / f"{number:04d}.npz"
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a new file that then replaces `path`. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        write(file)
+    part.replace(path)

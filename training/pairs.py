@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training import batches
+from training.batches import write_whole
 from training.names import SYNONYMS
 from training.teacher import Lesson, views_of_scenes
 from training.tiny_model import NEUTRAL_PROMPT, Parts, encode_images
-from training.whole_files import write_whole
 
 
 class PairStore:

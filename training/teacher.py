@@ -19,10 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from features.regions import unit_vectors
-from training.batches import digest, look_alike_names
+from training.batches import digest, look_alike_names, write_whole
 from training.compositor import Cutout
 from training.tiny_model import fast_precision
-from training.whole_files import write_whole
 
 _SIDE, _SCENE_SIDE = 160, 256
 _GREYS = (60, 210)

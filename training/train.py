@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training import batches
+from training.batches import write_whole
 from training.losses import (
     class_loss,
     dense_loss,
@@ -53,7 +54,6 @@ from training.tiny_model import (
     read_parts,
     set_class_vectors,
 )
-from training.whole_files import write_whole
 
 WEIGHTS = {
     "noise": 0.4,

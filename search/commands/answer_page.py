@@ -6,9 +6,9 @@ from pathlib import Path
 from features.errors import WaldoError
 from search.commands.pages import Picture, render, write_html
 from search.commands.tables import describe_object, not_found_line
-from search.overlay import heatmap_over, mask_over, thumbnail
 from search.query import Answer, Match, Query
 from search.reference import Reference
+from search.segmentation.overlay import heatmap_over, mask_over, thumbnail
 
 # The longer side of a picture, in pixels.
 _LONGEST = 320

@@ -13,8 +13,8 @@ from features.photo import load_photo
 from features.regions import load_mask
 from search.commands.pages import Picture, render, write_html
 from search.evaluation.run_files import Run, runs_tables
-from search.overlay import thumbnail
 from search.scores import DEFAULT_SCORE
+from search.segmentation.overlay import thumbnail
 
 # The number of best queries and of worst queries, and of photos shown for each of them.
 _QUERIES = 5

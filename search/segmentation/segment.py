@@ -17,10 +17,10 @@ from features.photo import ModelInput, Photo, load_photo, to_model_input
 from indexer.codec.tokens import TokenMap, unit
 from search.candidates import CandidateMaps, ScoringReference
 from search.localise import distance_to_object, object_cells, without_place
-from search.overlay import shrunk
 from search.reference import Reference
 from search.scores import consistent, token_heat
 from search.segmentation.guided_filter import guided_filter
+from search.segmentation.overlay import shrunk
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,9 @@ from features.errors import WaldoError
 from features.frame import Frame
 from features.maps import FeatureMaps
 from search.commands.answer_page import render_answer, write_answer_page
-from search.overlay import heatmap_over, mask_over
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import Reference
+from search.segmentation.overlay import heatmap_over, mask_over
 from tests.helpers.pictures import save_photo
 
 FRAME = Frame(width=120, height=90, size=128, grid=16)
