@@ -5,16 +5,19 @@ safetensors files only, and no code that comes with a model is run.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from features.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
+
+_Known = TypeVar("_Known")
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ def locate(
     if source.count("/") != 1 or local.is_absolute():
         names = f"known names: {', '.join(known)}; or give" if known else "give"
         raise ModelError(
-            f"{kind} {name}: no such {kind}; {names} a local folder in {layout.library}' layout, "
-            "or a hub id"
+            f"{kind} {name}: no such model; {names} a local folder in {layout.library}' layout, or "
+            "a hub id"
         )
     folder = hub_snapshot(source, revision, layout)
     if folder is None:
@@ -88,8 +91,8 @@ def hub_snapshot(repository: str, revision: str | None, layout: Layout) -> Path 
                 )
             )
         except Exception:
-            # Whatever the hub client raises (offline, refused, no such model), a person can do the
-            # same about it; `locate` says what.
+            # Whatever the hub client raises (offline, refused, no such model), the mend is the
+            # same; `locate` names it.
             continue
         if any(folder.glob(layout.weights)):
             return folder
@@ -158,6 +161,34 @@ def load_pretrained(
     if loaded["missing_keys"]:
         raise ValueError(f"its weights lack {min(loaded['missing_keys'])}")
     return model
+
+
+def read_config(folder: Path, known: Mapping[str, _Known]) -> tuple[dict[str, Any], _Known]:
+    """The config.json of a model in transformers' layout, and the entry of `known` for its kind.
+
+    known: by model_type, the setting that names the kind. Raises ValueError for another kind, and
+    OSError where the file cannot be read.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = known.get(config.get("model_type"))
+    if kind is None:
+        raise ValueError(f"model_type is {config.get('model_type')}, not one of {', '.join(known)}")
+    return config, kind
+
+
+@contextmanager
+def explained_errors(model: str, folder: Path, needed: str) -> Iterator[None]:
+    """Raise what goes wrong in loading as a ModelError of one line.
+
+    model: the model as messages name it. needed: what Waldo can load.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{model}: cannot be loaded from {folder} ({reason}); Waldo needs {needed}"
+        ) from error
 
 
 @contextmanager

@@ -4,7 +4,6 @@ They describe a photo as a whole. In the paper they are baselines, and a way to 
 (DINOv2 + PDM and OpenCLIP + PDM in its tables).
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,12 @@ from numpy.typing import NDArray
 from features.checkpoints import (
     Layout,
     device_and_precision,
+    explained_errors,
     files_digest,
     load_pretrained,
     locate,
     quiet_libraries,
+    read_config,
 )
 from features.errors import ModelError
 from features.image_processor import ImageProcessor
@@ -186,12 +187,9 @@ def _load_folder(name: str, folder: Path) -> tuple[ImageProcessor, _Kind, Any]:
     """The preprocessing, and the model in float32 on the CPU."""
     import transformers
 
-    try:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        kind = _KINDS.get(config.get("model_type"))
-        if kind is None:
-            known = ", ".join(_KINDS)
-            raise ValueError(f"model_type is {config.get('model_type')}, not one of {known}")
+    needed = "DINOv2, CLIP or SigLIP in transformers' layout with safetensors weights"
+    with explained_errors(f"descriptor {name}", folder, needed):
+        config, kind = read_config(folder, _KINDS)
         processor = ImageProcessor.load(folder / _PREPROCESSOR, square=kind is _SIGLIP)
         with quiet_libraries():
             own = getattr(transformers, kind.config).from_pretrained(folder, local_files_only=True)
@@ -201,11 +199,5 @@ def _load_folder(name: str, folder: Path) -> tuple[ImageProcessor, _Kind, Any]:
             if kind.fixed_size and processor.size != (side, side):
                 raise ValueError(f"its {_PREPROCESSOR} is not for pictures of {side} pixels")
         model = load_pretrained(getattr(transformers, kind.model), folder, config=own)
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{name}: cannot be loaded from {folder} ({reason}); Waldo needs DINOv2, CLIP or "
-            "SigLIP in transformers' layout with safetensors weights"
-        ) from error
     model.requires_grad_(False).eval()
     return processor, kind, model

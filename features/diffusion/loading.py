@@ -5,13 +5,13 @@ schedule.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.checkpoints import (
     Layout,
     device_and_precision,
+    explained_errors,
     files_digest,
     load_pretrained,
     locate,
@@ -19,7 +19,6 @@ from features.checkpoints import (
 )
 from features.diffusion.model import DiffusionModel
 from features.diffusion.presets import PRESETS, bundled_path
-from features.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +92,8 @@ def _load_folder(
         "CLIPTextModel": CLIPTextModel,
         "CLIPTextModelWithProjection": CLIPTextModelWithProjection,
     }
-    try:
+    needed = "a whole pipeline in diffusers' layout with safetensors weights"
+    with explained_errors(f"model {name}", folder, needed):
         index = json.loads((folder / "model_index.json").read_text())
         names = [part for part in ("text_encoder", "text_encoder_2") if any(index.get(part) or ())]
         unet_class = _part_class(index, "unet", {"UNet2DConditionModel": UNet2DConditionModel})
@@ -115,12 +115,6 @@ def _load_folder(
                 for part in names
             ]
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{name}: the model's files cannot be loaded from {os.fspath(folder)} ({reason}); "
-            "Waldo needs a whole pipeline in diffusers' layout with safetensors weights"
-        ) from error
     vae.decoder = None
     for module in (unet, vae, *encoders):
         module.requires_grad_(False).eval()

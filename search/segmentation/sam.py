@@ -1,6 +1,5 @@
 """SAM and SAM 2 by the transformers library, loaded only from safetensors weights."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.checkpoints import Layout, device_and_precision, load_pretrained, locate
-from features.errors import ModelError
+from features.checkpoints import (
+    Layout,
+    device_and_precision,
+    explained_errors,
+    load_pretrained,
+    locate,
+    read_config,
+)
 from search.segmentation.cascade import Prompt, Proposals
 
 if TYPE_CHECKING:
@@ -63,10 +68,16 @@ class Sam:
         A hub model that is not on this machine yet is downloaded. Raises ModelError where the
         weights cannot be had, or are no SAM.
         """
+        import transformers
+
         target, _ = device_and_precision(device)
         folder, _ = locate("sam", name, {}, _LAYOUT)
         files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
-        return cls(_load_folder(name, folder).to(target), files)
+        needed = "SAM or SAM 2 in transformers' layout with safetensors weights"
+        with explained_errors(f"sam {name}", folder, needed):
+            _, model_class = read_config(folder, _CLASSES)
+            model = load_pretrained(getattr(transformers, model_class), folder)
+        return cls(model.to(target), files)
 
     def encode(self, picture: Image.Image) -> _Encoded:
         """Encode an RGB picture, once for all prompts."""
@@ -121,22 +132,3 @@ class Sam:
     @property
     def _device(self) -> Any:
         return self._model.device
-
-
-def _load_folder(name: str, folder: Path) -> Any:
-    """The model in float32 on the CPU."""
-    import transformers
-
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = _CLASSES.get(config.get("model_type"))
-        if kind is None:
-            known = ", ".join(_CLASSES)
-            raise ValueError(f"model_type is {config.get('model_type')}, not one of {known}")
-        return load_pretrained(getattr(transformers, kind), folder)
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"sam {name}: cannot be loaded ({reason}); Waldo needs SAM or SAM 2 in transformers' "
-            "layout with safetensors weights"
-        ) from error

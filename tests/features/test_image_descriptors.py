@@ -257,7 +257,7 @@ def test_a_size_that_the_model_does_not_take(descriptor_folder: Folder, tmp_path
 
 @pytest.mark.parametrize("name", ["dinov3", "no/such/folder", "/no/folder"])
 def test_an_unknown_name(name: str) -> None:
-    with pytest.raises(ModelError, match="no such descriptor; known names: dinov2, openclip, sig"):
+    with pytest.raises(ModelError, match="no such model; known names: dinov2, openclip, sig"):
         ImageDescriptor.load(name, "cpu")
 
 

@@ -1,36 +1,54 @@
 """Inverting a photo's latent on the bundled model, and sampling it back."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from features.diffusion.inversion import inversion_timesteps, invert
-from features.diffusion.model import Conditioning
+from features.diffusion.inversion import Inversion, inversion_timesteps, invert
 from features.diffusion.presets import FeatureSettings, InversionMethod
 from features.extractor import FeatureExtractor
 from features.photo import load_model_input
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "photos"
 
+Inverted = Callable[[InversionMethod, int], tuple[FeatureSettings, Inversion]]
+
 
 @pytest.fixture(scope="module")
 def latents(tiny: FeatureExtractor) -> torch.Tensor:
-    """Three photos at 128 pixels: the UNet takes any size, and small ones are quick."""
-    inputs = [load_model_input(path, 128, 16) for path in sorted(DEMO.iterdir())[:3]]
+    """Two photos at 64 pixels: the UNet takes any size, and small ones are quick."""
+    inputs = [load_model_input(path, 64, 8) for path in sorted(DEMO.iterdir())[:2]]
     return tiny.model.encode_photos(np.stack([photo.pixels for photo in inputs]))
 
 
+def settings_for(tiny: FeatureExtractor, method: InversionMethod, **kwargs: int) -> FeatureSettings:
+    return replace(tiny.settings, inversion=method, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def inverted(tiny: FeatureExtractor, latents: torch.Tensor) -> Inverted:
+    """The settings and the result of a method in so many steps, of six iterations each."""
+
+    @cache
+    def make(method: InversionMethod, steps: int) -> tuple[FeatureSettings, Inversion]:
+        settings = settings_for(tiny, method, timestep=600, steps=steps, iterations=6)
+        conditioning = tiny.model.condition(settings.prompt)
+        return settings, invert(tiny.model, latents, settings, conditioning, ["x"] * len(latents))
+
+    return make
+
+
 def sampled_back(
-    tiny: FeatureExtractor,
-    noisy: torch.Tensor,
-    settings: FeatureSettings,
-    conditioning: Conditioning,
+    tiny: FeatureExtractor, noisy: torch.Tensor, settings: FeatureSettings
 ) -> torch.Tensor:
     """Deterministic DDIM sampling down the inversion's own timesteps (DDIM Eq. 12, sigma 0)."""
+    conditioning = tiny.model.condition(settings.prompt)
     alphas = tiny.model.alphas_cumprod
     down = list(reversed(inversion_timesteps(settings)))
     for timestep, following in zip(down, [*down[1:], None], strict=True):
@@ -42,10 +60,6 @@ def sampled_back(
     return noisy
 
 
-def settings_for(tiny: FeatureExtractor, method: InversionMethod, **kwargs: int) -> FeatureSettings:
-    return replace(tiny.settings, inversion=method, **kwargs)
-
-
 def psnr(latents: torch.Tensor, other: torch.Tensor) -> float:
     peak = float(latents.max() - latents.min())
     return float(10 * torch.log10(peak**2 / (latents - other).square().mean()))
@@ -53,22 +67,23 @@ def psnr(latents: torch.Tensor, other: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("steps", [4, 8])
 def test_fixed_point_inversion_beats_ddim(
-    tiny: FeatureExtractor, latents: torch.Tensor, steps: int
+    tiny: FeatureExtractor,
+    latents: torch.Tensor,
+    inverted: Inverted,
+    steps: int,
 ) -> None:
-    conditioning = tiny.model.condition(tiny.settings.prompt)
     quality = {}
-    for method in ("ddim", "fixed-point"):
-        settings = settings_for(tiny, method, timestep=600, steps=steps, iterations=6)
-        inversion = invert(tiny.model, latents, settings, conditioning, ["x"] * len(latents))
-        back = sampled_back(tiny, inversion.latents, settings, conditioning)
-        quality[method] = psnr(latents, back)
+    methods: tuple[InversionMethod, ...] = ("ddim", "fixed-point")
+    for method in methods:
+        settings, inversion = inverted(method, steps)
+        quality[method] = psnr(latents, sampled_back(tiny, inversion.latents, settings))
     assert quality["fixed-point"] > quality["ddim"] + 3.0, quality
 
 
-def test_residual_falls_with_each_iteration(tiny: FeatureExtractor, latents: torch.Tensor) -> None:
-    settings = settings_for(tiny, "fixed-point", timestep=600, steps=4, iterations=6)
-    conditioning = tiny.model.condition(tiny.settings.prompt)
-    inversion = invert(tiny.model, latents, settings, conditioning, ["x"] * len(latents))
+def test_residual_falls_with_each_iteration(
+    inverted: Inverted,
+) -> None:
+    _, inversion = inverted("fixed-point", 4)
     assert len(inversion.residuals) == 4
     for changes in inversion.residuals:
         assert len(changes) == 6

@@ -219,7 +219,7 @@ def test_index_and_query(
     line = waldo.refusal("query", *asked, "--recall", "openclip")
     assert f"it has {dino}, {siglip}" in line
     line = waldo.refusal("index", photos, *common, "--descriptor", tmp_path / "nowhere")
-    assert "no such descriptor; known names: dinov2, openclip, siglip" in line
+    assert "no such model; known names: dinov2, openclip, siglip" in line
 
 
 def test_photos_that_lack_it_are_told_of(

@@ -77,7 +77,7 @@ def test_masks_are_aligned_with_the_picture(
 
 def test_a_folder_without_sam_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     for name in ("nowhere", str(tmp_path / "nowhere")):
-        with pytest.raises(ModelError, match=r"sam .*no such sam; give a local folder"):
+        with pytest.raises(ModelError, match=r"sam .*no such model; give a local folder"):
             Sam.load(name, "cpu")
     with pytest.raises(ModelError, match=r"no config\.json in it"):
         Sam.load(str(tmp_path), "cpu")
