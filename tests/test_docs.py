@@ -34,9 +34,8 @@ _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*\ssrc=\"([^\"]+)\"")
-# Options of other programs, and those that stand in no guide yet.
+# Options of other programs.
 _OTHERS = {"--full"}
-_NOT_YET = {"--batch-size", "--seed"}
 
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
@@ -117,7 +116,7 @@ def test_every_command_and_option_has_help(commands: dict[str, Any]) -> None:
 
 def test_every_command_and_option_stands_in_the_docs(commands: dict[str, Any]) -> None:
     text = "\n".join(map(text_of, GUIDES))
-    options = set(_OPTION.findall(text)) | _NOT_YET
+    options = set(_OPTION.findall(text))
     for name, command in commands.items():
         assert re.search(rf"waldo {name}\b", text), name
         for parameter in command.params:
