@@ -1,8 +1,10 @@
-"""The trainer of the bundled model `tiny`; run from the project's folder, not installed.
+"""The trainer of the bundled model `tiny`. It runs from the project's folder and is not installed.
 
-- `pictures`, `names`: the cut-out pictures that scenes are made of, and what they are called;
-- `emoji`, `icons`: drawings rendered from icon packages;
-- `compositor`: scenes with known objects, masks and correspondences;
-- `pairs`, `batches`: scenes rendered ahead into arrays for the trainer;
-- `teacher`, `losses`, `muon`, `tiny_model`, `train`: the training itself.
+`train` is the program; `make tiny-model` runs it after `prepare.sh` has fetched the pictures.
+
+- `emoji`, `icons`: draw pictures from icon packages. `names`: the classes and the vocabulary.
+- `pictures`: finds pictures of objects and backgrounds, and divides them into splits.
+- `compositor`: composes scenes with known objects, masks and correspondences.
+- `chunks`: renders pairs of scenes into files. `pair_store`: reads them for training.
+- `tiny_model`: builds, exports and reads the model. `teacher`, `losses`, `muon`: how it learns.
 """

@@ -1,9 +1,9 @@
 """Scenes with known objects: cut-out pictures on backgrounds, with masks and correspondences.
 
-Everything is drawn from a `numpy.random.Generator`, so one seed gives one scene. Images are uint8
-RGB arrays of shape (height, width, 3); masks are bool arrays of shape (height, width); points are
-(x, y), in pixels, x to the right and y down. A cut-out's own points are given as fractions of its
-width and height, (0, 0) its upper left and (1, 1) its lower right corner.
+All randomness comes from a `numpy.random.Generator`, so the same seed gives the same scene. Images
+are uint8 RGB, (height, width, 3); masks are bool, (height, width); points are (x, y) in pixels, x
+to the right and y down. Points of a cut-out are fractions of its width and height: (0, 0) is its
+upper left corner, (1, 1) its lower right one.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Floats = NDArray[np.float64]
 class Cutout:
     """One object cut out of its picture: an instance.
 
-    instance: name of this very object; class_name: its class, or None when unknown;
-    rgba: uint8 (height, width, 4), not premultiplied, cropped to what is visible.
+    instance: the name of this very object. class_name: its class, None where unknown.
+    rgba: uint8 (height, width, 4), not premultiplied, cropped to the visible part.
     """
 
     instance: str
@@ -37,10 +37,10 @@ class Cutout:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object as it lies in a scene.
+    """One object in a scene.
 
-    mask: bool (height, width), what of it can be seen; homography: float64 (3, 3), from fractions
-    of the cut-out to scene pixels, both as homogeneous (x, y, 1) columns.
+    mask: bool (height, width), the visible part. homography: float64 (3, 3), from fractions of the
+    cut-out to scene pixels, both as homogeneous (x, y, 1) columns.
     """
 
     instance: str
@@ -50,7 +50,7 @@ class SceneObject:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Tight box (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; zeros when all is hidden."""
+        """Tight box (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; zeros for a hidden object."""
         if not self.mask.any():
             return (0, 0, 0, 0)
         columns = np.flatnonzero(self.mask.any(axis=0))
@@ -60,7 +60,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A rendered scene: image uint8 (height, width, 3) and its objects, hindmost first."""
+    """A rendered scene: image uint8 (height, width, 3), and its objects from back to front."""
 
     image: Pixels
     objects: tuple[SceneObject, ...]
@@ -68,11 +68,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class Style:
-    """How much one scene's appearance may differ from its pictures'. All strengths are in 0..1.
+    """How much a scene may change the look of its pictures. All values are in 0..1.
 
-    light: gain, gamma and colour cast; perspective, rotation: of each object (rotation 1 is half a
-    turn either way); flip: chance of mirroring; occlusion: chance that a strip hides a part of an
-    object; degrade: blur, noise and JPEG; shadow: darkness of drop shadows.
+    light: gain, gamma and colour cast. perspective, rotation: of each object; rotation 1 is half a
+    turn either way. flip: probability that an object is mirrored. occlusion: probability that a
+    strip hides part of an object. degrade: blur, noise and JPEG. shadow: darkness of drop shadows.
     """
 
     light: float = 0.6
@@ -85,7 +85,7 @@ class Style:
 
 
 def apply_homography(homography: Floats, points: Floats) -> Floats:
-    """Maps points, float (n, 2) of (x, y), through a (3, 3) homography; returns (n, 2)."""
+    """Map points (x, y), float (n, 2), through a (3, 3) homography; returns (n, 2)."""
     lifted = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ homography.T
     return np.asarray(lifted[:, :2] / lifted[:, 2:], dtype=np.float64)
 
@@ -93,7 +93,7 @@ def apply_homography(homography: Floats, points: Floats) -> Floats:
 def corners_homography(corners: Floats) -> Floats:
     """The homography from the unit square to four corners.
 
-    corners: (4, 2), where (0, 0), (1, 0), (1, 1) and (0, 1) go, (x, y). Returns float64 (3, 3).
+    corners: (4, 2), the images (x, y) of (0, 0), (1, 0), (1, 1) and (0, 1). Returns float64 (3, 3).
     """
     rows, values = [], []
     for (u, v), (x, y) in zip(((0, 0), (1, 0), (1, 1), (0, 1)), corners, strict=True):
@@ -112,8 +112,9 @@ def random_homography(
 ) -> Floats:
     """A random pose of a cut-out in a scene.
 
-    aspect: the cut-out's width / height; centre: (x, y) and extent (the square root of the area
-    of the cut-out's frame), in scene pixels. Returns float64 (3, 3), fractions to scene pixels.
+    aspect: width / height of the cut-out. centre: (x, y) in scene pixels. extent: the square root
+    of the area of the cut-out's frame, scene pixels. Returns float64 (3, 3), from fractions of the
+    cut-out to scene pixels.
     """
     stretch = math.exp(rng.normal(0, 0.12 * style.perspective))
     width = extent * math.sqrt(aspect) * stretch
@@ -129,11 +130,11 @@ def random_homography(
 
 
 def warp(rgba: Pixels, homography: Floats, size: tuple[int, int]) -> Pixels:
-    """Draws a cut-out through a homography onto an empty canvas.
+    """Draw a cut-out through a homography onto an empty canvas.
 
-    rgba: uint8 (h, w, 4); homography: fractions of the cut-out to canvas pixels; size: the
-    canvas's (width, height). Returns uint8 (height, width, 4). The cut-out is first shrunk to about
-    the size it will have, because a perspective transform alone would alias.
+    rgba: uint8 (h, w, 4). homography: from fractions of the cut-out to canvas pixels. size: (width,
+    height) of the canvas. Returns uint8 (height, width, 4). The cut-out is first shrunk to about
+    its final size, because a perspective transform alone would alias.
     """
     corners = apply_homography(homography, np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]))
     sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
@@ -155,9 +156,9 @@ def warp(rgba: Pixels, homography: Floats, size: tuple[int, int]) -> Pixels:
 
 
 def relight(rng: np.random.Generator, image: Floats, strength: float) -> Floats:
-    """Changes the light on an image: colour cast, gain, gamma, saturation and a slanting ramp.
+    """Change the light on an image: colour cast, gain, gamma, saturation and a gradient.
 
-    image: float (height, width, 3) in 0..1; strength in 0..1. Returns the same shape, in 0..1.
+    image: float (height, width, 3) in 0..1. strength: 0..1. Returns the same shape, in 0..1.
     """
     gain = np.exp(rng.normal(0, 0.22 * strength) + rng.normal(0, 0.13 * strength, 3))
     gamma = math.exp(rng.normal(0, 0.3 * strength))
@@ -172,7 +173,7 @@ def relight(rng: np.random.Generator, image: Floats, strength: float) -> Floats:
 
 
 def degrade(rng: np.random.Generator, image: Pixels, strength: float) -> Pixels:
-    """What a camera and a file do to a picture: blur, noise, JPEG, each by chance."""
+    """Degrade a picture as cameras and files do: blur, noise and JPEG, each at random."""
     picture = Image.fromarray(image)
     if rng.random() < 0.5 * strength:
         radius = rng.uniform(0.2, 0.2 + 1.2 * strength) * min(image.shape[:2]) / 128
@@ -189,7 +190,7 @@ def degrade(rng: np.random.Generator, image: Pixels, strength: float) -> Pixels:
 
 
 def smooth_noise(rng: np.random.Generator, size: tuple[int, int], cells: int) -> Floats:
-    """Smooth noise in 0..1, `cells` waves across; float (height, width) for a (width, height)."""
+    """Smooth noise in 0..1, `cells` waves across. size: (width, height); float (height, width)."""
     width, height = size
     rows = max(2, round(cells * height / max(width, height)) + 1)
     columns = max(2, round(cells * width / max(width, height)) + 1)
@@ -199,7 +200,7 @@ def smooth_noise(rng: np.random.Generator, size: tuple[int, int], cells: int) ->
 
 
 def procedural_background(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
-    """A made-up background: a gradient between colours, with noise, stripes, checks or spots.
+    """A synthetic background of two colours: a gradient, stripes, checks or noise.
 
     size: (width, height). Returns uint8 (height, width, 3).
     """
@@ -232,7 +233,7 @@ def procedural_background(rng: np.random.Generator, size: tuple[int, int]) -> Pi
 
 
 def photo_background(rng: np.random.Generator, photo: Pixels, size: tuple[int, int]) -> Pixels:
-    """A random crop of a photo, perhaps mirrored, brought to size (width, height)."""
+    """A random crop of a photo, mirrored half of the time, resized to (width, height)."""
     width, height = size
     room = min(photo.shape[1] / width, photo.shape[0] / height)
     scale = room * rng.uniform(0.35, 1)
@@ -251,14 +252,14 @@ def photo_background(rng: np.random.Generator, photo: Pixels, size: tuple[int, i
 def random_background(
     rng: np.random.Generator, size: tuple[int, int], photos: Sequence[Pixels]
 ) -> Pixels:
-    """A crop of one of the photos three times in four, else a procedural background."""
+    """A crop of one of the photos in three of four cases, else a procedural background."""
     if photos and rng.random() < 0.75:
         return photo_background(rng, photos[int(rng.integers(len(photos)))], size)
     return procedural_background(rng, size)
 
 
 def blob_cutout(rng: np.random.Generator, photo: Pixels, side: int, instance: str) -> Cutout:
-    """An object without a class: a blob of random outline cut from a photo, `side` pixels wide."""
+    """An object without a class: a random blob cut from a photo, `side` pixels wide."""
     rgb = photo_background(rng, photo, (side, side))
     angle = np.linspace(0, 2 * math.pi, 64, endpoint=False)
     waves = sum(
@@ -272,7 +273,7 @@ def blob_cutout(rng: np.random.Generator, photo: Pixels, side: int, instance: st
 
 
 def vary(rng: np.random.Generator, cutout: Cutout, photos: Sequence[Pixels], name: str) -> Cutout:
-    """A look-alike: another instance with this cut-out's outline but other colours and texture."""
+    """A look-alike: another instance with the same outline, but other colours and texture."""
     rgb = cutout.rgba[:, :, :3].astype(np.float64) / 255
     if rng.random() < 0.6:
         mixing = np.eye(3)[rng.permutation(3)] * 0.8 + rng.uniform(-0.2, 0.4, (3, 3))
@@ -289,13 +290,13 @@ def vary(rng: np.random.Generator, cutout: Cutout, photos: Sequence[Pixels], nam
 
 
 def _over(canvas: Floats, rgba: Pixels) -> tuple[Floats, Mask]:
-    """Paints rgba uint8 (h, w, 4) over a float canvas in 0..1; returns it and where alpha > 1/2."""
+    """Paint rgba, uint8 (h, w, 4), over a canvas in 0..1; returns it and where alpha > 1/2."""
     alpha = rgba[:, :, 3:].astype(np.float64) / 255
     return canvas * (1 - alpha) + rgba[:, :, :3] / 255.0 * alpha, rgba[:, :, 3] > 127
 
 
 def _shadow(canvas: Floats, alpha: Pixels, offset: tuple[int, int], darkness: float) -> Floats:
-    """Darkens the canvas under a blurred copy of an object's alpha, moved by (dx, dy) pixels."""
+    """Darken the canvas under a blurred copy of an object's alpha, moved by (dx, dy) pixels."""
     blurred = Image.fromarray(alpha).filter(ImageFilter.GaussianBlur(alpha.shape[1] / 60))
     moved = np.roll(np.asarray(blurred), (offset[1], offset[0]), axis=(0, 1))
     return canvas * (1 - darkness * moved[:, :, None] / 255.0)
@@ -307,11 +308,11 @@ def compose(
     placements: Sequence[tuple[Cutout, Floats]],
     style: Style,
 ) -> Scene:
-    """Renders a scene.
+    """Render a scene.
 
-    background: uint8 (height, width, 3); placements: (cut-out, homography from its fractions to
-    scene pixels), hindmost first. Objects are lit on their own before the whole is lit, so that an
-    object and its background do not share all their colour.
+    background: uint8 (height, width, 3). placements: (cut-out, homography from its fractions to
+    scene pixels), from back to front. Each object is lit alone before the whole scene is lit, so
+    that objects and backgrounds differ in their light.
     """
     height, width = background.shape[:2]
     canvas = relight(rng, background / 255.0, style.light)
@@ -341,7 +342,7 @@ def compose(
 
 
 def _strip(rng: np.random.Generator, mask: Mask) -> Mask:
-    """A slanting strip over up to about a third of one object; bool like the mask."""
+    """A strip at a random angle over at most about a third of an object; bool like the mask."""
     height, width = mask.shape
     if not mask.any():
         return np.zeros_like(mask)
@@ -361,10 +362,10 @@ def scatter(
     style: Style,
     extent: tuple[float, float] = (0.25, 0.6),
 ) -> list[tuple[Cutout, Floats]]:
-    """Random poses for some cut-outs, kept apart where ten tries allow.
+    """Random poses of cut-outs. Ten tries for each keep the objects apart where there is room.
 
-    size: the scene's (width, height); extent: range of an object's size as a share of the scene's
-    (square roots of areas). Returns what `compose` takes as placements.
+    size: (width, height) of the scene. extent: the range of an object's size as a share of the
+    scene's, both square roots of areas. Returns placements for `compose`.
     """
     width, height = size
     scene_extent = math.sqrt(width * height)

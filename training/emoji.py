@@ -1,14 +1,14 @@
-"""Draws the emoji sets that training scenes take labelled objects from.
+"""Draws the pictures of emoji sets, which are labelled objects for training scenes.
 
-`prepare.sh` unpacks npm packages into DIRECTORY/<set>: a package of @iconify-json holds the SVG
-pictures of a set in one `icons.json`; @lobehub/fluent-emoji-3d holds `assets/<code points>.webp`.
-This writes the pictures of things, one PNG each, named alike in every set:
+`prepare.sh` unpacks npm packages into DIRECTORY/<set>. A package of @iconify-json has the SVG
+pictures of a set in one `icons.json`; @lobehub/fluent-emoji-3d has `assets/<code points>.webp`.
+This writes one PNG for each picture of a thing, under the same name in every set:
 
     python -m training.emoji DIRECTORY OUT        OUT/<set>/<name>.png
 
-What the pictures are called, and which of them show a thing at all, is taken from the set `noto`.
-Left out: faces, gestures, symbols, flags, views of places, people but for a few, and the variants
-of one picture in skin tone or sex. Needs `resvg-py` (the optional dependencies "training").
+The names, and the choice of pictures that show a thing, follow the set `noto`. Faces, gestures,
+symbols, flags, views of places, most people, and the variants of a picture by skin tone or sex are
+left out. Needs `resvg-py` (the optional dependencies "training").
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAMING_SET = "noto"
 
 _THINGS = ("Activities", "Animals & Nature", "Food & Drink", "Objects", "Travel & Places")
 
-# Of the other categories, and of what only single sets have, these show things.
+# Pictures of other categories, or of single sets, that show things.
 _ALSO_NAMES = (
     "acorn alien alien-monster apple armchair astronaut baby bandage-scissors beer-bottle "
     "beluga bicycle-helmet black-chess-bishop black-chess-king black-chess-knight "
@@ -52,7 +52,7 @@ _ALSO_NAMES = (
 )
 _ALSO = frozenset(_ALSO_NAMES.split())
 
-# What the categories of things hold and yet is no thing: views, signs, phases, repetitions.
+# Pictures in the categories of things that show none: views, signs, phases, repetitions.
 _NOT_THINGS = re.compile(
     r"skin-tone|keycap|flag-|-suit$|(oclock|-thirty)$|cityscape|sunrise|sunset|night|milky|fog|"
     r"arrow|chart|speaker-|-speaker|control-|slider|level|musical-(note|score)|drop-of|"
@@ -70,7 +70,7 @@ _NOT_THINGS = re.compile(
 )
 _KEPT = frozenset({"three-oclock", "ten-thirty", "bow-and-arrow"})
 
-# Names that some sets give to a picture that `noto` has under another.
+# Names that some sets give to a picture that has another name in `noto`.
 _RENAMED = {
     "aubergine": "eggplant",
     "bactriancamel": "two-hump-camel",
@@ -172,8 +172,8 @@ _RENAMED = {
 }
 
 
-class Names:
-    """What the set `noto` calls things: by its own names, by others' spellings, by code points."""
+class CommonNames:
+    """The names of things in the set `noto`, by the names and code points that other sets use."""
 
     def __init__(self, package: Path) -> None:
         icons = read_json(package / "icons.json")
@@ -187,33 +187,33 @@ class Names:
         }
 
     def of(self, name: str) -> str:
-        """The common name for the name of a picture in any set."""
+        """The common name of a picture, by its name in any set."""
         name = _RENAMED.get(name, name)
         return self._names.get(name) or self._squeezed.get(name.replace("-", "")) or name
 
     def of_characters(self, points: str) -> str:
-        """The name for code points such as "1f415-200d-1f9ba"; "" when they have none."""
+        """The common name of code points such as "1f415-200d-1f9ba"; "" where they have none."""
         return self.of(self._characters.get(_bare(points), ""))
 
     def is_thing(self, name: str) -> bool:
-        """Whether the picture of a common name shows a thing that scenes can be made of."""
+        """Whether the picture of a common name shows a thing, which can be an object in a scene."""
         if name in _KEPT or name in _ALSO:
             return True
         return name in self._things and not _NOT_THINGS.search(name)
 
 
 def _bare(points: str) -> str:
-    """Code points without the variation selector, which sets write or leave out."""
+    """Code points without the variation selector, which only some sets write."""
     return "-".join(point for point in points.lower().split("-") if point != "fe0f")
 
 
 def read_json(file: Path) -> Any:
-    """What a package's file says."""
+    """The content of a JSON file."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def svg_of(icons: dict[str, Any], name: str) -> str:
-    """The SVG document of a picture of a set, `icons` being what its `icons.json` holds."""
+    """The SVG document of a picture. icons: the content of the set's `icons.json`."""
     icon = icons["icons"][name]
     width, height, left, top = (
         icon.get(key, icons.get(key, default))
@@ -226,13 +226,13 @@ def svg_of(icons: dict[str, Any], name: str) -> str:
     )
 
 
-def draw_icons(package: Path, names: Names, out: Path) -> int:
-    """Draws the things of an @iconify-json package into a directory; returns how many."""
+def draw_icons(package: Path, names: CommonNames, out: Path) -> int:
+    """Draw the things of an @iconify-json package into a directory; returns how many."""
     import resvg_py
 
     icons = read_json(package / "icons.json")
     drawn: set[str] = set()
-    # under its own name first, so that a renamed picture never takes another's place
+    # Pictures that keep their name come first, so that no renamed picture takes their place.
     for name in sorted(icons["icons"], key=lambda name: (names.of(name) != name, name)):
         common = names.of(name)
         if common in drawn or icons["icons"][name].get("hidden") or not names.is_thing(common):
@@ -245,8 +245,8 @@ def draw_icons(package: Path, names: Names, out: Path) -> int:
     return len(drawn)
 
 
-def convert_pictures(package: Path, names: Names, out: Path) -> int:
-    """Converts the things of a package of `assets/<code points>.webp`; returns how many."""
+def convert_pictures(package: Path, names: CommonNames, out: Path) -> int:
+    """Convert the things of a package of `assets/<code points>.webp`; returns how many."""
     drawn: set[str] = set()
     for path in sorted((package / "assets").glob("*.webp")):
         common = names.of_characters(path.stem)
@@ -262,9 +262,9 @@ def convert_pictures(package: Path, names: Names, out: Path) -> int:
 
 
 def draw_sets(packages: Path, out: Path, draw_set: Callable[[Path, Path], int]) -> None:
-    """Draws every set below a directory into a folder of its own below `out`, telling how much.
+    """Draw every set below a directory into its own folder below `out`, and print the counts.
 
-    draw_set: takes an unpacked package and the set's folder, returns how many pictures it drew.
+    draw_set: takes an unpacked package and the folder of the set; returns how many it drew.
     """
     for package in sorted(path for path in packages.iterdir() if path.is_dir()):
         folder = out / package.name
@@ -274,10 +274,10 @@ def draw_sets(packages: Path, out: Path, draw_set: Callable[[Path, Path], int]) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("packages", type=Path, help="unpacked npm packages, one folder a set")
+    parser.add_argument("packages", type=Path, help="unpacked npm packages, one folder per set")
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    names = Names(given.packages / NAMING_SET)
+    names = CommonNames(given.packages / NAMING_SET)
 
     def draw_set(package: Path, out: Path) -> int:
         write = draw_icons if (package / "icons.json").exists() else convert_pictures

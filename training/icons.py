@@ -1,14 +1,14 @@
-"""Draws the icon sets that training scenes take labelled objects from, as stickers.
+"""Draws the pictures of icon sets as stickers, which are labelled objects for training scenes.
 
-`prepare.sh` unpacks npm packages of @iconify-json into DIRECTORY/<set>. This writes the icons of
-things that have a class (`names.py`), one PNG each:
+`prepare.sh` unpacks npm packages of @iconify-json into DIRECTORY/<set>. This writes one PNG for
+each icon of a thing that has a class (`names.py`):
 
     python -m training.icons DIRECTORY OUT        OUT/<set>/<name>.png
 
-Most icons are drawn in one colour, in lines or as a silhouette with gaps. They become opaque: what
-the outline encloses gets a colour, the lines another, both drawn by lot from the picture's name.
-Icons in colour use one palette a set, which would give a set away; their hues are turned. What they
-teach is shapes. Needs `resvg-py` (the optional dependencies "training").
+Most icons have one colour, and are lines or a silhouette with gaps. They become opaque: the lines
+get one colour, and the area inside them another; both are random, seeded by the picture's name.
+Sets in colour use one palette, by which a model could recognise the set, so their hues are rotated.
+Icons teach shapes. Needs `resvg-py` (the optional dependencies "training").
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from training.names import class_of
 
 _MOST_OF_A_CLASS = 5
 
-# Words in an icon's name that tell its style, the best to have first.
+# Words in an icon's name for its style. Filled styles are preferred.
 _FILLED = frozenset({"fill", "filled", "bold", "solid"})
 _STYLE_WORDS = (
     "fill filled bold solid outline outlined line linear duotone twotone rounded round sharp alt "
     "thin light regular broken variant flat color flex plump"
 )
 _STYLES = frozenset(_STYLE_WORDS.split())
-# Words that make a sign for something to be done out of a thing: a heart to add, a lost key.
+# Words that turn the picture of a thing into the sign for an action, such as heart-add.
 _SIGN_WORDS = (
     "account add adjust alert app apps arrow arrows badge ban board brand browser cancel chart "
     "check checked circle clear cloud code cog connection cross dash data database delete "
@@ -48,13 +48,13 @@ _SIGN_WORDS = (
     "status stroke sync table tag text track up upload user users video view warning wifi window x"
 )
 _SIGNS = frozenset(_SIGN_WORDS.split())
-# What icons called just that show is something else in most sets: a company's sign, a grid, ...
+# Icons of these names show something else in most sets: a company's logo, a grid, ...
 _MISLEADING_NAMES = "apple bat pan pie plate scale script seal shell sign star table window"
 _MISLEADING = frozenset(_MISLEADING_NAMES.split())
 
 
 def phrase_of(icon: str) -> str | None:
-    """What an icon shows, in one word or two, when its name says so; None for what is no thing.
+    """The thing that an icon shows, in one or two words of its name; None where it shows none.
 
     >>> phrase_of("dog-side-outline"), phrase_of("trash-bin-2-bold"), phrase_of("mouse")
     ('dog-side', 'trash-bin', 'computer-mouse')
@@ -71,7 +71,7 @@ def phrase_of(icon: str) -> str | None:
 
 
 def choose(icons: list[str]) -> dict[str, str]:
-    """Of the icons of a set those to draw, by what they show: one each, a few of each class."""
+    """The icons of a set to draw, by phrase: one for each phrase, a few for each class."""
     named: dict[str, list[str]] = {}
     for icon in icons:
         phrase = phrase_of(icon)
@@ -87,12 +87,12 @@ def choose(icons: list[str]) -> dict[str, str]:
 
 
 def _style(icon: str) -> tuple[bool, int, str]:
-    """Orders the styles of an icon: filled ones first, then the one with the shortest name."""
+    """A key that sorts filled styles first, then shorter names."""
     return _FILLED.isdisjoint(icon.split("-")), len(icon), icon
 
 
 def draw(svg: str, in_colour: bool, name: str) -> NDArray[np.uint8]:
-    """An icon as a sticker: uint8 RGBA (SIDE, SIDE, 4). The same name, the same colours."""
+    """An icon as a sticker, uint8 RGBA (SIDE, SIDE, 4). The name seeds the colours."""
     import resvg_py
 
     drawn = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
@@ -116,7 +116,7 @@ def draw(svg: str, in_colour: bool, name: str) -> NDArray[np.uint8]:
 
 
 def _colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Two colours apart in lightness: RGB in 0..1."""
+    """Two colours of different lightness, RGB in 0..1."""
     dark = colorsys.hls_to_rgb(rng.random(), rng.uniform(0.05, 0.4), rng.uniform(0.2, 1))
     bright = colorsys.hls_to_rgb(rng.random(), rng.uniform(0.55, 0.95), rng.uniform(0.2, 1))
     pair = np.array([dark, bright])
@@ -126,7 +126,7 @@ def _colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def draw_set(package: Path, out: Path) -> int:
-    """Draws the things of an unpacked @iconify-json package into a directory; returns how many."""
+    """Draw the things of an unpacked @iconify-json package into a directory; returns how many."""
     icons = read_json(package / "icons.json")
     about = read_json(package / "info.json")
     shown = [name for name, icon in icons["icons"].items() if not icon.get("hidden")]
@@ -141,7 +141,7 @@ def draw_set(package: Path, out: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("packages", type=Path, help="unpacked npm packages, one folder a set")
+    parser.add_argument("packages", type=Path, help="unpacked npm packages, one folder per set")
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
     draw_sets(given.packages, given.out, draw_set)

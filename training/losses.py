@@ -1,6 +1,6 @@
-"""The co-training losses on the captured block's maps: naming, correspondence, retrieval.
+"""The co-training losses on the maps of the captured block: naming, correspondence, retrieval.
 
-Maps are float32 (n, cells, d), cells of a square map in reading order.
+Maps are float32 (n, cells, d): the cells of a square map, row by row.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch.nn import functional
 def class_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
     """Cross-entropy of F_S . C / sqrt(d) over all names, for every cell whose class is known.
 
-    semantic: (n, cells, d); vectors: (1 + names, d), the background's first; classes: int64
-    (n, cells), 0 background, -1 unknown. Objects and background weigh 3 to 1, whatever their areas.
+    semantic: (n, cells, d). vectors: (1 + names, d), the background's first. classes: int64
+    (n, cells), 0 for background, -1 for unknown. Objects have three times the weight of the
+    background, whatever their areas.
     """
     logits = semantic @ vectors.T / math.sqrt(semantic.shape[-1])
     each = functional.cross_entropy(
@@ -29,11 +30,11 @@ def class_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
 
 
 def finding_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
-    """InfoNCE of finding a class's cells by F_S . C / sqrt(d) among all cells of the batch.
+    """InfoNCE of finding the cells of a class by F_S . C / sqrt(d) among all cells of the batch.
 
-    Arguments as for `class_loss`, which asks the other way round: there names compete for a cell,
-    here cells for a name. A cell has those of all other objects against it, and those of all
-    backgrounds, one after the other; the mean over classes, however many cells they have.
+    The arguments are those of `class_loss`. There, names compete for a cell; here, cells compete
+    for a name. The negatives are first the cells of all other objects, then those of all
+    backgrounds. Returns the mean over both and over classes, however many cells a class has.
     """
     known = classes.flatten()
     logits = (semantic @ vectors[1:].T).flatten(0, 1) / math.sqrt(semantic.shape[-1])
@@ -52,9 +53,9 @@ def finding_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
 
 
 def object_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy of naming whole objects: F_S averaged over a class's cells in one scene.
+    """Cross-entropy of naming whole objects: F_S averaged over the cells of a class in one scene.
 
-    Arguments as for `class_loss`. Here a small object counts as much as a large one.
+    The arguments are those of `class_loss`. Here a small object counts as much as a large one.
     """
     cover = functional.one_hot(classes.clamp(min=0), len(vectors)).float()[..., 1:]
     area = cover.sum(dim=1)
@@ -69,11 +70,12 @@ def object_loss(semantic: Tensor, vectors: Tensor, classes: Tensor) -> Tensor:
 def lesson_loss(
     features: Tensor, mask: Tensor, rows: Tensor, views: Tensor, temperature: float = 0.1
 ) -> Tensor:
-    """Distillation of relations: which drawings does the teacher find like the one looked at?
+    """Distillation of relations: which drawings does the teacher find similar to the query?
 
-    features: (n, cells, d); mask: (n, cells), the query's cover in 0..1; rows: int (n,), the
-    query's row in `views` (drawings, d), the teacher's unit vectors, -1 for a query it has not
-    seen. Cross-entropy between its likeness to all drawings by the teacher and by the features
+    features: (n, cells, d). mask: (n, cells), the fraction of each cell that the query covers.
+    views: (drawings, d), the teacher's unit vectors. rows: int (n,), the query's row in `views`, -1
+    for a query that the teacher has not seen. The loss is the cross-entropy between two softmaxes
+    over all drawings: of the similarities to the query's view, and of those to the features
     averaged over the query's cells.
     """
     known = (rows >= 0) & (mask.sum(dim=1) > 0)
@@ -86,9 +88,9 @@ def lesson_loss(
 
 
 def view_loss(features: Tensor, views: Tensor) -> Tensor:
-    """Distillation cell by cell: one minus the cosine with what the teacher sees at the same place.
+    """Distillation cell by cell: one minus the cosine with the teacher's view of the same place.
 
-    features: (n, cells, d); views: (n, h, w, d), h = w. Whichever is finer is averaged down.
+    features: (n, cells, d). views: (n, h, w, d), h = w. The finer of the two is averaged down.
     """
     maps = [_square(features), views.permute(0, 3, 1, 2)]
     side = min(each.shape[2] for each in maps)
@@ -102,15 +104,16 @@ def _square(features: Tensor) -> Tensor:
 
 
 def centred(appearance: Tensor) -> Tensor:
-    """Unit vectors of a map after the batch's mean has been subtracted: (n, cells, d)."""
+    """Unit vectors of a map after subtraction of the batch's mean, (n, cells, d)."""
     return functional.normalize(appearance - appearance.mean(dim=(0, 1), keepdim=True), dim=-1)
 
 
 def dense_loss(first: Tensor, second: Tensor, points: Tensor, temperature: float = 0.07) -> Tensor:
-    """InfoNCE between the two scenes' features at the same points of an object.
+    """InfoNCE between the features of two scenes at the same points of an object.
 
-    first, second: (n, cells, d); points: (n, 2, p, 2), (x, y) as fractions, NaN where absent. The
-    other pairs' points, and this pair's points more than a cell and a half away, are the negatives.
+    first, second: (n, cells, d). points: (n, 2, p, 2), (x, y) as fractions, NaN where absent. The
+    negatives are the points of other pairs, and those of the same pair that are more than a cell
+    and a half away.
     """
     pairs, cells, width = first.shape
     side = math.isqrt(cells)
@@ -141,16 +144,17 @@ def dense_loss(first: Tensor, second: Tensor, points: Tensor, temperature: float
 def retrieval_loss(
     appearance: Tensor, mask: Tensor, holds: Tensor, tokens: int = 16, temperature: float = 0.04
 ) -> Tensor:
-    """InfoNCE whose score is late interaction: each query token's best target token, averaged.
+    """InfoNCE whose score is late interaction: the mean over query tokens of the best match.
 
-    appearance: (2n, cells, d), first scenes then second; mask: (2n, cells), the query's cover in
-    0..1; holds: int (2n, k), digests of what a scene holds, its query first, -1 for nothing. Every
-    scene is a query and a target; a query's own scene and other scenes that hold it are left out.
+    appearance: (2n, cells, d), the first scenes, then the second. mask: (2n, cells), the fraction
+    of each cell that the query covers. holds: int (2n, k), digests of the instances in a scene, its
+    query first, -1 for none. Every scene is a query and a target. A query's own scene and other
+    scenes that hold the query are left out.
     """
     count = len(appearance)
     half = count // 2
     units = centred(appearance)
-    # at most `tokens` covered cells of each query, drawn at random among the well covered ones
+    # At most `tokens` cells of each query, drawn at random from those that it covers well.
     keys = (mask.clamp(max=0.6) + 0.3 * torch.rand_like(mask)).masked_fill(mask < 0.2, -1)
     best, index = keys.topk(tokens, dim=1)
     index = torch.where(best > 0, index, index[:, :1])

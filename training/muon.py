@@ -1,8 +1,8 @@
 """Muon, an optimizer for the weights of hidden layers.
 
-The momentum of each weight matrix is replaced by the nearest matrix whose singular values are all
-about one (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024). torch's
-own takes matrices only; here a convolution's kernel counts as one, (out, in * height * width).
+It replaces the momentum of a weight matrix by the nearest matrix whose singular values are all
+about 1 (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024). torch's
+Muon takes matrices only; this one also takes kernels, as matrices (out, in * height * width).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 
 from training.tiny_model import fast_precision
 
-# A quintic Newton-Schulz iteration that takes singular values in 0..1 to near 1 within a few steps.
+# A quintic Newton-Schulz iteration, which brings singular values in 0..1 near 1 in a few steps.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 _MOMENTUM = 0.9
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The singular vectors of a matrix with singular values of about 1 (0.7 to 1.2).
+    """The matrix with the same singular vectors, and singular values of about 1 (0.7 to 1.2).
 
-    In bfloat16 where that is fast, else in float32.
+    It is computed in bfloat16 where that is fast, else in float32.
     """
     a, b, c = _QUINTIC
     wide = matrix.to(fast_precision(matrix.device))
@@ -39,7 +39,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum and decoupled weight decay, for weights of 2 or more dimensions.
 
-    lr: the spectral norm, about, of a step of a weight matrix that is no taller than wide.
+    lr: about the spectral norm of a step, for a weight matrix that is not taller than wide.
     """
 
     def __init__(self, weights: Iterable[Tensor], lr: float, weight_decay: float = 0.02) -> None:
@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step along the gradients there are. closure: must be None."""
+        """One step for all weights that have a gradient. closure: must be None."""
         assert closure is None
         for group in self.param_groups:
             for weight in group["params"]:

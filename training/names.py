@@ -1,14 +1,14 @@
-"""What pictures are called: classes, the words that betray them in file names, the vocabulary.
+"""The classes, the words that name them in file names, and the vocabulary of the model.
 
-Openclipart's file names mix English, Italian and French with their authors' names; a picture has a
-class only when its file name (or Tux Paint's description) holds words of exactly one class.
+File names of Openclipart mix English, Italian and French with the names of authors. A picture has a
+class only where its file name (or its description in Tux Paint) has words of exactly one class.
 """
 
 from __future__ import annotations
 
 import re
 
-# class name -> words, and phrases with hyphens, that name it in a file name or a description
+# By class: the words, and the phrases with hyphens, that name it in file names and descriptions.
 CLASSES: dict[str, str] = {
     "airplane": "airplane aircraft plane jet raptor aereo small-airplane",
     "ambulance": "ambulance ambulans ambulanza",
@@ -379,7 +379,7 @@ CLASSES: dict[str, str] = {
     "zebra": "zebra",
 }
 
-# What these speak of is none of the classes, though they hold a word of one.
+# Phrases that name none of the classes, though they contain a word of one.
 _NOT_CLASSES = (
     "because-a-brain naval-shell white-cane clam-shell-mobile curling-stone honey-pot "
     "sheaf-of-rice first-aid-bag beverage-box table-tennis pattern-diamond pattern-puzzle "
@@ -409,7 +409,7 @@ _NOT_CLASSES = (
     "traffic-sign fire-hydrant rock-guitar rock-star rock-music "
 )
 
-# Words that are never in the training captions' objects but that a user or a benchmark may type.
+# Words that name no object in training captions, but that a user or a benchmark may type.
 MORE_NOUNS = (
     "accordion animal arrow axe bag bathtub bed bench bikini binoculars blanket blender block "
     "bookcase bracelet bridge broom building bull bush button cabinet calf cap cart cartoon case "
@@ -438,7 +438,7 @@ CAPTION_WORDS = (
     "behind front sticker drawing object thing close up at is it to from by for other"
 )
 
-# Classes under which more people would look for a class of ours; captions use either.
+# Better-known names of some classes; captions use either name.
 SYNONYMS: dict[str, str] = {
     "shoe": "sneaker",
     "cup": "mug",
@@ -457,12 +457,12 @@ BACKGROUND = "background"
 
 
 def _classes_of_phrases() -> dict[str, set[str]]:
-    """Phrase of words, in lower case and with spaces -> the classes it names, none for some."""
+    """By phrase, in lower case with spaces: the classes that it names, or none."""
     found: dict[str, set[str]] = {
         phrase.replace("-", " "): set() for phrase in _NOT_CLASSES.split()
     }
     for name, phrases in CLASSES.items():
-        # a class of two words is named by both together only
+        # The name of a class of two words counts as a whole only.
         for phrase in [*phrases.split(), name]:
             found.setdefault(phrase.replace("-", " "), set()).add(name)
     return found
@@ -473,9 +473,9 @@ _MOST_WORDS = max(len(phrase.split()) for phrase in _CLASSES_OF_PHRASE)
 
 
 def class_of(text: str) -> str | None:
-    """The class a file name's stem or a description speaks of; None when none or several.
+    """The class that a file name's stem or a description names; None for none or several.
 
-    Read from the left, the longest phrase counts: a teddy bear is no bear, a hot dog is no dog.
+    From left to right, the longest phrase counts: a teddy bear is no bear, a hot dog is no dog.
 
     >>> class_of("teapot_ganson"), class_of("dog_and_cat"), class_of("jean_victor")
     ('teapot', None, None)
@@ -496,7 +496,7 @@ def class_of(text: str) -> str | None:
 
 
 def vocabulary() -> list[str]:
-    """Every word the model knows, in a fixed order, without the special tokens."""
+    """Every word that the model knows, in a fixed order, without the special tokens."""
     words = {BACKGROUND}
     for name in (*CLASSES, *SYNONYMS.values(), *MORE_NOUNS.split(), *CAPTION_WORDS.split()):
         words.update(name.replace("-", " ").split())

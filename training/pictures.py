@@ -1,10 +1,10 @@
-"""Finding, naming and dividing the pictures that training scenes are made of.
+"""The pictures that training scenes are made of: finding, loading and dividing them into splits.
 
-Two directories, as `prepare.sh` fills them: cut-outs with transparency (Debian packages
-`openclipart-png` and `tuxpaint-stamps-default`, sets of emoji and icons from npm), and photos,
-textures and patterns for backgrounds (wallpaper and game packages). Icons are all for training;
-every other picture belongs to "train", "validation" or "test" by a digest of its name, so that
-nobody has to keep a list, and a drawing and its black-and-white twin stay together.
+`prepare.sh` fills two directories. One has cut-outs with transparency (Debian packages
+`openclipart-png` and `tuxpaint-stamps-default`, sets of emoji and icons from npm); the other has
+photos, textures and patterns for backgrounds (packages of wallpapers and games). All icons are for
+training. Every other picture belongs to "train", "validation" or "test" by a digest of its name, so
+no list has to be kept, and a drawing and its black-and-white version stay together.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from PIL import Image
 from training.compositor import Cutout, Pixels
 from training.names import class_of
 
-# Folders of near-identical or empty shapes; as objects without a class they would only be noise.
+# Folders of almost identical or empty shapes, which are of no use as objects without a class.
 _DULL = re.compile(
     r"shapes/(stars|jigsaw|arrows|flowchart)|gradients|led/|semaphore|cards/(white|simple|bordered)"
     r"|alphabets|symbols/(math|money)|etiquette-theme|unsorted/duplicates|buttons|map_symbols"
     r"|pantyhose|body_part|brasil_map|knot_|stickmen"
 )
-_MOST_UNNAMED_A_FOLDER = 60
+_MOST_UNNAMED_PER_FOLDER = 60
 
-# The npm package each set of emoji came from.
+# The npm package of each set of emoji.
 EMOJI_PACKAGES = {
     "noto": "@iconify-json/noto",
     "noto-v1": "@iconify-json/noto-v1",
@@ -42,16 +42,16 @@ EMOJI_PACKAGES = {
     "emojione": "@iconify-json/emojione",
     "emojione-v1": "@iconify-json/emojione-v1",
 }
-# The same for sets of icons (`icons.py`), which are all for training.
+# The npm package of each set of icons (`icons.py`).
 _ICON_SETS = (
     "boxicons fa6-solid game-icons hugeicons icon-park iconoir lucide lucide-lab maki "
     "material-symbols mdi mingcute ph picon ri solar streamline-color streamline-cyber-color "
     "streamline-emojis streamline-freehand-color streamline-ultimate-color tabler temaki uil"
 )
 ICON_PACKAGES = {name: f"@iconify-json/{name}" for name in _ICON_SETS.split()}
-# By the folder that `prepare.sh` draws their pictures into.
+# The packages by set, by the folder into which `prepare.sh` draws them.
 _DRAWN_PACKAGES = {"emoji": EMOJI_PACKAGES, "icons": ICON_PACKAGES}
-# Sets that draw many things alike, as older or plastic versions of another set's.
+# Sets that draw many things as another set does, of which they are another version.
 _SAME_DESIGN = {
     "noto-v1": "noto",
     "fluent-emoji-3d": "fluent-emoji",
@@ -61,7 +61,7 @@ _SAME_DESIGN = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where a cut-out lies. name is unique; origin is the package it came from."""
+    """The file of a cut-out. name: unique. origin: the package that it comes from."""
 
     name: str
     class_name: str | None
@@ -70,8 +70,8 @@ class Source:
     split: str
 
 
-# Kept from training whatever their digest says, so that the sample collection has enough of each
-# of its classes.
+# Not for training, whatever their digest, because the sample collection needs enough drawings of
+# each of its classes.
 _HELD_OUT = (
     "dog_03_drawn_with_strai",
     "dog_05_drawn_with_strai",
@@ -96,9 +96,10 @@ _HELD_OUT = (
 
 
 def group_of(name: str) -> str:
-    """The name without what tells a drawing's versions apart: numbers at its end, black-and-white.
+    """The name without the parts that differ between versions of one drawing.
 
-    For emoji: which of a designer's sets it is in, its colour, and the side it leans to.
+    These are numbers at the end, and the marks of black-and-white versions. For emoji, they are the
+    set among those of one designer, the colour, and left or right.
 
     >>> group_of("openclipart/cone1_bw_ganson"), group_of("openclipart/home12")
     ('openclipart/cone1_ganson', 'openclipart/home')
@@ -116,9 +117,9 @@ def group_of(name: str) -> str:
 
 
 def split_of(name: str) -> str:
-    """Which split a name is in: train (80 %), validation or test (10 % each), by its digest.
+    """The split of a name, by its digest: train (80 %), validation or test (10 % each).
 
-    Icons are all in train.
+    All icons are in train.
     """
     if name.partition("/")[0] in ICON_PACKAGES:
         return "train"
@@ -130,7 +131,7 @@ def split_of(name: str) -> str:
 
 
 def find_cutouts(root: Path) -> list[Source]:
-    """All usable cut-outs under a directory, in a fixed order, each file name once."""
+    """All usable cut-outs below a directory, in a fixed order, each file name once."""
     found: dict[str, Source] = {}
     unnamed: Counter[str] = Counter()
     for path in sorted(root.rglob("*.png")):
@@ -146,7 +147,7 @@ def find_cutouts(root: Path) -> list[Source]:
             origin, text = "tuxpaint-stamps-default", _description(path)
         else:
             continue
-        # the same picture is filed in several folders, under one name
+        # The same picture lies in several folders, under one name.
         name = f"{origin.split('-')[0]}/{path.stem}"
         if name in found or _DULL.search(place) or re.search(r"^knot_|_mirror", path.stem):
             continue
@@ -155,14 +156,14 @@ def find_cutouts(root: Path) -> list[Source]:
             class_name = None
         if class_name is None:
             unnamed[str(path.parent)] += 1
-            if unnamed[str(path.parent)] > _MOST_UNNAMED_A_FOLDER:
+            if unnamed[str(path.parent)] > _MOST_UNNAMED_PER_FOLDER:
                 continue
         found[name] = Source(name, class_name, path, origin, split_of(name))
     return list(found.values())
 
 
 def _description(path: Path) -> str:
-    """The first line of a Tux Paint stamp's description, its English one."""
+    """The first line of the description of a Tux Paint stamp, which is English."""
     note = path.with_suffix(".txt")
     if not note.exists():
         return path.stem
@@ -170,9 +171,10 @@ def _description(path: Path) -> str:
 
 
 def load_cutout(source: Source, side: int) -> Cutout | None:
-    """Loads a cut-out, cropped to what is visible, its longer side at most `side` pixels.
+    """Load a cut-out, cropped to its visible part, its longer side at most `side` pixels.
 
-    None for what is no object: unreadable, without transparency, tiny, or nearly transparent.
+    None for a picture that cannot be read, is very small, very large or very long, or is almost
+    transparent.
     """
     try:
         with Image.open(source.path) as file:
@@ -199,7 +201,7 @@ def load_cutout(source: Source, side: int) -> Cutout | None:
 
 
 def find_backgrounds(root: Path) -> Iterator[tuple[str, Path]]:
-    """Names and paths of background pictures under a directory, in a fixed order."""
+    """Names and paths of the background pictures below a directory, in a fixed order."""
     skip = re.compile("thumb|plymouth|screenshot|preview|grub|/doc/|icons|gui/|karts|models|skins")
     for path in sorted(root.rglob("*")):
         place = path.relative_to(root).as_posix()
@@ -209,9 +211,10 @@ def find_backgrounds(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def load_background(path: Path, side: int) -> Pixels | None:
-    """Loads a background, its shorter side `side` pixels; None for normal maps and flat pictures.
+    """Load a background, its shorter side at most `side` pixels, uint8 (height, width, 3).
 
-    Returns uint8 (height, width, 3).
+    None for a normal map, and for a picture that cannot be read, has transparent parts, is very
+    small or very long, or has hardly any contrast.
     """
     try:
         with Image.open(path) as file:

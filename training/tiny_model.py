@@ -1,4 +1,4 @@
-"""The parts of the bundled model: built, exported, read; and the two maps of its captured block."""
+"""The bundled model: its parts are built, exported and read, and its features computed here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_TOKENS = 16
 BLOCK = "up_blocks.2.attentions.1.transformer_blocks.0"
 NEUTRAL_PROMPT = "a photo"
 _LARGEST_FILE = "15MB"
-# How far a class vector points away from the background's, in lengths of its prototype's part.
+# The component of a class vector against the background's direction, relative to its length.
 _AWAY_FROM_BACKGROUND = 0.15
 
 
@@ -38,7 +38,7 @@ class Parts:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer in lower case; a word it does not know becomes <unk>."""
+    """A tokenizer of words in lower case; an unknown word becomes <unk>."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     special = ["<pad>", "<bos>", "<eos>", "<unk>"]
@@ -62,7 +62,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_vae() -> AutoencoderTiny:
-    """An autoencoder of factor 8 whose first pass already keeps a picture's coarse colours."""
+    """An autoencoder of factor 8, initialised so that it passes on the coarse colours."""
     width = 32
     vae = AutoencoderTiny(
         encoder_block_out_channels=(width,) * 4,
@@ -77,11 +77,11 @@ def build_vae() -> AutoencoderTiny:
         if not isinstance(module, nn.Conv2d):
             continue
         if ".conv." in name:
-            # a residual branch (`block.conv.0`, `.2`, `.4`): its last layer starts near nothing
+            # A residual branch (`block.conv.0`, `.2`, `.4`): its last layer starts near zero.
             if name.endswith(".4"):
                 module.weight.data.mul_(0.1)
             continue
-        # the rest is mostly the identity, so that colours pass from the first step on
+        # The other layers start near the identity, so that colours pass from the first step on.
         noise = 0.5 * module.weight.detach().clone()
         nn.init.dirac_(module.weight)
         module.weight.data.add_(noise)
@@ -91,7 +91,7 @@ def build_vae() -> AutoencoderTiny:
 
 
 def build_parts() -> Parts:
-    """All parts with fresh weights, under torch's present seed."""
+    """All parts with random weights, drawn from torch's global generator."""
     tokenizer = build_tokenizer()
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
@@ -107,7 +107,7 @@ def build_parts() -> Parts:
             eos_token_id=2,
         )
     )
-    # words start far apart, at the norm of the final layer normalisation's output
+    # Words start far apart, with the norm of the output of the final layer normalisation.
     embeddings = text_encoder.get_input_embeddings().weight
     nn.init.normal_(embeddings, std=1.0)
     unet = UNet2DConditionModel(
@@ -139,13 +139,13 @@ def build_parts() -> Parts:
 def set_class_vectors(
     parts: Parts, names: list[str], prototypes: Tensor, length: float = 12.0, steps: int = 300
 ) -> float:
-    """Fits the word embeddings and the captured block's key projection to given class vectors.
+    """Fit the text encoder and the key projection of the captured block to given class vectors.
 
-    Learned along with the rest, class vectors collapse onto a few directions: every object is first
-    told from the background, and no name from another. So they are set here, once, and frozen:
-    `length` times the prototype of each of `names` (float32 (names, d - 1), unit vectors, zeros for
-    an unknown one). The last dimension is the background's own, and a class's vector points away
-    from it somewhat. Returns the mean cosine reached.
+    If they were learned with the rest, class vectors would collapse onto a few directions, because
+    objects are told from the background long before they are told from each other. So they are set
+    here, once, and frozen. prototypes: float32 (names, d - 1), unit vectors, zeros where unknown. A
+    class vector is `length` times its prototype. The last dimension is that of the background, and
+    class vectors point away from it a little. Returns the mean cosine that was reached.
     """
     key = parts.unet.get_submodule(BLOCK).get_submodule("attn2.to_k")
     wanted = torch.zeros(1 + len(names), key.weight.shape[0])
@@ -168,27 +168,27 @@ def set_class_vectors(
 
 
 def name_states(parts: Parts, names: list[str]) -> Tensor:
-    """The text encoder's states of bare class names, the mean over each name's own tokens.
+    """The text encoder's states of bare class names, averaged over the tokens of each name.
 
     Returns float32 (names, 192).
     """
     tokens = parts.tokenizer(names, padding=True, return_tensors="pt")
     ids = tokens["input_ids"].to(parts.text_encoder.device)
     states = parts.text_encoder(input_ids=ids).last_hidden_state
-    # begin, end and padding tokens have the ids 0, 1 and 2
+    # The padding, begin and end tokens have the ids 0, 1 and 2.
     own = (ids > 2).float().unsqueeze(-1)
     return (states * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
 
 
 def class_vectors(parts: Parts, names: list[str]) -> Tensor:
-    """C of each bare class name, (names, 128): mean key projection of the name's own tokens."""
+    """C of bare class names, (names, 128): the mean key projection of the tokens of a name."""
     key = parts.unet.get_submodule(BLOCK).get_submodule("attn2.to_k")
     vectors: Tensor = key(name_states(parts, names))
     return vectors.float()
 
 
 def read_parts(directory: Path) -> Parts:
-    """Reads an exported model, in float32."""
+    """Read an exported model, in float32."""
     pipeline = StableDiffusionPipeline.from_pretrained(directory, safety_checker=None)
     parts = Parts(
         pipeline.unet.float(),
@@ -202,14 +202,14 @@ def read_parts(directory: Path) -> Parts:
 
 
 def _change_json(file: Path, changes: dict[str, Any]) -> None:
-    """Sets keys of a JSON file, and drops those set to None."""
+    """Set keys of a JSON file, and drop those that are set to None."""
     content = json.loads(file.read_text(encoding="utf-8")) | changes
     kept = {key: value for key, value in content.items() if changes.get(key, value) is not None}
     file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _restore_prefix(file: Path) -> None:
-    """Names a text encoder's weights `text_model.…`, as transformers 4 and 5 both read them."""
+    """Name the weights of a text encoder `text_model.…`: transformers 4 and 5 both read that."""
     from safetensors.torch import load_file, save_file
 
     prefix = "text_model."
@@ -218,7 +218,7 @@ def _restore_prefix(file: Path) -> None:
 
 
 def export(parts: Parts, directory: Path) -> None:
-    """Writes the model in diffusers' layout, float16, and only then takes an older one's place."""
+    """Write the model in diffusers' layout, float16. An older one is replaced at the very end."""
     fresh = directory.with_name(directory.name + ".part")
     stale = directory.with_name(directory.name + ".old")
     for leftover in (fresh, stale):
@@ -238,7 +238,7 @@ def export(parts: Parts, directory: Path) -> None:
     # diffusers writes this key of the autoencoder's, and warns of it when it reads it
     _change_json(fresh / "vae" / "config.json", {"block_out_channels": None})
     _restore_prefix(fresh / "text_encoder" / "model.safetensors")
-    # transformers 5 writes a name that earlier releases do not know
+    # transformers 5 writes a name that earlier releases do not know.
     tokenizer_class = {"tokenizer_class": "PreTrainedTokenizerFast"}
     _change_json(fresh / "tokenizer" / "tokenizer_config.json", tokenizer_class)
     parts.scheduler.save_pretrained(fresh / "scheduler")
@@ -257,7 +257,7 @@ def export(parts: Parts, directory: Path) -> None:
     }
     (fresh / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     for file in fresh.glob("*/*.safetensors"):
-        file.chmod(0o644)  # safetensors leaves them readable by their owner alone
+        file.chmod(0o644)  # safetensors makes them readable by the owner only
     if directory.exists():
         directory.rename(stale)
     fresh.rename(directory)
@@ -283,16 +283,16 @@ class FeatureUNet(nn.Module):
         return keep
 
     def middle(self) -> Tensor:
-        """The middle block's output in the last run: (n, channels, h / 4, w / 4)."""
+        """The output of the middle block in the last run, (n, channels, h / 4, w / 4)."""
         return self._seen["middle"]
 
     def forward(
         self, latents: Tensor, timesteps: Tensor, text: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Runs the UNet.
+        """Run the UNet.
 
-        latents: (n, 16, h, w); timesteps: (n,); text: (n, tokens, 192). Returns its prediction,
-        shaped as the latents, and the appearance and semantic maps, float32 (n, h * w, 128).
+        latents: (n, 16, h, w). timesteps: (n,). text: (n, tokens, 192). Returns the prediction,
+        shaped as the latents, and the maps F_A and F_S, float32 (n, h * w, 128).
         """
         prediction = self.unet(latents, timesteps, text).sample.float()
         appearance = (self._seen["attn1.to_q"].float() + self._seen["attn1.to_k"].float()) / 2
@@ -300,7 +300,7 @@ class FeatureUNet(nn.Module):
 
 
 def prompt_states(parts: Parts, prompts: list[str]) -> Tensor:
-    """The text encoder's output states of prompts, padded as the pipeline does: (n, 16, 192)."""
+    """The text encoder's states of prompts, padded as in the pipeline, (n, 16, 192)."""
     tokens = parts.tokenizer(
         prompts, padding="max_length", max_length=MOST_TOKENS, truncation=True, return_tensors="pt"
     )
@@ -310,34 +310,16 @@ def prompt_states(parts: Parts, prompts: list[str]) -> Tensor:
 
 
 def fast_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it fast, else float32.
+    """bfloat16 where the hardware is made for it, else float32.
 
-    On a CPU without AVX-512 a training step in bfloat16 was measured 15 times slower.
+    On a CPU without AVX-512, bfloat16 is many times slower.
     """
     slow = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() != "AVX512"
     return torch.float32 if slow else torch.bfloat16
 
 
 def encode_images(parts: Parts, images: Tensor) -> Tensor:
-    """Latents of uint8 images (n, height, width, 3): float32 (n, 16, height / 8, width / 8)."""
+    """Latents of uint8 images (n, height, width, 3), float32 (n, 16, height / 8, width / 8)."""
     pixels = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     latents: Tensor = parts.vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latents
     return latents.float() * parts.vae.config.scaling_factor
-
-
-__all__ = [
-    "BACKGROUND",
-    "BLOCK",
-    "NEUTRAL_PROMPT",
-    "FeatureUNet",
-    "Parts",
-    "build_parts",
-    "class_vectors",
-    "encode_images",
-    "export",
-    "fast_precision",
-    "name_states",
-    "prompt_states",
-    "read_parts",
-    "set_class_vectors",
-]

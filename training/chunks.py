@@ -1,15 +1,15 @@
-"""Renders training pairs ahead of training, into chunks of arrays on disk.
+"""Rendering pairs of scenes into chunks of arrays on disk, before training.
 
 A pair is two scenes that hold one object, the query, in different poses, lights and surroundings.
-A chunk is one `.npz` of n pairs; both scenes' arrays are stacked on axis 1:
+A chunk is one `.npz` file of n pairs. The arrays of both scenes are stacked on axis 1:
 
 - images   uint8   (n, 2, 192, 192, 3)
-- mask     uint8   (n, 2, 24, 24)      the query's cover of each map cell, 0..255
-- classes  int16   (n, 2, 24, 24)      class index + 1, 0 background, -1 not known
+- mask     uint8   (n, 2, 24, 24)      how much of each map cell the query covers, 0..255
+- classes  int16   (n, 2, 24, 24)      class index + 1; 0 for background, -1 for unknown
 - points   float16 (n, 2, 16, 2)       the same 16 points of the query in both scenes, (x, y) as
-                                       fractions of the scene; NaN where hidden in either
-- holds    int32   (n, 2, 5)           digests of the instances a scene holds, the query first
-- captions int16   (n, 2, 5)           class indices of what a caption may name, -1 for none
+                                       fractions of the scene; NaN where hidden in either scene
+- holds    int32   (n, 2, 5)           digests of the instances in a scene, the query first
+- captions int16   (n, 2, 5)           class indices that a caption may name, -1 for none
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _STYLE = Style(light=0.8, perspective=0.8, rotation=0.35, flip=0.2, occlusion=0.
 _PHOTO_STYLE = Style(light=0.9, perspective=1.0, rotation=0.25, flip=0.2, degrade=0.6, shadow=0.0)
 
 
-class Pictures:
+class Split:
     """All cut-outs and backgrounds of one split, in memory.
 
-    by_class: class name -> cut-outs; unnamed: cut-outs without a class; photos: backgrounds.
+    by_class: cut-outs by class name. unnamed: cut-outs without a class. photos: backgrounds.
     """
 
     def __init__(self, cutouts: list[Cutout], photos: list[Pixels]) -> None:
@@ -53,7 +53,7 @@ class Pictures:
         for cutout in cutouts:
             if cutout.class_name is not None:
                 self.by_class.setdefault(cutout.class_name, []).append(cutout)
-        # a class with many pictures comes up more often, but not in proportion
+        # Classes with many pictures are drawn more often, but not in proportion to their number.
         self.class_names = sorted(self.by_class)
         weights = np.array([len(self.by_class[name]) ** 0.5 for name in self.class_names])
         self.class_weights = weights / weights.sum()
@@ -62,7 +62,7 @@ class Pictures:
         return str(rng.choice(self.class_names, p=self.class_weights))
 
     def of_class(self, rng: np.random.Generator, class_name: str) -> Cutout:
-        """A cut-out of a class; two times in five a look-alike made from one."""
+        """A cut-out of a class; in two of five cases a look-alike made from one."""
         members = self.by_class[class_name]
         cutout = members[int(rng.integers(len(members)))]
         if rng.random() < 0.4:
@@ -70,7 +70,7 @@ class Pictures:
         return cutout
 
     def lively_crop(self, rng: np.random.Generator, side: int) -> Pixels:
-        """A square crop of a photo in which there is something to see (best of up to six)."""
+        """A square crop of a photo: the one with most contrast among up to six."""
         crops = []
         for _ in range(6):
             photo = self.photos[int(rng.integers(len(self.photos)))]
@@ -80,7 +80,7 @@ class Pictures:
         return max(crops, key=lambda crop: float(crop.std()))
 
     def classless(self, rng: np.random.Generator) -> Cutout:
-        """An object without a class: an unnamed picture, or a blob cut from a photo."""
+        """An object without a class: a picture without a class, or a blob cut from a photo."""
         if not self.unnamed or rng.random() < 0.4:
             photo = self.photos[int(rng.integers(len(self.photos)))]
             return compositor.blob_cutout(rng, photo, 128, f"blob-{rng.integers(1 << 40)}")
@@ -91,19 +91,19 @@ class Pictures:
 
 
 def look_alike_names(instance: str) -> list[str]:
-    """What a cut-out's look-alikes are called."""
+    """The names of the look-alikes of a cut-out."""
     return [f"{instance}#{number}" for number in range(LOOK_ALIKES)]
 
 
 def look_alike(rng: np.random.Generator, cutout: Cutout, photos: list[Pixels]) -> Cutout:
-    """One of the fixed look-alikes of a cut-out, so that each of them comes up again."""
+    """One of the look-alikes of a cut-out: there are only a few, so each occurs in many scenes."""
     name = look_alike_names(cutout.instance)[int(rng.integers(LOOK_ALIKES))]
     own = np.random.default_rng(zlib.crc32(name.encode()))
     return compositor.vary(own, cutout, photos, name)
 
 
-def load_split(pictures_root: Path, backgrounds_root: Path, split: str, cache: Path) -> Pictures:
-    """Loads the pictures of one split ("train", "validation" or "test"), cached in a file."""
+def load_split(pictures_root: Path, backgrounds_root: Path, split: str, cache: Path) -> Split:
+    """Load the pictures of one split ("train", "validation" or "test"), cached in a file."""
     file = cache / f"pictures-{split}.pickle"
     if not file.exists():
         sources = [s for s in pictures.find_cutouts(pictures_root) if s.split == split]
@@ -116,8 +116,8 @@ def load_split(pictures_root: Path, backgrounds_root: Path, split: str, cache: P
         kept = [c for c in loaded if c is not None], [p for p in photos if p is not None]
         cache.mkdir(parents=True, exist_ok=True)
         write_whole(file, lambda out: pickle.dump(kept, out))
-    # written by this very function, in the trainer's own working directory
-    return Pictures(*pickle.loads(file.read_bytes()))
+    # Unpickling is safe here: this function wrote the file in the trainer's working directory.
+    return Split(*pickle.loads(file.read_bytes()))
 
 
 def digest(instance: str) -> int:
@@ -125,8 +125,8 @@ def digest(instance: str) -> int:
     return zlib.crc32(instance.encode()) & 0x7FFFFFFF
 
 
-def _others(rng: np.random.Generator, source: Pictures, query: Cutout) -> list[Cutout]:
-    """Between none and three other objects, now and then one of the query's own class."""
+def _others(rng: np.random.Generator, source: Split, query: Cutout) -> list[Cutout]:
+    """None to three other objects, some of them of the query's class."""
     others = []
     for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.15, 0.3, 0.3, 0.25]))):
         if query.class_name is not None and rng.random() < 0.2:
@@ -138,11 +138,11 @@ def _others(rng: np.random.Generator, source: Pictures, query: Cutout) -> list[C
     return [other for other in others if other.instance != query.instance]
 
 
-def _object_scene(rng: np.random.Generator, source: Pictures, query: Cutout) -> tuple[Scene, int]:
-    """A scene that holds the query; returns it and the query's place among its objects."""
+def _object_scene(rng: np.random.Generator, source: Split, query: Cutout) -> tuple[Scene, int]:
+    """A scene that holds the query, and the query's index among its objects."""
     others = _others(rng, source, query)
     chosen = [query, *others]
-    # the query is larger when alone, and in front half of the time
+    # The query is larger where it is alone, and lies in front in half of the scenes.
     reach = (0.3, 0.95) if not others else (0.25, 0.62)
     placements = compositor.scatter(rng, chosen, (SIDE, SIDE), _STYLE, reach)
     place = 0
@@ -152,8 +152,8 @@ def _object_scene(rng: np.random.Generator, source: Pictures, query: Cutout) -> 
     return compositor.compose(rng, background, placements, _STYLE), place
 
 
-def _photo_scene(rng: np.random.Generator, source: Pictures, query: Cutout) -> tuple[Scene, int]:
-    """A warped crop of a photo that fills the scene, at times with an object before it."""
+def _photo_scene(rng: np.random.Generator, source: Split, query: Cutout) -> tuple[Scene, int]:
+    """A warped crop of a photo that fills the scene, in some cases behind an object."""
     centre = (SIDE * rng.uniform(0.35, 0.65), SIDE * rng.uniform(0.35, 0.65))
     pose = compositor.random_homography(
         rng, 1.0, centre, SIDE * rng.uniform(1.1, 1.9), _PHOTO_STYLE
@@ -166,8 +166,8 @@ def _photo_scene(rng: np.random.Generator, source: Pictures, query: Cutout) -> t
     return compositor.compose(rng, background, placements, _PHOTO_STYLE), 0
 
 
-def render_pair(rng: np.random.Generator, source: Pictures) -> dict[str, NDArray[np.generic]]:
-    """Renders one pair; the arrays of the module's docstring without their first axis."""
+def render_pair(rng: np.random.Generator, source: Split) -> dict[str, NDArray[np.generic]]:
+    """Render one pair: the arrays of the module's docstring without their first axis."""
     kind = rng.random()
     region: Floats = np.array([0.0, 0, 1, 1])
     if kind < 0.6:
@@ -191,7 +191,7 @@ def render_pair(rng: np.random.Generator, source: Pictures) -> dict[str, NDArray
 def _common_points(
     rng: np.random.Generator, scenes: list[tuple[Scene, int]], region: Floats
 ) -> NDArray[np.float16]:
-    """Points of the query seen in both scenes: float16 (2, POINTS, 2), NaN where too few are."""
+    """Points of the query visible in both scenes, float16 (2, POINTS, 2), padded with NaN."""
     tries = np.asarray(rng.uniform(region[:2], region[2:], (POINTS * 8, 2)), dtype=np.float64)
     seen = np.ones(len(tries), bool)
     mapped = []
@@ -209,14 +209,14 @@ def _common_points(
 
 
 def _cover(mask: NDArray[np.bool_]) -> Floats:
-    """How much of each map cell a (SIDE, SIDE) mask covers: float (CELLS, CELLS) in 0..1."""
+    """The fraction of each map cell that a (SIDE, SIDE) mask covers, float (CELLS, CELLS)."""
     cell = SIDE // CELLS
     blocks = mask.reshape(CELLS, cell, CELLS, cell)
     return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float64)
 
 
 def _describe(scene: Scene, place: int, region: Floats) -> dict[str, NDArray[np.generic]]:
-    """One scene's arrays of the module's docstring, all but the points."""
+    """The arrays of the module's docstring for one scene, without the points."""
     query = scene.objects[place]
     mask = query.mask
     if query.instance.startswith("photo-"):
@@ -248,27 +248,27 @@ def _describe(scene: Scene, place: int, region: Floats) -> dict[str, NDArray[np.
     }
 
 
-def render_chunk(source: Pictures, seed: int, pairs: int, file: Path) -> None:
-    """Renders `pairs` pairs of one seed into a chunk."""
+def render_chunk(source: Split, seed: int, pairs: int, file: Path) -> None:
+    """Render `pairs` pairs into a chunk. The same seed gives the same pairs."""
     rng = np.random.default_rng(seed)
     rendered: list[dict[str, NDArray[np.generic]]] = []
     while len(rendered) < pairs:
         pair = render_pair(rng, source)
-        # both scenes must show enough of the query to be worth a comparison
+        # Both scenes must show enough of the query for a comparison.
         if pair["mask"].astype(float).sum(axis=(1, 2)).min() > 2.5 * 255:
             rendered.append(pair)
     arrays = {key: np.stack([pair[key] for pair in rendered]) for key in rendered[0]}
     write_whole(file, lambda out: np.savez(out, **arrays))  # type: ignore[arg-type]
 
 
-def render_chunks(source: Pictures, chunks: int, pairs: int, directory: Path) -> None:
-    """Renders those of the first `chunks` chunks that are missing, each of its own seed.
+def render_chunks(source: Split, chunks: int, pairs: int, directory: Path) -> None:
+    """Render the missing ones of the first `chunks` chunks, one process per core.
 
-    As many processes work at it as there are cores.
-    Raises RuntimeError when a process that renders fails; the chunks it finished stay.
+    The seed of a chunk is its number. Raises RuntimeError where a process fails; the chunks that
+    were finished stay.
     """
     missing = [n for n in range(chunks) if not _chunk_file(directory, n).exists()]
-    # forked, so that all processes share the pictures, which fill more than a GB
+    # Forked, so that all processes share the pictures, which take more than a gigabyte.
     context = multiprocessing.get_context("fork")
     count = min(os.cpu_count() or 1, len(missing))
     workers = [
@@ -280,10 +280,12 @@ def render_chunks(source: Pictures, chunks: int, pairs: int, directory: Path) ->
     for worker in workers:
         worker.join()
     if any(worker.exitcode for worker in workers):
-        raise RuntimeError(f"a process rendering chunks into {directory} failed: see above")
+        raise RuntimeError(
+            f"a process rendering chunks into {directory} failed; its error stands above"
+        )
 
 
-def _render_some(source: Pictures, numbers: list[int], pairs: int, directory: Path) -> None:
+def _render_some(source: Split, numbers: list[int], pairs: int, directory: Path) -> None:
     for number in numbers:
         render_chunk(source, number, pairs, _chunk_file(directory, number))
         print(f"rendered chunk {number}: {pairs} pairs", flush=True)
@@ -294,7 +296,7 @@ def _chunk_file(directory: Path, number: int) -> Path:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a new file that then replaces `path`. Raises OSError."""
+    """Let `write` fill a new file, which then replaces `path` as a whole. Raises OSError."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
         write(file)
