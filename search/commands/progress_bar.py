@@ -47,6 +47,7 @@ class ProgressDisplay:
             *self._columns,
             console=Console(stderr=True),
             transient=True,
+            get_time=time.monotonic,
             speed_estimate_period=_RATE_OVER,
             disable=not self._is_terminal,
         )
@@ -82,7 +83,9 @@ class ProgressDisplay:
                 self._bar.remove_task(self._task)
             self._task = self._bar.add_task(doing, total=total, completed=done)
         else:
-            self._bar.update(self._task, completed=done, total=total)
+            # Set directly: `update` would forget the rate whenever the total changes.
+            self._bar.tasks[0].total = total
+            self._bar.update(self._task, completed=done)
         if not self._is_terminal and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _INTERVAL
             print(f"{doing}: {self._line()}", file=sys.stderr)

@@ -1,0 +1,61 @@
+"""Progress as people see it, in a file and on a terminal."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+
+from indexer.ingest.progress import Progress
+from search.commands import progress_bar
+from search.commands.progress_bar import ProgressDisplay
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def indexing(new: int, skipped: int) -> Progress:
+    return Progress("index", new + skipped, 100, new, skipped, failed=0, seconds=1.0)
+
+
+def test_a_file_gets_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=lambda: now))
+    with ProgressDisplay() as display:
+        for done in range(0, 101, 4):
+            display.show("reading maps", done, 100)
+            now += 1.0
+        display.show("scoring", 3, None)
+    lines = capsys.readouterr().err.splitlines()
+    # Every ten seconds, at 4 photos per second.
+    assert lines == [
+        "reading maps: 40/100, 4.0/s, 0:00:15 left",
+        "reading maps: 80/100, 4.0/s, 0:00:05 left",
+    ]
+
+
+def test_unchanged_photos_do_not_count_for_the_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=lambda: now))
+    with ProgressDisplay() as display:
+        for new in range(11):
+            display(indexing(new, skipped=5 * new))
+            now += 1.0
+    # 50 of 100 photos need no work; of the others one is done each second.
+    assert capsys.readouterr().err == "indexing: 10/50, 1.0/s, 0:00:40 left\n"
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with ProgressDisplay() as display:
+        display.show("scoring by late@prompt=[red]", 3, 12)
+    drawn = terminal.getvalue()
+    assert "scoring by late@prompt=[red]" in drawn  # no markup
+    assert "3/12" in drawn
