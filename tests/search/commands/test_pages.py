@@ -2,7 +2,9 @@
 
 import base64
 import io
+import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -102,6 +104,25 @@ def test_file_names_are_only_text(tmp_path: Path) -> None:
     page = Tags(render_answer(answer(tmp_path, [name])))
     assert not page.all("script")
     assert any("<script>alert(1)<_script> & \"quotes'.png" in words for words in page.words)
+
+
+def test_a_file_name_that_is_not_unicode(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    write_answer_page(answer(tmp_path, [name]), tmp_path / "answer.html")
+    page = Tags((tmp_path / "answer.html").read_text(encoding="utf-8"))
+    assert page.words.count("caf?.png") == 2  # the object's photo, and the match
+
+
+def test_every_photo_of_the_object_is_shown(tmp_path: Path) -> None:
+    one = answer(tmp_path, ["a.png", "b.png"])
+    both = replace(
+        one,
+        query=replace(one.query, also=(Query(tmp_path / "b.png"),)),
+        references=one.references * 2,
+    )
+    page = Tags(render_answer(both))
+    names = [image["alt"] for image in page.all("img")][:4]
+    assert names == ["a.png", "the object in a.png", "b.png", "the object in b.png"]
 
 
 def test_lost_photos_are_said_to_be_lost(tmp_path: Path) -> None:
