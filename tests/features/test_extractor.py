@@ -62,15 +62,9 @@ def photos(tmp_path: Path, extractor: FeatureExtractor, count: int) -> list[Mode
 
 
 def read_from_pipeline(
-    folder: Path, family: str, extractor: FeatureExtractor, latents: torch.Tensor
+    pipeline: Any, extractor: FeatureExtractor, latents: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """F_A, F_S of given noisy latents, and the keys of "dog": by the pipeline's own methods."""
-    import diffusers
-
-    xl = family == "sdxl"
-    pipeline = (
-        diffusers.StableDiffusionXLPipeline if xl else diffusers.StableDiffusionPipeline
-    ).from_pretrained(folder, **({} if xl else {"safety_checker": None}))
+    """F_A and F_S of noisy latents, and the key of "dog", by the methods of the pipeline."""
     block = pipeline.unet.get_submodule(extractor.settings.block)
     own, cross = RecordingAttention(), RecordingAttention()
     block.attn1.set_processor(own)
@@ -82,7 +76,7 @@ def read_from_pipeline(
                 prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
             )
             added = None
-            if xl:
+            if pipeline.unet.config.addition_embed_type == "text_time":  # SDXL
                 size = (pipeline.unet.config.sample_size * pipeline.vae_scale_factor,) * 2
                 time_ids = pipeline._get_add_time_ids(
                     size, (0, 0), size, torch.float32, encoded[2].shape[-1]
@@ -116,12 +110,13 @@ def test_parity_with_the_unmodified_pipeline(
     # The same noisy latent, from the pipeline's own VAE and the documented noise.
     xl = family == "sdxl"
     kind = diffusers.StableDiffusionXLPipeline if xl else diffusers.StableDiffusionPipeline
-    vae = kind.from_pretrained(folder, **({} if xl else {"safety_checker": None})).vae
+    pipeline = kind.from_pretrained(folder, **({} if xl else {"safety_checker": None}))
     image = torch.from_numpy(photo.pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
     with torch.no_grad():
-        clean = vae.encode(image).latent_dist.mode() * vae.config.scaling_factor
+        clean = pipeline.vae.encode(image).latent_dist.mode()
+        clean = clean * pipeline.vae.config.scaling_factor
     noisy = noised_by_hand(clean, photo.content_hash, extractor)
-    appearance, semantic, key = read_from_pipeline(folder, family, extractor, noisy)
+    appearance, semantic, key = read_from_pipeline(pipeline, extractor, noisy)
 
     shape = (extractor.grid, extractor.grid, extractor.dim)
     # The maps are stored in float16: half a unit in the last place of 11 bits.
