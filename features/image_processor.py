@@ -78,11 +78,11 @@ class ImageProcessor:
 
     @property
     def least(self) -> int:
-        """Pixels that a photo's shorter side should have, so that none are made up."""
+        """Pixels that a photo's shorter side must have so that it is not enlarged."""
         return max(self.size) if self.shortest_edge is None else self.shortest_edge
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """What is cropped from a scaled RGB image, (height, width, 3) uint8."""
+        """The crop of the scaled RGB image, (height, width, 3) uint8."""
         width, height = self.size
         if self.shortest_edge is None:
             return np.asarray(image.resize((width, height), self.resample))

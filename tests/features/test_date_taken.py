@@ -1,4 +1,4 @@
-"""When a photo was taken, by what its file says."""
+"""The date taken, from the EXIF data of a file."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_the_best_date_that_makes_sense_counts(tmp_path: Path) -> None:
         assert date_taken(path) == ns(datetime(2023, 1, 1, tzinfo=UTC))
 
 
-def test_before_1970_is_a_date_too(tmp_path: Path) -> None:
+def test_a_date_before_1970_is_read(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", {}, {ExifTags.Base.DateTimeOriginal: "1969:12:31 23:59:59"})
     assert date_taken(path) == -(10**9)
 
@@ -103,7 +103,7 @@ def test_no_picture_is_decoded_for_it(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [date_taken(path) for path in paths] == [None] * 5
 
 
-def test_the_index_keeps_it_also_of_a_photo_that_moved(tmp_path: Path) -> None:
+def test_the_index_keeps_it_for_a_photo_that_moved(tmp_path: Path) -> None:
     photos, index = tmp_path / "photos", tmp_path / "index"
     make_photos(photos, 3)
     dated = save(photos / "dated.jpg", {}, {ExifTags.Base.DateTimeOriginal: TAKEN})

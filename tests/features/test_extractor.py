@@ -250,7 +250,7 @@ def test_pickled_weights_are_not_loaded(pipeline_folder: Folder, tmp_path: Path)
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 @pytest.mark.parametrize("harm", ["cut", "lacking"])
-def test_damaged_weights_are_told_in_one_line(
+def test_damaged_weights_are_one_clear_line(
     pipeline_folder: Folder, tmp_path: Path, part: str, harm: str
 ) -> None:
     folder = tmp_path / "model"

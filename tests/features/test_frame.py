@@ -48,7 +48,7 @@ def test_coverage_of_a_box_mask(frame: Frame, data: st.DataObject) -> None:
     mask = np.zeros((frame.height, frame.width), dtype=bool)
     mask[y0:y1, x0:x1] = True
     expected = np.where(frame.valid(), exact_coverage(frame, (x0, y0, x1, y1)), 0.0)
-    # The mask is resampled to whole model pixels on the way: an eighth of a cell at most a side.
+    # The mask is resampled to whole model pixels on the way: at most an eighth of a cell per side.
     np.testing.assert_allclose(frame.coverage(mask), expected, atol=0.3)
 
 
@@ -88,7 +88,7 @@ def test_map_drawn_over_the_photo_lies_where_the_cells_are() -> None:
     drawn = frame.to_photo(cells, 400, 200)
     assert drawn.shape == (200, 400)
     y, x = np.unravel_index(int(drawn.argmax()), drawn.shape)
-    # Cell (2, 12) of 16 x 16 over a 400-pixel-wide picture: 25 pixels a cell.
+    # Cell (2, 12) of 16 x 16 over a 400-pixel-wide picture: 25 pixels per cell.
     assert (x // 25, y // 25) == (12, 2)
     # Padding below must not darken the last row.
     flat = np.where(frame.valid(), 1.0, -9.0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Global descriptors: what the real models give, for what is shown them as was published."""
+"""Global descriptors against the published preprocessing and the models of transformers."""
 
 import json
 import shutil
@@ -72,7 +72,7 @@ def test_preprocessing_is_the_published_one(
     expected = (shown / 255 - config["image_mean"]) / config["image_std"]
     ours = processor(kind, tmp_path)
     pixels = ours.pixels(image)
-    # Pillow rounds between the axes, and takes that first which leaves it less to do
+    # Pillow rounds between the axes, and takes them in the order that is quicker.
     assert np.abs(pixels - shown).max() <= 2
     assert np.abs(pixels - shown).mean() < 0.2
     found = ours.normalise(pixels[None])[0].transpose(1, 2, 0)
@@ -81,7 +81,9 @@ def test_preprocessing_is_the_published_one(
 
 @pytest.mark.parametrize("kind", ["dinov2", "clip", "siglip"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_preprocessing_is_the_librarys(kind: str, shape: tuple[int, int], tmp_path: Path) -> None:
+def test_preprocessing_is_that_of_the_library(
+    kind: str, shape: tuple[int, int], tmp_path: Path
+) -> None:
     transformers = pytest.importorskip("transformers", minversion="5.0")
     name = {"dinov2": "Bit", "clip": "CLIP", "siglip": "Siglip"}[kind]
     theirs = getattr(transformers, f"{name}ImageProcessorPil")(**PREPROCESSORS[kind])
@@ -90,7 +92,7 @@ def test_preprocessing_is_the_librarys(kind: str, shape: tuple[int, int], tmp_pa
     ours = processor(kind, tmp_path)
     found = ours.normalise(ours.pixels(image)[None])
     assert found.shape == expected.shape == (1, 3, 28, 28)
-    # one grey level is about 0.017
+    # One grey level is about 0.017.
     assert np.abs(found - expected).max() < 0.02
     assert np.abs(found - expected).mean() < 0.004
 
@@ -120,7 +122,7 @@ def test_other_preprocessing_is_refused(
 
 
 def naive_vector(kind: str, folder: Path, photo: Path) -> np.ndarray:
-    """By the whole model as it is published, with the preprocessing that was tested above."""
+    """The vector by the whole published model, with the preprocessing tested above."""
     model = build_descriptor(kind).eval()
     square = kind.startswith("siglip")
     shown = ImageProcessor.load(folder / "preprocessor_config.json", square=square)
@@ -138,7 +140,9 @@ def naive_vector(kind: str, folder: Path, photo: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_vectors_are_the_models_own(kind: str, descriptor_folder: Folder, tmp_path: Path) -> None:
+def test_vectors_are_those_of_the_whole_model(
+    kind: str, descriptor_folder: Folder, tmp_path: Path
+) -> None:
     folder = descriptor_folder(kind)
     descriptor = ImageDescriptor.load(str(folder), "cpu", batch_size=2)
     assert descriptor.dim == (12 if kind == "clip" else 16)
@@ -175,7 +179,7 @@ def test_a_photo_decoded_too_small_is_decoded_again(
     assert np.array_equal(descriptor.prepare(small), expected)
 
 
-def test_the_fingerprint_is_that_of_the_files(descriptor_folder: Folder, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_files(descriptor_folder: Folder, tmp_path: Path) -> None:
     folder = shutil.copytree(descriptor_folder("dinov2"), tmp_path / "model")
     descriptor = ImageDescriptor.load(str(folder), "cpu")
     fingerprint = descriptor.fingerprint()
@@ -202,7 +206,7 @@ def broken(what: str, folder: Path) -> Path:
     """Make a model's folder unusable."""
     if what == "weights":
         (folder / "model.safetensors").unlink()
-        # an old kind of file, which may hold any program, must not be opened
+        # A pickle file can contain any program, so it must not be opened.
         torch.save(build_descriptor("dinov2").state_dict(), folder / "pytorch_model.bin")
     elif what == "damaged":
         (folder / "model.safetensors").write_bytes(b"0" * 100)

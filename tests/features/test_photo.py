@@ -1,4 +1,4 @@
-"""Whatever lies in a file comes out as the same upright sRGB picture, or as a clear error."""
+"""Photos of every format are read as upright sRGB, or refused with a clear error."""
 
 import io
 import struct
@@ -151,7 +151,7 @@ def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels_of(path)[2, 2], (255, 0, 0))
 
 
-def test_content_not_name_says_what_a_file_is(tmp_path: Path) -> None:
+def test_the_format_is_detected_from_the_content_not_from_the_name(tmp_path: Path) -> None:
     picture = save_photo(tmp_path / "real.png")
     disguised = picture.rename(tmp_path / "notes.txt")
     assert load_photo(disguised).width == 96
@@ -164,7 +164,7 @@ def test_content_not_name_says_what_a_file_is(tmp_path: Path) -> None:
 
 
 def test_files_of_other_kinds_are_passed_over(tmp_path: Path) -> None:
-    # Formats that Pillow knows but Waldo does not read are no broken pictures.
+    # Formats that Pillow reads and Waldo does not are not broken pictures.
     for name in ("paper.pdf", "drawing.eps", "film.mpg", "table.h5"):
         (tmp_path / name).write_bytes(b"%PDF-1.4 words")
         assert not is_picture(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Which cells a class name, mask, box or point selects."""
+"""The cells that a class name, a mask, a box or a point selects."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from features.regions import (
     point_cells,
 )
 
-FRAME = Frame(width=160, height=80, size=128, grid=16)  # 10 x 10 pixels a cell, 8 rows of photo
+FRAME = Frame(width=160, height=80, size=128, grid=16)  # 10 x 10 pixels per cell, 8 rows of photo
 
 
 def maps_of(appearance: np.ndarray, semantic: np.ndarray) -> FeatureMaps:
@@ -51,7 +51,7 @@ def test_class_cells_equal_a_naive_reading_of_eq_3() -> None:
         assert expected[0.2].sum() >= expected[0.7].sum() > 0
 
 
-def test_class_that_is_everywhere_alike_is_refused() -> None:
+def test_a_class_that_fits_every_cell_equally_is_refused() -> None:
     maps = maps_of(np.ones((16, 16, 6)), np.ones((16, 16, 6)))
     with pytest.raises(RegionError, match="fits every cell"):
         class_cells(maps, np.ones(6, dtype=np.float32))
@@ -59,21 +59,21 @@ def test_class_that_is_everywhere_alike_is_refused() -> None:
         named_cells(maps, np.ones(6, dtype=np.float32))
 
 
-def test_name_means_the_object_where_most_evidence_is_not_the_strongest_cell() -> None:
+def test_a_name_selects_the_object_with_most_evidence_not_the_strongest_cell() -> None:
     rng = np.random.default_rng(0)
     appearance = rng.normal(size=(16, 16, 6)) * 0.05
     appearance[2:5, 3:6, 1] += 9
     semantic = rng.normal(size=(16, 16, 6)) * 0.05
     semantic[2:5, 3:6, 0] += 1
-    semantic[6, 12, 0] += 4  # one cell that looks like nothing in particular
-    semantic[8:, :, 0] += 50  # padding says nothing
+    semantic[6, 12, 0] += 4  # a single strong cell
+    semantic[8:, :, 0] += 50  # padding does not count
     vector = np.array([1, 0, 0, 0, 0, 0], dtype=np.float32)
     expected = np.zeros((16, 16), dtype=bool)
     expected[2:5, 3:6] = True
     np.testing.assert_array_equal(named_cells(maps_of(appearance, semantic), vector), expected)
 
 
-def test_box_selects_what_is_unlike_its_surroundings() -> None:
+def test_a_box_drops_cells_that_resemble_the_background() -> None:
     rng = np.random.default_rng(1)
     appearance = rng.normal(size=(16, 16, 6)) * 0.1 + (3, 0, 0, 0, 0, 0)
     appearance[3:5, 2:5] = rng.normal(size=(2, 3, 6)) * 0.1 + (0, 3, 0, 0, 0, 0)
@@ -143,7 +143,7 @@ def test_point_grows_over_the_connected_object_only() -> None:
         point_cells(maps, (160.0, 10.0))
 
 
-def test_point_takes_parts_that_resemble_each_other_less_than_they_differ_from_the_rest() -> None:
+def test_a_point_selects_parts_of_different_colours() -> None:
     rng = np.random.default_rng(1)
     appearance = rng.normal(size=(16, 16, 6)) * 0.05
     appearance[..., 0] -= 1.0

@@ -1,4 +1,4 @@
-"""The bundled weights: they are there, small enough, loadable, and know the words they should."""
+"""The bundled weights: they are small, can be loaded, and the tokenizer knows its words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 WEIGHTS = Path(__file__).parents[2] / "features" / "tiny" / "weights"
 MIB = 1024 * 1024
 
-# classes of the photos and videos that Waldo is measured on
+# Classes in the benchmarks of photos and videos.
 BENCHMARK_NOUNS = (
     "backpack", "stuffed animal", "bowl", "can", "candle", "cat", "clock", "dog", "sneaker",
     "shoe", "boot", "toy", "teapot", "vase", "sunglasses", "glasses", "cartoon", "person",

@@ -1,4 +1,4 @@
-"""The nouns a model is asked for, and their vectors."""
+"""The list of nouns, and their class vectors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_every_class_of_the_bundled_model_is_covered(tiny: FeatureExtractor) -> 
     for name in CLASSES:
         vector = tiny.class_vector(name)
         for wanted in (vector, vector - background):
-            # Batches round otherwise than single words.
+            # Rounding differs between batches and single names.
             assert np.abs(vectors - wanted).max(axis=1).min() < 1e-4
     half = len(vectors) // 2
     np.testing.assert_allclose(vectors[half:], vectors[:half] - background, atol=1e-5)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-# As the published models have them, but for the sizes.
+# The preprocessing of the published models, at smaller sizes.
 PREPROCESSORS: dict[str, dict[str, Any]] = {
     "dinov2": {
         "do_center_crop": True,
@@ -54,7 +54,7 @@ def build_descriptor(kind: str) -> Any:
         shape = {**_VISION, "intermediate_size": None, "mlp_ratio": 2}
         return transformers.Dinov2Model(transformers.Dinov2Config(**shape))
     if kind == "clip":
-        # the length of CLIP's vectors stands beside both its halves
+        # The length of the vectors of CLIP is a setting of the whole, not of its two parts.
         return transformers.CLIPModel(
             transformers.CLIPConfig(text_config=_TEXT, vision_config=_VISION, projection_dim=12)
         )

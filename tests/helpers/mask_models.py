@@ -13,7 +13,7 @@ _DECODER = {
 
 
 def build_sam(kind: str) -> Any:
-    """ "sam" or "sam2", for pictures of 64 x 64 pixels."""
+    """A model of a kind, "sam" or "sam2", for pictures of 64 x 64 pixels."""
     import torch
     import transformers
 

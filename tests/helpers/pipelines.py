@@ -1,4 +1,4 @@
-"""Small pipelines with the real architectures and random weights, built on the spot."""
+"""Small pipelines with the real architectures and random weights."""
 
 from pathlib import Path
 from typing import Any

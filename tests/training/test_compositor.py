@@ -67,7 +67,7 @@ def test_box_is_tight_and_exclusive() -> None:
     assert y1 == pytest.approx(35, abs=1)
 
 
-def test_what_lies_behind_is_not_in_its_mask() -> None:
+def test_hidden_parts_are_not_in_the_mask() -> None:
     rng = np.random.default_rng(0)
     placements = [(disc("behind"), square(10, 10, 40)), (disc("before"), square(10, 10, 40))]
     scene = compositor.compose(rng, grey(64, 64), placements, PLAIN)
@@ -84,7 +84,7 @@ def test_a_hidden_object_has_an_empty_box() -> None:
     assert scene.objects[0].box == (0, 0, 0, 0)
 
 
-def test_without_light_or_wear_colours_stay() -> None:
+def test_without_light_and_degrading_colours_stay() -> None:
     rng = np.random.default_rng(0)
     scene = compositor.compose(rng, grey(64, 64), [(disc(), square(10, 10, 40))], PLAIN)
     assert np.abs(scene.image[30, 30].astype(int) - (250, 10, 10)).max() <= 2
@@ -96,7 +96,9 @@ corner = st.floats(-0.2, 0.2)
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(corner, min_size=8, max_size=8), st.floats(10, 90), st.floats(10, 90))
-def test_corners_go_where_they_are_sent(shifts: list[float], width: float, height: float) -> None:
+def test_a_homography_maps_the_corners_and_its_inverse_maps_them_back(
+    shifts: list[float], width: float, height: float
+) -> None:
     unit = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
     corners = (unit + np.array(shifts).reshape(4, 2)) * (width, height) + 7
     homography = compositor.corners_homography(corners)
@@ -119,7 +121,7 @@ def test_masks_agree_with_the_homography(seed: int, aspect: float, extent: float
     rows, columns = np.nonzero(mask)
     pixels = np.stack([columns + 0.5, rows + 0.5], axis=1)
     inside = compositor.apply_homography(np.linalg.inv(homography), pixels)
-    # a pixel and a half of slack at the border, measured in the cut-out's own fractions
+    # A pixel and a half of tolerance at the border, in fractions of the cut-out.
     slack = 1.5 / (extent * min(aspect, 1 / aspect) ** 0.5 * 0.5)
     assert np.hypot(*(inside - 0.5).T).max() <= 0.5 + slack
     corners = compositor.apply_homography(homography, np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]))

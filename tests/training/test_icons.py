@@ -1,4 +1,4 @@
-"""Icons as labelled drawings for training."""
+"""Icons as labelled stickers for training."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ FRAME = '<path fill="none" stroke="currentColor" stroke-width="2" d="M4 4h16v16H
         ("three-blind-mouse-holes", None),
     ],
 )
-def test_what_an_icons_name_says_it_shows(icon: str, phrase: str | None) -> None:
+def test_the_thing_in_the_name_of_an_icon(icon: str, phrase: str | None) -> None:
     assert icons.phrase_of(icon) == phrase
 
 
@@ -50,7 +50,7 @@ def test_lines_become_stickers_for_training(tmp_path: Path) -> None:
     assert found.origin == "@iconify-json/tabler"
     cutout = pictures.load_cutout(found, 160)
     assert cutout is not None
-    # opaque where the frame encloses nothing, in another colour than the frame
+    # The inside of the frame is opaque, in another colour than the frame.
     middle, edge = cutout.rgba[80, 80].astype(int), cutout.rgba[80, 5].astype(int)
     assert middle[3] == edge[3] == 255
     assert np.abs(middle[:3] - edge[:3]).max() > 30

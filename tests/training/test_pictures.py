@@ -37,7 +37,7 @@ def test_names_give_classes_only_when_they_are_clear(text: str, expected: str | 
     assert names.class_of(text) == expected
 
 
-def test_versions_of_a_drawing_are_never_divided() -> None:
+def test_versions_of_a_drawing_are_in_one_split() -> None:
     versions = ["cone1_ganson", "cone1_bw_ganson"], ["home0", "home7", "home15"]
     for group in versions:
         assert len({pictures.split_of(f"openclipart/{name}") for name in group}) == 1
@@ -70,20 +70,20 @@ def test_one_design_is_in_one_group(versions: list[str]) -> None:
     assert len({pictures.group_of(name) for name in versions}) == 1
 
 
-def test_other_sets_draw_a_thing_anew() -> None:
+def test_drawings_of_different_sets_are_in_different_groups() -> None:
     sets = ("noto", "fluent-emoji", "twemoji", "openmoji", "fxemoji", "emojione")
     assert len({pictures.group_of(f"{name}/dog") for name in sets}) == len(sets)
 
 
-def test_splits_of_drawings_stay_as_they_were() -> None:
-    was = {
+def test_splits_are_pinned() -> None:
+    expected = {
         "openclipart/brown_fish": "test",
         "openclipart/zebra": "train",
         "openclipart/teapot_ganson": "train",
         "tuxpaint/hammer": "train",
         "tuxpaint/green_fedora": "test",
     }
-    assert {name: pictures.split_of(name) for name in was} == was
+    assert {name: pictures.split_of(name) for name in expected} == expected
     icons = [f"tabler/icon-{i}-of-it" for i in range(50)]
     assert {pictures.split_of(name) for name in icons} == {"train"}
 
@@ -92,7 +92,7 @@ SQUARE = '<path fill="#c00" d="M2 2h12v12H2z"/>'
 
 
 def _package(root: Path, name: str, icons: dict[str, str], **more: object) -> None:
-    """An unpacked package of SVG pictures: names and bodies, and what else its files hold."""
+    """An unpacked package of SVG pictures, by name and body, with more keys of icons.json."""
     folder = root / name
     folder.mkdir(parents=True)
     bodies = {title: {"body": body} for title, body in icons.items()}
@@ -108,7 +108,7 @@ def _package(root: Path, name: str, icons: dict[str, str], **more: object) -> No
 
 
 def _packages(root: Path) -> None:
-    """Three small sets, each with pictures that show no thing beside those that do."""
+    """Three small sets of pictures, some of which show no thing."""
     own = dict.fromkeys(
         ["dog", "red-apple", "running-shoe", "left-arrow", "laptop", "grinning-face", "robot"],
         SQUARE,
@@ -167,6 +167,6 @@ def test_drawn_emoji_are_found_with_class_and_origin(tmp_path: Path) -> None:
     assert found["noto/dog"].split == pictures.split_of("noto-v1/dog")
     cutout = pictures.load_cutout(found["noto/dog"], 64)
     assert cutout is not None
-    # cropped to the square in the middle, and red
+    # Cropped to the red square in the middle.
     assert cutout.rgba.shape == (64, 64, 4)
     assert tuple(cutout.rgba[32, 32]) == (204, 0, 0, 255)

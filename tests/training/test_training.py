@@ -333,7 +333,7 @@ def test_the_lesson_is_cached_and_knows_look_alikes(tmp_path: Path) -> None:
     views = views_of_scenes(scene, lesson, torch.device("cpu"))
     assert views.shape == (1, 8, 8, 4)
     assert views.dtype == np.float16
-    # where that is fast, it looks in bfloat16, and sees nearly what it sees in float32
+    # Where bfloat16 is fast, it is used, and the features are close to those in float32.
     tall = torch.from_numpy((scene.astype(np.float32) - 127) / 128).permute(0, 3, 1, 2)
     tall = torch.nn.functional.interpolate(tall, (256, 256), mode="bilinear")
     with torch.inference_mode():
