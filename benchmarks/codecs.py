@@ -1,16 +1,16 @@
-"""What each quality of the maps' codec costs, beside a product quantiser of the same size.
+"""What each quality of the codec costs, compared with a product quantiser of the same size.
 
     python benchmarks/codecs.py --root data/scenes --folders DIR
 
-Features are taken once; the gallery goes through each codec, queries do not. Every codec is fitted
-on at most 256 photos of the gallery. A loss is paired, query by query, with its 95 % bootstrap
-interval. "as SDXL" is quality "standard" with as many numbers a token as it keeps for d = 640.
+Prints the table "What each quality costs" of docs/store.md. Features are extracted once; the
+gallery goes through each codec, queries do not. Every codec is fitted to at most 256 photos of the
+gallery. Losses are paired by query, with 95 % bootstrap intervals. "standard, as SDXL" is quality
+"standard" with as many numbers per token as it keeps for d = 640.
 """
 
-import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from unittest.mock import patch
@@ -18,6 +18,7 @@ from unittest.mock import patch
 import faiss
 import numpy as np
 import torch
+from harness import add_model_options, make_parser
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -42,7 +43,7 @@ _SEED = 0
 
 
 class MapCodec(Protocol):
-    """What the rival has in common with `Codec`."""
+    """`Codec` and its rival: feature maps to bytes and back."""
 
     def encode(
         self, appearance: NDArray[np.float16], semantic: NDArray[np.float16]
@@ -52,8 +53,10 @@ class MapCodec(Protocol):
 
 
 class TokenQuantiser:
-    """OPQ (Ge et al., CVPR 2013) of one map's tokens about their mean: the direction by faiss, two
-    numbers a byte as PCA keeps them, the length in one byte.
+    """OPQ (Ge et al., CVPR 2013) of the tokens of one map, centred on their mean.
+
+    FAISS encodes the direction of a token, with as many components as two per byte; the length
+    takes one byte.
     """
 
     def __init__(self, tokens: NDArray[np.float32], code_bytes: int) -> None:
@@ -65,7 +68,7 @@ class TokenQuantiser:
         opq = faiss.OPQMatrix(dim, code_bytes, kept)
         opq.niter = 20
         self.index = faiss.IndexPreTransform(opq, faiss.IndexPQ(kept, code_bytes, 8))
-        # 128 tokens a centroid.
+        # FAISS is trained with 128 tokens per centroid.
         picks = np.random.default_rng(_SEED).permutation(len(tokens))[: 256 * 128]
         self.index.train(directions[picks])
 
@@ -77,7 +80,7 @@ class TokenQuantiser:
         return lengths, centred / lengths[:, None]
 
     def encode(self, maps: NDArray[np.float16]) -> NDArray[np.uint8]:
-        """(n, grid, grid, d) as (n, cells, code bytes + 1)."""
+        """Maps (n, grid, grid, d) as bytes (n, cells, code bytes + 1)."""
         lengths, directions = self._polar(maps.reshape(-1, maps.shape[-1]).astype(np.float32))
         nearest = np.searchsorted((self.levels[1:] + self.levels[:-1]) / 2, lengths)
         codes = self.index.sa_encode(directions)
@@ -85,7 +88,7 @@ class TokenQuantiser:
         return encoded.reshape(len(maps), -1, encoded.shape[1])
 
     def decode(self, encoded: NDArray[np.uint8]) -> torch.Tensor:
-        """(n, cells, code bytes + 1) as (n, cells, d) float32."""
+        """Bytes (n, cells, code bytes + 1) as tokens (n, cells, d) float32."""
         flat = encoded.reshape(-1, encoded.shape[2])
         directions = self.index.sa_decode(np.ascontiguousarray(flat[:, :-1]))
         tokens = directions * self.levels[flat[:, -1], None] + self.mean
@@ -93,7 +96,7 @@ class TokenQuantiser:
 
 
 class ProductQuantiser:
-    """The rival: `TokenQuantiser` for either map. code_bytes: a token of F_A, and of F_S."""
+    """The rival: a `TokenQuantiser` for each map. code_bytes: per token of F_A, and of F_S."""
 
     def __init__(self, sample: list[FeatureMaps], code_bytes: tuple[int, int]) -> None:
         self.split = code_bytes[0] + 1
@@ -128,8 +131,8 @@ class ProductQuantiser:
 class Collection:
     """A benchmark and its features.
 
-    maps: of the gallery. valid: (n, cells) bool. methods: the scores compared. references: by
-    method, one a query. classes: (queries, d) float32, their C.
+    maps: of the gallery. valid: (n, cells) bool, of the gallery. methods: the scores that are
+    compared. references: one per query, by method. classes: (queries, d) float32, the C of queries.
     """
 
     benchmark: Benchmark
@@ -168,10 +171,11 @@ class Collection:
 
 @dataclass(frozen=True)
 class Outcome:
-    """size: bytes a photo. encoded, decoded: photos a second. precisions: by method, (queries,).
+    """What a codec costs.
 
-    errors: mean squared error of inner products, of F_A with the queries' tokens (about the mean)
-    and of F_S with their class vectors, in parts of the inner products' variance.
+    size: bytes per photo. encoded, decoded: photos per second. precisions: (queries,) by method.
+    errors: the mean squared errors of two inner products, relative to their variances: of centred
+    F_A with the tokens of queries, and of F_S with their class vectors.
     """
 
     size: int
@@ -181,23 +185,40 @@ class Outcome:
     errors: tuple[float, float]
 
 
+@dataclass
+class InnerProductErrors:
+    """Sums over tokens x of (c . x)^2, for all c of `asked`, for F_A and for F_S.
+
+    asked: what the tokens of each map are multiplied with, (m, d) each. lost: for the errors of the
+    codec. whole: for the centred tokens.
+    """
+
+    asked: tuple[torch.Tensor, torch.Tensor]
+    lost: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    whole: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+
+    def add(self, number: int, error: torch.Tensor, centred: torch.Tensor) -> None:
+        """Add some tokens of one map, (n, d) each. number: 0 for F_A, 1 for F_S."""
+        moment = self.asked[number].T @ self.asked[number]
+        self.lost[number] += float(torch.sum((error @ moment) * error))
+        self.whole[number] += float(torch.sum((centred @ moment) * centred))
+
+
 def measure(collection: Collection, chosen: MapCodec) -> Outcome:
-    """The gallery through a codec, and every query put to it."""
-    benchmark = collection.benchmark
+    """Send the gallery through a codec, and put every query to the result."""
+    benchmark, count = collection.benchmark, len(collection.maps)
     scores = {
-        method.name: np.empty((len(benchmark.queries), len(collection.maps)), dtype=np.float32)
+        method.name: np.empty((len(benchmark.queries), count), dtype=np.float32)
         for method in collection.methods
     }
-    # Sums of (asked . x)^2, x being the error, and the token about the mean.
-    lost, whole = np.zeros(2), np.zeros(2)
     encoding = decoding = 0.0
     centres = [
         torch.from_numpy(part.copy())
         for part in np.split(np.mean([m.pooled() for m in collection.maps], axis=0), 2)
     ]
     tokens = torch.cat([r.tokens - centres[0] for r in collection.references["late"]])
-    asked = (tokens, collection.classes)
-    for start in range(0, len(collection.maps), _GALLERY_BATCH):
+    errors = InnerProductErrors((tokens, collection.classes))
+    for start in range(0, count, _GALLERY_BATCH):
         rows = slice(start, start + _GALLERY_BATCH)
         raw = [
             np.stack([m.appearance for m in collection.maps[rows]]),
@@ -210,42 +231,39 @@ def measure(collection: Collection, chosen: MapCodec) -> Outcome:
         decoded = chosen.decode(torch.from_numpy(encoded))
         decoding += time.perf_counter() - begun
         valid = collection.valid[rows]
-        for i in range(2):
-            true = torch.from_numpy(raw[i]).float().flatten(1, 2)
-            error, centred = (decoded[i] - true)[valid], (true - centres[i])[valid]
-            moment = asked[i].T @ asked[i]
-            lost[i] += float(torch.sum((error @ moment) * error))
-            whole[i] += float(torch.sum((centred @ moment) * centred))
-        plain = map(TokenMap.plain, decoded, centres)
-        candidates = CandidateMaps(*plain, valid)
+        for number in range(2):
+            true = torch.from_numpy(raw[number]).float().flatten(1, 2)
+            errors.add(number, (decoded[number] - true)[valid], (true - centres[number])[valid])
+        candidates = CandidateMaps(*map(TokenMap.plain, decoded, centres), valid)
         for method in collection.methods:
             for row, reference in enumerate(collection.references[method.name]):
                 found = method.score.function(reference, candidates)
                 scores[method.name][row, rows] = found.numpy()
-    precisions = {
-        name: np.array(
-            [
-                average_precision(query.relevant[~query.ignored], row[~query.ignored])
-                for query, row in zip(benchmark.queries, found, strict=True)
-            ]
-        )
-        for name, found in scores.items()
-    }
-    count = len(collection.maps)
-    errors = lost / whole
+    precisions = {name: precisions_of(benchmark, found) for name, found in scores.items()}
+    in_maps = errors.lost / errors.whole
     return Outcome(
         encoded.shape[1],
         count / encoding,
         count / decoding,
         precisions,
-        (float(errors[0]), float(errors[1])),
+        (float(in_maps[0]), float(in_maps[1])),
+    )
+
+
+def precisions_of(benchmark: Benchmark, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The average precision of each query, (queries,). scores: (queries, gallery)."""
+    return np.array(
+        [
+            average_precision(query.relevant[~query.ignored], row[~query.ignored])
+            for query, row in zip(benchmark.queries, scores, strict=True)
+        ]
     )
 
 
 def codecs(
     collection: Collection, vocabulary: NDArray[np.float32]
 ) -> Iterator[tuple[str, MapCodec]]:
-    """Every codec of the table, fitted on the collection's sample; the raw one first."""
+    """Every codec of the table by name, fitted to the sample of the collection; "none" first."""
     sample = collection.sample
     for quality in QUALITIES:
         yield quality, Codec.fit(quality, sample, vocabulary)
@@ -262,6 +280,7 @@ def codecs(
 
 
 def add_rows(table: Table, collection: Collection, vocabulary: NDArray[np.float32]) -> None:
+    """Measure every codec, and add its row to the table."""
     cells = collection.valid.shape[1]
     raw: Outcome | None = None
     for name, chosen in codecs(collection, vocabulary):
@@ -286,11 +305,10 @@ def add_rows(table: Table, collection: Collection, vocabulary: NDArray[np.float3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What each quality of stored maps costs.")
+    parser = make_parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path("data/scenes/validation"))
     parser.add_argument("--folders", type=Path, help="a folders benchmark to measure on as well")
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--device", default="auto")
+    add_model_options(parser)
     given = parser.parse_args()
     extractor = FeatureExtractor.load(given.model, given.device, batch_size=8)
     vocabulary = extractor.vocabulary_vectors()
@@ -299,7 +317,7 @@ def main() -> None:
         chosen.append(("folders", given.folders))
     for protocol, root in chosen:
         table = Table(title=f"{given.model} on {root.name}: mAP, and what is lost", box=None)
-        for column in ("codec", "bytes a photo", "bits a token"):
+        for column in ("codec", "bytes per photo", "bits per token"):
             table.add_column(column, no_wrap=True)
         for column in _METHODS.values():
             table.add_column(column, justify="right")

@@ -1,22 +1,21 @@
-"""How fast an evaluation scores a gallery, beside as many single queries.
+"""How fast an evaluation scores a gallery, compared with as many single queries.
 
     python benchmarks/evaluation.py [--photos 10000] [--queries 16] [--tokens 40] [--device cuda]
 
-Synthetic maps of the bundled model's shape (16 x 16 cells, d = 160) in the standard codec. Single
-queries re-rank the whole gallery one after the other, as `waldo query --candidates PHOTOS` does,
-and read its maps from the disk each time; an evaluation scores a batch of them at once. Both start
-from references that lie ready. The two take turns, medians of three.
+Prints the last table of "How fast" in docs/scores.md. The maps are synthetic, of the shape of the
+bundled model (16 x 16 cells, d = 160), in the standard codec. Single queries re-rank the whole
+gallery one after the other, as `waldo query --candidates PHOTOS` does, and read its maps from the
+disk each time. An evaluation scores a batch of queries at once. References are ready before either
+begins. The two take turns; the numbers are medians of three.
 """
 
-import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from harness import make_parser, seconds_of
 from numpy.typing import NDArray
 from PIL import Image
 from synthetic import SyntheticExtractor
@@ -24,18 +23,17 @@ from synthetic import SyntheticExtractor
 from features.photo import ModelInput
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
+from search.candidates import ScoringReference
 from search.clock import Clock
-from search.evaluation.methods.methods import METHODS, MapMethod
-from search.evaluation.retrieval import score_maps_by_many
-from search.rerank import rerank
-from search.scores import SCORES, ScoringReference
+from search.rerank import score_references
+from search.scores import SCORES
 
 GRID, DIM, SIZE = 16, 160, 64
 REPETITIONS = 3
 
 
 class DrawnMaps(SyntheticExtractor):
-    """Maps cut from a store of random numbers at a place that follows from a photo's content."""
+    """Maps of random tokens, drawn by the content of a photo from a fixed set."""
 
     image_size, grid, dim = SIZE, GRID, DIM
 
@@ -53,6 +51,7 @@ class DrawnMaps(SyntheticExtractor):
 
 
 def make_index(folder: Path, count: int) -> Path:
+    """An index of `count` photos of different shapes."""
     photos = folder / "photos"
     photos.mkdir()
     sides = np.random.default_rng(0).integers(40, SIZE + 1, (count, 2))
@@ -64,6 +63,7 @@ def make_index(folder: Path, count: int) -> Path:
 
 
 def make_references(count: int, tokens: int, device: torch.device) -> list[ScoringReference]:
+    """References of random tokens at random cells, with a class vector."""
     rng = np.random.default_rng(3)
     references = []
     for _ in range(count):
@@ -81,51 +81,43 @@ def make_references(count: int, tokens: int, device: torch.device) -> list[Scori
     return references
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    begin = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
-
-
 def compare(
     reader: IndexReader, names: list[str], references: list[ScoringReference], singles: int
 ) -> tuple[float, float, float]:
-    """Seconds a query, one by one and at once, and by how much their scores differ at most.
+    """Seconds per query, one by one and at once, and the largest difference of their scores.
 
-    singles: of the references, so many are asked one by one.
+    singles: how many of the references are asked one by one.
     """
     device = references[0].tokens.device
-    chosen = [method for name in names if isinstance(method := METHODS[name], MapMethod)]
-    asked = {chosen[0].region: references}
+    scores = [SCORES[name] for name in names]
     alone: list[NDArray[np.float32]] = []
     together: dict[str, NDArray[np.float32]] = {}
 
     def one_by_one() -> None:
         alone[:] = [
-            rerank(reader, reader.ids, reference, SCORES[name], Clock()).scores
-            for name in names
+            score_references(reader, reader.ids, [reference], [score], Clock()).by_score[score.name]
+            for score in scores
             for reference in references[:singles]
         ]
 
     def at_once() -> None:
-        together.update(score_maps_by_many(reader, reader.ids, chosen, asked, Clock()))
+        found = score_references(reader, reader.ids, references, scores, Clock())
+        together.update(found.by_score)
 
     both = []
     for _ in range(REPETITIONS + 1):
-        single = seconds(one_by_one, device) / singles
-        both.append((single, seconds(at_once, device) / len(references)))
+        single = seconds_of(one_by_one, device=device) / singles
+        both.append((single, seconds_of(at_once, device=device) / len(references)))
     single, batched = (statistics.median(each[1:]) for each in zip(*both, strict=True))
     found = np.concatenate([together[name][:singles] for name in names])
-    return single, batched, float(np.abs(found - np.stack(alone)).max())
+    return single, batched, float(np.abs(found - np.concatenate(alone)).max())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How fast an evaluation scores a gallery.")
+    parser = make_parser(__doc__)
     parser.add_argument("--photos", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=16)
-    parser.add_argument("--singles", type=int, default=2, help="Queries asked one by one.")
+    parser.add_argument("--singles", type=int, default=2, help="queries that are asked one by one")
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
@@ -136,10 +128,10 @@ def main() -> None:
         with IndexReader.open(index) as reader:
             print(
                 f"{reader.n_photos} photos of {reader.photo_bytes} bytes, {given.tokens} tokens "
-                f"a query, {given.queries} queries at once, {torch.get_num_threads()} threads, "
+                f"per query, {given.queries} queries at once, {torch.get_num_threads()} threads, "
                 f"{device}"
             )
-            print(f"{'ms a query':24}{'single':>10}{'batched':>10}{'ratio':>8}{'differ by':>12}")
+            print(f"{'ms per query':24}{'single':>10}{'batched':>10}{'ratio':>8}{'differ by':>12}")
             for names in (["consistent"], ["late"], ["consistent", "late"], [*SCORES]):
                 single, batched, apart = compare(reader, names, references, given.singles)
                 what = ", ".join(names) if len(names) < len(SCORES) else "all scores"

@@ -2,11 +2,11 @@
 
     python benchmarks/kill.py [--kills 1000]
 
-Whatever is left opens, is sound, and can be finished by running the same again. Features are
-synthetic. Needs Linux.
+Prints the numbers of "Kill -9" in docs/store.md. After each kill the index must open and verify, or
+must not exist yet, and running the same operation again must finish it. Features are synthetic.
+Needs Linux.
 """
 
-import argparse
 import multiprocessing
 import random
 import shutil
@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-from synthetic import PixelMaps, make_photos, seconds_of
+from harness import make_parser, seconds_of
+from synthetic import PixelMaps, make_photos
 
 from indexer.codec.quality import DEFAULT_QUALITY, bytes_per_photo
 from indexer.errors import IndexMissingError
@@ -47,12 +48,7 @@ def run_both(photos: Path, index: Path) -> None:
 
 
 def kill(folder: Path, kills: int) -> None:
-    """Kill -9 at random instants; whatever is left opens, is sound, and can be finished."""
-    with patch.object(shards, "SHARD_BYTES", SMALL_SHARD):
-        _kill(folder, kills)
-
-
-def _kill(folder: Path, kills: int) -> None:
+    """Kill that many processes, check what each leaves behind, and print the counts."""
     before, after = folder / "before", folder / "photos"
     make_photos(after, 40)
     run_index(after, folder / "index")
@@ -60,7 +56,7 @@ def _kill(folder: Path, kills: int) -> None:
     shutil.copytree(after, before)
     change(after)
     run_index(after, folder / "old")
-    # What each operation begins with: an index to copy, or none.
+    # Each operation begins with a copy of an index, or with none.
     operations: dict[str, tuple[Operation, Path | None]] = {
         "index": (run_index, None),
         "update": (run_index, folder / "index"),
@@ -108,7 +104,7 @@ def _kill(folder: Path, kills: int) -> None:
 
 
 def started(operation: Operation, photos: Path, index: Path) -> ForkServerProcess:
-    """A process that has just begun with an operation."""
+    """A process that has just begun an operation."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "faiss", "safetensors.numpy"])
     ours, theirs = context.Pipe()
@@ -119,7 +115,7 @@ def started(operation: Operation, photos: Path, index: Path) -> ForkServerProces
 
 
 def run_child(ready: Connection, operation: Operation, photos: Path, index: Path) -> None:
-    import faiss  # noqa: F401 (indexing imports it late, and takes its time)
+    import faiss  # noqa: F401 (indexing imports it late, which takes long)
     import safetensors.numpy  # noqa: F401
 
     with patch.object(shards, "SHARD_BYTES", SMALL_SHARD):
@@ -128,7 +124,7 @@ def run_child(ready: Connection, operation: Operation, photos: Path, index: Path
 
 
 def change(photos: Path) -> None:
-    """Add, change, move, copy and remove photos."""
+    """Add, change, move, copy and delete photos."""
     paths = sorted(photos.iterdir())
     make_photos(photos, 12, first=1000)
     for i, path in enumerate(paths[5:9]):
@@ -142,13 +138,14 @@ def change(photos: Path) -> None:
 
 
 def prepared(index: Path, start: Path | None) -> Path:
+    """The folder of an index, with a copy of another where one is given."""
     if start is not None:
         shutil.copytree(start, index)
     return index
 
 
 def contents(index: Path) -> dict[str, tuple[int, bytes]]:
-    """Every photo by its path: its id and its encoded maps."""
+    """The id and the encoded maps of every photo, by path."""
     with IndexReader.open(index) as reader:
         batch = reader.read_maps(reader.ids)
         assert batch.damaged == []
@@ -160,16 +157,17 @@ def contents(index: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def layout(index: Path) -> list[int]:
-    """Rows of each map shard and each file of the photo table."""
+    """The number of rows in each map shard and in each file of the photo table."""
     manifest = read_manifest(index)
     return [file.rows for file in (*manifest.shards, *manifest.photos)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__)
     parser.add_argument("--kills", type=int, default=100, help="processes to kill")
     given = parser.parse_args()
-    with TemporaryDirectory(prefix="waldo-bench-") as folder:
+    small = patch.object(shards, "SHARD_BYTES", SMALL_SHARD)
+    with TemporaryDirectory(prefix="waldo-bench-") as folder, small:
         kill(Path(folder).resolve(), given.kills)
 
 

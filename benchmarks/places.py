@@ -2,21 +2,22 @@
 
     python benchmarks/places.py --scenes data/scenes
 
-Where a photo shows the object twice: the two scenes that show it beside each other, whole, or the
-half of each around the object, so that it is as large as in the scene. Where a photo shows it once:
-the scenes themselves, most with a look-alike, and one beside an unrelated scene in the same two
-ways. Every photo is asked about as if it were in the gallery. Printed, in percent:
+Prints the table of places of docs/scores.md, in percent:
 
-    found        of true places, those that a box fits (IoU 0.5 or more; then 0.3 or more)
-    right        of boxes given, those that fit (0.3) a place that none before fits
-    one box      of photos, those with a single box
-    look-alikes  of boxes given, those that fit a look-alike (0.3)
+    found        true places that a box fits (IoU 0.5 or more; then 0.3 or more)
+    right        boxes that fit (0.3) a true place that no box before fits
+    one box      photos with a single box
+    look-alikes  boxes that fit a look-alike (0.3)
 
-The rival takes every connected region of four or more warm cells for a place: above half way from
-the photo's median to its peak. Maps go through no codec.
+Photos that show the object twice are made of two scenes side by side: the whole scenes, or the half
+of each around the object, so that the object is as large as in its scene. Photos that show it once
+are the scenes themselves, most of which have a look-alike, and one scene beside an unrelated one,
+whole or halved. Every photo is searched as if it were in the gallery.
+
+The rivals are the best place alone, and every connected region of four or more warm cells: those
+above the middle between the photo's median and its peak. Maps go through no codec.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,17 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from localise import Asked, Box, all_maps, as_candidates, iou, mean_maps, read_labels, scenes
+from harness import add_model_options, make_parser
+from labelled_scenes import (
+    Box,
+    Question,
+    as_candidates,
+    extract_all,
+    iou,
+    mean_maps,
+    questions,
+    read_labels,
+)
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -43,18 +54,18 @@ CONSISTENT = SCORES["consistent"]
 
 @dataclass(frozen=True)
 class Picture:
-    """Where a picture shows the object, and where look-alikes."""
+    """A picture and its boxes: those of the object, and those of look-alikes."""
 
     image: Image.Image
     boxes: list[Box]
     others: list[Box]
 
     @classmethod
-    def of(cls, asked: Asked) -> "Picture":
+    def of(cls, asked: Question) -> "Picture":
         return cls(Image.open(asked.photo).convert("RGB"), asked.boxes, asked.others)
 
     def half(self) -> "Picture":
-        """The half of its width about the object, or about the middle; wider where it must be."""
+        """The half of its width around the object, or around the middle; at least the object."""
         width, height = self.image.size
         x0, _, x1, _ = self.boxes[0] if self.boxes else (0.0, 0.0, width, height)
         wide = min(width, max(width // 2, round(x1 - x0) if self.boxes else 0))
@@ -67,7 +78,7 @@ class Picture:
         return Picture(cut, boxes, [box for box in others if box[0] < box[2]])
 
     def beside(self, other: "Picture") -> "Picture":
-        """Two pictures as one, the other scaled to the height of this."""
+        """This picture and another side by side, the other scaled to the height of this one."""
         width, height = self.image.size
         scale = height / other.image.height
         second = other.image.resize((round(other.image.width * scale), height))
@@ -81,15 +92,15 @@ class Picture:
         return Picture(both, self.boxes + boxes, self.others + others)
 
 
-def montages(root: Path, extractor: FeatureExtractor, folder: Path) -> dict[str, list[Asked]]:
-    """Questions by kind, their pictures written into a folder.
+def montages(root: Path, extractor: FeatureExtractor, folder: Path) -> dict[str, list[Question]]:
+    """Questions by kind; their pictures are written into a folder.
 
-    Every query has one picture of each kind but the last, the scenes as they are; which unrelated
-    scene stands beside its object is drawn by its number.
+    Every query has one picture of each kind except the last, which is the scenes themselves. The
+    unrelated scene beside an object is drawn at random, by the number of the query.
     """
     gallery = read_labels(root)["gallery"]
-    kinds: dict[str, list[Asked]] = {kind: [] for kind in KINDS}
-    for number, (query, found) in enumerate(scenes(root, extractor)):
+    kinds: dict[str, list[Question]] = {kind: [] for kind in KINDS}
+    for number, (query, found) in enumerate(questions(root, extractor)):
         unrelated = [
             root / scene["photo"]
             for scene in gallery
@@ -97,7 +108,7 @@ def montages(root: Path, extractor: FeatureExtractor, folder: Path) -> dict[str,
         ]
         chosen = unrelated[np.random.default_rng(number).integers(len(unrelated))]
         reference = found[0].reference
-        one, two, none = map(Picture.of, (*found[:2], Asked(reference, chosen, [], [])))
+        one, two, none = map(Picture.of, (*found[:2], Question(reference, chosen, [], [])))
         pictures = (
             one.half().beside(two.half()),
             one.beside(two),
@@ -107,7 +118,7 @@ def montages(root: Path, extractor: FeatureExtractor, folder: Path) -> dict[str,
         for kind, picture in zip(KINDS, pictures, strict=False):
             path = folder / f"{kind}-{number}.png"
             picture.image.save(path)
-            kinds[kind].append(Asked(reference, path, picture.boxes, picture.others))
+            kinds[kind].append(Question(reference, path, picture.boxes, picture.others))
         kinds[KINDS[-1]] += found
     return kinds
 
@@ -115,7 +126,10 @@ def montages(root: Path, extractor: FeatureExtractor, folder: Path) -> dict[str,
 def voted_places(
     reference: ScoringReference, candidates: CandidateMaps, scores: NDArray[np.float32]
 ) -> list[NDArray[np.bool_]]:
-    """The object's cells at each place in one photo. scores: of all photos that are searched."""
+    """The cells of the object at each place in one photo.
+
+    scores: of all photos that are searched.
+    """
     score = partial(CONSISTENT.function, reference)
     least = minimum_remaining_score(scores, score(candidates).numpy())
     heat = CONSISTENT.heat(reference, candidates)
@@ -124,7 +138,7 @@ def voted_places(
 
 
 def warm_regions(reference: ScoringReference, candidates: CandidateMaps) -> list[NDArray[np.bool_]]:
-    """The one with the peak first."""
+    """The regions of warm cells in one photo, the one with the peak first."""
     [heat] = CONSISTENT.heat(reference, candidates).numpy()
     inside = np.where(candidates.valid[0].numpy(), heat, -np.inf)
     least = (inside.max() + np.median(heat[np.isfinite(inside)])) / 2
@@ -137,7 +151,7 @@ def warm_regions(reference: ScoringReference, candidates: CandidateMaps) -> list
 
 
 def matched(found: Sequence[Box], true: Sequence[Box], least: float) -> list[bool]:
-    """Which of the found boxes, best first, fit a true one that none before fitted."""
+    """Which of the found boxes, best first, fit a true box that no box before fits."""
     free, right = list(true), []
     for box in found:
         fits = [iou(box, other) for other in free]
@@ -148,10 +162,12 @@ def matched(found: Sequence[Box], true: Sequence[Box], least: float) -> list[boo
 
 
 def boxes_of(places: Sequence[NDArray[np.bool_]], maps: FeatureMaps) -> list[Box]:
+    """The box around each place in one photo, source pixels."""
     return [maps.frame.box_of(cells.reshape(maps.frame.grid, -1)) for cells in places]
 
 
-def print_shares(kind: str, name: str, asked: list[Asked], answers: list[list[Box]]) -> None:
+def print_shares(kind: str, name: str, asked: list[Question], answers: list[list[Box]]) -> None:
+    """Print the line of a rule for one kind of photo. answers: the boxes for each question."""
     true, count = sum(len(each.boxes) for each in asked), sum(map(len, answers))
     pairs = [*zip(answers, asked, strict=True)]
     half, third = (
@@ -163,39 +179,55 @@ def print_shares(kind: str, name: str, asked: list[Asked], answers: list[list[Bo
     print(f"{kind:16}{name:16}" + "".join(f"{100 * share:12.0f}" for share in shares))
 
 
+def print_kind(
+    kind: str,
+    asked: list[Question],
+    maps: dict[Path, FeatureMaps],
+    means: Sequence[torch.Tensor],
+    scores: dict[int, NDArray[np.float32]],
+) -> None:
+    """Print the lines of one kind of photo.
+
+    maps: of all photos. means: of the gallery. scores: of the gallery, by the id of a reference.
+    """
+    answers: dict[str, list[list[Box]]] = {"ours": [], "best place": [], "warm regions": []}
+    for question in asked:
+        own = maps[question.photo]
+        reference = question.reference.for_scoring(torch.device("cpu"))
+        candidates = as_candidates([own], means)
+        places = voted_places(reference, candidates, scores[id(question.reference)])
+        boxes = boxes_of(places, own)
+        answers["ours"].append(boxes)
+        answers["best place"].append(boxes[:1])
+        answers["warm regions"].append(boxes_of(warm_regions(reference, candidates), own))
+    for name, found in answers.items():
+        print_shares(kind, name, asked, found)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Whether all places of an object are found.")
+    parser = make_parser(__doc__)
     parser.add_argument("--scenes", type=Path, required=True)
-    parser.add_argument("--model", default="tiny")
+    add_model_options(parser)
     given = parser.parse_args()
-    extractor = FeatureExtractor.load(given.model, "cpu", batch_size=1)
+    extractor = FeatureExtractor.load(given.model, given.device, batch_size=1)
     with TemporaryDirectory() as folder:
         kinds = montages(given.scenes, extractor, Path(folder))
         paths = [given.scenes / scene["photo"] for scene in read_labels(given.scenes)["gallery"]]
-        gallery = all_maps(paths, extractor)
-        drawn = all_maps([each.photo for kind in KINDS[:-1] for each in kinds[kind]], extractor)
-    means = mean_maps(gallery.values())
-    searched = as_candidates([*gallery.values()], means)
-    maps = gallery | drawn
-    scores: dict[int, NDArray[np.float32]] = {}
+        gallery = extract_all(paths, extractor)
+        drawn = extract_all((each.photo for kind in KINDS[:-1] for each in kinds[kind]), extractor)
     columns = ("found", "at 0.3", "right", "one box", "look-alikes")
     print(f"{'':32}" + "".join(f"{column:>12}" for column in columns))
+    means = mean_maps(gallery.values())
+    searched = as_candidates([*gallery.values()], means)
     with torch.inference_mode():
-        for kind, questions in kinds.items():
-            answers: dict[str, list[list[Box]]] = {"ours": [], "best place": [], "warm regions": []}
-            for asked in questions:
-                own = maps[asked.photo]
-                reference = asked.reference.for_scoring(torch.device("cpu"))
-                query = id(asked.reference)
-                if query not in scores:
-                    scores[query] = CONSISTENT.function(reference, searched).numpy()
-                candidates = as_candidates([own], means)
-                boxes = boxes_of(voted_places(reference, candidates, scores[query]), own)
-                answers["ours"].append(boxes)
-                answers["best place"].append(boxes[:1])
-                answers["warm regions"].append(boxes_of(warm_regions(reference, candidates), own))
-            for name, given_boxes in answers.items():
-                print_shares(kind, name, questions, given_boxes)
+        scores = {
+            id(each.reference): CONSISTENT.function(
+                each.reference.for_scoring(torch.device("cpu")), searched
+            ).numpy()
+            for each in kinds[KINDS[0]]  # which has one question for each query
+        }
+        for kind, asked in kinds.items():
+            print_kind(kind, asked, gallery | drawn, means, scores)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""Frames a second and peak memory of `waldo propagate`, by the length of the video.
+"""Frames per second and peak memory of `waldo propagate`, by the length of the video.
 
     python benchmarks/propagate.py [--frames 50 --frames 100 --frames 200]
 
-Frames of 854 x 480 pixels, made on the spot: two textured discs that move over a textured
-background. Each length is a process of its own, so that its peak is its own; reading the frames and
-writing masks, contact sheet and (where PyAV or OpenCV is installed) overlay video count, loading
-the model does not.
+Prints the numbers at the end of "Through videos" in docs/segmentation.md. The frames have 854 x 480
+pixels and are made by the script: two textured discs move over a textured background. Each length
+is a process of its own, so that its peak is its own. The time includes reading the frames and
+writing the masks, the contact sheet and (where PyAV or OpenCV is installed) the overlay video, but
+not loading the model. Needs Linux.
 """
 
-import argparse
-import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from harness import add_model_options, make_parser, peak_memory
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,14 +26,14 @@ WIDTH, HEIGHT, RADIUS = 854, 480, 60
 
 
 def texture(seed: int, width: int, height: int) -> NDArray[np.uint8]:
-    """Colours in patches of some 20 pixels, (height, width, 3)."""
+    """Patches of colour, about 20 pixels wide, (height, width, 3) uint8."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 20 + 1, width // 20 + 1, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def save_video(folder: Path, frames: int) -> Path:
-    """Writes the frames into a folder, and the first one's mask, whose path is returned."""
+    """Write the frames into a folder, and the mask of the first beside it; returns its path."""
     background, skins = texture(0, WIDTH, HEIGHT), [texture(n, 120, 120) for n in (1, 2)]
     rows, columns = np.mgrid[0:120, 0:120]
     disc = np.hypot(rows - RADIUS + 0.5, columns - RADIUS + 0.5) < RADIUS
@@ -54,27 +54,25 @@ def save_video(folder: Path, frames: int) -> Path:
 
 
 def measure(frames: int, model: str, device: str) -> None:
-    """Prints one length's line."""
+    """Print the line of one length."""
     extractor = load_video_extractor(model, device)
     with tempfile.TemporaryDirectory() as made:
         mask = save_video(Path(made) / "frames", frames)
         labelled = open_labelled(Path(made) / "frames", mask)
-        loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        loaded = peak_memory()
         report = propagate_video(labelled, Path(made) / "out", extractor)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     rate = frames / report.seconds
     print(
-        f"{frames} frames: {rate:.2f} frames/s, peak {peak:.0f} MiB, of which {loaded:.0f} MiB "
+        f"{frames} frames: {rate:.2f} frames/s, peak {peak_memory():.0f} MiB, {loaded:.0f} of them "
         f"before the first (model and libraries)",
         flush=True,
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Frames a second, and peak memory.")
+    parser = make_parser(__doc__)
     parser.add_argument("--frames", type=int, action="append")
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--device", default="auto")
+    add_model_options(parser)
     given = parser.parse_args()
     lengths = given.frames or [50, 100, 200]
     if len(lengths) == 1:

@@ -1,16 +1,19 @@
 """What recall costs: ways to find the photos with the largest inner products, and visual words.
 
-    python benchmarks/recall.py            # up to 100,000 photos, some three minutes on two cores
-    python benchmarks/recall.py --full     # and a million of 256 dimensions, which needs 6 GB
+    python benchmarks/recall.py                  # up to 100,000 photos, three minutes on two cores
+    python benchmarks/recall.py --full           # and a million of 256 dimensions, needs 6 GB
+    python benchmarks/recall.py --photos 10000   # no collection larger than this
 
-Prints, for each way, seconds to build, MB, the median milliseconds of a query for 400 photos, and
-the part of the exact 400 that it finds (mean and worst query). Collections are synthetic: a photo
-is a mixture of objects of some classes in a space of 48 directions of falling size, on a large
-common mean, with noise; a query is a single object and a class vector, as PDM's are. Visual words:
-187 a photo of 4,096, some far more frequent than others; a query of 150 cells.
+Prints the tables "Recall by pooled vectors" and "Recall by visual words" of docs/store.md. For each
+way: the seconds to build it, its size, the median time of a query for 400 photos, and the share of
+the exact 400 photos that it finds (the mean, and that of the worst query).
+
+Collections are synthetic. A photo is a mixture of objects of some classes, in a space of 48
+directions of falling variance, plus a large common mean and noise; a query is a single object and a
+class vector, as in PDM. For visual words a photo has 187 of 8,192 words, some of which are far more
+frequent than others, and a query has 150 cells.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -21,6 +24,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from harness import make_parser
 from numpy.typing import NDArray
 
 from indexer.recall.base_rule import RecallRule
@@ -37,9 +41,9 @@ QUERIES = 40
 CLASSES = 400
 DIRECTIONS = 48
 WORDS = 8192
-WORDS_A_PHOTO = 187
-# An object's cells, and how many words each is looked up by.
-CELLS, WORDS_A_CELL = 150, 16
+WORDS_PER_PHOTO = 187
+# Cells of an object, and words that each of them is looked up by.
+CELLS, WORDS_PER_CELL = 150, 16
 
 
 def make_collection(count: int, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -78,7 +82,7 @@ Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 def report(
     name: str, search: Search, queries: NDArray[np.float32], exact: list[set[int]], built: str
 ) -> None:
-    """Print a way's line."""
+    """Print the line of a way. exact: the photos that each query should find. built: its cost."""
     found, seconds = [], []
     for _ in range(3):
         for query in queries:
@@ -94,41 +98,58 @@ def report(
 
 
 def built_as(seconds: float, size: int) -> str:
+    """The columns of the time to build and of the size, bytes."""
     return f"{seconds:8.1f} s{size / 1e6:8.0f} MB"
 
 
 def compare(count: int, dim: int, with_graph: bool) -> None:
-    """Print every way's line for one collection."""
+    """Print the lines of all ways for one collection."""
     print(f"{count} photos of {dim} dimensions: build, size, query, found (mean, worst)")
     photos, queries = make_collection(count, dim)
-    ids = np.arange(count)
-    flat = RecallIndex(dim, base=flat_base(ids, photos))
+    flat = RecallIndex(dim, base=flat_base(np.arange(count), photos))
     exact = [set(flat.search(query, K)[0].tolist()) for query in queries]
     size = built_as(0, photos.nbytes)
     report("flat", lambda q: flat.search(q, K)[0], queries, exact, size)
-    some = np.flatnonzero(np.random.default_rng(1).random(count) < 0.01)
-    several = np.sort(np.concatenate([some, np.arange(0, count, 3)]))
-    among = RecallIndex(dim, base=flat_base(some, photos[some]))
-
     plain = faiss.IndexFlatIP(dim)
     plain.add(photos)
     report(
         "flat, FAISS's own threads", lambda q: plain.search(q[None], K)[1][0], queries, exact, size
     )
+    compare_as_used(photos, queries, exact)
+    compare_quantisers(photos, queries, exact)
+    if with_graph:
+        compare_graph(photos, queries, exact)
 
+
+def compare_as_used(
+    photos: NDArray[np.float32], queries: NDArray[np.float32], exact: list[set[int]]
+) -> None:
+    """Print the lines of the inverted file as Waldo builds it, also for parts of the photos."""
+    count, dim = photos.shape
+    ids = np.arange(count)
     begin = time.perf_counter()
     base = build_base(lambda: [(ids, photos)], dim, RecallRule(flat_bytes=0))
     size = built_as(time.perf_counter() - begin, 2 * photos.size)
     ivf = RecallIndex(dim, base=base)
     report(f"{ivf.kind}, as used", lambda q: ivf.search(q, K)[0], queries, exact, size)
-    few = [set(among.search(query, K)[0].tolist()) for query in queries]
-    if len(some) >= K:
-        report("  among 1 % of the photos", lambda q: ivf.search(q, K, some)[0], queries, few, size)
-    third = RecallIndex(dim, base=flat_base(several, photos[several]))
-    many = [set(third.search(query, K)[0].tolist()) for query in queries]
-    name = "  among 34 % of the photos"
-    report(name, lambda q: ivf.search(q, K, several)[0], queries, many, size)
+    some = np.flatnonzero(np.random.default_rng(1).random(count) < 0.01)
+    several = np.sort(np.concatenate([some, np.arange(0, count, 3)]))
+    for name, allowed in (("1 %", some), ("34 %", several)):
+        among = RecallIndex(dim, base=flat_base(allowed, photos[allowed]))
+        wanted = [set(among.search(query, K)[0].tolist()) for query in queries]
+        if len(allowed) >= K:
+            report(
+                f"  among {name} of the photos",
+                lambda q, a=allowed: ivf.search(q, K, a)[0],  # type: ignore[misc]
+                *(queries, wanted, size),
+            )
 
+
+def compare_quantisers(
+    photos: NDArray[np.float32], queries: NDArray[np.float32], exact: list[set[int]]
+) -> None:
+    """Print the lines of inverted files with other quantisers and other k-means."""
+    count, dim = photos.shape
     ways: dict[str, tuple[Any, bool]] = {
         "fp16": (faiss.ScalarQuantizer.QT_fp16, False),
         "sq8": (faiss.ScalarQuantizer.QT_8bit, False),
@@ -145,28 +166,31 @@ def compare(count: int, dim: int, with_graph: bool) -> None:
             report(
                 f"ivf{lists},{name}, 1/{part}",
                 lambda q, i=index, p=parameters: i.search(q[None], K, params=p)[1][0],  # type: ignore[misc]
-                queries,
-                exact,
-                size,
+                *(queries, exact, size),
             )
-    if with_graph:
-        graph = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
-        begin = time.perf_counter()
-        graph.add(photos)
-        size = built_as(time.perf_counter() - begin, photos.nbytes + 4 * 2 * 32 * count)
-        for effort in (400, 800, 1600):
-            graph.hnsw.efSearch = effort
-            report(
-                f"hnsw32, {effort}", lambda q: graph.search(q[None], K)[1][0], queries, exact, size
-            )
+
+
+def compare_graph(
+    photos: NDArray[np.float32], queries: NDArray[np.float32], exact: list[set[int]]
+) -> None:
+    """Print the lines of a graph of neighbours (HNSW)."""
+    count, dim = photos.shape
+    graph = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
+    begin = time.perf_counter()
+    graph.add(photos)
+    size = built_as(time.perf_counter() - begin, photos.nbytes + 4 * 2 * 32 * count)
+    for effort in (400, 800, 1600):
+        graph.hnsw.efSearch = effort
+        report(f"hnsw32, {effort}", lambda q: graph.search(q[None], K)[1][0], queries, exact, size)
 
 
 def flat_base(ids: NDArray[np.int64], photos: NDArray[np.float32]) -> Any:
+    """A base that is scanned, however many photos there are."""
     return build_base(lambda: [(ids, photos)], photos.shape[1], RecallRule(flat_bytes=2**62))
 
 
 def make_ivf(photos: NDArray[np.float32], lists: int, quantiser: Any, spherical: bool) -> Any:
-    """An inverted file by any quantiser, with FAISS's habit of k-means or with ours."""
+    """An inverted file with any quantiser. spherical: k-means of directions, FAISS's default."""
     dim = photos.shape[1]
     coarse: Any = (faiss.IndexFlatIP if spherical else faiss.IndexFlatL2)(dim)
     index: Any = faiss.IndexIVFScalarQuantizer(
@@ -185,62 +209,61 @@ def make_ivf(photos: NDArray[np.float32], lists: int, quantiser: Any, spherical:
     return index
 
 
+def write_word_photos(
+    index_dir: Path, count: int, random: np.random.Generator, frequency: NDArray[np.float64]
+) -> Manifest:
+    """Write a photo table of `count` photos with random words; returns its manifest."""
+    (index_dir / "photos").mkdir()
+    photos, shards = [], []
+    for start in range(0, count, 20_000):
+        number = 1 + len(photos)
+        drawn = random.choice(WORDS, (min(20_000, count - start), WORDS_PER_PHOTO), p=frequency)
+        rows = [
+            PhotoRow(
+                id=start + i,
+                source=0,
+                path="",
+                content_hash=bytes(32),
+                size=0,
+                mtime_ns=0,
+                width=1,
+                height=1,
+                place=Place(number, i, start + i),
+                pooled=np.zeros(2, np.float32),
+                words=np.unique(own).astype(np.uint16),
+                taken_ns=None,
+            )
+            for i, own in enumerate(drawn)
+        ]
+        name = f"photos/{number:06d}.parquet"
+        write_photos(index_dir / name, rows, 1)
+        photos.append(describe_file(index_dir, name, number, len(rows)))
+        shards.append(MapShard("", number, len(rows), 0, "", codec=0))
+    codecs = (StoredFile("", 0, 1, 0, ""),)
+    return Manifest({}, 1, 1, 1, "none", codecs=codecs, shards=tuple(shards), photos=tuple(photos))
+
+
 def words(count: int) -> None:
-    """Writes an inverted file of visual words, opens it and asks it."""
+    """Print the line of an inverted file of visual words: written, opened and searched."""
     random = np.random.default_rng(0)
     frequency = 1 / np.arange(1, WORDS + 1) ** 0.5
     frequency /= frequency.sum()
     with tempfile.TemporaryDirectory() as folder:
-        index_dir = Path(folder)
-        (index_dir / "photos").mkdir()
-        photos, shards = [], []
-        for start in range(0, count, 20_000):
-            number = 1 + len(photos)
-            drawn = random.choice(WORDS, size=(20_000, WORDS_A_PHOTO), p=frequency)
-            rows = [
-                PhotoRow(
-                    id=start + i,
-                    source=0,
-                    path="",
-                    content_hash=bytes(32),
-                    size=0,
-                    mtime_ns=0,
-                    width=1,
-                    height=1,
-                    place=Place(number, i, start + i),
-                    pooled=np.zeros(2, np.float32),
-                    words=np.unique(own).astype(np.uint16),
-                    taken_ns=None,
-                )
-                for i, own in enumerate(drawn)
-            ]
-            name = f"photos/{number:06d}.parquet"
-            write_photos(index_dir / name, rows, 1)
-            photos.append(describe_file(index_dir, name, number, len(rows)))
-            shards.append(MapShard("", number, len(rows), 0, "", codec=0))
-        manifest = Manifest(
-            {},
-            1,
-            1,
-            1,
-            "none",
-            codecs=(StoredFile("", 0, 1, 0, ""),),
-            shards=tuple(shards),
-            photos=tuple(photos),
-        )
+        manifest = write_word_photos(Path(folder), count, random, frequency)
         began = time.perf_counter()
-        base = refresh_word_recall(index_dir, manifest, 1)
+        base = refresh_word_recall(Path(folder), manifest, 1)
         assert base is not None
         built = time.perf_counter() - began
         began = time.perf_counter()
-        recall = load_word_recall(index_dir, replace(manifest, words=base))
+        recall = load_word_recall(Path(folder), replace(manifest, words=base))
         opened = time.perf_counter() - began
         seconds = []
         for _ in range(QUERIES):
             near = [
-                random.choice(WORDS, WORDS_A_CELL, replace=False, p=frequency) for _ in range(CELLS)
+                random.choice(WORDS, WORDS_PER_CELL, replace=False, p=frequency)
+                for _ in range(CELLS)
             ]
-            cosines = -np.sort(-random.random((CELLS, WORDS_A_CELL), dtype=np.float32))
+            cosines = -np.sort(-random.random((CELLS, WORDS_PER_CELL), dtype=np.float32))
             query = np.array(near, np.uint16), cosines
             began = time.perf_counter()
             recall.search(lambda _, query=query: query, K)  # type: ignore[misc]
@@ -252,14 +275,16 @@ def words(count: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--full", action="store_true", help="a million photos, too")
-    full = parser.parse_args().full
-    compare(10_000, 256, with_graph=True)
-    compare(100_000, 256, with_graph=True)
-    compare(100_000, 1280, with_graph=False)
-    words(100_000)
-    if full:
+    parser.add_argument("--photos", type=int, default=100_000, help="the largest collection")
+    given = parser.parse_args()
+    compare(min(10_000, given.photos), 256, with_graph=True)
+    if given.photos > 10_000:
+        compare(given.photos, 256, with_graph=True)
+        compare(given.photos, 1280, with_graph=False)
+    words(given.photos)
+    if given.full:
         compare(1_000_000, 256, with_graph=False)
         words(1_000_000)
 

@@ -1,27 +1,28 @@
-"""How fast candidates are re-ranked, beside other ways to do the same work and beside the floor.
+"""How fast candidates are re-ranked, compared with other ways to do the same work and with a floor.
 
     python benchmarks/rerank.py [--fast-plaid PYTHON] [--device cuda]
 
-400 candidates' maps of 32 x 32 cells, d = 640 (SDXL's shape), made up: a spectrum that falls off,
-random tokens, a quarter of each map padding. One run, ways in turn, medians. PYTHON is the
-interpreter of an environment in which fast-plaid is installed.
+Prints the first table of "How fast" in docs/scores.md. 400 candidates have synthetic maps of
+32 x 32 cells and d = 640 (the shape of SDXL), random tokens with falling variances, of which a
+quarter is padding. The ways are measured one after the other in one run; the numbers are medians.
+PYTHON is the interpreter of an environment in which fast-plaid is installed.
 
-The floor is what no way of doing this work can go below on this machine: the bytes of the encoded
-maps over the bandwidth of memory, plus a bfloat16 matrix product of that size at the best rate seen
-here, plus taking the maximum of so many cosines, all measured in the same run.
+No way of doing this work can be faster than the floor on this machine. It is the sum of three
+times, all measured in the same run: the bytes of the encoded maps over the memory bandwidth, a
+bfloat16 matrix product of that size at the best rate seen, and the maximum of so many cosines.
 """
 
-import argparse
 import json
-import statistics
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from harness import make_parser, median_seconds, seconds_of
 from numpy.typing import NDArray
 from PIL import Image
 from synthetic import SyntheticExtractor
@@ -31,19 +32,20 @@ from features.frame import Frame
 from features.photo import ModelInput
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader, MapBatch
+from search.candidates import ScoringReference, scoring_blocks
 from search.clock import Clock
-from search.rerank import rerank, score_maps
-from search.scores import SCORES, ScoringReference
+from search.rerank import score_references
+from search.scores import SCORES, Score
 
 PHOTOS, GRID, DIM, SIZE = 400, 32, 640, 64
 CELLS = GRID**2
-# The published code looks for matches in other features than it scores: of decoder block 1.
+# The published code finds matches in the features of decoder block 1, and scores other features.
 MATCH_DIM = 1280
 REPETITIONS = 5
 
 
 class FreshMaps(SyntheticExtractor):
-    """Maps drawn anew for every photo."""
+    """Random maps, different for every photo."""
 
     image_size, grid, dim = SIZE, GRID, DIM
 
@@ -53,18 +55,6 @@ class FreshMaps(SyntheticExtractor):
         numbers = rng.standard_normal((2, GRID, GRID, DIM), dtype=np.float32)
         appearance, semantic = (numbers * spectrum + spectrum).astype(np.float16)
         return appearance, semantic
-
-
-def median_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Of a call, after one to warm up."""
-    seconds = []
-    for _ in range(REPETITIONS + 1):
-        begin = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds[1:])
 
 
 def loop_over_candidates(tokens: torch.Tensor, maps: torch.Tensor, valid: torch.Tensor) -> object:
@@ -78,7 +68,7 @@ def loop_over_candidates(tokens: torch.Tensor, maps: torch.Tensor, valid: torch.
 
 
 def einsum(tokens: torch.Tensor, maps: torch.Tensor, valid: torch.Tensor) -> object:
-    """The same in one expression, over float32 unit vectors that lie ready."""
+    """Late interaction in one expression. maps: float32 unit vectors, (k, cells, d)."""
     cosines = torch.einsum("nd,kcd->knc", functional.normalize(tokens, dim=1), maps)
     return cosines.masked_fill(~valid[:, None], -1.0).amax(dim=2).mean(dim=1)
 
@@ -89,10 +79,11 @@ def published_loop(
     tokens: Sequence[torch.Tensor],
     maps: Sequence[torch.Tensor],
 ) -> object:
-    """The published code's score of one candidate, by its description: for every reference token
-    the most similar cell in one set of features, then the cosine of two others at that cell.
+    """The score of one candidate as the published code is described.
 
-    queries: (n, 1280) and matches: (cells, 1280). tokens: Q and K, (n, d). maps: Q, K (cells, d).
+    For every token of the reference, the most similar cell is found in one kind of features; then
+    the cosines of two other kinds at that cell are taken. queries: (n, 1280). matches:
+    (cells, 1280). tokens: Q and K, (n, d) each. maps: Q and K, (cells, d) each.
     """
     total = torch.zeros(())
     for number, query in enumerate(queries):
@@ -104,25 +95,25 @@ def published_loop(
 
 
 def floor_seconds(photo_bytes: int, kept: int, tokens: int, device: torch.device) -> list[float]:
-    """Reading, multiplying and taking the maximum, seconds each."""
+    """Seconds of reading, of multiplying and of taking the maximum. kept: numbers per token."""
     memory = torch.zeros(512 * 2**20 // 8, dtype=torch.int64, device=device)
-    reading = median_seconds(memory.sum, device) / memory.nbytes * PHOTOS * photo_bytes
+    reading = median_seconds(memory.sum, device=device) / memory.nbytes * PHOTOS * photo_bytes
     rates = []
     for rows, inner, columns in ((4096, 4096, 4096), (8192, kept, tokens), (2048, 1024, 2048)):
         a = torch.randn(rows, inner, device=device).bfloat16()
         b = torch.randn(inner, columns, device=device).bfloat16()
-        product = median_seconds(lambda a=a, b=b: a @ b, device)  # type: ignore[misc]
+        product = median_seconds(lambda a=a, b=b: a @ b, device=device)  # type: ignore[misc]
         rates.append(2 * rows * inner * columns / product)
     multiplying = 2 * PHOTOS * CELLS * kept * tokens / max(rates)
     block = torch.randn(8, tokens, CELLS, device=device).bfloat16()
-    maximum = median_seconds(lambda: block.amax(dim=2), device) * PHOTOS / len(block)
+    maximum = median_seconds(lambda: block.amax(dim=2), device=device) * PHOTOS / len(block)
     return [reading, multiplying, maximum]
 
 
 def fast_plaid_seconds(
     python: Path, folder: Path, tokens: torch.Tensor, cells: list[torch.Tensor]
 ) -> float:
-    """fast-plaid over the same cells with all candidates scored in full, in its own environment."""
+    """Seconds of fast-plaid, in its own environment, scoring the same cells of all candidates."""
     np.save(folder / "tokens.npy", functional.normalize(tokens, dim=1).half().numpy())
     np.save(folder / "cells.npy", torch.stack(cells).half().numpy())
     script = f"""
@@ -146,6 +137,7 @@ print(json.dumps(statistics.median(seconds[1:])))
 
 
 def make_index(folder: Path) -> Path:
+    """An index of 400 photos of random pixels."""
     photos = folder / "photos"
     photos.mkdir()
     for number in range(PHOTOS):
@@ -156,12 +148,12 @@ def make_index(folder: Path) -> Path:
 
 
 def mean_of(reader: IndexReader) -> torch.Tensor:
-    """(DIM,): the mean that the codec subtracts from appearance."""
+    """The mean on which cosines of appearance are centred, (DIM,)."""
     return reader.tokens(reader.read_maps(reader.ids[:1]))[0].mean
 
 
 def raw_maps(reader: IndexReader) -> Iterator[torch.Tensor]:
-    """What the codec was given: appearance about the mean, (cells, d) float16 each."""
+    """The centred appearance of each photo before encoding, (cells, d) float16."""
     mean = mean_of(reader).numpy()
     for record in reader.photos(reader.ids):
         frame = Frame(record.width, record.height, SIZE, GRID)
@@ -171,96 +163,119 @@ def raw_maps(reader: IndexReader) -> Iterator[torch.Tensor]:
         yield torch.from_numpy(centred.astype(np.float16))
 
 
-def ways(
-    given: argparse.Namespace,
-    folder: Path,
-    reader: IndexReader,
-    held: IndexReader,
-    maps: MapBatch,
-    count: int,
-) -> tuple[list[float], dict[str, float]]:
-    """The floor's parts, and every way's seconds, for a reference of `count` tokens.
+@dataclass(frozen=True)
+class Work:
+    """400 candidates, and a reference to score them by.
 
-    held: reads as `reader`, but has its maps in memory.
+    reader: reads maps from the disk. held: has them in memory. maps: all of them, encoded.
+    raw: (400, cells, d) float16, centred appearance before encoding. tokens: (n, d) float32, those
+    of the reference, centred.
     """
-    device = torch.device(given.device)
-    raw = torch.stack([*raw_maps(reader)]).to(device)
-    valid = torch.from_numpy(maps.valid).to(device)
-    rng = np.random.default_rng(3)
-    chosen = torch.from_numpy(rng.choice(np.flatnonzero(maps.valid[0]), count, replace=False))
-    mean = mean_of(reader).to(device)
-    tokens = raw[0, chosen.to(device)].float()
-    positions = torch.stack([chosen // GRID, chosen % GRID], dim=1).float().to(device)
-    reference = ScoringReference(tokens + mean, tokens, None, positions)
 
-    def ours(name: str) -> float:
-        return median_seconds(lambda: score_maps(reader, maps, reference, SCORES[name]), device)
+    reader: IndexReader
+    held: IndexReader
+    maps: MapBatch
+    raw: torch.Tensor
+    tokens: torch.Tensor
+    reference: ScoringReference
 
+    @classmethod
+    def of(cls, reader: IndexReader, held: IndexReader, count: int, device: torch.device) -> "Work":
+        """A reference of `count` cells of the first photo."""
+        maps = reader.read_maps(reader.ids)
+        raw = torch.stack([*raw_maps(reader)]).to(device)
+        rng = np.random.default_rng(3)
+        chosen = torch.from_numpy(rng.choice(np.flatnonzero(maps.valid[0]), count, replace=False))
+        tokens = raw[0, chosen.to(device)].float()
+        positions = torch.stack([chosen // GRID, chosen % GRID], dim=1).float().to(device)
+        reference = ScoringReference(tokens + mean_of(reader).to(device), tokens, None, positions)
+        return cls(reader, held, maps, raw, tokens, reference)
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens.device
+
+    def score_in_memory(self, score: Score) -> None:
+        """Score the encoded maps, without reading them."""
+        for _, candidates in scoring_blocks(self.reader, self.maps, [self.reference]):
+            score.function(self.reference, candidates).cpu()
+
+
+def our_seconds(work: Work) -> dict[str, float]:
+    """Seconds of Waldo's own ways."""
     found: dict[str, float] = {}
     for name in ("late", "consistent"):
-        found[f"ours, {name}, encoded maps in memory"] = ours(name)
-    for place, of in (("disk", reader), ("memory", held)):
-        found[f"ours, consistent, and fetching from {place}"] = median_seconds(
-            lambda of=of: rerank(of, of.ids, reference, SCORES["consistent"], Clock()),  # type: ignore[misc]
-            device,
-        )
-    levels = reader.tokens(maps, device)[0].levels
-    found["loop in float32, raw maps"] = median_seconds(
-        lambda: loop_over_candidates(tokens, raw, valid), device
-    )
-    decoded = reader.decode(maps, device)[0] - mean
-    found["loop in float32, decoded maps"] = median_seconds(
-        lambda: loop_over_candidates(tokens, decoded, valid), device
-    )
+        score = partial(work.score_in_memory, SCORES[name])
+        found[f"ours, {name}, encoded maps in memory"] = median_seconds(score, device=work.device)
+    scores = [SCORES["consistent"]]
+    for place, reader in (("disk", work.reader), ("memory", work.held)):
+        rerank = partial(score_references, reader, reader.ids, [work.reference], scores, Clock())
+        seconds = median_seconds(rerank, device=work.device)
+        found[f"ours, consistent, and fetching from {place}"] = seconds
+    return found
+
+
+def rival_seconds(work: Work, fast_plaid: Path | None, folder: Path) -> dict[str, float]:
+    """Seconds of other ways to do the same work."""
+    device, tokens = work.device, work.tokens
+    valid = torch.from_numpy(work.maps.valid).to(device)
+    decoded = work.reader.decode(work.maps, device)[0] - mean_of(work.reader).to(device)
     units = functional.normalize(decoded, dim=2)
-    found["einsum in float32, decoded unit vectors"] = median_seconds(
-        lambda: einsum(tokens, units, valid), device
-    )
-    queries, matches = torch.randn(count, MATCH_DIM), torch.randn(CELLS, MATCH_DIM)
-    both = [tokens.cpu()] * 2, [raw[1].float().cpu()] * 2
-    begin = time.perf_counter()
-    published_loop(queries, matches, *both)
-    found["the published code's loop (one candidate, times 400)"] = PHOTOS * (
-        time.perf_counter() - begin
-    )
-    if given.fast_plaid is not None:
-        basis = reader.tokens(maps, "cpu")[0].basis
-        assert basis is not None
-        cells = [*functional.normalize(levels.float(), dim=2).cpu()]
-        kept = tokens.cpu() @ basis.T
-        found["fast-plaid"] = fast_plaid_seconds(given.fast_plaid, folder, kept, cells)
-    floor = floor_seconds(reader.photo_bytes, levels.shape[2], count, device)
-    return floor, found
+    ways: dict[str, Callable[[], object]] = {
+        "loop in float32, raw maps": lambda: loop_over_candidates(tokens, work.raw, valid),
+        "loop in float32, decoded maps": lambda: loop_over_candidates(tokens, decoded, valid),
+        "einsum in float32, decoded unit vectors": lambda: einsum(tokens, units, valid),
+    }
+    found = {name: median_seconds(way, device=device) for name, way in ways.items()}
+    queries, matches = torch.randn(len(tokens), MATCH_DIM), torch.randn(CELLS, MATCH_DIM)
+    both = [tokens.cpu()] * 2, [work.raw[1].float().cpu()] * 2
+    one = seconds_of(published_loop, queries, matches, *both)
+    found["the published code's loop (one candidate, times 400)"] = PHOTOS * one
+    if fast_plaid is not None:
+        encoded = work.reader.tokens(work.maps, "cpu")[0]
+        assert encoded.basis is not None
+        cells = [*functional.normalize(encoded.levels.float(), dim=2).cpu()]
+        kept = tokens.cpu() @ encoded.basis.T
+        found["fast-plaid"] = fast_plaid_seconds(fast_plaid, folder, kept, cells)
+    return found
+
+
+def print_ways(floor: list[float], found: dict[str, float], count: int) -> None:
+    """Print the lines for a reference of `count` tokens."""
+    least = sum(floor)
+    parts = " + ".join(f"{1000 * part:.1f}" for part in floor)
+    print(f"\n{count} tokens; the floor is {parts} = {1000 * least:.1f} ms")
+    own = found["ours, late, encoded maps in memory"]
+    for name, seconds in found.items():
+        print(
+            f"{name:54}{1000 * seconds:12.1f} ms{seconds / least:9.1f} x floor"
+            f"{seconds / own:9.1f} x ours"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How fast candidates are re-ranked.")
+    parser = make_parser(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast-plaid", type=Path, metavar="PYTHON")
     parser.add_argument("--tokens", type=int, nargs="*", default=[100, 200, 300])
     given = parser.parse_args()
+    device = torch.device(given.device)
     with tempfile.TemporaryDirectory() as folder:
         index = make_index(Path(folder))
         with IndexReader.open(index) as reader, IndexReader.open(index) as held:
-            held.hold_maps(torch.device(given.device))
-            maps = reader.read_maps(reader.ids)
-            share = 100 * np.mean(~maps.valid)
+            held.hold_maps(device)
+            share = 100 * np.mean(~reader.read_maps(reader.ids).valid)
             print(
                 f"{PHOTOS} candidates of {reader.photo_bytes} bytes, {CELLS} cells of d = {DIM}, "
                 f"{share:.0f} % padding, {torch.get_num_threads()} threads, {given.device}"
             )
             for count in given.tokens:
+                work = Work.of(reader, held, count, device)
                 with torch.inference_mode():
-                    floor, found = ways(given, Path(folder), reader, held, maps, count)
-                least = sum(floor)
-                parts = " + ".join(f"{1000 * part:.1f}" for part in floor)
-                print(f"\n{count} tokens; the floor is {parts} = {1000 * least:.1f} ms")
-                own = found["ours, late, encoded maps in memory"]
-                for name, seconds in found.items():
-                    print(
-                        f"{name:54}{1000 * seconds:12.1f} ms{seconds / least:9.1f} x floor"
-                        f"{seconds / own:9.1f} x ours"
-                    )
+                    found = our_seconds(work) | rival_seconds(work, given.fast_plaid, Path(folder))
+                    kept = reader.tokens(work.maps, device)[0].levels.shape[2]
+                    floor = floor_seconds(reader.photo_bytes, kept, count, device)
+                print_ways(floor, found, count)
 
 
 if __name__ == "__main__":

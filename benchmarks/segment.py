@@ -1,38 +1,38 @@
-"""How well masks fit the object: mean IoU and boundary IoU, on photos known to show it.
+"""How well masks fit the object: mean IoU and boundary IoU, on photos that show it.
 
     python benchmarks/segment.py --scenes data/scenes
 
-Every photo with the object is asked for its mask, once by the reference's mask and once by the
-class name. Rivals: PDM's fused map S_DF, appearance alone (S_A) and semantics alone (S_S), each
-upsampled and cut at 0.7 between its minimum and maximum; and our evidence upsampled, without the
-guided filter. A look-alike is taken where the mask's IoU with another object of the class is higher
-than with the right one. Maps go through no codec; intervals are bootstrapped over masks.
+Prints the first table of docs/segmentation.md. Every scene with the object of a query is
+segmented, once with the reference selected by its mask and once by its class name. The rivals are
+PDM's fused map S_DF, appearance alone (S_A) and semantics alone (S_S), each upsampled and cut at
+0.7 between its minimum and maximum; and the evidence upsampled without the guided filter. A
+look-alike is taken where the IoU of the mask with another object of the class is higher than with
+the right object. Maps go through no codec; intervals are bootstrapped over masks.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from localise import read_labels, scenes_with
-from numpy.typing import NDArray
+from harness import add_model_options, make_parser, percent
+from labelled_scenes import Mask, extract_all, read_labels, scenes_with
 
 from features.extractor import FeatureExtractor
-from features.photo import load_model_input
+from features.maps import FeatureMaps
 from search.evaluation.metrics.masks import boundary_iou, mask_iou
-from search.evaluation.metrics.ranking import bootstrap_interval
 from search.evaluation.object_masks import MASK_METHODS, MaskInput
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.segmentation.segment import load_picture
 
-Mask = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
-class Asked:
-    """One object in one photo. mask: its true pixels. others: those of its look-alikes there."""
+class Question:
+    """Which pixels of this photo are this object?
+
+    way: how the reference is selected, "mask" or "class". mask: the true pixels. others: the masks
+    of look-alikes.
+    """
 
     way: str
     reference: Reference
@@ -41,14 +41,15 @@ class Asked:
     others: list[Mask]
 
 
-def scenes(root: Path, extractor: FeatureExtractor) -> Iterator[Asked]:
+def questions(root: Path, extractor: FeatureExtractor) -> Iterator[Question]:
+    """Each query in both ways, for each scene that shows its object."""
     labels = read_labels(root)
     for query in labels["queries"]:
         for way, mask in (("mask", root / query["mask"]), ("class", None)):
             asked = Query(root / query["photo"], query["class"], mask)
             reference = make_reference(asked, extractor)
             for photo, own, others in scenes_with(query, root, labels):
-                yield Asked(way, reference, photo, own, others)
+                yield Question(way, reference, photo, own, others)
 
 
 RULES = {
@@ -60,41 +61,39 @@ RULES = {
 }
 
 
-def percent(values: list[float]) -> str:
-    low, high = bootstrap_interval(values)
-    return f"{100 * np.mean(values):.1f} ({100 * low:.1f} to {100 * high:.1f})"
+def print_rules(
+    asked: list[Question], maps: dict[Path, FeatureMaps], extractor: FeatureExtractor
+) -> None:
+    """Print how well the masks of each rule fit. maps: of all photos."""
+    for name, rule in RULES.items():
+        fits, boundaries, taken = [], [], []
+        for question in asked:
+            own, picture = maps[question.photo], load_picture(question.photo)
+            found = rule(MaskInput(question.reference, own, picture, extractor.device))
+            fits.append(mask_iou(found, question.mask))
+            boundaries.append(boundary_iou(found, question.mask))
+            if question.others:
+                best = max(mask_iou(found, other) for other in question.others)
+                taken.append(float(best > fits[-1]))
+        print(
+            f"  {name:32}mean IoU {percent(fits)}, boundary IoU {percent(boundaries)}"
+            + (f", look-alike taken {percent(taken)} %" if taken else "")
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How well masks fit.")
+    parser = make_parser(__doc__)
     parser.add_argument("--scenes", type=Path, required=True)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--device", default="auto")
+    add_model_options(parser)
     given = parser.parse_args()
     extractor = FeatureExtractor.load(given.model, given.device, batch_size=1)
-    questions = list(scenes(given.scenes, extractor))
-    size, grid = extractor.image_size, extractor.grid
-    maps = {
-        photo: extractor.extract([load_model_input(photo, size, grid)])[0]
-        for photo in dict.fromkeys(asked.photo for asked in questions)
-    }
+    asked = list(questions(given.scenes, extractor))
+    maps = extract_all((question.photo for question in asked), extractor)
     for way in ("mask", "class"):
-        chosen = [asked for asked in questions if asked.way == way]
-        rivals = [bool(asked.others) for asked in chosen]
-        print(f"by {way}: {len(chosen)} masks, {sum(rivals)} of them beside a look-alike")
-        for name, rule in RULES.items():
-            fits, boundaries, taken = [], [], []
-            for asked in chosen:
-                own, picture = maps[asked.photo], load_picture(asked.photo)
-                found = rule(MaskInput(asked.reference, own, picture, extractor.model.device))
-                fits.append(mask_iou(found, asked.mask))
-                boundaries.append(boundary_iou(found, asked.mask))
-                if asked.others:
-                    taken.append(float(any(mask_iou(found, o) > fits[-1] for o in asked.others)))
-            print(
-                f"  {name:32}mean IoU {percent(fits)}, boundary IoU {percent(boundaries)}"
-                + (f", look-alike taken {percent(taken)} %" if taken else "")
-            )
+        chosen = [question for question in asked if question.way == way]
+        rivals = sum(bool(question.others) for question in chosen)
+        print(f"by {way}: {len(chosen)} masks, {rivals} of them beside a look-alike")
+        print_rules(chosen, maps, extractor)
 
 
 if __name__ == "__main__":

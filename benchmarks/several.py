@@ -1,15 +1,15 @@
-"""What several photos of the object find, and what a photo of what it is not helps.
+"""What several photos of the object find, and how much a photo of what it is not helps.
 
     python benchmarks/several.py --root DIR
 
-DIR is laid out as for `waldo evaluate folders`, whose score matrix (every photo a query by its
-central box, against all others) the questions are put to: every 2 and every 3 photos of an object
-ask for its remaining ones, and so does each of them alone, over the same photos; and every photo
-asks again, told that its best wrong match is not it. mAP is of objects' means, so that each counts
-once, with its 95 % bootstrap interval over objects.
+Prints the two tables of several photos in docs/scores.md. DIR has the layout of `waldo evaluate
+folders`, whose matrix of scores is used: every photo is a query by its central box, against all
+other photos. Every 2 and every 3 photos of an object ask for its other photos, together and each
+alone. Then every photo asks again, with its best wrong match as a photo of what the object is not.
+mAP is the mean over objects, so that each object counts once, with its 95 % bootstrap interval over
+objects.
 """
 
-import argparse
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,12 +17,13 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from harness import add_model_options, make_parser, percent
 from numpy.typing import NDArray
 
 from features.extractor import FeatureExtractor
 from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.methods.methods import METHODS
-from search.evaluation.metrics.ranking import average_precision, bootstrap_interval
+from search.evaluation.metrics.ranking import average_precision
 from search.evaluation.retrieval import run_methods
 from search.rerank import combine
 
@@ -30,12 +31,16 @@ Scores = NDArray[np.float32]
 
 
 def precision(relevant: NDArray[np.bool_], scores: Scores, left_out: list[int]) -> float:
+    """The average precision over all photos except some."""
     kept = np.setdiff1d(np.arange(len(scores)), left_out)
     return average_precision(relevant[kept], scores[kept])
 
 
 def together(matrix: Scores, objects: list[str], count: int) -> dict[str, dict[str, list[float]]]:
-    """Way -> object -> precisions of all questions by `count` photos. matrix: (n, n)."""
+    """The precisions of all questions by `count` photos, by way and by object.
+
+    matrix: (n, n), the scores of all photos for each query. objects: the object of each photo.
+    """
     rows = np.array(objects)
     ways: dict[str, Callable[[Scores], list[Scores]]] = {
         "each alone": lambda some: [*some],
@@ -54,8 +59,8 @@ def together(matrix: Scores, objects: list[str], count: int) -> dict[str, dict[s
     return found
 
 
-def told_what_it_is_not(matrix: Scores, objects: list[str]) -> dict[str, dict[str, list[float]]]:
-    """The same for questions by one photo and its best wrong match."""
+def with_a_wrong_match(matrix: Scores, objects: list[str]) -> dict[str, dict[str, list[float]]]:
+    """The precisions of questions by one photo and its best wrong match, by way and by object."""
     rows = np.array(objects)
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for query, name in enumerate(objects):
@@ -65,28 +70,24 @@ def told_what_it_is_not(matrix: Scores, objects: list[str]) -> dict[str, dict[st
         unlike = int(np.where(same, -np.inf, matrix[query]).argmax())
         wanted, unwanted = matrix[[query]], matrix[[unlike]]
         for way, scores in {
-            "not told": wanted[0],
-            "told (--not)": combine(wanted, unwanted),
-            "half of that likeness subtracted": wanted[0] - 0.5 * unwanted[0],
+            "the photo alone": wanted[0],
+            "and what it is not (--not)": combine(wanted, unwanted),
+            "half of that score subtracted": wanted[0] - 0.5 * unwanted[0],
         }.items():
             found[way][name].append(precision(same, scores, [query, unlike]))
     return found
 
 
-def tell(title: str, found: dict[str, dict[str, list[float]]]) -> None:
+def print_means(title: str, found: dict[str, dict[str, list[float]]]) -> None:
     print(title)
     for way, by_object in found.items():
-        means = [float(np.mean(each)) for each in by_object.values()]
-        low, high = bootstrap_interval(means)
-        mean = float(np.mean(means))
-        print(f"  {way:34}{100 * mean:6.1f} ({100 * low:.1f} to {100 * high:.1f})")
+        print(f"  {way:34}{percent([float(np.mean(each)) for each in by_object.values()])}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What more photos in a question are worth.")
+    parser = make_parser(__doc__)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--device", default="auto")
+    add_model_options(parser)
     given = parser.parse_args()
     benchmark = read_benchmark("folders", given.root)
     extractor = FeatureExtractor.load(given.model, given.device, batch_size=8)
@@ -98,8 +99,8 @@ def main() -> None:
     matrix[asked] = scores
     objects = [photo.parent.name for photo in benchmark.gallery]
     for count in (2, 3):
-        tell(f"{count} photos of the object", together(matrix, objects, count))
-    tell("what it is not", told_what_it_is_not(matrix, objects))
+        print_means(f"{count} photos of the object", together(matrix, objects, count))
+    print_means("what it is not", with_a_wrong_match(matrix, objects))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
     python benchmarks/store.py                    # everything, some minutes on two cores
     python benchmarks/store.py add query
+    python benchmarks/store.py --photos 1000      # no collection larger than this
 
-Features are synthetic, so no model is measured. Numbers are medians over repetitions. Needs Linux,
-and 5 GB of room for temporary files.
+Prints the tables "Growth", "Adding" and "A query" of docs/store.md. Features are synthetic, so no
+model is measured. Numbers are medians over repetitions. Needs Linux, and 5 GB of disk for temporary
+files.
 """
 
-import argparse
 import cProfile
 import hashlib
 import multiprocessing
@@ -25,8 +26,11 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import torch
+from harness import make_parser, peak_memory, seconds_of
+from numpy.typing import NDArray
 from PIL import Image
-from synthetic import PixelMaps, make_photos, seconds_of
+from synthetic import PixelMaps, make_photos
 
 from features.frame import Frame
 from features.photo import ModelInput
@@ -40,21 +44,28 @@ from indexer.reader import IndexReader
 from indexer.recall.vectors import refresh_recall
 from indexer.store import shards
 from indexer.store.manifest import read_manifest
+from search.candidates import ScoringReference
+from search.clock import Clock
+from search.confidence import minimum_remaining_score
+from search.localise import localise
+from search.rerank import score_references
+from search.scores import DEFAULT_SCORE, SCORES
 
 IMAGE_SIZE, GRID, DIM = PixelMaps.image_size, PixelMaps.grid, PixelMaps.dim
 CANDIDATES = 400
 
 
 def make_large_index(folder: Path, count: int) -> tuple[Path, Path]:
-    """A folder of `count` photos and an index of it, as indexing would leave them but for one
-    thing: only 256 different maps were extracted, and are stored again and again. Every photo has
-    a pooled vector of its own. Returns both folders.
+    """Write a folder of `count` photos and an index of it; returns both folders.
+
+    The index is as indexing would leave it, except that it repeats 256 different maps. Every photo
+    has its own pooled vector.
     """
     photos, index = folder / "photos", folder / "index"
     sample = make_photos(folder / "sample", 256)
     picture = sample[0].read_bytes()
     photos.mkdir()
-    for i in range(count):  # the number makes each file another; decoders ignore what follows
+    for i in range(count):  # The number makes the files differ; decoders ignore what follows.
         (photos / f"photo-{i:07}.png").write_bytes(picture + str(i).encode())
     extractor = PixelMaps()
     inputs = [
@@ -71,7 +82,7 @@ def make_large_index(folder: Path, count: int) -> tuple[Path, Path]:
         encoded, words = writer.encode(maps), [writer.words_of(m) for m in maps]
         for i, found in enumerate(list_photos(open_sources([photos], index), index)):
             assert isinstance(found, Found)
-            # Between two photos' vectors, so that they lie as densely as real ones do.
+            # Between the vectors of two photos, so that vectors lie as densely as real ones.
             a, b = rng.integers(0, len(pooled), 2)
             share = np.float32(rng.random())
             vector = share * pooled[a] + (1 - share) * pooled[b]
@@ -86,9 +97,9 @@ def make_large_index(folder: Path, count: int) -> tuple[Path, Path]:
 # --- growth ------------------------------------------------------------------------------------
 
 
-def growth(folder: Path) -> None:
+def growth(folder: Path, most: int) -> None:
     """Memory, speed and disk of indexing folders of three sizes, each in a process of its own."""
-    sizes = (1000, 5000, 20_000)
+    sizes = up_to(most, 1000, 5000, 20_000)
     make_photos(folder / "photos" / "a", sizes[0])
     print(
         f"maps of {GRID} x {GRID} x {DIM}; shards of 4 MiB, of which the smallest index fills some"
@@ -110,10 +121,16 @@ def growth(folder: Path) -> None:
             f"{size:8}{peaks[0]:19.0f}{grown[0]:9.1%}{peaks[1]:10.0f}{grown[1]:9.1%}"
             f"{size / seconds:10.0f}{disk:14.0f}"
         )
-    print(f"encoded maps: {manifest.photo_bytes} B a photo; photos/s leave extraction out")
+    print(f"encoded maps: {manifest.photo_bytes} B per photo; photos/s without extraction")
+
+
+def up_to(most: int, *sizes: int) -> list[int]:
+    """Sizes of collections, none larger than `most`, each once."""
+    return list(dict.fromkeys(min(size, most) for size in sizes))
 
 
 def index_child(answer: Connection, photos: Path, index: Path) -> None:
+    """Index photos; sends the peak memory before recall is built and at the end, and seconds."""
     before = 0.0
 
     def refresh(*arguments: Any, **named: Any) -> Any:
@@ -128,14 +145,8 @@ def index_child(answer: Connection, photos: Path, index: Path) -> None:
     answer.send((before, peak_memory(), seconds))
 
 
-def peak_memory() -> float:
-    """The most memory this process has had so far, MiB."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
-
-
 def in_process(work: Callable[..., None], *arguments: object) -> tuple[float, ...]:
-    """What `work` sends from a fresh process."""
+    """What `work` sends back from a new process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs, *arguments))
@@ -153,15 +164,15 @@ STAGES = {
     "table": "read_photo_table",
     "known": "known.py:__init__",
     "encode": "codec.py:encode",
-    "commit": "_stage",
+    "commit": "write_files",
     "manifest": "write_manifest",
 }
 
 
-def add(folder: Path) -> None:
+def add(folder: Path, most: int) -> None:
     """Adding and removing 100 photos in collections of three sizes."""
     print(f"{'photos':>8}{'add s':>8}{'remove s':>10}{'nothing s':>11}   of a profiled add, s:")
-    for size in (1000, 10_000, 100_000):
+    for size in up_to(most, 1000, 10_000, 100_000):
         photos, index = make_large_index(folder / str(size), size)
         extractor = PixelMaps()
         adding, removing = [], []
@@ -188,6 +199,7 @@ def add(folder: Path) -> None:
 
 
 def stage_seconds(profile: cProfile.Profile) -> dict[str, float]:
+    """The profiled seconds of each of STAGES, including what it calls."""
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     return {
         stage: sum(
@@ -202,70 +214,78 @@ def stage_seconds(profile: cProfile.Profile) -> dict[str, float]:
 # --- query -------------------------------------------------------------------------------------
 
 
-def query(folder: Path) -> None:
+def random_query(
+    reader: IndexReader, rng: np.random.Generator
+) -> tuple[ScoringReference, NDArray[np.float32]]:
+    """40 cells of a random photo as an object, and the pooled vector that recall looks for."""
+    source = reader.read_maps(rng.choice(reader.ids, 1))
+    appearance, semantic = reader.decode(source)
+    chosen = rng.choice(GRID**2, 40, replace=False)
+    positions = torch.from_numpy(np.stack([chosen // GRID, chosen % GRID], 1)).float()
+    tokens = appearance[0, chosen]
+    vector: NDArray[np.float32] = torch.cat([tokens.mean(0), semantic[0].mean(0)]).div(2).numpy()
+    return ScoringReference(tokens, tokens, None, positions), vector
+
+
+def time_query(
+    reader: IndexReader, reference: ScoringReference, vector: NDArray[np.float32]
+) -> dict[str, float]:
+    """Seconds of each stage of one query, by both ways of recall; the 20 best are localised."""
+    assert reader.word_recall is not None
+    clock, score = Clock(), SCORES[DEFAULT_SCORE]
+    with clock("pooled"):
+        reader.recall.search(vector, CANDIDATES)
+    with clock("words"):
+        words_in = partial(reader.words_in, reference.tokens.numpy())
+        ids, _ = reader.word_recall.search(words_in, CANDIDATES)
+    scored = score_references(reader, ids, [reference], [score], clock, stage="score")
+    assert len(scored.ids) == min(CANDIDATES, reader.n_photos)
+    [scores] = scored.by_score[score.name]
+    best = np.argsort(-scores)[:20]
+    least = minimum_remaining_score(scores, scores[best])
+    with clock("localise"):
+        maps = reader.read_maps(scored.ids[best])
+        localise(reader, maps, [reference], np.zeros(len(best), dtype=np.int64), score, least)
+    return clock.stages()
+
+
+def opening_seconds(index: Path) -> float:
+    """Open an index and load what recall needs."""
+    begin = time.perf_counter()
+    with IndexReader.open(index) as reader:
+        reader.recall.search(np.zeros(2 * DIM, dtype=np.float32), 1)
+        assert reader.word_recall is not None
+    return time.perf_counter() - begin
+
+
+def query(folder: Path, most: int) -> None:
     """Recall, fetch and score at K = 400, in collections of two sizes."""
-    import torch
-
-    from search.clock import Clock
-    from search.confidence import minimum_remaining_score
-    from search.rerank import localise, rerank
-    from search.scores import DEFAULT_SCORE, SCORES, ScoringReference
-
     print(f"K = {CANDIDATES}, maps of {GRID} x {GRID} x {DIM}, {torch.get_num_threads()} threads")
     print(
         f"{'photos':>8}{'open':>8}{'pooled recall':>15}{'word recall':>15}"
         f"{'fetch':>15}{'score':>15}{'localise':>15}{'total':>15}   ms, median and 95th percentile"
     )
-    for size in (10_000, 100_000):
+    for size in up_to(most, 10_000, 100_000):
         _, index = make_large_index(folder / str(size), size)
-        opening, clocks = [], []
-        for _ in range(5):
-            begin = time.perf_counter()
-            with IndexReader.open(index) as reader:
-                reader.recall.search(np.zeros(2 * DIM, dtype=np.float32), 1)
-                assert reader.word_recall is not None
-            opening.append(time.perf_counter() - begin)
+        opening = [opening_seconds(index) for _ in range(5)]
         with IndexReader.open(index) as reader:
-            by_words = reader.word_recall
-            assert by_words is not None
             rng = np.random.default_rng(3)
-            for turn in range(65):
-                source = reader.read_maps(rng.choice(reader.ids, 1))
-                appearance, semantic = reader.decode(source)
-                chosen = rng.choice(GRID**2, 40, replace=False)
-                tokens = appearance[0, chosen]
-                positions = torch.from_numpy(np.stack([chosen // GRID, chosen % GRID], 1)).float()
-                vector = torch.cat([tokens.mean(0), semantic[0].mean(0)]).div(2).numpy()
-                reference = ScoringReference(tokens, tokens, None, positions)
-                clock = Clock()
-                with clock("pooled"):
-                    reader.recall.search(vector, CANDIDATES)
-                with clock("words"):
-                    ids, _ = by_words.search(partial(reader.words_in, tokens.numpy()), CANDIDATES)
-                scored = rerank(reader, ids, reference, SCORES[DEFAULT_SCORE], clock)
-                assert len(scored.ids) == CANDIDATES
-                best = np.argsort(-scored.scores)[:20]
-                least = minimum_remaining_score(scored.scores, scored.scores[best])
-                with clock("localise"):
-                    maps = reader.read_maps(scored.ids[best])
-                    which = np.zeros(len(best), dtype=np.int64)
-                    localise(reader, maps, [reference], which, SCORES[DEFAULT_SCORE], least)
-                if turn >= 5:
-                    clocks.append(clock.stages())
+            timings = [time_query(reader, *random_query(reader, rng)) for _ in range(65)][5:]
         print(f"{size:8}{1000 * statistics.median(opening):8.1f}", end="")
-        for stage in clocks[0]:
-            middle, high = np.percentile([1000 * clock[stage] for clock in clocks], [50, 95])
+        for stage in timings[0]:
+            middle, high = np.percentile([1000 * timing[stage] for timing in timings], [50, 95])
             print(f"{middle:9.1f}{high:6.1f}", end="")
         print()
         shutil.rmtree(folder / str(size))
 
 
-SECTIONS: dict[str, Callable[[Path], None]] = {"growth": growth, "add": add, "query": query}
+SECTIONS: dict[str, Callable[[Path, int], None]] = {"growth": growth, "add": add, "query": query}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument("--photos", type=int, default=100_000, help="the largest collection")
     options = parser.parse_args()
     for name in options.sections:
         if name not in SECTIONS:
@@ -277,7 +297,7 @@ def main() -> None:
         begin = time.perf_counter()
         print(f"\n== {name}: {section.__doc__}")
         with tempfile.TemporaryDirectory(prefix="waldo-bench-") as folder:
-            section(Path(folder).resolve())
+            section(Path(folder).resolve(), options.photos)
         print(f"({time.perf_counter() - begin:.0f} s)", flush=True)
 
 

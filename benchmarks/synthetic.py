@@ -1,8 +1,8 @@
-"""Stand-ins for a model and for photos, for benchmarks that measure everything but models."""
+"""Synthetic photos and features, for benchmarks that measure everything except models."""
 
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +11,18 @@ from PIL import Image
 
 from features.maps import FeatureMaps
 from features.photo import ModelInput
+from indexer.protocols import Extractor
 
 
-class SyntheticExtractor(ABC):
-    """A feature extractor whose maps are made up.
-
-    seconds: spent in `extract` so far.
-    """
-
-    image_size: int
-    grid: int
-    dim: int
+class SyntheticExtractor(Extractor):
+    """A feature extractor with synthetic maps. seconds: the time spent in `extract` so far."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     @abstractmethod
     def make_maps(self, photo: ModelInput) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        """Appearance and semantic map, (grid, grid, dim) each; the same photo, the same maps."""
+        """The appearance and semantic map of a photo, (grid, grid, dim) each, always the same."""
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"model": "synthetic", "revision": "1"}
@@ -46,7 +40,7 @@ class SyntheticExtractor(ABC):
 
 
 class PixelMaps(SyntheticExtractor):
-    """Maps that follow from a photo's pixels, of falling variance as a model's are."""
+    """Maps computed from the pixels of a photo, with falling variances like those of a model."""
 
     image_size, grid, dim = 32, 16, 160
 
@@ -67,7 +61,7 @@ class PixelMaps(SyntheticExtractor):
 
 
 def make_photos(folder: Path, count: int, first: int = 0) -> list[Path]:
-    """Distinct 32-pixel PNGs."""
+    """Write `count` different PNGs of 32 x 32 pixels, numbered from `first`."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"photo-{i:07}.png" for i in range(first, first + count)]
     side = PixelMaps.image_size
@@ -75,9 +69,3 @@ def make_photos(folder: Path, count: int, first: int = 0) -> list[Path]:
         coarse = np.random.default_rng(i).integers(0, 256, (5, 5, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((side, side)).save(path)
     return paths
-
-
-def seconds_of(work: Callable[..., object], *arguments: object) -> float:
-    begin = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - begin
