@@ -1,9 +1,8 @@
-"""Painted places for the sample collection and the scene benchmark, of noise and arithmetic.
+"""Backdrops for the sample collection and the scenes benchmark, painted from noise and arithmetic.
 
-Each painter takes a random generator and (width, height) and gives uint8 (height, width, 3).
+Each painter takes a random generator and a size, (width, height) in pixels, and returns a picture,
+(height, width, 3) uint8.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -20,11 +19,12 @@ Colour = tuple[float, float, float]
 
 
 def _finish(canvas: Floats) -> Pixels:
+    """Colours in 0..1 as pixels; others are clipped."""
     return np.asarray(np.clip(canvas, 0, 1) * 255, dtype=np.uint8)
 
 
 def _ramp(size: Size, top: Colour, bottom: Colour) -> Floats:
-    """A gradient from top to bottom: float (height, width, 3)."""
+    """A vertical gradient, (height, width, 3) float."""
     share = np.linspace(0, 1, size[1])[:, None, None]
     return np.asarray(np.array(top) * (1 - share) + np.array(bottom) * share + np.zeros(
         (size[1], size[0], 1)
@@ -32,13 +32,13 @@ def _ramp(size: Size, top: Colour, bottom: Colour) -> Floats:
 
 
 def _grain(rng: np.random.Generator, size: Size) -> Floats:
-    """Noise of many scales around 0: float (height, width, 1)."""
+    """Noise of many scales with mean near 0, (height, width, 1) float."""
     octaves = [(smooth_noise(rng, size, 2**k) - 0.5) / k for k in range(2, 8)]
     return np.asarray(sum(octaves))[:, :, None]
 
 
 def _ridge(rng: np.random.Generator, size: Size, level: float, rough: float) -> NDArray[np.bool_]:
-    """Below a wavy line at `level` of the height: bool (height, width)."""
+    """The pixels below a wavy line at the share `level` of the height, (height, width) bool."""
     x = np.linspace(0, 1, size[0])
     line = level + sum(
         rng.normal(0, rough / k) * np.sin(k * 3 * x + rng.uniform(0, 6)) for k in range(1, 6)
@@ -47,6 +47,7 @@ def _ridge(rng: np.random.Generator, size: Size, level: float, rough: float) -> 
 
 
 def _clouds(rng: np.random.Generator, sky: Floats, size: Size) -> Floats:
+    """The sky with clouds over it."""
     cover = np.clip(_grain(rng, size) * 1.6 + 0.1, 0, 0.8)
     return sky * (1 - cover) + cover
 
@@ -100,7 +101,7 @@ def night(rng: np.random.Generator, size: Size) -> Pixels:
 
 
 def _planks(rng: np.random.Generator, size: Size, colour: Colour, count: int) -> Floats:
-    """Wooden planks side by side: float (height, width, 3)."""
+    """Wooden planks side by side, (height, width, 3) float."""
     width, height = size
     column = np.arange(width) * count // width
     tone = rng.uniform(0.8, 1.15, count)[column][None, :, None]
@@ -112,7 +113,7 @@ def _planks(rng: np.random.Generator, size: Size, colour: Colour, count: int) ->
 
 
 def table(rng: np.random.Generator, size: Size) -> Pixels:
-    """A wooden table seen from above, light falling from one corner."""
+    """A wooden table seen from above, with light from one side."""
     colour = ((0.62, 0.42, 0.25), (0.75, 0.6, 0.42), (0.4, 0.27, 0.18))[int(rng.integers(3))]
     y, x = np.mgrid[0 : size[1], 0 : size[0]] / max(size)
     light = 1.2 - 0.45 * np.hypot(x - rng.uniform(0, 1), y)[:, :, None]
@@ -120,7 +121,7 @@ def table(rng: np.random.Generator, size: Size) -> Pixels:
 
 
 def room(rng: np.random.Generator, size: Size) -> Pixels:
-    """A papered wall over a wooden floor."""
+    """A wall with wallpaper above a wooden floor."""
     width, height = size
     base = rng.uniform(0.45, 0.9, 3)
     second = np.clip(base + rng.uniform(-0.18, 0.18, 3), 0, 1)
@@ -140,7 +141,7 @@ def room(rng: np.random.Generator, size: Size) -> Pixels:
 
 
 def tiles(rng: np.random.Generator, size: Size) -> Pixels:
-    """A tiled kitchen wall over a plain worktop."""
+    """A tiled kitchen wall above a plain worktop."""
     width, height = size
     y, x = np.mgrid[0:height, 0:width]
     step = int(rng.integers(26, 44))

@@ -2,12 +2,10 @@
 
     python -m data.demo.generate --pictures DIR
 
-DIR is where Debian's `openclipart-png` lies unpacked (`training/prepare.sh` does it). All
-objects are public-domain drawings that the bundled model never saw in training; all backgrounds
-are painted by `data/backdrops.py`. The same seed and pictures give the same collection.
+DIR is the folder into which `training/prepare.sh` unpacks Debian's `openclipart-png`. All objects
+are drawings in the public domain that the bundled model never saw in training; all backdrops are
+painted by `data/backdrops.py`. The same seed and pictures give the same collection.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -23,7 +21,7 @@ from training.compositor import Cutout, Scene, Style
 
 HERE = Path(__file__).resolve().parent
 
-# class -> openclipart file names; the instances are called dog-1, dog-2, ... in this order
+# The openclipart file names by class; the instances are named dog-1, dog-2, ... in this order.
 OBJECTS = {
     "dog": ("dog_03_drawn_with_strai_01", "dog_05_drawn_with_strai_01",
             "dog_01_drawn_with_strai_01", "dog_06_drawn_with_strai_01"),
@@ -45,7 +43,7 @@ QUERY_OF = "cat-1"
 
 
 def load_objects(root: Path) -> list[Cutout]:
-    """The cut-outs of OBJECTS, each named by its instance; refuses any that training may see."""
+    """The cut-outs of OBJECTS, named by their instances; a training picture is refused."""
     sources = {s.name: s for s in pictures.find_cutouts(root)}
     loaded = []
     for class_name, stems in OBJECTS.items():
@@ -61,17 +59,17 @@ def load_objects(root: Path) -> list[Cutout]:
     return loaded
 
 
-def paint(
+def paint_scene(
     rng: np.random.Generator, chosen: list[Cutout], painter: int, size: tuple[int, int]
 ) -> Scene:
-    """One scene with some objects; the first of `chosen` is in front of the others."""
+    """A scene with some objects, the first in front. painter: the number of the backdrop."""
     background = PAINTERS[painter](rng, size)
     placements = compositor.scatter(rng, chosen, size, STYLE, (0.42, 0.66))
     return compositor.compose(rng, background, placements[::-1], STYLE)
 
 
 def describe(scene: Scene) -> list[dict[str, object]]:
-    """The labels of a scene's objects of which at least 400 pixels can be seen."""
+    """The labels of the objects of a scene of which at least 400 pixels are visible."""
     return [
         {"instance": item.instance, "class": item.class_name, "box": list(item.box)}
         for item in reversed(scene.objects)
@@ -98,7 +96,7 @@ def main() -> None:
             count = int(rng.choice([0, 1, 2], p=[0.35, 0.45, 0.2]))
             picked = [others[int(i)] for i in rng.choice(len(others), count, replace=False)]
             size = SIZES[(index + 3 * turn) % len(SIZES)]
-            scenes.append(paint(rng, [cutout, *picked], int(painter), size))
+            scenes.append(paint_scene(rng, [cutout, *picked], int(painter), size))
     labels: dict[str, object] = {}
     for number, place in enumerate(rng.permutation(len(scenes)), 1):
         name = f"photos/{number:03d}.jpg"
@@ -106,7 +104,7 @@ def main() -> None:
         Image.fromarray(scene.image).save(given.out / name, quality=84)
         labels[name] = describe(scene)
     wanted = next(o for o in objects if o.instance == QUERY_OF)
-    scene = paint(np.random.default_rng(given.seed + 1), [wanted], 5, (384, 288))
+    scene = paint_scene(np.random.default_rng(given.seed + 1), [wanted], 5, (384, 288))
     query = f"query/{wanted.class_name}.jpg"
     Image.fromarray(scene.image).save(given.out / query, quality=90)
     text = json.dumps({"query": {query: describe(scene)}, "photos": labels}, indent=1)
@@ -115,7 +113,7 @@ def main() -> None:
 
 
 def write_licences(file: Path) -> None:
-    """Lists the drawings used, by instance."""
+    """Write the credits: the drawing of each instance."""
     lines = [
         "# Licences of the sample collection",
         "",

@@ -1,21 +1,23 @@
-"""Makes the scene benchmark: photos/, masks/, labels.json, and the credits of what is in them.
+"""Makes the scenes benchmark: photos/, masks/, labels.json, and the credits for its drawings.
 
-    python -m data.scenes.generate --pictures DIR                     # this folder, the test split
+    python -m data.scenes.generate --pictures DIR                     # the test split
     python -m data.scenes.generate --pictures DIR --split validation
-    python -m data.scenes.generate --pictures DIR --split train --out DIR    # pictures seen
+    python -m data.scenes.generate --pictures DIR --split train --out DIR
 
-DIR is where `training/prepare.sh` put its pictures. The test and the validation split hold
-drawings that the bundled model never saw; every backdrop is painted by `data/backdrops.py`, which
-training does not use. The same pictures and seed give the same scenes.
+DIR is the folder that `training/prepare.sh` filled with pictures. The test and validation splits
+use drawings that the bundled model never saw; the train split uses those that it was trained on.
+Every backdrop is painted by `data/backdrops.py`, which training does not use. The same pictures and
+seed give the same scenes.
 
-Each class has a family of instances at each of three levels, which say how alike the instances
-are: easy, other drawings of the class; medium, one drawing in the same colours, other proportions
-and another pattern; hard, one drawing in the same colours and proportions, only the pattern
-differs. Every target is seen in a query scene, where it is the only object of its class, and in
-two gallery scenes, each beside a look-alike: an instance of its family that is no target.
+Each class has a family of instances at each of three levels of difficulty:
+
+- easy: different drawings of the class;
+- medium: one drawing in the same colours, with other shares and another pattern;
+- hard: one drawing in the same colours and shares, with another pattern.
+
+Every target is shown in one query scene, where it is the only object of its class, and in two
+gallery scenes, each with a look-alike: an instance of its family that is not a target.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -34,15 +36,15 @@ from training.compositor import Cutout, Scene, Style
 HERE = Path(__file__).resolve().parent
 LEVELS = ("easy", "medium", "hard")
 SIZES = ((240, 180), (180, 240), (224, 224), (240, 160), (200, 240))
-# Not mirrored: a mirrored pattern would be another instance.
+# Objects are not mirrored, because a mirrored pattern would be another instance.
 STYLE = Style(
     light=0.5, perspective=0.5, rotation=0.2, flip=0.0, occlusion=0.15, degrade=0.35, shadow=0.3
 )
-# Size of an object, as a share of the scene's; in the gallery there are more of them.
+# The size of an object as a share of the scene's. Gallery scenes have more objects.
 QUERY_REACH, GALLERY_REACH = (0.45, 0.65), (0.4, 0.62)
 
-# Packages whose licences let us pass their pictures on within scenes (see LICENSES.md). Tux Paint's
-# are GPL, OpenMoji's share-alike.
+# Packages whose licences allow their pictures to be distributed within scenes (see LICENSES.md).
+# Others do not qualify: Tux Paint's pictures are GPL, OpenMoji's are share-alike.
 SHIPPED = {
     "openclipart-png": "public domain (Open Clip Art Library)",
     "@iconify-json/noto": "Apache 2.0, Google (Noto Emoji)",
@@ -53,13 +55,13 @@ SHIPPED = {
     "@iconify-json/fxemoji": "Apache 2.0, Mozilla (FxEmojis)",
     "@iconify-json/emojione": "CC BY 4.0, JoyPixels (EmojiOne 2)",
 }
-# Not a thing of one look.
+# A class whose instances do not have one appearance.
 LEFT_OUT = {"person"}
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """classes: how many. targets: of each class, by level."""
+    """The size of a split: the number of classes, and of targets per class by level."""
 
     classes: int
     targets: dict[str, int]
@@ -73,9 +75,9 @@ AMOUNTS = {
 
 
 class Drawings:
-    """The split's cut-outs by class, one of each design, in a fixed order.
+    """The cut-outs of a split by class, one of each design, in a fixed order.
 
-    used: the names of those that were taken, with the packages they come from.
+    used: the names of the drawings that were taken, with the packages that they come from.
     """
 
     def __init__(self, root: Path, split: str) -> None:
@@ -94,13 +96,13 @@ class Drawings:
                 self.by_class.setdefault(str(name), []).append(cutout)
 
     def take(self, class_name: str, place: int, instance: str) -> Cutout:
-        """A drawing as an instance of that name."""
+        """A drawing of a class under the name of an instance. place: its number in the class."""
         drawing = self.by_class[class_name][place]
         self.used[drawing.instance] = self._origins[drawing.instance]
         return Cutout(instance, class_name, drawing.rgba)
 
     def others(self, rng: np.random.Generator, class_name: str) -> list[Cutout]:
-        """One object of another class, or two, or none; never a drawing that is an easy target."""
+        """Zero to two objects of other classes, none of which is an easy target."""
         names = [name for name in sorted(self.by_class) if name != class_name]
         count = int(rng.choice([0, 1, 2], p=[0.3, 0.5, 0.2]))
         picked = [names[int(rng.integers(len(names)))] for _ in range(count)]
@@ -108,7 +110,7 @@ class Drawings:
 
 
 class Family:
-    """The instances of one class at one level. targets: how many of them are looked for."""
+    """The instances of one class at one level. targets: how many of them are searched for."""
 
     def __init__(
         self,
@@ -126,7 +128,7 @@ class Family:
         ]
 
     def look_alike(self) -> Cutout:
-        """An instance that is no target: a drawing that is none, or one painted anew."""
+        """An instance that is not a target: another drawing, or a newly painted one."""
         if self.level != "easy":
             return self._painted()
         drawings = len(self.drawings.by_class[self.class_name])
@@ -148,7 +150,7 @@ class Family:
 
 
 def compose(rng: np.random.Generator, chosen: list[Cutout], reach: tuple[float, float]) -> Scene:
-    """A scene in which the first two of `chosen` can be seen well."""
+    """A scene in which the first two of the chosen objects cover more than 2 % each."""
     while True:
         size = SIZES[int(rng.integers(len(SIZES)))]
         backdrop = PAINTERS[int(rng.integers(len(PAINTERS)))](rng, size)
@@ -160,7 +162,7 @@ def compose(rng: np.random.Generator, chosen: list[Cutout], reach: tuple[float, 
 
 
 class Writer:
-    """Writes scenes and remembers their labels."""
+    """Writes scenes into a folder, and collects their labels."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -170,7 +172,7 @@ class Writer:
             (out / folder).mkdir(parents=True)
 
     def add(self, kind: str, name: str, scene: Scene, names: list[str], **facts: object) -> None:
-        """Adds a scene; its mask holds the objects of `names`, as 1, 2, ... in their order."""
+        """Write a scene and its labels; the mask has the objects of `names` as 1, 2, ..."""
         mask = np.zeros(scene.image.shape[:2], np.uint8)
         by_name = {item.instance: item for item in scene.objects}
         for number, instance in enumerate(names, 1):
@@ -183,7 +185,7 @@ class Writer:
         self.labels[kind].append({"photo": photo, "mask": cover, **facts})
 
     def finish(self) -> None:
-        """Writes labels.json, a line a scene."""
+        """Write labels.json, with one line per scene."""
         lists = []
         for kind, entries in self.labels.items():
             lines = ",\n".join(f"  {json.dumps(entry)}" for entry in entries)
@@ -193,7 +195,7 @@ class Writer:
 
 
 def write_licences(file: Path, used: dict[str, str]) -> None:
-    """Credits for the drawings used. used: their names -> packages."""
+    """Write the credits for the drawings. used: their packages by name."""
     lines = [
         "# Licences of the scenes",
         "",
@@ -212,7 +214,7 @@ def write_licences(file: Path, used: dict[str, str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Makes the scene benchmark.")
+    parser = argparse.ArgumentParser(description="Makes the scenes benchmark.")
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--split", choices=sorted(AMOUNTS), default="test")
     parser.add_argument("--out", type=Path)

@@ -1,10 +1,8 @@
-"""Look-alikes: one drawing painted anew, so that instances of a class differ as told.
+"""Look-alikes: one drawing repainted, so that instances of a class differ in controlled ways.
 
-A painted instance keeps its drawing's outline and its light and dark parts. Its colours lie in
-patches of a pattern of its own, in proportions that are exactly as asked.
+A repainted instance keeps the outline of its drawing and its light and dark parts. Its colours lie
+in the patches of a pattern of its own, and cover given shares of the object exactly.
 """
-
-from __future__ import annotations
 
 import colorsys
 import math
@@ -20,14 +18,17 @@ COLOURS = 3
 
 @dataclass(frozen=True)
 class Palette:
-    """colours: (3, 3) float RGB in 0..1, a row a colour. shares: (3,), of the object's area."""
+    """Three colours and how much each covers.
+
+    colours: (3, 3) float RGB in 0..1, one colour per row. shares: (3,), of the object's area.
+    """
 
     colours: Floats
     shares: Floats
 
 
 def random_palette(rng: np.random.Generator) -> Palette:
-    """Three colours far apart in hue or lightness, in proportions that are not extreme."""
+    """Three colours far apart in hue or lightness, with moderate shares."""
     start = rng.uniform(0, 1)
     colours = []
     for number in range(COLOURS):
@@ -37,18 +38,21 @@ def random_palette(rng: np.random.Generator) -> Palette:
 
 
 def random_shares(rng: np.random.Generator) -> Floats:
-    """Proportions of the colours, each between about a sixth and two thirds."""
+    """Random shares of the colours, each between about one ninth and two thirds."""
     raw = rng.uniform(0.5, 2, COLOURS)
     return np.asarray(raw / raw.sum())
 
 
 def paint(rng: np.random.Generator, drawing: Cutout, palette: Palette, instance: str) -> Cutout:
-    """The drawing with a random pattern of the palette's colours over its own shading."""
+    """The drawing with a random pattern in the colours of a palette, over its own shading.
+
+    instance: the name of the result.
+    """
     rgba = drawing.rgba.astype(np.float64) / 255
     inside = rgba[:, :, 3] > 0.5
     height, width = inside.shape
     field = _pattern(rng, (width, height)) + 1e-6 * rng.uniform(size=inside.shape)
-    # Which colour lies on which side of the pattern differs, the area of each does not.
+    # The order of the colours along the pattern is random; the area of each is not.
     order = rng.permutation(COLOURS)
     levels = np.quantile(field[inside], np.cumsum(palette.shares[order])[:-1])
     chosen = palette.colours[order][np.searchsorted(levels, field)]
@@ -60,7 +64,7 @@ def paint(rng: np.random.Generator, drawing: Cutout, palette: Palette, instance:
 
 
 def _pattern(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float64]:
-    """A field whose level sets are blotches, stripes, rings or checks: float (height, width)."""
+    """A field whose level sets are blotches, stripes, rings or checks, (height, width) float."""
     width, height = size
     y, x = (np.mgrid[0:height, 0:width] + 0.5) / max(width, height)
     kind = rng.integers(0, 4)
