@@ -7,4 +7,6 @@ those: `segment.sharpen`, a guided filter, and `cascade.prompted_by`, which asks
 
 `video.propagate_video` marks the objects of a video's first frame in all other frames:
 `frames.open_video` reads them, and `propagate.carry_labels` carries the labels from frame to frame.
+
+`drawing` reads and writes masks as palette PNGs and tints objects; `overlay` draws heatmaps.
 """
