@@ -56,7 +56,7 @@ class MapBatch:
     ids: (n,) int64. encoded: (n, photo_bytes) uint8, see `IndexReader.decode`; where maps are held
     in memory, a tensor on the device that holds them. codecs: (n,) int64, the number of the codec
     of each. valid: (n, grid * grid) bool, False where a cell is padding. damaged: one line for each
-    photo left out, with the shard, the row, what is wrong and the mend.
+    photo left out, with the shard, the row, what is wrong and what to do.
     """
 
     ids: NDArray[np.int64]

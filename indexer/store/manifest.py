@@ -75,7 +75,7 @@ class Derived:
 class DescriptorColumn:
     """Global descriptors of photos, one vector for each content.
 
-    name: as asked for. fingerprint: everything that decides the numbers. dim: length of a vector.
+    name: of the descriptor. fingerprint: all that its vectors depend on. dim: length of a vector.
     files: where the vectors lie, oldest first. recall: the base of recall by them; it covers files
     of this column, and need not have all of their photos.
     """
@@ -92,13 +92,14 @@ class Manifest:
     """One committed state of an index; immutable, and so are the files it names.
 
     generation: counts commits; a file that a commit writes carries its number.
-    fingerprint: everything that decides the features. image_size, grid, dim: as the extractor's.
+    fingerprint: all that the features depend on. image_size, grid, dim: as the extractor's.
     quality: the codec's (`QUALITIES`). codecs: its parameters as they were fitted, the newest
-    last. shards, photos: map and photo table shards, oldest first. recall, words: bases of the two
-    recall indexes, None before the first run ends. descriptors: columns of further vectors; each
-    keeps its position. weights: of a search's kinds of evidence, by name, as they were fitted to
-    this collection; None where they were not. n_photos: photos that can be found, as of the last
-    run that ended. next_id: the id of the next new photo. tombstones: ids that are deleted.
+    last. shards, photos: map and photo table shards, oldest first. recall, words: bases of recall
+    by pooled vectors and by visual words, None before the first run ends. descriptors: columns of
+    further vectors; each keeps its position. weights: of a search's kinds of evidence, by name, as
+    they were fitted to this collection; None where they were not. n_photos: photos that can be
+    found, as of the last run that ended. next_id: the id of the next new photo. tombstones: ids
+    that are deleted.
     """
 
     fingerprint: Fingerprint

@@ -59,8 +59,8 @@ class MapStore:
         """The bytes of some photos' encoded maps.
 
         Returns (len(places), photo_bytes) uint8, and the places that could not be read or whose
-        checksum differs as {index in places: what is wrong and the mend}; their rows in the array
-        are undefined.
+        checksum differs as {index in places: what is wrong and what to do}; their rows in the
+        array are undefined.
         """
         maps = np.empty((len(places), self.photo_bytes), np.uint8)
         keys = [(place.shard, place.row) for place in places]

@@ -81,7 +81,7 @@ def describe(index_dir: Path) -> dict[str, Any]:
 def verify(index_dir: Path) -> list[str]:
     """Read the whole index and compare it with its digests, counts and checksums.
 
-    Returns one line per problem, with the file and the mend; none where the index is sound.
+    Returns one line per problem, with the file and what to do; none where the index is sound.
     Raises IndexMissingError and IndexFormatError.
     """
     with contextlib.closing(ReaderLock(index_dir)):

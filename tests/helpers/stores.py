@@ -1,5 +1,6 @@
 """A small deterministic extractor for tests of the store, and photos and indexes made with it."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +95,20 @@ def make_photos(folder: Path, count: int, first: int = 0) -> list[Path]:
         save_photo(folder / f"photo-{i:03}.png", *shapes[i % len(shapes)], seed=i)
         for i in range(first, first + count)
     ]
+
+
+def restored(folder: Path) -> Path:
+    """A folder of photos and their index, as it was when this was first called with it.
+
+    The folder itself, because an index holds the absolute paths of its photos.
+    """
+    original = folder.with_name(f"{folder.name}-original")
+    if original.exists():
+        shutil.rmtree(folder)
+        shutil.copytree(original, folder, symlinks=True)
+    else:
+        shutil.copytree(folder, original, symlinks=True)
+    return folder
 
 
 def maps_of(path: Path, extractor: PixelExtractor) -> FeatureMaps:

@@ -1,4 +1,4 @@
-"""Filters let through what a plain loop over photos does."""
+"""A filter passes the photos that a plain loop over all of them passes."""
 
 import fnmatch
 from dataclasses import replace
@@ -84,12 +84,12 @@ def matches(glob: list[str], names: list[str]) -> bool:
         *("mnt/far", "/lists/sub/*", "201", "og.jpg", "[!2]*", "[]a]*", "[]", "x[", "[a-c]*/*"),
     ],
 )
-def test_places(table: PhotoTable, place: str) -> None:
+def test_paths_folders_and_globs(table: PhotoTable, place: str) -> None:
     found = PhotoFilter((place,)).matching(table, SOURCES)
     assert found.tolist() == [lies_in(place, *photo) for photo in PATHS]
 
 
-def test_several_places_are_any_of_them(table: PhotoTable) -> None:
+def test_a_photo_passes_that_lies_at_any_of_several_paths(table: PhotoTable) -> None:
     places = ("2019/May", "*.jpg", "/mnt/far")
     found = PhotoFilter(places).matching(table, SOURCES)
     assert found.tolist() == [any(lies_in(p, *photo) for p in places) for photo in PATHS]
@@ -98,7 +98,7 @@ def test_several_places_are_any_of_them(table: PhotoTable) -> None:
 @pytest.mark.parametrize(
     ("since", "until"), [(None, None), (2, None), (None, 5), (2, 103), (103, 104), (5, 2)]
 )
-def test_dates_are_those_taken_or_else_the_files(
+def test_a_photo_without_a_date_taken_has_the_time_of_its_file(
     table: PhotoTable, since: int | None, until: int | None
 ) -> None:
     days = [100 + i if i % 3 == 0 else i for i in range(len(PATHS))]
@@ -121,7 +121,7 @@ def test_an_empty_table_and_a_bad_glob(table: PhotoTable) -> None:
         PhotoFilter(("[z-a]",)).matching(table, SOURCES)
 
 
-def test_days_are_kept_to_the_nanosecond(tmp_path: Path) -> None:
+def test_times_are_compared_to_the_nanosecond(tmp_path: Path) -> None:
     moment = int(datetime(2024, 5, 31, 18, tzinfo=UTC).timestamp()) * 10**9 + 1
     write_photos(tmp_path / "a.parquet", [replace(row(0, 0, "a.jpg"), taken_ns=moment)], 1)
     table = photo_table(tmp_path, "a.parquet")

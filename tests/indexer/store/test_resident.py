@@ -1,9 +1,8 @@
-"""Maps held in memory: the answers are those from disk, and nothing is read twice."""
+"""Maps held in memory give the answers that maps from disk give, and nothing is read twice."""
 
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from search import Query, SearchOptions, open_index
 from search.scores import SCORES
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
+from tests.helpers.stores import run
 
 CPU = torch.device("cpu")
 PHOTOS, COPIES = 12, 3
@@ -37,23 +37,32 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def original(
-    pipeline_folder: Callable[[str], Path],
-    gallery: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    extractor = FeatureExtractor.load(str(pipeline_folder("sd2")), device="cpu", batch_size=4)
+def by_pixels(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of small maps in several shards, to be copied."""
     directory = tmp_path_factory.mktemp("store") / "index"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "SHARD_BYTES", 4 * 2**10)
-        index_photos([gallery], directory, extractor, batch_size=4)
+        patch.setattr(shards, "SHARD_BYTES", 2**10)
+        run(gallery, directory, quality="high")
+    assert len(read_manifest(directory).shards) > 1
+    return directory
+
+
+@pytest.fixture(scope="module")
+def by_tiny(
+    tiny: FeatureExtractor, gallery: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An index by the bundled model, to be read alone."""
+    directory = tmp_path_factory.mktemp("tiny") / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SHARD_BYTES", 2**17)
+        index_photos([gallery], directory, tiny, batch_size=4)
     assert len(read_manifest(directory).shards) > 1
     return directory
 
 
 @pytest.fixture
-def index(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "index"))
+def index(by_pixels: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(by_pixels, tmp_path / "index"))
 
 
 def damage(index: Path) -> None:
@@ -90,22 +99,25 @@ def test_the_same_maps_as_from_disk(index: Path, damaged: bool) -> None:
             assert torch.equal(one, other)
 
 
-def test_the_same_answers_as_from_disk_without_it(index: Path, gallery: Path) -> None:
+def test_searches_give_the_same_answers_without_the_disk(
+    by_tiny: Path, gallery: Path, tmp_path: Path
+) -> None:
+    index = Path(shutil.copytree(by_tiny, tmp_path / "index"))
     damage(index)
     query = Query(gallery / "03.png", class_name="dog", box=(5.0, 5.0, 50.0, 60.0))
     with open_index(index, "cpu") as disk, open_index(index, "cpu", maps="ram") as ram:
-        expected = {name: disk.search(query, SearchOptions(top=15, score=name)) for name in SCORES}
+        expected = {name: disk.search(query, SearchOptions(top=3, score=name)) for name in SCORES}
         shutil.rmtree(index / "shards")
         for name, answer in expected.items():
-            found = ram.search(query, SearchOptions(top=15, score=name))
-            assert len(answer.matches) >= PHOTOS
+            found = ram.search(query, SearchOptions(top=3, score=name))
+            assert len(answer.matches) == 3
             assert found.damaged == answer.damaged != []
             for one, other in zip(found.matches, answer.matches, strict=True):
                 assert np.array_equal(one.heatmap, other.heatmap)
                 assert replace(one, heatmap=other.heatmap) == other
 
 
-def test_too_little_memory_is_told(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_reported(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with IndexReader.open(index) as reader:
         needed = PHOTOS * reader.photo_bytes
         monkeypatch.setattr(resident, "free_memory", lambda device: needed)
@@ -116,25 +128,27 @@ def test_too_little_memory_is_told(index: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(reader.read_maps(reader.ids).ids) == PHOTOS + COPIES
 
 
-def test_the_free_memory_of_this_machine() -> None:
+def test_free_memory_is_measured() -> None:
     free = resident.free_memory(CPU)
     assert free is None or 2**20 < free < 2**50
 
 
 @pytest.mark.parametrize(("place", "words"), [("gpu", "choose ram"), ("disc", "disk, ram, gpu")])
-def test_places_that_are_refused(
-    waldo: CommandLine, index: Path, gallery: Path, place: str, words: str
+def test_other_places_for_maps_are_refused(
+    waldo: CommandLine, by_tiny: Path, gallery: Path, place: str, words: str
 ) -> None:
     line = waldo.refusal(
-        *("query", gallery / "03.png", "--index", index, "--class", "dog"),
+        *("query", gallery / "03.png", "--index", by_tiny, "--class", "dog"),
         *("--device", "cpu", "--maps", place),
     )
     assert f"maps {place}: " in line
     assert words in line
 
 
-def test_the_command_line_answers_the_same(waldo: CommandLine, index: Path, gallery: Path) -> None:
-    asked = ("query", gallery / "03.png", "--index", index, "--class", "dog", "--json")
+def test_the_command_line_answers_the_same(
+    waldo: CommandLine, by_tiny: Path, gallery: Path
+) -> None:
+    asked = ("query", gallery / "03.png", "--index", by_tiny, "--class", "dog", "--json")
     answers = [json.loads(waldo(*asked, *more).out) for more in ((), ("--maps", "ram"))]
     assert answers[0]["matches"]
     assert answers[0]["matches"] == answers[1]["matches"]

@@ -1,4 +1,4 @@
-"""`verify` finds any damage and names the file and the mend; the mend mends."""
+"""`verify` finds any damage, names the file, and says how to repair it; the repair works."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def kinds(index: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", range(4))
 @pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.99])
-def test_any_flipped_bit_is_found_and_the_mend_mends(
+def test_any_flipped_bit_is_found_and_can_be_repaired(
     index: Path, photos: Path, kind: int, where: float
 ) -> None:
     before = rows(index)
@@ -127,7 +127,7 @@ def test_a_flipped_bit_in_a_map_is_never_returned_as_data(index: Path, photos: P
 
 
 @pytest.mark.parametrize("cut", [1, 200])
-def test_a_shard_cut_short(index: Path, photos: Path, cut: int) -> None:
+def test_a_shard_cut_short_is_found_by_the_next_run(index: Path, photos: Path, cut: int) -> None:
     before = rows(index)
     path = index / read_manifest(index).shards[0].name
     path.write_bytes(path.read_bytes()[:-cut])
@@ -160,14 +160,16 @@ def test_a_damaged_manifest_is_one_clear_line(index: Path, text: str) -> None:
         ({"recall": None}, ""),
     ],
 )
-def test_counts_that_do_not_agree(index: Path, change: dict, words: str) -> None:
+def test_counts_that_contradict_the_files_are_reported(
+    index: Path, change: dict, words: str
+) -> None:
     raw = json.loads((index / "manifest.json").read_text())
     (index / "manifest.json").write_text(json.dumps(raw | change))
     problems = verify(index)
     assert any(words in p for p in problems) if words else problems == []
 
 
-def test_rows_that_disagree_with_the_manifest(index: Path) -> None:
+def test_rows_that_contradict_the_manifest_are_reported(index: Path) -> None:
     raw = json.loads((index / "manifest.json").read_text())
     raw["shards"][0]["rows"] = 4
     raw["photos"][2]["rows"] = 7
@@ -177,7 +179,22 @@ def test_rows_that_disagree_with_the_manifest(index: Path) -> None:
     assert any("photos/000004.parquet: 3 rows, not 7" in problem for problem in problems)
 
 
-def test_shards_that_changed_places(index: Path) -> None:
+@pytest.mark.parametrize("column", ["ids", "checksums", "maps"])
+def test_a_layout_that_is_not_the_shards_is_reported(index: Path, column: str) -> None:
+    raw = json.loads((index / "manifest.json").read_text())
+    raw["layouts"]["3"][column] -= 1
+    (index / "manifest.json").write_text(json.dumps(raw))
+    assert any(
+        "shards/000003.parquet: its columns lie elsewhere than the manifest says" in problem
+        for problem in verify(index)
+    )
+    with IndexReader.open(index) as reader:
+        batch = reader.read_maps(reader.ids)
+        assert batch.ids.tolist() == [0, 1, 2, 3, 4, 10, 11, 12]
+        assert all("shards/000003.parquet row" in line for line in batch.damaged)
+
+
+def test_shards_that_were_swapped_are_reported(index: Path) -> None:
     one, two = (index / file.name for file in read_manifest(index).shards[:2])
     one.rename(index / "held")
     two.rename(one)
@@ -187,7 +204,7 @@ def test_shards_that_changed_places(index: Path) -> None:
         assert len(reader.read_maps(reader.ids).damaged) == 10
 
 
-def test_failures_that_cannot_be_read(index: Path) -> None:
+def test_failures_that_cannot_be_read_are_reported(index: Path) -> None:
     (index / "failures.jsonl").write_text('{"path": "/a.jpg", "reason": "r"}\nnonsense\n')
     assert any("failures.jsonl" in problem for problem in verify(index))
 

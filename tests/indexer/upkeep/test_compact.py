@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,28 +24,26 @@ from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import describe, verify
 from indexer.upkeep.compact import compact
 from tests.helpers.pictures import save_photo
-from tests.helpers.stores import PixelExtractor, ids_by_recall, make_photos, rows, run
+from tests.helpers.stores import PixelExtractor, ids_by_recall, make_photos, restored, rows, run
 
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def small_shards() -> Iterator[None]:
     """Five photos fill a map shard, eight a shard of the photo table."""
-    monkeypatch.setattr(shards, "SHARD_BYTES", 5 * 2 * (4 * 4 * 6 * 2))
-    monkeypatch.setattr(compact_module, "_PHOTOS_PER_SHARD", 8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SHARD_BYTES", 5 * 2 * (4 * 4 * 6 * 2))
+        patch.setattr(compact_module, "_PHOTOS_PER_SHARD", 8)
+        yield
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    make_photos(tmp_path / "photos", 13)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def index(tmp_path: Path, photos: Path) -> Path:
-    """An index with dead rows, small shards, a changed photo and copies of photos."""
-    index = tmp_path / "index"
+@pytest.fixture(scope="module")
+def made(small_shards: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos, and an index with dead rows, small shards, a changed photo and copies of photos."""
+    folder = tmp_path_factory.mktemp("compact") / "work"
+    photos, index = folder / "photos", folder / "index"
+    make_photos(photos, 13)
     run(photos, index)
     make_photos(photos, 1, first=20)
     save_photo(photos / "photo-012.png", 50, 50, seed=90)
@@ -55,7 +54,22 @@ def index(tmp_path: Path, photos: Path) -> Path:
         (photos / f"photo-{number:03}.png").unlink()
     (photos / "photo-005.png").rename(photos / "photo-040.png")
     run(photos, index)
-    return index
+    return folder
+
+
+@pytest.fixture
+def work(made: Path) -> Path:
+    return restored(made)
+
+
+@pytest.fixture
+def photos(work: Path) -> Path:
+    return work / "photos"
+
+
+@pytest.fixture
+def index(work: Path) -> Path:
+    return work / "index"
 
 
 def content(index: Path) -> dict[str, bytes]:

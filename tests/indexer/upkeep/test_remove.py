@@ -1,6 +1,7 @@
-"""`waldo remove` and `waldo compact`: what they take away, what they say, what they refuse."""
+"""`waldo remove` and `waldo compact`: what they remove, what they print, what they refuse."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,28 +15,41 @@ from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import verify
 from indexer.upkeep.remove import remove
 from tests.helpers.command_line import CommandLine
-from tests.helpers.stores import PixelExtractor, ids_by_recall, make_photos, rows, run
+from tests.helpers.stores import PixelExtractor, ids_by_recall, make_photos, restored, rows, run
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_BYTES", 5 * 2 * (4 * 4 * 6 * 2))
+@pytest.fixture(autouse=True, scope="module")
+def small_shards() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SHARD_BYTES", 5 * 2 * (4 * 4 * 6 * 2))
+        yield
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Four photos, four in a folder among them, and three in one whose name begins as its does."""
-    folder = tmp_path / "photos"
-    make_photos(folder, 4)
-    make_photos(folder / "sub", 4, first=10)
-    make_photos(folder / "sub2", 3, first=20)
+@pytest.fixture(scope="module")
+def made(small_shards: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four photos, four in `sub` below them, three in `sub2`, and their index."""
+    folder = tmp_path_factory.mktemp("remove") / "work"
+    photos = folder / "photos"
+    make_photos(photos, 4)
+    make_photos(photos / "sub", 4, first=10)
+    make_photos(photos / "sub2", 3, first=20)
+    run(photos, folder / "index")
     return folder
 
 
 @pytest.fixture
-def index(tmp_path: Path, photos: Path) -> Path:
-    run(photos, tmp_path / "index")
-    return tmp_path / "index"
+def work(made: Path) -> Path:
+    return restored(made)
+
+
+@pytest.fixture
+def photos(work: Path) -> Path:
+    return work / "photos"
+
+
+@pytest.fixture
+def index(work: Path) -> Path:
+    return work / "index"
 
 
 def names(index: Path) -> list[str]:
