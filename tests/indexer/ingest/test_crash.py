@@ -1,9 +1,9 @@
-"""Kill -9, a power cut or a full disk at any instant: the index opens at its last commit, and the
-same command finishes the work.
+"""After kill -9, a power cut or a full disk, the index opens at its last commit, and the same
+command finishes the work.
 
-A process is killed by the kernel just before its n-th step towards the disk (an fsync, a rename or
-an unlink), for every n there is, so that every file is caught unwritten, half written, unnamed and
-superseded. Between two of those steps nothing happens that a later one does not make good.
+The kernel kills a process just before its n-th step that changes the disk (an fsync, a rename or an
+unlink), for every n. So every file is caught before it is written, half written, without its name,
+and no longer in use. What happens between two of these steps makes no difference to the next run.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import indexer.ingest.commit as commit
-import indexer.ingest.sample as codecs
+import indexer.ingest.sample as sample
 import indexer.store.shards as shards
 from indexer.errors import IndexBusyError, IndexMissingError, IndexWriteError
 from indexer.reader import IndexReader
@@ -42,18 +42,18 @@ from tests.helpers.stores import (
 
 ROOT = Path(__file__).parents[3]
 SHARD_BYTES = 3 * 2 * (4 * 4 * 6 * 2)
-MAX_DESCRIBED = 3
+MAX_VECTORS = 3
 NO_ROOM = OSError(28, "No space left on device")
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", SHARD_BYTES)
-    monkeypatch.setattr(commit, "_MAX_VECTORS", MAX_DESCRIBED)
+    monkeypatch.setattr(commit, "_MAX_VECTORS", MAX_VECTORS)
 
 
 def act(action: str, photos: Path, index: Path) -> None:
-    """What is disturbed here: a run of `waldo index`, or of `waldo compact`."""
+    """Do what is disturbed here: a run of `waldo index` or of `waldo compact`."""
     if action == "compact":
         compact(index)
     else:
@@ -61,9 +61,9 @@ def act(action: str, photos: Path, index: Path) -> None:
 
 
 def die_before_step(step: int) -> None:
-    """From now on count the steps towards the disk, and be killed before the given one.
+    """From now on count the steps that change the disk, and be killed before the given one.
 
-    What was to be made durable by that very step is lost by half, as in a power cut.
+    If this step would make a file durable, half of the file is lost, as in a power cut.
     """
     count = 0
 
@@ -85,20 +85,29 @@ def die_before_step(step: int) -> None:
         setattr(Path, name, counted(getattr(Path, name)))
 
 
-def drive(action: str, photos: Path, before: Path, results: Path) -> None:
-    """Run in a process of its own: act on copies of an index, killed at step 1, 2, ... until one
-    is done before its step. Copy n lies in `results` under its number.
-    """
-    import faiss  # noqa: F401 (imported once, before the forks)
-    import pyarrow.parquet  # noqa: F401
+def copy_of(before: Path, index: Path) -> Path:
+    """A copy of an index, or just the path where there is none to be copied."""
+    if before.exists():
+        shutil.copytree(before, index)
+    return index
 
-    shards.SHARD_BYTES, commit._MAX_VECTORS = SHARD_BYTES, MAX_DESCRIBED
+
+def drive(action: str, *paths: str) -> None:
+    """For a process of its own: act on copies of an index, killed at step 1, 2, ... until a copy is
+    finished before its step.
+
+    paths: of the photos, of the index, and of the folder where copy n is left under its number.
+    """
+    photos, before, results = map(Path, paths)
+    shards.SHARD_BYTES, commit._MAX_VECTORS = SHARD_BYTES, MAX_VECTORS
+    os.fsync = lambda descriptor: None  # counted, but not waited for
+    # Once without being killed: every library is imported and warm before the forks.
+    act(action, photos, copy_of(before, results / "warm"))
+    shutil.rmtree(results / "warm")
     status, step = -9, 0
     while status == -9:
         step += 1
-        index = results / str(step)
-        if before.exists():
-            shutil.copytree(before, index)
+        index = copy_of(before, results / str(step))
         child = os.fork()
         if child == 0:
             die_before_step(step)
@@ -109,15 +118,21 @@ def drive(action: str, photos: Path, before: Path, results: Path) -> None:
     sys.exit(status)
 
 
+def in_a_process(function: str, *arguments: str | Path) -> None:
+    """Call a function of this module in a process of its own.
+
+    It has one OpenMP thread: after a fork, a process that had more would wait for them forever.
+    """
+    code = f"import sys, {__name__} as this; this.{function}(*sys.argv[1:])"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *arguments]
+    subprocess.run(command, cwd=ROOT, env=environment, timeout=120, check=True)
+
+
 def killed_everywhere(action: str, photos: Path, before: Path, results: Path) -> list[Path]:
-    """`drive` in its process; returns the indexes that were left."""
+    """Run `drive` in its process; returns the indexes that were left."""
     results.mkdir()
-    code = (
-        "import sys; from pathlib import Path; from tests.indexer.ingest.test_crash import drive; "
-        "drive(sys.argv[1], *map(Path, sys.argv[2:]))"
-    )
-    arguments = [sys.executable, "-c", code, action, photos, before, results]
-    subprocess.run(arguments, cwd=ROOT, timeout=120, check=True)
+    in_a_process("drive", action, photos, before, results)
     return sorted(results.iterdir(), key=lambda path: int(path.name))
 
 
@@ -128,7 +143,7 @@ def files_of(index: Path) -> dict[str, bytes]:
 
 
 def assert_usable(index: Path) -> None:
-    """It opens at its last commit, where it had one, and all that commit named is sound."""
+    """The index opens at its last commit, if it has one, and every file of that commit is sound."""
     if not (index / "manifest.json").exists():
         return
     assert verify(index) == []
@@ -157,7 +172,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def before(request: pytest.FixtureRequest, tmp_path: Path, photos: Path) -> Path:
-    """The index that an action begins with; the photos are changed to what it will find."""
+    """The index that an action begins with; the photos are changed to what the action finds."""
     action, index = request.node.callspec.params["action"], tmp_path / "before"
     if action == "index":
         return index
@@ -178,9 +193,7 @@ def before(request: pytest.FixtureRequest, tmp_path: Path, photos: Path) -> Path
 
 
 def undisturbed(action: str, photos: Path, before: Path, index: Path) -> Path:
-    if before.exists():
-        shutil.copytree(before, index)
-    act(action, photos, index)
+    act(action, photos, copy_of(before, index))
     assert verify(index) == []
     return index
 
@@ -196,7 +209,7 @@ def test_killed_at_every_step(action: str, photos: Path, before: Path, tmp_path:
         "colours": set(expected[0])
     }
     left = killed_everywhere(action, photos, before, tmp_path / "left")
-    assert len(left) > 20  # else it was not disturbed at all
+    assert len(left) > 20  # otherwise nothing was disturbed
     states = set()
     for index in left:
         assert_usable(index)
@@ -207,7 +220,7 @@ def test_killed_at_every_step(action: str, photos: Path, before: Path, tmp_path:
         assert_nothing_left_over(index)
         if action == "compact":
             assert files_of(index) == files_of(whole)
-    # The instants lie between all the commits, else this test would show little.
+    # The kills lie between all the commits; otherwise this test would show little.
     commits = {"index": 6, "describe": 3, "update": 3, "compact": 2}
     assert len(states) >= commits[action]
 
@@ -229,14 +242,15 @@ def work_until_killed(photos: Path, index: Path) -> None:
         turn += 1
 
 
-def drive_at_random(photos: Path, index: Path, results: Path) -> None:
-    """Run in a process of its own: kill ten processes at work on one index, each after some time;
-    what each leaves is copied into `results`.
-    """
-    import faiss  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
+def drive_at_random(*paths: str) -> None:
+    """For a process of its own: kill ten processes that work on one index, each after some time.
 
+    paths: of the photos, of the index, and of the folder into which it is copied after each kill.
+    """
+    photos, index, results = map(Path, paths)
     shards.SHARD_BYTES = SHARD_BYTES
+    run(photos, results / "warm", batch_size=2)
+    shutil.rmtree(results / "warm")
     chance = random.Random(7)
     for turn in range(10):
         child = os.fork()
@@ -253,12 +267,7 @@ def drive_at_random(photos: Path, index: Path, results: Path) -> None:
 def test_killed_at_random(photos: Path, tmp_path: Path) -> None:
     results, index = tmp_path / "left", tmp_path / "index"
     results.mkdir()
-    code = (
-        "import sys; from pathlib import Path; from tests.indexer.ingest.test_crash import "
-        "drive_at_random; drive_at_random(*map(Path, sys.argv[1:]))"
-    )
-    arguments = [sys.executable, "-c", code, photos, index, results]
-    subprocess.run(arguments, cwd=ROOT, timeout=120, check=True)
+    in_a_process("drive_at_random", photos, index, results)
     run(photos, tmp_path / "whole")
     # Removed photos come back with new ids, and an undisturbed run has none of that.
     expected = {path: row[1:] for path, row in rows(tmp_path / "whole").items()}
@@ -277,14 +286,14 @@ def test_killed_at_random(photos: Path, tmp_path: Path) -> None:
 def test_a_signal_from_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, kept: int
 ) -> None:
-    """Kill -9 leaves the last commit, and no lock; Ctrl-C commits what is extracted first."""
-    monkeypatch.setattr(codecs, "_MOST_PHOTOS", 2)  # else all are looked at before any is stored
+    """Kill -9 leaves the last commit and no lock. Ctrl-C first commits what is extracted."""
+    monkeypatch.setattr(sample, "_MOST_PHOTOS", 2)  # or all were extracted before any is stored
     photos, index, reached = tmp_path / "photos", tmp_path / "index", tmp_path / "reached"
     make_photos(photos, 10)
     code = (
         "import signal, sys, time, indexer.ingest.sample, indexer.store.shards\n"
         "from pathlib import Path\n"
-        # A shell's background jobs begin with Ctrl-C ignored.
+        # The background jobs of a shell ignore Ctrl-C at first.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from tests.helpers.stores import PixelExtractor, run\n"
         f"indexer.store.shards.SHARD_BYTES = {SHARD_BYTES}\n"
@@ -326,14 +335,12 @@ def test_a_signal_from_outside(
 def test_no_room_at_every_write(
     action: str, how: str, photos: Path, before: Path, tmp_path: Path
 ) -> None:
-    """The disk is full at the n-th write, for every n: one clear line, and nothing is lost."""
+    """If the disk is full at the n-th write, there is one clear line, and nothing is lost."""
     whole = undisturbed(action, photos, before, tmp_path / "whole")
     expected = rows(whole), described(whole)
     failed, done = 0, False
     while not done:
-        index = tmp_path / f"{how}-{failed}"
-        if before.exists():
-            shutil.copytree(before, index)
+        index = copy_of(before, tmp_path / f"{how}-{failed}")
         held = files_of(index)
         with pytest.MonkeyPatch.context() as patch:
             fail_at(patch, how, failed)
@@ -349,7 +356,7 @@ def test_no_room_at_every_write(
             failed += 1
         assert not list(index.rglob("*.tmp"))
         if action == "compact" and not done:
-            # What was written until then gives its room back; the commit may have been the last.
+            # What was written is deleted again, unless the commit was already done.
             assert files_of(index) == held or generation(index) > generation(before)
         assert_usable(index)
         act(action, photos, index)
@@ -360,7 +367,7 @@ def test_no_room_at_every_write(
 
 
 def fail_at(patch: pytest.MonkeyPatch, how: str, at: int) -> None:
-    """Let the n-th call that writes fail, counted from 0: an fsync, or a writer of a file."""
+    """Make the n-th call that writes fail, counted from 0: an fsync, or the writing of a file."""
     import faiss
     import pyarrow.parquet as pq
     import safetensors.numpy
@@ -381,7 +388,7 @@ def fail_at(patch: pytest.MonkeyPatch, how: str, at: int) -> None:
         patch.setattr(os, "fsync", counted(os.fsync, NO_ROOM))
     else:
         patch.setattr(pq, "write_table", counted(pq.write_table, NO_ROOM))
-        # FAISS's own words.
+        # The words of FAISS itself.
         words = RuntimeError("Error: 'ret == (1)' failed: write error: No space left on device")
         patch.setattr(faiss, "write_index", counted(faiss.write_index, words))
         refused = safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
@@ -447,7 +454,7 @@ def test_a_disk_that_fills_up_while_compacting(photos: Path, tmp_path: Path) -> 
 
 @contextlib.contextmanager
 def read_only(path: Path) -> Iterator[None]:
-    """A folder that cannot be written to; permissions do not bind root, a mount does."""
+    """Make a folder read-only; for root by a mount, because root may ignore permissions."""
     if os.geteuid() != 0:
         path.chmod(0o555)
         yield
