@@ -276,7 +276,9 @@ class Index:
         """Ids of the photos that pass, at least one."""
         ids = self.reader.matching(photo_filter)
         if len(ids) == 0:
-            raise WaldoError("no photo of the index passes path, since and until; widen them")
+            raise WaldoError(
+                "no photo of the index passes the filter (path, since, until); widen it"
+            )
         return ids
 
 

@@ -103,8 +103,8 @@ def _class_vector(query: Query, extractor: Extractor) -> NDArray[np.float32] | N
         raise RegionError(f"give one of mask, box and point, not {' and '.join(regions)}")
     if not regions and vector is None:
         raise RegionError(
-            "say which object in the photo is meant: by its class name, or by a mask, a box or a "
-            "point, or by both"
+            "say which object in the photo is meant: by its class name, by a mask, a box or a "
+            "point, or by a class name and one of these"
         )
     return vector
 

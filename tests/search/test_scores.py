@@ -324,7 +324,7 @@ def test_consistent_prefers_the_object_as_it_was_to_its_parts_in_disorder() -> N
     assert in_disorder < 0.95
 
 
-@pytest.mark.parametrize("name", ["maximum", "mutual", "fused", "top-mean", "late", "late-gated"])
+@pytest.mark.parametrize("name", sorted(SCORES))
 def test_padding_changes_no_score(name: str) -> None:
     arrays = random_arrays(12)
     score = bound(name, arrays)

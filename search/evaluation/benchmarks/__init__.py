@@ -42,11 +42,19 @@ VIDEOS: dict[str, Callable[[Path], list[AnnotatedVideo]]] = {
 def read_benchmark(protocol: str, root: Path) -> Benchmark:
     """Read a benchmark of searches by its name in the table.
 
-    Raises WaldoError for an unknown name, and for a folder with another layout.
+    Raises WaldoError for an unknown name, for a folder with another layout, and for one without a
+    query or with a query that no photo answers.
     """
     if protocol in MASKS or protocol in VIDEOS:
         raise WaldoError(f"{protocol}: no such protocol of searches; one of {', '.join(SEARCHES)}")
     if protocol not in SEARCHES:
         known = ", ".join([*SEARCHES, *MASKS, *VIDEOS])
         raise WaldoError(f"{protocol}: no such protocol; one of {known}")
-    return SEARCHES[protocol](root)
+    benchmark = SEARCHES[protocol](root)
+    if not benchmark.queries:
+        raise WaldoError(f"{root}: {protocol} finds no query in this folder")
+    graded = benchmark.graded
+    for asked in benchmark.queries:
+        if not graded and not asked.relevant.any():
+            raise WaldoError(f"{asked.query.photo}: no photo of the gallery answers this query")
+    return benchmark
