@@ -100,7 +100,6 @@ def drive(action: str, *paths: str) -> None:
     """
     photos, before, results = map(Path, paths)
     shards.SHARD_BYTES, commit._MAX_VECTORS = SHARD_BYTES, MAX_VECTORS
-    os.fsync = lambda descriptor: None  # counted, but not waited for
     # Once without being killed: every library is imported and warm before the forks.
     act(action, photos, copy_of(before, results / "warm"))
     shutil.rmtree(results / "warm")

@@ -1,17 +1,18 @@
-"""Which codec encodes what: fitted on a sample, kept, joined by a better one as an index grows."""
+"""Which codec encodes which photos: it is fitted on a sample, and joined by another one later."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from features.maps import FeatureMaps
 from features.photo import ModelInput
 from indexer.codec.codec import Codec
 from indexer.codec.quality import DEFAULT_QUALITY, bytes_per_photo
 from indexer.errors import FingerprintError
-from indexer.ingest import sample as codecs
+from indexer.ingest import sample as sample_module
 from indexer.ingest.sample import choose_sample, is_due, photos_to_fit
 from indexer.ingest.sources import Found, Source
 from indexer.reader import IndexReader
@@ -32,17 +33,24 @@ def index(tmp_path: Path) -> Path:
 
 
 class Counting(PixelExtractor):
-    """Counts how often each photo is extracted."""
+    """Records which photos are extracted, and how often the vocabulary is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extracted: list[str] = []
+        self.vocabularies = 0
 
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
-        for photo in inputs:
-            seen = self.__dict__.setdefault("seen", [])
-            seen.append(photo.content_hash)
+        self.extracted += [photo.content_hash for photo in inputs]
         return super().extract(inputs)
+
+    def vocabulary_vectors(self) -> NDArray[np.float32]:
+        self.vocabularies += 1
+        return super().vocabulary_vectors()
 
 
 def assert_close_maps(index: Path, photos: Sequence[Path]) -> None:
-    """Every photo's stored maps are near those of its own file, wherever its codec came from."""
+    """The stored maps of every photo are near those of its own file, whichever codec it has."""
     with IndexReader.open(index) as reader:
         records = {record.path: record.id for record in reader.photos(reader.ids)}
         batch = reader.read_maps([records[path] for path in photos])
@@ -60,7 +68,7 @@ def assert_close_maps(index: Path, photos: Sequence[Path]) -> None:
 def test_the_sample_is_extracted_once(photos: Path, index: Path) -> None:
     extractor = Counting()
     run(photos, index, extractor, quality="high")
-    assert len(extractor.__dict__["seen"]) == 3 == len(set(extractor.__dict__["seen"]))
+    assert len(extractor.extracted) == 3 == len(set(extractor.extracted))
     manifest = read_manifest(index)
     assert [file.rows for file in manifest.codecs] == [3]
     assert {shard.codec for shard in manifest.shards} == {manifest.codecs[0].number}
@@ -68,14 +76,24 @@ def test_the_sample_is_extracted_once(photos: Path, index: Path) -> None:
     assert verify(index) == []
 
 
-def test_what_the_sample_extracted_leaves_batches_full(
+@pytest.mark.parametrize(("quality", "times"), [("none", 0), ("high", 1), ("small", 1)])
+def test_the_vocabulary_is_made_only_for_a_codec_that_is_fitted_to_it(
+    photos: Path, index: Path, quality: str, times: int
+) -> None:
+    """A text encoder takes minutes for thousands of nouns."""
+    extractor = Counting()
+    run(photos, index, extractor, quality=quality)
+    assert extractor.vocabularies == times
+
+
+def test_photos_of_the_sample_leave_batches_full(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("indexer.ingest.build.photos_to_fit", lambda *_: 5)
     make_photos(tmp_path / "many", 16)
     extractor = PixelExtractor()
     run(tmp_path / "many", index, extractor, batch_size=4, quality="high")
-    # the sample's five, and then the other eleven
+    # The five photos of the sample, and then the other eleven.
     assert extractor.batches == [4, 1, 4, 4, 3]
     assert verify(index) == []
 
@@ -130,7 +148,7 @@ def test_a_lost_codec_costs_the_maps_it_encoded_and_no_more(photos: Path, index:
 def test_a_sample_that_cannot_be_read(
     photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codecs, "_MOST_PHOTOS", 1)
+    monkeypatch.setattr(sample_module, "_MOST_PHOTOS", 1)
     found = [Found(Source("folder", photos), p.name, 1, 1) for p in sorted(photos.iterdir())]
     (photos / choose_sample(found, 1)[0].relative).write_bytes(b"broken")
     report = run(photos, index, quality="high")
@@ -144,7 +162,9 @@ def test_choose_sample_is_spread_and_does_not_depend_on_order(tmp_path: Path) ->
     chosen = choose_sample(found, 100)
     assert chosen == choose_sample(found[::-1], 100)
     assert len({item.relative.split("/")[0] for item in chosen}) == 10
-    assert choose_sample(found[:5], 100) == sorted(choose_sample(found[:5], 5), key=codecs._key)
+    assert choose_sample(found[:5], 100) == sorted(
+        choose_sample(found[:5], 5), key=sample_module._key
+    )
 
 
 def test_how_many_photos() -> None:

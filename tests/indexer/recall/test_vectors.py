@@ -93,7 +93,7 @@ def clustered(count: int, seed: int = 0) -> NDArray[np.float32]:
     return (centres[random.integers(0, 30, count)] + own).astype(np.float32)
 
 
-@pytest.fixture(params=["flat", "ivf256,fp16"])
+@pytest.fixture(scope="module", params=["flat", "ivf256,fp16"])
 def large(request: pytest.FixtureRequest) -> tuple[RecallIndex, NDArray, NDArray]:
     """An index of either kind, with a delta and deleted photos; its live ids and their vectors."""
     rows, ids = clustered(4000), np.random.default_rng(1).permutation(9000)[:4000]
