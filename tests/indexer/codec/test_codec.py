@@ -1,4 +1,4 @@
-"""The codec of feature maps, against a reference decoder written one number at a time."""
+"""The codec of feature maps, against a reference decoder that takes one number at a time."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ BITS = {"high": 8, "standard": 4, "small": 4}
 def make_sample(
     count: int, grid: int = 6, dim: int = 24, seed: int = 0, height: int = 60
 ) -> list[FeatureMaps]:
-    """Photos 60 wide, whose tokens have a mean and a spectrum that falls off, as real ones do."""
+    """Photos of width 60 whose tokens have a mean and a falling spectrum, as real ones have."""
     rng = np.random.default_rng(seed)
     shared = np.random.default_rng(99)
     spread = 2.0 ** (-np.arange(dim) / 4)
@@ -57,7 +57,7 @@ def decoded(codec: Codec, encoded: NDArray[np.uint8]) -> tuple[np.ndarray, np.nd
 
 
 def naive_decode(path: Path, quality: str, photo: bytes, cells: int, dim: int) -> np.ndarray:
-    """(2, cells, d) float64 from one photo's bytes and the codec's file, by the format's text."""
+    """(2, cells, d) float64 from a photo and the file of its codec, as `Codec` describes them."""
     from safetensors.numpy import load_file
 
     tensors = {name: value.astype(np.float64) for name, value in load_file(path).items()}
@@ -96,7 +96,7 @@ def test_sizes() -> None:
     ]
 
 
-def test_an_unknown_quality_is_refused_with_those_there_are() -> None:
+def test_an_unknown_quality_is_refused_and_the_known_ones_are_listed() -> None:
     with pytest.raises(WaldoError, match=r"best.*none, high, standard, small"):
         bytes_per_photo("best", 32, 640)
     with pytest.raises(WaldoError, match="best"):
@@ -154,7 +154,7 @@ def test_any_shape_decodes_as_the_format_says(
 
 @pytest.mark.parametrize(("quality", "most"), [("high", 1e-4), ("standard", 0.02), ("small", 0.02)])
 def test_what_is_kept_comes_back_but_for_rounding(quality: str, most: float) -> None:
-    # All of d = 8 is kept; photos that the codec was not fitted on.
+    # All of d = 8 is kept. The codec was not fitted on these photos.
     codec = Codec.fit(quality, make_sample(20, dim=8), words(30, 8))
     fresh = make_sample(5, dim=8, seed=1)
     for which, (back, true) in enumerate(
@@ -163,7 +163,7 @@ def test_what_is_kept_comes_back_but_for_rounding(quality: str, most: float) -> 
         tokens = true.reshape(back.shape).astype(np.float64)
         spread = tokens - codec.mean[8 * which : 8 * which + 8]
         if which == 1:
-            # F_S need not come back itself, only its products with words.
+            # Only the products of F_S with words have to come back.
             back, tokens, spread = (x @ words(30, 8).T for x in (back, tokens, spread))
         assert np.square(back - tokens).sum() < most * np.square(spread).sum()
 
@@ -182,7 +182,7 @@ def test_inner_products_of_appearance_are_kept(quality: str, most: float) -> Non
 
 
 def test_the_semantic_projection_is_as_good_as_any_for_the_vocabulary() -> None:
-    """Against the best of all projections to as few numbers, by float64 SVD of the products.
+    """Compared with the best projection to as few numbers, by float64 SVD of the products.
 
     Words are made alike in how F_S . C varies: the codec counts errors relative to that.
     """
@@ -199,7 +199,7 @@ def test_the_semantic_projection_is_as_good_as_any_for_the_vocabulary() -> None:
     singular = np.linalg.svd(centred @ vocabulary.T, compute_uv=False)
     least = np.square(singular[kept:]).sum()
     assert least <= np.square(error).sum() < 1.02 * least + 1e-3 * np.square(singular).sum()
-    # Without bias: no word scores higher or lower for being stored.
+    # There is no bias: storing a map makes no word score higher or lower.
     assert np.abs(error.mean(axis=0)).max() < 0.01
 
 
@@ -224,7 +224,7 @@ def test_mean_is_over_photos() -> None:
 
 
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_padding_is_stored_but_says_nothing_to_the_fit(quality: str, tmp_path: Path) -> None:
+def test_padding_is_stored_but_does_not_change_the_fit(quality: str, tmp_path: Path) -> None:
     photos = make_sample(3, height=30)
     saved = []
     for name, padding in (("a", 0.0), ("b", 1000.0)):
@@ -235,7 +235,7 @@ def test_padding_is_stored_but_says_nothing_to_the_fit(quality: str, tmp_path: P
         codec.save(tmp_path / name)
         saved.append((tmp_path / name).read_bytes())
     assert saved[0] == saved[1]
-    # The last pass left 1000 in the padding: far from all else, and yet it comes back.
+    # The padding of the last pass is 1000, far from everything else, and it still comes back.
     back = decoded(codec, codec.encode(*stacked(photos)))[0].reshape(3, 6, 6, 24)
     outside = ~photos[0].frame.valid()
     norms = np.linalg.norm(back[:, outside], axis=-1)

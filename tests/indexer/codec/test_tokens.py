@@ -1,4 +1,4 @@
-"""Best cells, as an engine in int8 and one in floats choose them, against float64."""
+"""The best cells, chosen in int8 and in floats, against float64."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 def shapes() -> torch.Tensor:
-    """Landscape, portrait and square photos by turns, and one with cells here and there."""
+    """Landscape, portrait and square photos in turn, and one with scattered valid cells."""
     valid = torch.zeros(7, SIDE, SIDE, dtype=torch.bool)
     sizes = [(12, 7), (5, 12), (12, 12), (12, 3), (9, 12), (1, 12)]
     for photo, (rows, columns) in zip(valid, sizes, strict=False):
@@ -33,7 +33,7 @@ def shapes() -> torch.Tensor:
 
 
 def encoded_map(quality: str, seed: int) -> tuple[TokenMap, torch.Tensor]:
-    """Encoded maps of 7 photos, and vectors that are like some of their cells."""
+    """Encoded maps of 7 photos, and vectors that resemble some of their cells."""
     rng = np.random.default_rng(seed)
     spread = (np.arange(DIM) + 3) ** -0.5
     frame = Frame(SIDE, SIDE, SIDE, SIDE)
@@ -75,7 +75,7 @@ def test_the_best_cells_of_photos_of_many_shapes(
     most = expected.masked_fill(~valid[:, None], -2.0).amax(dim=2)
     assert (most - chosen).max() < (0.015 if engine == "int8" and quality != "none" else 1e-5)
     assert (most - chosen).mean() < 0.0005
-    # Whatever is compared together, the choice is the same.
+    # The choice does not depend on which photos are compared together.
     monkeypatch.setattr(tokens, "_BLOCK_NUMBERS", 1)
     alone = appearance.best(vectors, valid)
     assert torch.equal(alone[1], cells)

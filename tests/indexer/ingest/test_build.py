@@ -1,4 +1,4 @@
-"""Indexing runs: what is worked on, what is kept, and that rows never shift."""
+"""Indexing runs: what they extract and keep, and that each photo has its own maps."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import indexer.ingest.progress as progress
-import indexer.ingest.sample as codecs
+import indexer.ingest.sample as sample
 import indexer.store.shards as shards
 from features.maps import FeatureMaps
 from features.photo import ModelInput
@@ -66,7 +66,7 @@ def set_later(path: Path) -> None:
 
 
 def assert_own_maps(index: Path, expected: Sequence[Path]) -> None:
-    """The index holds just these photos, each with the maps of its own file."""
+    """The index holds exactly these photos, each with the maps of its own file."""
     held = rows(index)
     assert sorted(held) == sorted(map(str, expected))
     for path in expected:
@@ -112,7 +112,7 @@ class TestFirstRun:
         assert rows(other) == rows(index)
         assert max(extractor.batches) == min(batch_size, 13)
 
-    def test_broken_photos_cost_no_one_else_a_row(self, photos: Path, index: Path) -> None:
+    def test_broken_photos_do_not_shift_the_rows_of_others(self, photos: Path, index: Path) -> None:
         save_photo(photos / "photo-004b.jpg", 200, 150)
         whole = (photos / "photo-004b.jpg").read_bytes()
         (photos / "photo-004b.jpg").write_bytes(whole[: len(whole) // 2])
@@ -126,7 +126,7 @@ class TestFirstRun:
         assert set(failures(index)) == {"photo-000a.jpg", "photo-004b.jpg", "photo-099.webp"}
         assert all(reason and str(photos) not in reason for reason in failures(index).values())
 
-    def test_copies_share_maps_and_are_found_each(self, photos: Path, index: Path) -> None:
+    def test_copies_share_maps_and_each_is_found(self, photos: Path, index: Path) -> None:
         shutil.copy(photos / "photo-002.png", photos / "photo-002-copy.png")
         shutil.copy(photos / "photo-000.png", photos / "zz.png")  # its maps are committed by then
         extractor = PixelExtractor()
@@ -169,8 +169,8 @@ class TestFirstRun:
             paths = [record.relative_path for record in reader.photos(reader.ids[:3])]
         assert paths == ["more/photo-050.png", "photo-001.png", "photo-000.png"]
 
-    def test_time_is_told_by_stage(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Or the time left would be reckoned as if the sample were still to be looked at."""
+    def test_seconds_are_counted_for_each_stage(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Otherwise the rate of indexing would include the time that the sample took."""
         told: list[Progress] = []
         reporter = progress.ProgressReporter(told.append, 500, 100.0)
         for now, tell in [
@@ -343,7 +343,7 @@ class TestRunningAgain:
 
 
 class TestRemoval:
-    def test_gone_photos_are_never_found_again(self, photos: Path, index: Path) -> None:
+    def test_photos_that_are_gone_are_not_found(self, photos: Path, index: Path) -> None:
         run(photos, index)
         with IndexReader.open(index) as before:
             for name in ("photo-003.png", "photo-007.png"):
@@ -363,7 +363,9 @@ class TestRemoval:
                 reader.read_maps([3])
         assert verify(index) == []
 
-    def test_only_beneath_the_sources_of_the_run(self, photos: Path, index: Path) -> None:
+    def test_only_photos_beneath_the_sources_of_the_run_are_removed(
+        self, photos: Path, index: Path
+    ) -> None:
         other = photos.parent / "photos2"  # a name that begins as the other's does
         make_photos(other, 3, first=40)
         run([photos, other], index)
@@ -374,9 +376,7 @@ class TestRemoval:
         assert run([other], index).removed == 1
 
     @pytest.mark.parametrize("state", ["missing", "empty"])
-    def test_a_source_that_is_away_drops_nothing(
-        self, photos: Path, index: Path, state: str
-    ) -> None:
+    def test_a_missing_source_removes_nothing(self, photos: Path, index: Path, state: str) -> None:
         other = photos.parent / "other"
         make_photos(other, 3, first=40)
         run([photos, other], index)
@@ -391,7 +391,7 @@ class TestRemoval:
             assert reader.n_photos == 16
         assert run([other], index).total == 15
 
-    def test_a_folder_that_cannot_be_listed_drops_nothing(
+    def test_a_folder_that_cannot_be_listed_removes_nothing(
         self, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make_photos(photos / "sub", 3, first=40)
@@ -409,12 +409,12 @@ class TestRemoval:
         assert (report.removed, report.failed, report.total) == (1, 1, 15)
         assert "cannot be listed" in failures(index)["sub"]
 
-    def test_a_single_photo_drops_nothing_else(self, photos: Path, index: Path) -> None:
+    def test_indexing_a_single_photo_removes_no_other(self, photos: Path, index: Path) -> None:
         run(photos, index)
         (photos / "photo-000.png").unlink()
         assert run(photos / "photo-001.png", index).removed == 0
 
-    def test_a_list_is_what_its_lines_say(self, photos: Path, index: Path) -> None:
+    def test_a_list_removes_what_it_no_longer_names(self, photos: Path, index: Path) -> None:
         names = [f"photos/photo-00{i}.png" for i in range(4)]
         listing = photos.parent / "list.txt"
         listing.write_text("\n".join(names))
@@ -437,7 +437,7 @@ class TestRemoval:
 
 
 class TestFailures:
-    def test_they_are_tried_again_and_forgotten_when_mended(
+    def test_they_are_tried_again_and_forgotten_when_repaired(
         self, photos: Path, index: Path
     ) -> None:
         good = (photos / "photo-004.png").read_bytes()
@@ -451,9 +451,7 @@ class TestFailures:
         report = run(photos, index)
         assert (report.new, report.failed, failures(index)) == (1, 0, {})
 
-    def test_one_that_is_given_by_itself_again_is_forgotten(
-        self, photos: Path, index: Path
-    ) -> None:
+    def test_one_that_is_indexed_by_itself_is_forgotten(self, photos: Path, index: Path) -> None:
         good = (photos / "photo-004.png").read_bytes()
         (photos / "photo-004.png").write_bytes(b"")
         run(photos, index)
@@ -487,7 +485,9 @@ class TestFailures:
         run(photos, index)
         assert (index / "failures.jsonl").read_text() == ""
 
-    def test_a_photo_that_broke_is_no_longer_found(self, photos: Path, index: Path) -> None:
+    def test_a_photo_that_is_damaged_later_is_no_longer_found(
+        self, photos: Path, index: Path
+    ) -> None:
         run(photos, index)
         (photos / "photo-004.png").write_bytes(b"\x89PNG broken")
         report = run(photos, index)
@@ -588,18 +588,18 @@ class TestInterrupts:
         assert rows(index) == rows(whole)
         assert verify(index) == []
 
-    def test_what_an_interrupt_finds_is_committed(
+    def test_an_interrupt_commits_what_is_extracted(
         self, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def interrupt(count: int) -> None:
             if count >= 8:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(codecs, "_MOST_PHOTOS", 2)
+        monkeypatch.setattr(sample, "_MOST_PHOTOS", 2)
         first = PixelExtractor(before=interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(photos, index, first, batch_size=3)
-        # a photo that the codec was fitted on may wait for its turn
+        # A photo that the codec was fitted on may still wait for its turn.
         committed, extracted = read_manifest(index).n_photos, sum(first.batches)
         assert extracted - 2 <= committed <= extracted < 13
         with IndexReader.open(index) as reader:
@@ -610,7 +610,7 @@ class TestInterrupts:
         assert sum(again.batches) == 13 - extracted
         assert verify(index) == []
 
-    def test_a_failing_model_keeps_what_was_done_and_says_so(
+    def test_the_error_of_a_model_is_raised_and_keeps_what_was_done(
         self, photos: Path, index: Path
     ) -> None:
         def fail(count: int) -> None:
@@ -623,7 +623,7 @@ class TestInterrupts:
         assert run(photos, index, again).total == 13
         assert sum(again.batches) == 5
 
-    def test_it_drops_nothing_and_forgets_no_failure(self, photos: Path, index: Path) -> None:
+    def test_it_removes_nothing_and_forgets_no_failure(self, photos: Path, index: Path) -> None:
         (photos / "zz-bad.jpg").write_bytes(b"")
         run(photos, index)
         (photos / "photo-000.png").unlink()
@@ -656,7 +656,7 @@ class TestInterrupts:
         assert alive == []
 
 
-def test_a_full_disk_is_said_and_costs_what_is_not_committed(
+def test_a_full_disk_is_reported_and_loses_only_what_is_not_committed(
     photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, written = shards._write_shard, []

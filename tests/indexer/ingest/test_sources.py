@@ -37,7 +37,7 @@ def test_folders_are_walked_in_the_order_of_names(photos: Path) -> None:
     assert listed(photos, photos / "i") == expected
 
 
-def test_found_files_carry_what_tells_them_apart(photos: Path) -> None:
+def test_found_files_have_their_size_and_time(photos: Path) -> None:
     [*_, last] = list_photos(open_sources([photos], photos / "i"), photos / "i")
     assert isinstance(last, Found)
     status = (photos / "c.png").stat()
@@ -67,14 +67,14 @@ def test_overlapping_sources_name_a_photo_once(photos: Path, order: int) -> None
     assert sorted(found) == below(photos, "a/10.png", "a/2.png", "b.png", "c.png")
 
 
-def test_a_source_is_taken_relative_to_where_the_user_is(
+def test_a_source_is_relative_to_the_working_directory(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photos)
     assert listed(Path("a"), photos / "i") == below(photos, "a/10.png", "a/2.png")
 
 
-def test_a_hidden_photo_may_be_named(photos: Path) -> None:
+def test_a_hidden_photo_is_found_when_it_is_named(photos: Path) -> None:
     assert listed(photos / ".hidden.png", photos / "i") == below(photos, ".hidden.png")
 
 
@@ -92,7 +92,9 @@ class TestLists:
         assert found.relative == "a/2.png"
         assert (found.source.root.root, found.source.root.list_name) == (str(photos), "list.txt")
 
-    def test_what_a_file_is_its_content_says(self, photos: Path, tmp_path: Path) -> None:
+    def test_the_kind_of_a_file_is_detected_from_its_content(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         (photos / "b.png").rename(photos / "b.txt")
         assert listed(photos / "b.txt", tmp_path / "i") == below(photos, "b.txt")
 
@@ -128,7 +130,7 @@ class TestRefusals:
         with pytest.raises(SourceError, match="names no file"):
             open_sources([tmp_path / "notes.txt"], tmp_path / "i")
 
-    def test_a_file_that_is_nothing(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_neither_picture_nor_list(self, tmp_path: Path) -> None:
         (tmp_path / "film.bin").write_bytes(bytes(range(256)) * 20)
         with pytest.raises(SourceError, match="neither a picture nor a list"):
             open_sources([tmp_path / "film.bin"], tmp_path / "i")

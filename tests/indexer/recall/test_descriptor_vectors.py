@@ -1,6 +1,6 @@
-"""Columns of descriptors: added at first or later, shared by copies, kept by all that rewrites.
+"""Columns of descriptors: added with the photos or later, shared by copies, kept by compaction.
 
-What happens to them when a run is killed is in test_indexer_crash.py.
+What happens to them when a run is killed is in ingest/test_crash.py.
 """
 
 import json
@@ -71,11 +71,11 @@ def index(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
-def test_with_the_photos(photos: Path, index: Path) -> None:
+def test_a_column_is_made_with_the_photos(photos: Path, index: Path) -> None:
     colours, large = PixelDescriptor(), PixelDescriptor("large", dim=9)
     report = run(photos, index, descriptors=[colours, large])
     assert (report.new, report.described, report.failed) == (10, 9, 0)
-    # once for the content that two photos share
+    # Once for the content that two photos share.
     assert sum(colours.batches) == sum(large.batches) == 9
     assert max(colours.batches) <= 4
     assert described(index) == expected(index, COLOURS, LARGE)
@@ -86,7 +86,7 @@ def test_with_the_photos(photos: Path, index: Path) -> None:
     assert sum(colours.batches) == 9
 
 
-def test_later(photos: Path, index: Path) -> None:
+def test_a_column_is_made_later(photos: Path, index: Path) -> None:
     run(photos, index)
     held = read_manifest(index)
     before = rows(index)
@@ -107,14 +107,14 @@ def test_later(photos: Path, index: Path) -> None:
 
 
 def test_progress_counts_what_is_described(photos: Path, index: Path) -> None:
-    """Else nobody is told how long it takes to add a descriptor to a large index."""
+    """Adding a descriptor to a large index takes long, so the progress bar has to move."""
     run(photos, index)
     told: list[Progress] = []
     index_photos([photos], index, PixelExtractor(), descriptors=[COLOURS], on_progress=told.append)
     assert (told[-1].new, told[-1].skipped, told[-1].done) == (10, 0, 10)
 
 
-def test_kept_up_to_date(photos: Path, index: Path) -> None:
+def test_a_column_is_kept_up_to_date(photos: Path, index: Path) -> None:
     """New, changed, moved, copied, deleted and restored photos."""
     colours = PixelDescriptor()
     run(photos, index, descriptors=[colours])
@@ -134,7 +134,7 @@ def test_kept_up_to_date(photos: Path, index: Path) -> None:
     assert verify(index) == []
 
 
-def test_photos_that_a_run_without_it_added(photos: Path, index: Path) -> None:
+def test_photos_that_were_added_without_the_descriptor(photos: Path, index: Path) -> None:
     run(photos, index, descriptors=[COLOURS])
     make_photos(photos, 2, first=20)
     run(photos, index)
@@ -147,7 +147,7 @@ def test_photos_that_a_run_without_it_added(photos: Path, index: Path) -> None:
     assert describe(index)["descriptors"][0]["photos"] == 12
 
 
-def test_only_what_a_run_is_shown_is_described(tmp_path: Path, index: Path) -> None:
+def test_only_photos_beneath_the_sources_are_described(tmp_path: Path, index: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     make_photos(first, 3)
     make_photos(second, 3, first=5)
@@ -200,7 +200,7 @@ def test_a_photo_without_finite_numbers(photos: Path, index: Path) -> None:
     assert str(path) in rows(index)
     assert str(path) not in described(index)["colours"]
     assert verify(index) == []
-    # tried again by every run
+    # Every run tries again.
     report = run(photos, index, descriptors=[PixelDescriptor()])
     assert (report.failed, report.described, read_failures(index)) == (0, 1, [])
     assert described(index) == expected(index, COLOURS)
@@ -215,7 +215,7 @@ def test_another_version_is_refused(photos: Path, index: Path) -> None:
     assert verify(index) == []
 
 
-def test_an_index_without_any_is_as_before(photos: Path, index: Path) -> None:
+def test_an_index_without_descriptors_has_no_trace_of_them(photos: Path, index: Path) -> None:
     run(photos, index)
     assert "descriptors" not in json.loads((index / "manifest.json").read_text())
     assert not (index / "descriptors").exists()
@@ -226,7 +226,7 @@ def test_compaction(photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(shards, "SHARD_BYTES", SHARD_BYTES)
     monkeypatch.setattr(commit, "_MAX_VECTORS", 2)
     run(photos, index, descriptors=[COLOURS, LARGE])
-    # the content of photo-006 stays in use by its copy, that of photo-001 and photo-002 does not
+    # A copy still uses the content of photo-006; nothing uses that of photo-001 and photo-002.
     for name in ("photo-001", "photo-002", "photo-006"):
         (photos / f"{name}.png").unlink()
     run(photos, index, descriptors=[COLOURS, LARGE])
@@ -251,7 +251,7 @@ def test_compaction(photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_compaction_of_vectors_alone(
     photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Small files of a descriptor that was added later; all else is in order already."""
+    """A descriptor that was added later has small files; nothing else is to be done."""
     run(photos, index)
     compact(index)
     held = read_manifest(index)
@@ -292,7 +292,7 @@ def test_removal(photos: Path, index: Path) -> None:
 def test_base_and_delta(
     photos: Path, index: Path, rule: RecallRule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A base is written anew when it lacks much, and recall does not show where a vector lies."""
+    """A base that lacks much is written anew, and results do not depend on where a vector lies."""
     refresh = descriptors.refresh_descriptors
 
     def refreshed(*arguments: object) -> tuple:
@@ -324,7 +324,7 @@ def test_base_and_delta(
     assert verify(index) == []
 
 
-def test_a_base_that_is_gone_is_not_missed(photos: Path, index: Path) -> None:
+def test_recall_works_without_its_base(photos: Path, index: Path) -> None:
     run(photos, index, descriptors=[COLOURS])
     before = described(index)
     [base] = (index / "descriptors").glob("*.faiss")
@@ -373,7 +373,7 @@ def test_lost_vectors_are_made_again(
 
 
 def compact_vectors(index: Path) -> None:
-    """A compaction that has to read what is damaged."""
+    """A compaction that has to read a damaged file leaves the manifest as it was."""
     held = (index / "manifest.json").read_bytes()
     try:
         compact(index)

@@ -1,4 +1,4 @@
-"""The recall index: exact, deterministic, and never an answer that is deleted."""
+"""Recall by vectors: it is exact and deterministic, and never finds a deleted photo."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ def vectors(count: int, seed: int = 0) -> NDArray[np.float32]:
 def naive(
     ids: Sequence[int], rows: NDArray[np.float32], query: NDArray[np.float32], k: int
 ) -> list[int]:
-    """Ids by falling inner product in float64, equal ones by id."""
+    """Ids by falling inner product in float64; equal ones by id."""
     scores = rows.astype(np.float64) @ query.astype(np.float64)
     return [ids[i] for i in sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))][:k]
 
@@ -65,7 +65,7 @@ def test_equal_scores_are_cut_by_id() -> None:
         assert found.tolist() == naive(ids.tolist(), rows, query, k)
 
 
-def test_ids_that_are_stored_already_are_left() -> None:
+def test_ids_that_are_there_already_are_skipped() -> None:
     recall = RecallIndex(DIM)
     rows = vectors(4)
     recall.add(np.array([5, 6, 6]), rows[:3])
@@ -86,7 +86,7 @@ def test_an_empty_index_finds_nothing() -> None:
 
 
 def clustered(count: int, seed: int = 0) -> NDArray[np.float32]:
-    """Vectors about 30 centres on a large common mean, as pooled features lie."""
+    """Vectors around 30 centres with a large common mean, as pooled features have."""
     random = np.random.default_rng(seed)
     centres = np.random.default_rng(9).normal(size=(30, DIM)) + 3
     own = 0.3 * random.normal(size=(count, DIM))
@@ -121,7 +121,7 @@ def test_a_large_index_finds_the_best(large: tuple[RecallIndex, NDArray, NDArray
             assert set(found.tolist()) <= set(ids.tolist())
             assert np.all(np.diff(scores) <= 0)
             shares.append(found_of(naive(ids.tolist(), rows, query, k), found))
-        # Where all are asked for, all are answered, in order.
+        # All are found, in order, when all are asked for.
         found, scores = recall.search(query, 5000)
         assert sorted(found.tolist()) == sorted(ids.tolist())
         exact = dict(zip(ids.tolist(), (rows.astype(np.float64) @ query).tolist(), strict=True))
@@ -130,11 +130,11 @@ def test_a_large_index_finds_the_best(large: tuple[RecallIndex, NDArray, NDArray
 
 
 @pytest.mark.parametrize("count", [0, 1, 30, 300, 2500])
-def test_only_what_is_allowed_is_answered_and_k_is_filled(
+def test_only_allowed_photos_are_found_and_k_of_them(
     large: tuple[RecallIndex, NDArray, NDArray], count: int
 ) -> None:
     recall, ids, rows = large
-    # Deleted ids among the allowed ones, and ids that are not stored, are of no account.
+    # Deleted ids among the allowed ones, and unknown ids, make no difference.
     some = np.sort(np.random.default_rng(5).choice(recall.ids, count, replace=False))
     inside = np.isin(ids, some)
     shares = []
@@ -150,12 +150,12 @@ def test_only_what_is_allowed_is_answered_and_k_is_filled(
     assert count == 0 or np.mean(shares) > 0.97
 
 
-def test_a_few_allowed_photos_are_all_weighed(
+def test_a_few_allowed_photos_are_all_compared(
     large: tuple[RecallIndex, NDArray, NDArray],
 ) -> None:
     recall, ids, rows = large
     for query in vectors(10, seed=8):
-        # The worst of all: their lists are the last that a query would look into.
+        # The worst of all: a query would compare their lists last.
         worst = naive(ids.tolist(), rows, -query, 40)
         found, _ = recall.search(query, 10, np.sort(worst))
         assert found_of(worst[-10:], found) == 1.0
@@ -192,7 +192,7 @@ def test_a_base_keeps_a_photos_first_row_and_is_the_same_again(tmp_path: Path) -
 
 
 class Table:
-    """Photo table shards as a writer leaves them, without maps."""
+    """The photo table as a writer leaves it, without maps."""
 
     def __init__(self, index_dir: Path) -> None:
         (index_dir / "photos").mkdir(parents=True)
@@ -201,7 +201,7 @@ class Table:
         self.rows = clustered(5000)
 
     def add(self, count: int, first: int | None = None) -> None:
-        """A shard of the next photos (or, with first, of some that moved)."""
+        """Add a shard of the next photos, or with `first` of some that have moved."""
         number = self.manifest.last_photos + 1
         start = self.manifest.next_id if first is None else first
         rows = [
@@ -273,7 +273,7 @@ def test_additions_and_deletions_leave_the_base_alone_until_it_is_due(
     assert len(table.bases()) == 2
     table.manifest = replace(table.manifest, tombstones=(3, 1005, 1190, 1200))
     for query, (ids, scores) in zip(vectors(5), partly, strict=True):
-        # Base and delta together are what is built at once.
+        # Base and delta together give what a base of all photos gives.
         found, values = table.load().search(query, 60)
         if flat:
             assert (found.tolist(), values.tolist()) == (ids.tolist(), scores.tolist())
@@ -298,7 +298,7 @@ def test_many_small_additions_wait_for_a_small_base(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("damage", ["gone", "cut", "garbage", "older"])
-def test_recall_is_whole_whatever_became_of_its_file(
+def test_recall_is_complete_whatever_happened_to_its_file(
     tmp_path: Path, damage: str, flat: bool
 ) -> None:
     rule = RecallRule() if flat else IVF
@@ -336,7 +336,7 @@ def test_a_reader_keeps_a_base_that_a_writer_deletes(tmp_path: Path) -> None:
         assert (after[0].tolist(), after[1].tolist()) == (before[0].tolist(), before[1].tolist())
 
 
-def test_a_photo_table_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_photo_table_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     table = Table(tmp_path)
     table.add(5)
     (tmp_path / photos_name(1)).write_bytes(b"nothing")

@@ -41,7 +41,7 @@ def vocabulary() -> VisualWords:
 
 
 def test_a_cells_word_is_the_nearest_centroid(vocabulary: VisualWords) -> None:
-    assert len(vocabulary) == 32  # a power of two, eight cells a word of 360
+    assert len(vocabulary) == 32  # a power of two; of 360 cells, eight or more per word
     np.testing.assert_allclose(vocabulary.basis.T @ vocabulary.basis, np.eye(DIM), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(vocabulary.centroids, axis=1), 1, atol=1e-5)
     cells = make_maps(77).appearance.reshape(-1, DIM).astype(np.float32)
@@ -80,7 +80,7 @@ def test_padding_has_no_words(vocabulary: VisualWords) -> None:
 
 
 class Table:
-    """A photo table on disk, a shard a call, with nothing of interest in it but words."""
+    """A photo table on disk in which only words matter; each call of `add` writes a shard."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "photos").mkdir(parents=True)
@@ -125,18 +125,18 @@ class Table:
         return dict(zip(ids.tolist(), scores.tolist(), strict=True))
 
 
-# What cosines a cell has with its nearest words.
+# The cosines of every cell with its nearest words.
 COSINES = (0.9, 0.7, 0.4)
 
 
 def near(query: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Cells' nearest words, the nearest first, as `VisualWords.nearest` gives them."""
+    """The nearest words of cells and their cosines, as `VisualWords.nearest` gives them."""
     words = np.array(query, np.uint16)
     return words, np.tile(np.array(COSINES[: words.shape[1]], np.float32), (len(words), 1))
 
 
 def naive(photos: dict[int, list[int]], query: list[list[int]]) -> dict[int, float]:
-    """Scores by looking for each cell's nearest word in each photo; best first, equals by id."""
+    """Scores from the nearest word of each cell in each photo; best first, equal ones by id."""
     scores = {}
     for photo_id, has in photos.items():
         total = 0.0
@@ -177,7 +177,7 @@ def test_search_finds_the_nearest_shared_words(
     assert list(few.values()) == pytest.approx(list(expected.values())[:3], abs=1e-5)
 
 
-def test_deleted_and_other_photos_are_not_answered(tmp_path: Path) -> None:
+def test_deleted_and_excluded_photos_are_not_found(tmp_path: Path) -> None:
     table = Table(tmp_path / "index")
     table.add({0: [1, 2], 1: [1], 2: [3], 3: [1, 2, 3]})
     table.save_base()
@@ -198,7 +198,7 @@ def test_the_last_row_of_a_photo_counts(tmp_path: Path) -> None:
     assert found[0] == pytest.approx(found[1])
 
 
-def test_photos_of_two_codecs_are_each_asked_in_their_own_words(tmp_path: Path) -> None:
+def test_photos_of_two_codecs_are_compared_in_their_own_words(tmp_path: Path) -> None:
     table = Table(tmp_path / "index")
     table.add({0: [1], 1: [5]}, codec=1)
     table.add({2: [7], 3: [1]}, codec=2)
@@ -258,7 +258,7 @@ def test_an_index_keeps_the_words_of_its_photos(tmp_path: Path) -> None:
                     own = table.words[table.starts[row] : table.starts[row + 1]]
                     assert own.tolist() == sorted(set(words[:, 0].tolist()))
             found, scores = recall.search(lambda _, asked=(words, cosines): asked, 9)
-            # where it has all the words, others may have too
+            # Another photo may have all of these words too.
             assert scores[found.tolist().index(record.id)] == pytest.approx(scores[0])
             assert scores[0] == pytest.approx(cosines[:, 0].mean())
 
