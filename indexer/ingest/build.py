@@ -117,7 +117,8 @@ class _Run:
             with contextlib.suppress(WaldoError, OSError):
                 self._commit([])
             raise
-        gone = self._recorder.delete_missing()
+        gone = self._recorder.missing_ids()
+        self._recorder.counts["removed"] += len(gone)
         self._failures.forget_outdated(self._coverage)
         total = self._commit(gone)
         self._cache.clear()

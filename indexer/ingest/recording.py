@@ -115,15 +115,14 @@ class PhotoRecorder:
         else:
             self._record_decoded(item, row, new_maps)
 
-    def delete_missing(self) -> list[int]:
-        """Ids of the photos that this run should have found and did not; they count as removed."""
+    def missing_ids(self) -> list[int]:
+        """Ids of the photos that this run, now that it is over, should have found and did not."""
         table = self._known.table
-        gone = []
-        for row in np.flatnonzero(table.live & ~self._found).tolist():
-            if self._coverage.includes(self._known.path(row), self._known.list_path(row)):
-                gone.append(table.number("id", row))
-        self.counts["removed"] += len(gone)
-        return gone
+        return [
+            table.number("id", row)
+            for row in np.flatnonzero(table.live & ~self._found).tolist()
+            if self._coverage.includes(self._known.path(row), self._known.list_path(row))
+        ]
 
     def _delete(self, row: int | None) -> None:
         if row is not None:
