@@ -275,7 +275,7 @@ def _summary_over_objects(results: Results) -> dict[str, Any]:
 
 
 def _summary_over_photos(results: Results) -> dict[str, Any]:
-    """As PerMIS has it: every photo counts the same."""
+    """As PerMIS has it: every photo counts alike."""
     return _summary(results, [result["targets"] for result in results])
 
 

@@ -7,4 +7,4 @@ OnStep = Callable[[str, int, int], None]
 
 
 def ignore_step(doing: str, done: int, total: int) -> None:
-    """Do nothing: the `OnStep` of a caller that does not want to know."""
+    """Where nobody wants to know."""

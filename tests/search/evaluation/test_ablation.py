@@ -97,7 +97,7 @@ def test_names() -> None:
         ("lat@timestep=3", "lat@timestep=3: no such method; one of "),
     ],
 )
-def test_invalid_changes_are_refused(name: str, reason: str) -> None:
+def test_changes_that_are_none(name: str, reason: str) -> None:
     with pytest.raises(WaldoError, match=f"^method .*{reason}"):
         find_method(name)
 
@@ -114,7 +114,7 @@ def test_invalid_changes_are_refused(name: str, reason: str) -> None:
         ("late@inversion=ddim@iterations=2", "iterations belong to the inversion fixed-point"),
     ],
 )
-def test_settings_that_a_model_cannot_use_are_refused_at_once(
+def test_what_a_model_cannot_do_is_told_at_once(
     name: str, reason: str, benchmark: Benchmark, tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     with pytest.raises(WaldoError, match=f"^method {name}: .*{reason}"):
@@ -122,7 +122,7 @@ def test_settings_that_a_model_cannot_use_are_refused_at_once(
     assert not (tmp_path / "work").exists()
 
 
-def test_ablations_run_only_when_named(benchmark: Benchmark) -> None:
+def test_ablations_are_for_who_asks(benchmark: Benchmark) -> None:
     usual = {method.name for method in select_methods([], benchmark)}
     assert METHODS.keys() - usual == {"late-uncentred", "consistent-whole-photo"}
 
@@ -165,7 +165,7 @@ def test_random_weights_too(benchmark: Benchmark, tiny: FeatureExtractor, tmp_pa
     assert not np.array_equal(found[names[0]], found[names[1]])
 
 
-def test_each_half_of_a_reranked_method_has_its_own_changes(
+def test_halves_are_changed_each_for_itself(
     benchmark: Benchmark, tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     names = ["words+late@timestep=200", "late@timestep=200"]
@@ -174,7 +174,7 @@ def test_each_half_of_a_reranked_method_has_its_own_changes(
     np.testing.assert_array_equal(found[names[0]], found[names[1]])
 
 
-def test_tau_selects_by_eq_3_whatever_the_rule_of_the_model(
+def test_tau_is_eq_3s_whatever_the_models_rule(
     benchmark: Benchmark, tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     query = Query(benchmark.gallery[0], "dog")
@@ -210,7 +210,7 @@ def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_models_that_use_eq_3_have_tau_07(
+def test_models_that_keep_eq_3_have_tau_07(
     benchmark: Benchmark, pipeline_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     extractor = FeatureExtractor.load(str(pipeline_folder("sd1")), "cpu", batch_size=2)
@@ -220,7 +220,7 @@ def test_models_that_use_eq_3_have_tau_07(
     assert not np.array_equal(own, other)
 
 
-def test_late_uncentred_compares_by_plain_cosine(
+def test_uncentred_is_late_by_plain_cosine(
     benchmark: Benchmark, tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     found = scores_of(benchmark, ["late", "late-uncentred"], tiny, tmp_path / "work", "none")

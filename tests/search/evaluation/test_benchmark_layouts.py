@@ -94,7 +94,7 @@ def test_revisited(oxford: Path) -> None:
         assert positives.dtype == junk.dtype == np.int64
 
 
-def test_revisited_is_read_from_json_rather_than_the_pickle(oxford: Path) -> None:
+def test_revisited_as_json_goes_before_the_pickle(oxford: Path) -> None:
     truth = ground_truth()
     truth["gnd"][1]["hard"] = [0, 1]
     (oxford / "gnd_roxford5k.json").write_text(json.dumps(truth))
@@ -133,7 +133,7 @@ def test_a_pickle_does_not_run_code(oxford: Path, tmp_path: Path) -> None:
     assert trace.exists()
 
 
-def test_a_pickle_of_arrays_is_refused_with_a_hint(oxford: Path) -> None:
+def test_a_pickle_of_arrays_is_refused_with_the_mend(oxford: Path) -> None:
     truth = ground_truth()
     truth["gnd"][0]["easy"] = np.array([3])
     (oxford / "gnd_roxford5k.pkl").write_bytes(pickle.dumps(truth))
@@ -181,7 +181,7 @@ def test_unreadable_ground_truth(oxford: Path, file: str, content: bytes, said: 
         ("bbx", [136.5, 34.1, 648.5, 955.7], "empty or off the photo"),
     ],
 )
-def test_invalid_labels_are_refused(oxford: Path, key: str, value: Any, said: str) -> None:
+def test_labels_that_make_no_sense(oxford: Path, key: str, value: Any, said: str) -> None:
     truth = ground_truth()
     truth["gnd"][0][key] = value
     save_revisited(oxford, truth)
@@ -190,7 +190,7 @@ def test_invalid_labels_are_refused(oxford: Path, key: str, value: Any, said: st
     assert said in line
 
 
-def test_invalid_lists_of_names_are_refused(oxford: Path) -> None:
+def test_lists_of_names_that_make_no_sense(oxford: Path) -> None:
     for key, value, said in (
         ("imlist", [], '"imlist" must be a list of at least one name'),
         ("qimlist", ["a", 3], '"qimlist" must be a list of at least one name'),
@@ -201,7 +201,7 @@ def test_invalid_lists_of_names_are_refused(oxford: Path) -> None:
         assert said in refusal(read_revisited, oxford, "roxford5k")
 
 
-def test_a_benchmark_with_nothing_to_find_is_refused(oxford: Path) -> None:
+def test_a_benchmark_in_which_nothing_is_to_be_found(oxford: Path) -> None:
     truth = ground_truth()
     for entry in truth["gnd"]:
         entry["junk"] = [*entry["easy"], *entry["hard"], *entry["junk"]]
@@ -263,7 +263,7 @@ def test_perseg(perseg: Path) -> None:
     np.testing.assert_array_equal(grey, np.eye(30, 40, dtype=bool))
 
 
-def test_invalid_perseg_is_refused(perseg: Path, tmp_path: Path) -> None:
+def test_perseg_that_is_none(perseg: Path, tmp_path: Path) -> None:
     assert "holds no folder Images" in refusal(read_perseg, tmp_path)
     (tmp_path / "Images").mkdir()
     assert "holds no folder Annotations" in refusal(read_perseg, tmp_path)
@@ -339,7 +339,7 @@ def test_annotations_without_palette(tmp_path: Path) -> None:
     assert "not a readable PNG" in refusal(read_annotation, path)
 
 
-def test_invalid_davis_is_refused(davis: Path, tmp_path: Path) -> None:
+def test_davis_that_is_none(davis: Path, tmp_path: Path) -> None:
     assert "holds no readable ImageSets/2017/val.txt" in refusal(read_davis, tmp_path)
     annotation = davis / "Annotations" / "480p" / "goat" / "00002.png"
     save_ids(annotation, np.ones((30, 39), dtype=np.uint8))
@@ -393,7 +393,7 @@ def test_run_lengths_by_hand() -> None:
         ("1\u00e94", "is no character"),
     ],
 )
-def test_invalid_run_lengths_are_refused(counts: str, said: str) -> None:
+def test_run_lengths_that_are_none(counts: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         decode_rle(counts, 2, 3)
 
@@ -460,7 +460,7 @@ def naive_choices(source: dict[str, Any]) -> dict[int, tuple[list[int], int] | N
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_chosen_frames_equal_a_plain_loop(tmp_path: Path, seed: int) -> None:
+def test_chosen_frames_are_a_plain_loops(tmp_path: Path, seed: int) -> None:
     sources = [random_video(10 * seed + number) for number in range(3)]
     found = {one.name: one for one in choose_frames(save_burst(tmp_path, sources))}
     for source in sources:
@@ -491,7 +491,7 @@ def test_videos_that_are_skipped(tmp_path: Path) -> None:
     assert [one.name for one in found] == ["val/ArgoVerse/good"]
 
 
-def test_ties_depend_only_on_the_seed_and_the_videos_name(tmp_path: Path) -> None:
+def test_ties_fall_by_the_seed_and_the_videos_name_alone(tmp_path: Path) -> None:
     same = [{"1": box_mask(20), "2": box_mask(20)}] * 60
     good, other = video("good", same), video("other", same)
 
@@ -578,7 +578,7 @@ def test_the_query_is_the_largest_mask_and_the_reference_the_largest_box(tmp_pat
     assert not benchmark_query.confusable
 
 
-def test_invalid_burst_is_refused(burst: Path, tmp_path: Path) -> None:
+def test_burst_that_is_none(burst: Path, tmp_path: Path) -> None:
     out = tmp_path / "permir"
     assert "holds no annotations/SPLIT/all_classes.json" in refusal(prepare_permir, tmp_path, out)
     annotations = burst / "annotations" / "test" / "all_classes.json"
@@ -610,7 +610,7 @@ def test_invalid_burst_is_refused(burst: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_incomplete_permir_is_refused(burst: Path, tmp_path: Path) -> None:
+def test_permir_that_is_not_whole(burst: Path, tmp_path: Path) -> None:
     out = tmp_path / "permir"
     for reader in (read_permir, read_permis):
         assert "holds no permir.json" in refusal(reader, out)

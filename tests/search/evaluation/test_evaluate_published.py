@@ -78,7 +78,7 @@ def test_prepare_as_json_and_its_seed(waldo: CommandLine, burst: Path, tmp_path:
     assert json.loads((out / "permir.json").read_text())["seed"] == 7
 
 
-def test_prepare_refuses_bad_input(waldo: CommandLine, burst: Path, tmp_path: Path) -> None:
+def test_prepare_refuses(waldo: CommandLine, burst: Path, tmp_path: Path) -> None:
     out = tmp_path / "permir"
     assert "only permir" in waldo.refusal("prepare", "perseg", "--burst", burst, "--out", out)
     line = waldo.refusal("prepare", "permir", "--burst", tmp_path / "nowhere", "--out", out)
@@ -107,7 +107,7 @@ def oxford(tmp_path: Path) -> Path:
     return root
 
 
-def test_revisited_metrics_equal_plain_loops_over_the_ranking(
+def test_revisited_metrics_are_plain_loops_over_the_ranking(
     waldo: CommandLine, oxford: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run.json"
@@ -245,7 +245,7 @@ def test_equal_scores_count_against_a_graded_method() -> None:
 # What is told, and when
 
 
-def test_invalid_queries_are_refused_before_indexing(
+def test_what_is_wrong_with_a_query_is_told_before_indexing(
     tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     photos = [tmp_path / f"{seed}.png" for seed in range(3)]

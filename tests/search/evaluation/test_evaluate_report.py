@@ -147,7 +147,7 @@ def test_report_page(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> No
     assert page.read_text().count("this photo is gone") >= 2
 
 
-def test_the_papers_figures_stand_beside_ours(
+def test_the_papers_figures_beside_ours(
     waldo: CommandLine, runs: list[Path], tmp_path: Path
 ) -> None:
     content = json.loads(runs[1].read_text())
@@ -186,9 +186,7 @@ def test_report_fades_what_is_not_the_object(runs: list[Path], tmp_path: Path) -
         assert (faded[:, 32:] > 150).all()
 
 
-def test_files_that_are_no_runs_are_refused(
-    waldo: CommandLine, runs: list[Path], tmp_path: Path
-) -> None:
+def test_what_is_no_run(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     assert "not a readable run file" in waldo.refusal("report", runs[0], path)
     path.write_text("{")

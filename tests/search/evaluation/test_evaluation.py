@@ -29,7 +29,7 @@ rankings = st.lists(st.tuples(st.booleans(), st.integers(-4, 4)), min_size=1, ma
 
 @given(rankings)
 @settings(max_examples=300, deadline=None)
-def test_average_precision_equals_scikit_learn(pairs: list[tuple[bool, int]]) -> None:
+def test_average_precision_is_scikit_learns(pairs: list[tuple[bool, int]]) -> None:
     relevant = np.array([pair[0] for pair in pairs])
     scores = np.array([pair[1] for pair in pairs], dtype=np.float32)
     expected = average_precision_score(relevant, scores)
@@ -58,7 +58,7 @@ def test_found_within_counts_against_ties(pairs: list[tuple[bool, int]], share: 
     assert found_within(relevant, scores, share) == pytest.approx(sum(found) / len(found))
 
 
-def test_average_precision_is_undefined_without_a_relevant_photo() -> None:
+def test_average_precision_of_nothing_relevant() -> None:
     with pytest.raises(ValueError, match="undefined"):
         average_precision(np.zeros(3, dtype=bool), np.arange(3.0))
 
@@ -113,7 +113,7 @@ def test_every_folders_query_is_the_central_box(collection: Path) -> None:
         assert asked.query.box == pytest.approx((24.0, 18.0, 96.0, 72.0))
 
 
-def test_invalid_folders_are_refused(tmp_path: Path) -> None:
+def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(WaldoError, match="no such folder"):
         read_folders(tmp_path / "nowhere")
     with pytest.raises(WaldoError, match="no sub-folder holds two photos"):

@@ -83,12 +83,12 @@ def test_names(descriptor_folder: Callable[[str], Path], benchmark: Benchmark) -
 @pytest.mark.parametrize(
     "name", ["dinov3", "dinov2+", "+pdm", "dinov2+words", "dinov2+dinov2", "words+late+late"]
 )
-def test_unknown_methods_are_refused(name: str, benchmark: Benchmark) -> None:
+def test_a_method_that_is_none(name: str, benchmark: Benchmark) -> None:
     with pytest.raises(WaldoError, match=r"no such method; one of .*dinov2.*, or NAME\+SCORE"):
         select_methods([name], benchmark)
 
 
-def test_a_score_that_needs_classes_is_refused_without_them(benchmark: Benchmark) -> None:
+def test_a_score_that_needs_classes(benchmark: Benchmark) -> None:
     with pytest.raises(WaldoError, match=r"^method dinov2\+semantic: needs the class"):
         select_methods(["dinov2+semantic"], benchmark)
 

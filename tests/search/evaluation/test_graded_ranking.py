@@ -52,14 +52,14 @@ def naive_precision_at(labels: list[str], k: int) -> float:
 
 @given(labelled_rankings, st.integers(0, 1000))
 @settings(max_examples=300, deadline=None)
-def test_average_precision_equals_a_plain_loop(labels: list[str], seed: int) -> None:
+def test_average_precision_is_a_plain_loops(labels: list[str], seed: int) -> None:
     found = revisited_average_precision(*arranged(labels, seed))
     assert found == pytest.approx(naive_average_precision(labels), abs=1e-12)
 
 
 @given(labelled_rankings, st.integers(0, 1000), st.sampled_from([1, 2, 5, 10, 100]))
 @settings(max_examples=300, deadline=None)
-def test_precision_at_k_equals_a_plain_loop(labels: list[str], seed: int, k: int) -> None:
+def test_precision_at_k_is_a_plain_loops(labels: list[str], seed: int, k: int) -> None:
     found = revisited_precision_at(*arranged(labels, seed), k)
     assert found == pytest.approx(naive_precision_at(labels, k), abs=1e-12)
 

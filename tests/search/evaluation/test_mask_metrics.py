@@ -98,7 +98,7 @@ def naive_f_measure(predicted: Mask, truth: Mask) -> float:
 
 @given(pairs_of_masks)
 @settings(max_examples=150, deadline=None)
-def test_metrics_of_small_masks_equal_plain_loops(pair: tuple[Mask, Mask]) -> None:
+def test_metrics_of_small_masks_are_plain_loops(pair: tuple[Mask, Mask]) -> None:
     predicted, truth = pair
     assert mask_iou(*pair) == pytest.approx(naive_iou(pixels(predicted), pixels(truth)))
     boundaries = naive_boundary(predicted), naive_boundary(truth)
@@ -107,7 +107,7 @@ def test_metrics_of_small_masks_equal_plain_loops(pair: tuple[Mask, Mask]) -> No
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_metrics_of_larger_masks_equal_plain_loops(seed: int) -> None:
+def test_metrics_of_larger_masks_are_plain_loops(seed: int) -> None:
     predicted, truth = blobs(seed)
     assert 0.3 < mask_iou(predicted, truth) < 0.95
     boundaries = naive_boundary(predicted), naive_boundary(truth)
@@ -117,7 +117,7 @@ def test_metrics_of_larger_masks_equal_plain_loops(seed: int) -> None:
 
 @given(st.lists(pairs_of_masks, max_size=6))
 @settings(max_examples=60, deadline=None)
-def test_cumulative_iou_equals_a_plain_loop(pairs: list[tuple[Mask, Mask]]) -> None:
+def test_cumulative_iou_is_a_plain_loops(pairs: list[tuple[Mask, Mask]]) -> None:
     intersections = sum(len(pixels(first) & pixels(second)) for first, second in pairs)
     unions = sum(len(pixels(first) | pixels(second)) for first, second in pairs)
     assert cumulative_iou(pairs) == pytest.approx(intersections / (unions + 1e-10))
@@ -189,7 +189,7 @@ def naive_statistics(values: list[float]) -> FrameStatistics:
 
 @given(st.lists(st.floats(0, 1) | st.just(0.5), min_size=1, max_size=300))
 @settings(max_examples=150, deadline=None)
-def test_frame_statistics_equal_a_plain_loop(values: list[float]) -> None:
+def test_frame_statistics_are_plain_loops(values: list[float]) -> None:
     found, expected = frame_statistics(values), naive_statistics(values)
     assert found.mean == pytest.approx(expected.mean)
     assert found.recall == pytest.approx(expected.recall)

@@ -147,7 +147,7 @@ def test_scenes_protocol(scenes: Path) -> None:
     assert not any(asked.ignored.any() for asked in benchmark.queries)
 
 
-def test_invalid_scenes_are_refused(scenes: Path, tmp_path: Path) -> None:
+def test_scenes_that_are_none(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(WaldoError, match=r"holds no labels\.json"):
         read_scenes(tmp_path)
     path = scenes / "labels.json"
@@ -207,7 +207,7 @@ def test_methods_by_class_do_not_see_the_region() -> None:
     assert late.asks(asked) == asked
 
 
-def test_a_method_without_a_hint_looks_for_the_whole_upright_photo(tmp_path: Path) -> None:
+def test_a_method_told_nothing_looks_for_the_whole_upright_photo(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # stored lying on its side
     Image.new("RGB", (40, 30)).save(tmp_path / "photo.jpg", exif=turned)
@@ -311,7 +311,7 @@ values = st.lists(st.integers(-5, 5), min_size=1, max_size=30)
 
 @given(values, values)
 @settings(max_examples=200, deadline=None)
-def test_auc_equals_scikit_learn(positive: list[int], negative: list[int]) -> None:
+def test_auc_is_scikit_learns(positive: list[int], negative: list[int]) -> None:
     truth = [1] * len(positive) + [0] * len(negative)
     expected = roc_auc_score(truth, positive + negative)
     first, second = (np.array(v, dtype=np.float32) for v in (positive, negative))

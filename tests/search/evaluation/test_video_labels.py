@@ -104,7 +104,7 @@ def test_the_report(davis: Path, stored: RunResults) -> None:
     ]  # fmt: skip
 
 
-def test_an_unreadable_frame_ends_the_evaluation(davis: Path) -> None:
+def test_a_frame_that_cannot_be_read_ends_it(davis: Path) -> None:
     across, _ = read_davis(davis)
     whole = across.frames[2].read_bytes()
     across.frames[2].write_bytes(whole[: len(whole) // 2])
