@@ -1,8 +1,7 @@
-"""Small benchmarks: miniatures of the published ones' folders, and of the files in them."""
+"""Miniatures of the published benchmarks' folders, and of what lies in them."""
 
 import json
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
-from search.query import Query
-
 Mask = NDArray[np.bool_]
-
-
-def next_photo_benchmark(
-    photos: list[Path], n_queries: int, classes: Sequence[str] = ()
-) -> Benchmark:
-    """Each of the first photos asks, by a box, for the next one. classes: given in turn."""
-    places = np.arange(len(photos))
-    queries = []
-    for i in range(n_queries):
-        name = classes[i % len(classes)] if classes else None
-        query = Query(photos[i], name, box=(2.0, 2.0, 18.0, 14.0))
-        queries.append(BenchmarkQuery(query, places == i + 1, places == i, confusable=True))
-    shown = [set(classes)] * len(photos) if classes else None
-    return Benchmark("folders", photos, shown, queries, [])
 
 
 def save_photo(path: Path, width: int = 40, height: int = 30) -> Path:
@@ -37,7 +19,7 @@ def save_photo(path: Path, width: int = 40, height: int = 30) -> Path:
 
 
 def save_ids(path: Path, ids: NDArray[np.uint8]) -> Path:
-    """Save a palette PNG whose colours do not tell the indices apart."""
+    """A palette PNG whose colours say nothing of the indices."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(ids).convert("P")
     image.putdata(ids.reshape(-1).tolist())
@@ -65,7 +47,7 @@ def save_revisited(root: Path, truth: Any, name: str = "roxford5k") -> Path:
 
 
 def encode_rle(mask: Mask) -> str:
-    """Encode a mask as COCO's compressed run lengths, pixel by pixel and digit by digit."""
+    """COCO's compressed run lengths, pixel by pixel and digit by digit."""
     runs, value = [0], False
     for x in range(mask.shape[1]):
         for y in range(mask.shape[0]):
@@ -90,7 +72,7 @@ CATEGORIES = [{"id": 7, "name": "car_(automobile)"}, {"id": 9, "name": "traffic_
 
 
 def box_mask(width: int, hollow: bool = False) -> Mask:
-    """A box of width x 12 pixels; hollow: only its corners."""
+    """A box of width x 12 pixels; hollow: its corners alone."""
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask[3:15, 2 : 2 + width] = True
     if hollow:
@@ -102,9 +84,8 @@ def box_mask(width: int, hollow: bool = False) -> Mask:
 def video(
     name: str, shown: list[dict[str, Mask]], dataset: str = "BDD", **categories: int
 ) -> dict[str, Any]:
-    """One of BURST's sequences.
-
-    categories: those of tracks, as t1=7; tracks that are not named are cars.
+    """One of BURST's sequences. categories: those of tracks t1, t2, ... of which all are cars
+    unless told otherwise.
     """
     tracks = sorted({track for masks in shown for track in masks})
     return {
@@ -134,11 +115,9 @@ def save_burst(root: Path, videos: list[dict[str, Any]], split: str = "val") -> 
 
 
 def plain_video(name: str, widest: int) -> dict[str, Any]:
-    """A video of two cars and a light.
-
-    Track 1 is 20 pixels wide, but 40 in frame `widest`, and 38, 36 and 34 in the frames 5, 16 and
-    20 after it. Track 2 beside it is larger, and missing in the last frame. Track 3 is a light,
-    only in frame `widest` + 16.
+    """Track 1 is 20 pixels wide, but 40 in frame `widest`, and 38, 36 and 34 in those 5, 16 and 20
+    behind it. Track 2 beside it is larger, and missing in the last frame. Track 3 is a light, in
+    frame `widest` + 16 alone.
     """
     widths = {widest: 40, widest + 5: 38, widest + 16: 36, widest + 20: 34}
     shown = [{"1": box_mask(widths.get(t, 20)), "2": box_mask(50)} for t in range(N_FRAMES)]
@@ -148,14 +127,14 @@ def plain_video(name: str, widest: int) -> dict[str, Any]:
 
 
 def save_streets(root: Path) -> Path:
-    """Two splits of BURST: both hold a street of cars, one also a video in which nothing qualifies.
+    """Two splits: in both a street of cars, in one of them a video without look-alikes too.
 
-    With any seed, track 1 is chosen, in frames 1, 17, 21 of the one street and 3, 19, 23 of the
-    other; the first of them is the query.
+    By any seed, track 1 is chosen in frames 1, 17, 21 of the one and 3, 19, 23 of the other, the
+    first of them the query.
     """
     for split, widest in (("test", 1), ("val", 3)):
         street = plain_video("street", widest)
-        # One track is shown more often than the other, so the choice is known.
+        # One track more often than the other, so that the choice is known.
         del street["segmentations"][widest + 1]["2"]
         street["segmentations"][widest + 1]["4"] = {"rle": encode_rle(box_mask(9))}
         street["track_category_ids"]["4"] = 7

@@ -1,51 +1,28 @@
-"""Work in another process, which is killed while it writes."""
+"""Work that is killed on the way, in a process of its own."""
 
 import os
 import signal
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
 
-Content = TypeVar("Content", bytes, str)
-
-# A process that runs for longer than this counts as stuck, seconds.
+# Seconds after which a process that was to be killed counts as stuck.
 _PATIENCE = 60.0
 
 
 def run_until_killed(work: Callable[[], object]) -> None:
-    """Run some work in a fork of this process, which it must kill, see `dying_write`."""
+    """Run some work in a fork of this process, in which it must send SIGKILL to itself."""
     status = os.waitstatus_to_exitcode(_status_of(work))
     assert status == -signal.SIGKILL, f"not killed, but ended with {status}"
 
 
 def run_forked(work: Callable[[], object]) -> int:
-    """Run some work in a fork of this process; returns the exit code, 0 if nothing is raised."""
+    """Run some work in a fork of this process; returns its exit code, 0 where nothing is raised."""
     return os.waitstatus_to_exitcode(_status_of(work))
 
 
-def dying_write(
-    write: Callable[[Path, Content], None], number: int, half: bool
-) -> Callable[[Path, Content], None]:
-    """A function that writes files, but kills the process at the call of this number.
-
-    half: whether the temporary file is half written by then, or not begun.
-    """
-    calls = 0
-
-    def write_or_die(path: Path, content: Content) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == number:
-            if half:
-                part = content[: len(content) // 2]
-                temporary = path.with_name(f"{path.name}.tmp")
-                temporary.write_bytes(part if isinstance(part, bytes) else part.encode())
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(path, content)
-
-    return write_or_die
+def kill_myself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _status_of(work: Callable[[], object]) -> int:
@@ -72,7 +49,7 @@ def _status_of(work: Callable[[], object]) -> int:
 
 
 def _use_one_thread() -> None:
-    """Compute in this thread alone: the other threads do not survive a fork."""
+    """The threads that compute do not survive a fork, so the new process does without."""
     import faiss
     import torch
 

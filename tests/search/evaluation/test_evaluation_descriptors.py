@@ -14,7 +14,7 @@ from features.descriptors import DESCRIPTORS, ImageDescriptor
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.photo import load_photo
-from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import (
     METHODS,
     DescriptorMethod,
@@ -24,7 +24,7 @@ from search.evaluation.methods.methods import (
     select_methods,
 )
 from search.evaluation.retrieval import run_methods
-from tests.helpers.benchmark_folders import next_photo_benchmark
+from search.query import Query
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import make_photos
@@ -34,8 +34,16 @@ N_PHOTOS, N_QUERIES = 7, 3
 
 @pytest.fixture
 def benchmark(tmp_path: Path) -> Benchmark:
+    """Each of the first photos looks for the one behind it, by a box."""
     photos = make_photos(tmp_path / "photos", N_PHOTOS)
-    return next_photo_benchmark(photos, N_QUERIES)
+    places = np.arange(N_PHOTOS)
+    queries = [
+        BenchmarkQuery(
+            Query(photos[i], box=(2.0, 2.0, 18.0, 14.0)), places == i + 1, places == i, True
+        )
+        for i in range(N_QUERIES)
+    ]
+    return Benchmark("folders", photos, None, queries, [])
 
 
 def naive_ranking(first: NDArray, then: NDArray, candidates: int) -> list[int]:

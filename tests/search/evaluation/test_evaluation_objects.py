@@ -18,7 +18,7 @@ from search.evaluation.object_masks import evaluate_masks, masks_folder, select_
 from search.evaluation.run_store import RunResults, open_results
 from search.evaluation.video_labels import evaluate_videos, select_video_methods, videos_folder
 from tests.helpers.command_line import CommandLine
-from tests.helpers.killed import dying_write, run_until_killed
+from tests.helpers.killed import kill_myself, run_until_killed
 from tests.helpers.pictures import save_photo
 from tests.helpers.video_folders import save_davis, save_perseg
 
@@ -28,6 +28,12 @@ def small_davis(root: Path) -> Path:
     across = [{1: (4 + 6 * step, 20)} for step in range(3)]
     down = [{2: (30, 4 + 6 * step)} for step in range(3)]
     return save_davis(root, {"across": across, "down": down})
+
+
+@pytest.fixture(scope="module")
+def small(tiny: FeatureExtractor) -> FeatureExtractor:
+    """The bundled model with small maps."""
+    return FeatureExtractor(tiny.model, replace(tiny.settings, image_size=96), batch_size=1)
 
 
 Evaluate = Callable[[Path], dict[str, Any]]
@@ -82,7 +88,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     ("prepare", "number", "half", "n_done"), [(masks_of, 4, True, 3), (videos_of, 3, False, 2)]
 )
 def test_killed_run_continues_after_its_last_result(
-    tiny: FeatureExtractor,
+    small: FeatureExtractor,
     tmp_path: Path,
     measured: list[tuple[str, str]],
     prepare: Callable[[Path, FeatureExtractor], tuple[list[str], list[str], Evaluate]],
@@ -91,13 +97,23 @@ def test_killed_run_continues_after_its_last_result(
     n_done: int,
 ) -> None:
     """Killed while it writes a result of an item, half written or not begun."""
-    items, methods, evaluate = prepare(tmp_path / "root", tiny)
+    items, methods, evaluate = prepare(tmp_path / "root", small)
     whole = evaluate(tmp_path / "elsewhere")
     assert measured == [(item, method) for item in items for method in methods]
     measured.clear()
+    write, times = run_store.write_text_atomically, 0
+
+    def die(path: Path, text: str) -> None:
+        nonlocal times
+        times += 1
+        if times == number:
+            if half:
+                path.with_name(f"{path.name}.tmp").write_text(text[:20])
+            kill_myself()
+        write(path, text)
 
     def evaluate_and_die() -> None:
-        run_store.write_text_atomically = dying_write(run_store.write_text_atomically, number, half)
+        run_store.write_text_atomically = die
         evaluate(tmp_path / "work")
 
     run_until_killed(evaluate_and_die)

@@ -18,17 +18,17 @@ from features.extractor import FeatureExtractor
 from indexer.reader import IndexReader
 from search.clock import Clock
 from search.evaluation import run_store
-from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import METHODS, Method
 from search.evaluation.report import evaluation_json, write_searches_run
 from search.evaluation.retrieval import Evaluation, MethodResult, run_methods
 from search.evaluation.run_store import RunScores, gallery_folder, open_scores, run_folder
+from search.query import Query
 from search.reference import make_reference
 from search.rerank import score_references
 from search.scores import SCORES, bind_score
-from tests.helpers.benchmark_folders import next_photo_benchmark
 from tests.helpers.command_line import CommandLine
-from tests.helpers.killed import dying_write, run_forked, run_until_killed
+from tests.helpers.killed import kill_myself, run_forked, run_until_killed
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import make_photos
 
@@ -38,9 +38,14 @@ NAMES = ("consistent", "late-by-class", "words", "rgb-patches", "class-oracle")
 
 
 def photos_benchmark(folder: Path) -> Benchmark:
-    """Its photos are made only once."""
+    """Each of the first photos looks for the next one; the photos are made only once."""
     photos = sorted(folder.glob("*.png")) or make_photos(folder, N_PHOTOS)
-    return next_photo_benchmark(photos, N_QUERIES, ["dog", "cup"])
+    places = np.arange(N_PHOTOS)
+    queries = []
+    for i in range(N_QUERIES):
+        query = Query(photos[i], ("dog", "cup")[i % 2], box=(2.0, 2.0, 18.0, 14.0))
+        queries.append(BenchmarkQuery(query, places == i + 1, places == i, confusable=True))
+    return Benchmark("folders", photos, [{"dog", "cup"}] * N_PHOTOS, queries, [])
 
 
 def methods() -> list[Method]:
@@ -70,6 +75,12 @@ def small_batches() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def small(tiny: FeatureExtractor) -> FeatureExtractor:
+    """The bundled model with small maps."""
+    return FeatureExtractor(tiny.model, replace(tiny.settings, image_size=96), batch_size=4)
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
@@ -88,11 +99,11 @@ class WholeRun:
 
 @pytest.fixture(scope="module")
 def whole(
-    tiny: FeatureExtractor, tmp_path_factory: pytest.TempPathFactory, small_batches: None
+    small: FeatureExtractor, tmp_path_factory: pytest.TempPathFactory, small_batches: None
 ) -> WholeRun:
     folder = tmp_path_factory.mktemp("whole")
     benchmark, work = photos_benchmark(folder / "photos"), folder / "work"
-    found = run_methods(benchmark, methods(), tiny, work)
+    found = run_methods(benchmark, methods(), small, work)
     scores = scores_of(found)
     shutil.rmtree(found.folder)
     return WholeRun(folder / "photos", work, scores)
@@ -112,6 +123,20 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     return found
 
 
+@pytest.fixture
+def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many photos each call of the model took, from now on."""
+    found: list[int] = []
+    extract = FeatureExtractor.extract
+
+    def watched(self: FeatureExtractor, inputs: list) -> list:
+        found.append(len(inputs))
+        return extract(self, inputs)
+
+    monkeypatch.setattr(FeatureExtractor, "extract", watched)
+    return found
+
+
 # Interrupted
 
 
@@ -119,7 +144,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
 # three of patches.
 @pytest.mark.parametrize(("number", "half", "n_done"), [(5, True, 4), (9, False, 8)])
 def test_killed_run_continues_after_its_last_file(
-    tiny: FeatureExtractor,
+    small: FeatureExtractor,
     whole: WholeRun,
     tmp_path: Path,
     stored: list[tuple[int, str]],
@@ -132,12 +157,20 @@ def test_killed_run_continues_after_its_last_file(
     work = tmp_path / "work"
     shutil.copytree(whole.work, work)
     benchmark = photos_benchmark(whole.photos)
+    write, files = run_store.write_bytes_atomically, 0
+
+    def die(path: Path, content: bytes) -> None:
+        nonlocal files
+        files += 1
+        if files == number:
+            if half:
+                path.with_name(f"{path.name}.tmp").write_bytes(content[:150])
+            kill_myself()
+        write(path, content)
 
     def run_and_die() -> None:
-        run_store.write_bytes_atomically = dying_write(
-            run_store.write_bytes_atomically, number, half
-        )
-        run_methods(benchmark, methods(), tiny, work)
+        run_store.write_bytes_atomically = die
+        run_methods(benchmark, methods(), small, work)
 
     run_until_killed(run_and_die)
     [folder] = work.glob("folders-run-*")
@@ -147,7 +180,7 @@ def test_killed_run_continues_after_its_last_file(
         for batch, _, name in [path.stem.partition("-")]
     }
     assert len(done) == n_done
-    found = run_methods(benchmark, methods(), tiny, work)
+    found = run_methods(benchmark, methods(), small, work)
     assert_equal(scores_of(found), whole.scores)
     # Nothing that was done is done again, and nothing is left out.
     assert len(stored) == len(set(stored))
@@ -159,11 +192,11 @@ def test_killed_run_continues_after_its_last_file(
 
 
 def test_scores_that_cannot_be_read_are_made_again(
-    tiny: FeatureExtractor, whole: WholeRun, tmp_path: Path, stored: list[tuple[int, str]]
+    small: FeatureExtractor, whole: WholeRun, tmp_path: Path, stored: list[tuple[int, str]]
 ) -> None:
     benchmark = photos_benchmark(whole.photos)
     chosen = [METHODS["rgb-histogram"], METHODS["rgb-patches"], METHODS["class-oracle"]]
-    first = run_methods(benchmark, chosen, tiny, tmp_path)
+    first = run_methods(benchmark, chosen, small, tmp_path)
     expected = scores_of(first)
     stored.clear()
     damage = [(0, "rgb-patches", 0), (1, "class-oracle", 60), (2, "class-oracle", 130)]
@@ -174,7 +207,7 @@ def test_scores_that_cannot_be_read_are_made_again(
     np.save(first.folder / "00001-rgb-patches.npy", np.zeros((BATCH, 3), dtype=np.float32))
     (first.folder / "00002-rgb-patches.npy").write_bytes(b"no array")
     (first.folder / "seconds.json").write_text("{")
-    assert_equal(scores_of(run_methods(benchmark, chosen, tiny, tmp_path)), expected)
+    assert_equal(scores_of(run_methods(benchmark, chosen, small, tmp_path)), expected)
     damaged = {(batch, name) for batch, name, _ in damage}
     assert set(stored) == damaged | {(1, "rgb-patches"), (2, "rgb-patches")}
 
@@ -261,7 +294,7 @@ def test_index_is_used_again_and_scores_are_not(
 
 
 def test_what_changes_scores_is_another_run(
-    tiny: FeatureExtractor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: FeatureExtractor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     benchmark = photos_benchmark(photos)
 
@@ -270,14 +303,14 @@ def test_what_changes_scores_is_another_run(
         gallery = gallery_folder(tmp_path, asked, "model", extractor, codec)
         return gallery, run_folder(tmp_path, asked, settings)
 
-    index, scores = folders(benchmark, tiny, "standard")
-    assert folders(photos_benchmark(photos), tiny, "standard") == (index, scores)
-    other_settings = FeatureExtractor(tiny.model, replace(tiny.settings, timestep=100), 4)
+    index, scores = folders(benchmark, small, "standard")
+    assert folders(photos_benchmark(photos), small, "standard") == (index, scores)
+    other_settings = FeatureExtractor(small.model, replace(small.settings, timestep=100), 4)
     short = replace(benchmark, gallery=benchmark.gallery[1:])
     for changed in (
-        folders(benchmark, tiny, "high"),
+        folders(benchmark, small, "high"),
         folders(benchmark, other_settings, "standard"),
-        folders(short, tiny, "standard"),
+        folders(short, small, "standard"),
     ):
         assert index not in changed
         assert scores not in changed
@@ -288,34 +321,34 @@ def test_what_changes_scores_is_another_run(
         replace(asked.query, mask=photos / "photo-000.png", box=None),
     ):
         queries = [replace(asked, query=query), *benchmark.queries[1:]]
-        found = folders(replace(benchmark, queries=queries), tiny, "standard")
+        found = folders(replace(benchmark, queries=queries), small, "standard")
         assert found[0] == index
         assert found[1] != scores
     with monkeypatch.context() as patched:
         patched.setattr(run_store, "RESULTS_VERSION", run_store.RESULTS_VERSION + 1)
-        found = folders(benchmark, tiny, "standard")
+        found = folders(benchmark, small, "standard")
         assert found[0] == index
         assert found[1] != scores
     save_photo(photos / "photo-003.png", 40, 30, seed=99)
-    found = folders(benchmark, tiny, "standard")
+    found = folders(benchmark, small, "standard")
     assert index not in found
     assert scores not in found
     (photos / "photo-005.png").unlink()
     with pytest.raises(WaldoError, match=r"photo-005\.png: cannot be read"):
-        folders(benchmark, tiny, "standard")
+        folders(benchmark, small, "standard")
 
 
 def test_changed_settings_score_everything_anew(
-    tiny: FeatureExtractor, photos: Path, tmp_path: Path, stored: list[tuple[int, str]]
+    small: FeatureExtractor, photos: Path, tmp_path: Path, stored: list[tuple[int, str]]
 ) -> None:
     benchmark = photos_benchmark(photos)
     chosen = [METHODS["rgb-patches"], METHODS["class-oracle"]]
-    expected = scores_of(run_methods(benchmark, chosen, tiny, tmp_path))
+    expected = scores_of(run_methods(benchmark, chosen, small, tmp_path))
     stored.clear()
-    assert_equal(scores_of(run_methods(benchmark, chosen, tiny, tmp_path)), expected)
+    assert_equal(scores_of(run_methods(benchmark, chosen, small, tmp_path)), expected)
     assert stored == []
     # The codec is of the model's maps, but a run is one whole.
-    found = run_methods(benchmark, chosen, tiny, tmp_path, quality="high")
+    found = run_methods(benchmark, chosen, small, tmp_path, quality="high")
     assert_equal(scores_of(found), expected)
     assert len(stored) == N_BATCHES * len(chosen)
     assert len([*tmp_path.glob("folders-run-*")]) == 2
@@ -326,20 +359,20 @@ def test_changed_settings_score_everything_anew(
 
 
 def test_many_queries_at_once_score_as_each_alone(
-    tiny: FeatureExtractor, whole: WholeRun, tmp_path: Path
+    small: FeatureExtractor, whole: WholeRun, tmp_path: Path
 ) -> None:
     shutil.copytree(whole.work, tmp_path / "work")
     benchmark = photos_benchmark(whole.photos)
     chosen = [METHODS[name] for name in SCORES]
-    found = scores_of(run_methods(benchmark, chosen, tiny, tmp_path / "work"))
+    found = scores_of(run_methods(benchmark, chosen, small, tmp_path / "work"))
     [folder] = (tmp_path / "work").glob("folders-model-*")
     with IndexReader.open(folder / "index") as reader:
         ids = {record.path: record.id for record in reader.photos(reader.ids)}
         gallery = np.array([ids[path.resolve()] for path in benchmark.gallery])
         for row, asked in enumerate(benchmark.queries):
-            reference = make_reference(asked.query, tiny).for_scoring(torch.device("cpu"))
+            reference = make_reference(asked.query, small).for_scoring(torch.device("cpu"))
             for name, score in SCORES.items():
-                bound = bind_score(score, tiny, [reference])
+                bound = bind_score(score, small, [reference])
                 alone = score_references(reader, gallery, [reference], [bound], Clock())
                 # Best cells are chosen in bfloat16, whose rounding depends on a product's shape.
                 expected = alone.by_score[name][0]

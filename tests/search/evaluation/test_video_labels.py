@@ -117,8 +117,7 @@ def test_unknown_methods_are_refused() -> None:
         select_video_methods(["late"])
 
 
-def test_the_command(waldo: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.segmentation.video._CELLS", 24)
+def test_the_command(waldo: CommandLine, tmp_path: Path) -> None:
     davis = save_davis(tmp_path / "DAVIS", {"across": SEQUENCES["across"][:3]})
     run = tmp_path / "run.json"
     methods = ("--method", "propagate", "--method", "first-mask")
