@@ -230,7 +230,7 @@ def _score_by_maps(
             on_progress=run.on_progress,
         )
     with IndexReader.open(place / "index") as reader:
-        gallery = _Gallery(run, reader, _ids(reader, run.benchmark), single)
+        gallery = _Gallery(run, reader, _ids(reader, run.benchmark), source, single)
         for batch, missing in batches.items():
             run.scores.keep(batch, gallery.score(missing, batch))
 
@@ -266,21 +266,26 @@ def _rerank(method: RerankedMethod, scores: RunScores) -> None:
 class _Gallery:
     """An index of the gallery.
 
-    ids: (n_gallery,) int64, the photos' ids in it. extractor: the one that made it, for queries.
+    ids: (n_gallery,) int64, the photos' ids in it. source: the extractor that made it. extractor:
+    its twin for queries.
     """
 
     run: _Run
     reader: IndexReader
     ids: NDArray[np.int64]
+    source: Extractor
     extractor: Extractor
 
     def score(self, methods: list[StoreMethod], batch: int) -> dict[str, NDArray[np.float32]]:
         """Each method's scores of a batch of queries, (batch, n_gallery) float32."""
         run, place = self.run, self.run.scores.queries(batch)
         queries, total = run.benchmark.queries[place], len(run.benchmark.queries)
-        run.on_step("features of the queries", place.start, total)
-        with run.scores.clock("query features"):
-            asked = self._references(methods, queries)
+        asked: dict[Region, list[ScoringReference]] = {}
+        ways = {m.region: m for m in methods if not isinstance(m, DescriptorMethod)}
+        if ways:
+            run.on_step("features of the queries", place.start, total)
+            with run.scores.clock("query features"):
+                asked = self._references(ways, queries)
         scores: dict[str, NDArray[np.float32]] = {}
         for method in methods:
             if not isinstance(method, WordMethod | DescriptorMethod):
@@ -300,15 +305,12 @@ class _Gallery:
         return scores
 
     def _references(
-        self, methods: list[StoreMethod], queries: list[BenchmarkQuery]
+        self, ways: dict[Region, StoreMethod], queries: list[BenchmarkQuery]
     ) -> dict[Region, list[ScoringReference]]:
-        """The queries as methods ask them, by the methods' `region`; each photo is extracted
-        once.
-        """
-        ways = {m.region: m for m in methods if not isinstance(m, DescriptorMethod)}
+        """The queries as a method of each region asks them; each photo is extracted once."""
         asked: dict[Region, list[ScoringReference]] = {region: [] for region in ways}
         taus = [method.changes.tau for method in ways.values()]
-        for query in queries if ways else []:
+        for query in queries:
             views = [method.asks(query.query) for method in ways.values()]
             references = make_references(views, self.extractor, taus)
             for region, reference in zip(ways, references, strict=True):
@@ -319,8 +321,9 @@ class _Gallery:
         self, methods: list[MapMethod], references: list[ScoringReference], doing: str
     ) -> dict[str, NDArray[np.float32]]:
         """Scores by full maps, (n_references, n_gallery) float32 for each method."""
+        # By the extractor that fitted the codec: it knows the class vectors of all nouns already.
         scores = [
-            replace(bind_score(method.score, self.extractor, references), name=method.name)
+            replace(bind_score(method.score, self.source, references), name=method.name)
             for method in methods
         ]
         run, total = self.run, len(self.ids)

@@ -24,7 +24,7 @@ from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import describe, verify
 from indexer.upkeep.compact import compact
 from tests.helpers.pictures import save_photo
-from tests.helpers.stores import PixelExtractor, ids_by_recall, make_photos, restored, rows, run
+from tests.helpers.stores import PixelExtractor, ids_by_recall, make_photos, rows, run
 
 ROOT = Path(__file__).parents[3]
 
@@ -55,21 +55,6 @@ def made(small_shards: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (photos / "photo-005.png").rename(photos / "photo-040.png")
     run(photos, index)
     return folder
-
-
-@pytest.fixture
-def work(made: Path) -> Path:
-    return restored(made)
-
-
-@pytest.fixture
-def photos(work: Path) -> Path:
-    return work / "photos"
-
-
-@pytest.fixture
-def index(work: Path) -> Path:
-    return work / "index"
 
 
 def content(index: Path) -> dict[str, bytes]:

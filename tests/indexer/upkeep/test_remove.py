@@ -15,7 +15,7 @@ from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import verify
 from indexer.upkeep.remove import remove
 from tests.helpers.command_line import CommandLine
-from tests.helpers.stores import PixelExtractor, ids_by_recall, make_photos, restored, rows, run
+from tests.helpers.stores import PixelExtractor, ids_by_recall, make_photos, rows, run
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,21 +35,6 @@ def made(small_shards: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_photos(photos / "sub2", 3, first=20)
     run(photos, folder / "index")
     return folder
-
-
-@pytest.fixture
-def work(made: Path) -> Path:
-    return restored(made)
-
-
-@pytest.fixture
-def photos(work: Path) -> Path:
-    return work / "photos"
-
-
-@pytest.fixture
-def index(work: Path) -> Path:
-    return work / "index"
 
 
 def names(index: Path) -> list[str]:
