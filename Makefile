@@ -52,6 +52,7 @@ tiny-model: $(READY)
 # Some forty minutes on two cores.
 bench: $(READY)
 	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/contended.py
 	$(BIN)/python benchmarks/fetch.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/kill.py

@@ -4,6 +4,7 @@ Results go to standard output, messages and progress to standard error. Exit cod
 1 `verify` found problems, 2 bad input, 130 stopped by Ctrl-C.
 """
 
+import os
 import sys
 import warnings
 from typing import NoReturn
@@ -15,6 +16,11 @@ from search.commands.evaluation_commands import evaluate, fit_weights, prepare, 
 from search.commands.mask_commands import propagate, segment
 from search.commands.options import say_error
 from search.commands.query_command import query
+
+# OpenMP's threads spin at the end of every parallel loop. Where another process needs a core, the
+# spinning threads starve it and each other; threads that wait passively sleep.
+PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+_WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 app = typer.Typer(
     name="waldo",
@@ -42,6 +48,9 @@ app.command()(models)
 
 def main() -> NoReturn:
     """Run the command line. Expected errors become one line and exit code 2."""
+    # OpenMP reads this once, when torch is imported. The user's own setting is kept.
+    if not any(name in os.environ for name in _WAITING_VARIABLES):
+        os.environ.update(PASSIVE_WAITING)
     from PIL import Image
 
     from features.errors import WaldoError
