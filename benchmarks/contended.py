@@ -2,11 +2,11 @@
 
     python benchmarks/contended.py [--photos 48] [--runs 3]
 
-Prints wall and CPU milliseconds per photo on a quiet machine and beside a busy loop on one core,
-for three settings of OpenMP: its own waiting, which spins at barriers; passive waiting, as the
-command line sets it; and one thread. Each run is a process of its own, and the settings take turns.
-The last column is the time beside the busy loop over that of one thread on a quiet machine. Needs
-Linux.
+Prints wall and CPU milliseconds per photo, of extraction and of indexing with all its steps, on a
+quiet machine and beside a busy loop on one core, for three settings of OpenMP: its own waiting,
+which spins at barriers; passive waiting, as the command line sets it; and one thread. Each run is a
+process of its own, and the settings take turns. The last column is the time beside the busy loop
+over that of one thread on a quiet machine. Needs Linux.
 """
 
 import json
@@ -19,9 +19,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from harness import add_model_options, make_parser
 
+from features.extractor import FeatureExtractor
+from features.photo import load_model_input
+from indexer.ingest.build import index_photos
 from search.commands.app import PASSIVE_WAITING
 
 PHOTOS = Path(__file__).parents[1] / "data" / "demo" / "photos"
@@ -30,7 +34,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "passive waiting": PASSIVE_WAITING,
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
-EXTRACTIONS = {"one photo at a time": 1, "8 photos per batch": 8}
+WORKS = ("extract 1", "extract 8", "index 8")
 
 
 def spin() -> None:
@@ -51,29 +55,41 @@ def busy_core() -> Iterator[None]:
         process.join()
 
 
-def extract(model: str, device: str, batch_size: int, count: int) -> None:
-    """Extract photos and print wall and CPU seconds per photo, as JSON."""
-    from features.extractor import FeatureExtractor
-    from features.photo import load_model_input
-
-    extractor = FeatureExtractor.load(model, device, batch_size)
-    paths = sorted(PHOTOS.rglob("*.jpg"))
+def extract(extractor: FeatureExtractor, count: int) -> int:
+    """Extract photos, batch by batch; returns how many."""
+    size = extractor.batch_size
     inputs = [
-        load_model_input(path, extractor.image_size, extractor.grid) for path in paths[:batch_size]
+        load_model_input(path, extractor.image_size, extractor.grid)
+        for path in sorted(PHOTOS.rglob("*.jpg"))[:size]
     ]
-    extractor.extract(inputs)
-    repetitions = max(1, count // batch_size)
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(repetitions):
+    batches = max(1, count // size)
+    for _ in range(batches):
         extractor.extract(inputs)
+    return batches * size
+
+
+def index(extractor: FeatureExtractor, count: int) -> int:
+    """Index the first photos of the sample collection, decoding included; returns how many."""
+    paths = sorted(PHOTOS.rglob("*.jpg"))[:count]
+    with TemporaryDirectory() as folder:
+        return index_photos(paths, Path(folder) / "index", extractor).new
+
+
+def run(work: str, model: str, device: str, count: int) -> None:
+    """Print wall and CPU seconds per photo of one of WORKS, as JSON."""
+    name, batch_size = work.split()
+    extractor = FeatureExtractor.load(model, device, int(batch_size))
+    extract(extractor, 1)
+    wall, cpu = time.perf_counter(), time.process_time()
+    photos = {"extract": extract, "index": index}[name](extractor, count)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(json.dumps([wall / repetitions / batch_size, cpu / repetitions / batch_size]))
+    print(json.dumps([wall / photos, cpu / photos]))
 
 
 def measure(arguments: list[str], setting: dict[str, str]) -> tuple[float, float]:
-    """What `extract` prints in a process with a setting of OpenMP."""
+    """What `run` prints in a process with a setting of OpenMP."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, __file__, "--extract", *arguments]
+    command = [sys.executable, __file__, *arguments]
     found = subprocess.run(
         command, env=inherited | setting, check=True, capture_output=True, text=True
     )
@@ -106,18 +122,18 @@ def main() -> None:
     add_model_options(parser)
     parser.add_argument("--photos", type=int, default=48, help="photos per run")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--extract", type=int, metavar="BATCH", help="one run, printed as JSON")
+    parser.add_argument("--work", choices=WORKS, help="one run, printed as JSON")
     given = parser.parse_args()
-    if given.extract:
-        extract(given.model, given.device, given.extract, given.photos)
+    if given.work:
+        run(given.work, given.model, given.device, given.photos)
         return
     print(
-        f"ms per photo, {os.cpu_count()} cores: quiet, CPU; beside, CPU; beside / one thread quiet"
+        f"{'ms per photo':<24}{'quiet':>8}{'CPU':>8}{'beside':>12}{'CPU':>8}{'of one thread':>14}"
     )
-    for name, batch_size in EXTRACTIONS.items():
-        print(name)
-        options = ["--model", given.model, "--device", given.device, "--photos", str(given.photos)]
-        compare([str(batch_size), *options], given.runs)
+    options = ["--model", given.model, "--device", given.device, "--photos", str(given.photos)]
+    for work in WORKS:
+        print(f"{work} at a time")
+        compare(["--work", work, *options], given.runs)
 
 
 if __name__ == "__main__":
