@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from scipy import ndimage
 
 from features.errors import RegionError
 from features.frame import Frame
@@ -57,6 +56,8 @@ def named_cells(maps: FeatureMaps, evidence_vector: NDArray[np.float32]) -> NDAr
     a small model. This takes the whole object under the peak, as for a point (docs/scores.md).
     Raises RegionError where the evidence has no peak.
     """
+    from scipy import ndimage
+
     valid = maps.frame.valid()
     evidence = np.where(valid, maps.semantic.astype(np.float32) @ evidence_vector, 0.0)
     _check_differs(evidence[valid].min(), evidence[valid].max())
@@ -131,6 +132,8 @@ def point_cells(maps: FeatureMaps, point: Point) -> NDArray[np.bool_]:
 
 def _object_around(maps: FeatureMaps, seed: tuple[int, int]) -> NDArray[np.bool_]:
     """The object at a cell (row, column), (grid, grid) bool; see `point_cells`."""
+    from scipy import ndimage
+
     valid = maps.frame.valid()
     appearance = maps.appearance.astype(np.float32)
     unit = unit_vectors(appearance - appearance[valid].mean(axis=0))

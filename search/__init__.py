@@ -5,12 +5,19 @@
 
 `index.py` runs these steps; `scores.py` has the scores that re-ranking can use. Rooms: `commands/`,
 the command line; `segmentation/`, masks of objects in photos and videos; `evaluation/`, benchmarks.
+
+A public name is imported when it is first used, so the command line can answer `--help` without
+numpy, scipy and pyarrow.
 """
 
-from features.errors import WaldoError
-from indexer.store.filters import PhotoFilter
-from search.index import Index, open_index
-from search.query import Answer, Match, Query, SearchOptions
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from features.errors import WaldoError
+    from indexer.store.filters import PhotoFilter
+    from search.index import Index, open_index
+    from search.query import Answer, Match, Query, SearchOptions
 
 __all__ = [
     "Answer",
@@ -22,3 +29,23 @@ __all__ = [
     "WaldoError",
     "open_index",
 ]
+
+_MODULES = {
+    "WaldoError": "features.errors",
+    "PhotoFilter": "indexer.store.filters",
+    **dict.fromkeys(("Index", "open_index"), "search.index"),
+    **dict.fromkeys(("Answer", "Match", "Query", "SearchOptions"), "search.query"),
+}
+
+# Type checkers read the imports above, and so tell a name that does not exist.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """A public name, on its first use (PEP 562)."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,7 @@ Results go to standard output, messages and progress to standard error. Exit cod
 import os
 import sys
 import warnings
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -26,10 +26,28 @@ app = typer.Typer(
     name="waldo",
     help="Find this very object in a photo collection.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"waldo {version('waldo-search')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_any_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    pass
+
 
 app.command()(index)
 app.command()(query)
@@ -51,13 +69,11 @@ def main() -> NoReturn:
     # OpenMP reads this once, when torch is imported. The user's own setting is kept.
     if not any(name in os.environ for name in _WAITING_VARIABLES):
         os.environ.update(PASSIVE_WAITING)
-    from PIL import Image
-
     from features.errors import WaldoError
 
-    # Large photos are allowed; those over Pillow's limit are refused with an error of our own.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    warnings.filterwarnings("ignore", module="PIL")  # broken EXIF is ignored
+    # Pillow warns of broken EXIF, which is ignored, and of large photos, which are allowed; those
+    # over its limit are refused with an error of our own.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except WaldoError as error:

@@ -11,8 +11,10 @@ from search.commands.options import (
     IndexOption,
     JsonOption,
     check_codec,
+    codec_names,
     load_descriptors,
     load_extractor,
+    model_names,
     print_json,
     print_table,
     say,
@@ -32,8 +34,9 @@ def index(
     model: Annotated[
         str | None,
         typer.Option(
+            autocompletion=model_names,
             help="A name from `waldo models`, a folder in diffusers' layout, or a hub id. "
-            "Default: the model of the index, or tiny."
+            "Default: the model of the index, or tiny.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -42,6 +45,7 @@ def index(
         str | None,
         typer.Option(
             metavar="QUALITY",
+            autocompletion=codec_names,
             help="How maps are stored: none, high, standard or small. Default: as the index has "
             "them, or standard.",
         ),

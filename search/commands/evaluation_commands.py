@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.commands.options import (
+    OBJECT_BENCHMARKS,
+    SEARCH_BENCHMARKS,
     BatchSizeOption,
     DeviceOption,
     IndexOption,
     JsonOption,
     ModelOption,
     check_codec,
+    codec_names,
     load_descriptors,
     load_extractor,
     print_json,
@@ -61,6 +64,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="PROTOCOL",
+            autocompletion=lambda: (*SEARCH_BENCHMARKS, *OBJECT_BENCHMARKS),
             help="folders, scenes, permir, roxford5k or rparis6k for searches, perseg or permis "
             "for masks, davis2017 for videos.",
         ),
@@ -81,7 +85,12 @@ def evaluate(
     device: DeviceOption = "auto",
     batch_size: BatchSizeOption = 8,
     codec: Annotated[
-        str, typer.Option(metavar="QUALITY", help="How maps are stored, as for `waldo index`.")
+        str,
+        typer.Option(
+            metavar="QUALITY",
+            autocompletion=codec_names,
+            help="How maps are stored, as for `waldo index`.",
+        ),
     ] = "standard",
     out: Annotated[
         Path | None, typer.Option(metavar="RUN.json", help="Write the result of every query.")
@@ -254,6 +263,7 @@ def fit_weights(
         str,
         typer.Argument(
             metavar="PROTOCOL",
+            autocompletion=lambda: SEARCH_BENCHMARKS,
             help="folders (one sub-folder per object), or another benchmark of searches, as for "
             "`waldo evaluate`.",
         ),

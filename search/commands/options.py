@@ -17,18 +17,58 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+# The names that a shell completes. They are repeated here, because the modules that hold the scores
+# and the benchmarks import numpy; a test compares them.
+SCORE_NAMES = (
+    *("consistent", "fused", "late", "late-gated", "correspondence", "mutual", "maximum"),
+    *("top-mean", "pdm", "appearance", "cosine", "semantic"),
+)
+SEARCH_BENCHMARKS = ("folders", "scenes", "permir", "roxford5k", "rparis6k")
+OBJECT_BENCHMARKS = ("perseg", "permis", "davis2017")
+
+
+def model_names() -> list[str]:
+    """The names of the presets."""
+    from features.diffusion.presets import PRESETS
+
+    return list(PRESETS)
+
+
+def class_names() -> list[str]:
+    """The nouns that class names are expected to be."""
+    from features.vocabulary import nouns
+
+    return nouns()
+
+
+def codec_names() -> list[str]:
+    """The qualities in which maps can be stored."""
+    from indexer.codec.quality import QUALITIES
+
+    return list(QUALITIES)
+
+
 IndexOption = Annotated[Path, typer.Option("--index", help="The folder of the index.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ModelOption = Annotated[
     str,
-    typer.Option(help="A name from `waldo models`, a folder in diffusers' layout, or a hub id."),
+    typer.Option(
+        autocompletion=model_names,
+        help="A name from `waldo models`, a folder in diffusers' layout, or a hub id.",
+    ),
 ]
 DeviceOption = Annotated[
     str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, mps ...")
 ]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Photos per batch.")]
 ClassOption = Annotated[
-    str | None, typer.Option("--class", metavar="NAME", help="What the object is: dog, car ...")
+    str | None,
+    typer.Option(
+        "--class",
+        metavar="NAME",
+        autocompletion=class_names,
+        help="What the object is: dog, car ...",
+    ),
 ]
 MaskOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A picture that is white on the object.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.commands.options import (
+    SCORE_NAMES,
     BoxOption,
     ClassOption,
     DeviceOption,
@@ -88,7 +89,11 @@ def query(
     ] = 400,
     score: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The score to re-rank by. Default: consistent."),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=lambda: SCORE_NAMES,
+            help="The score to re-rank by. Default: consistent.",
+        ),
     ] = None,
     recall: Annotated[
         str | None,

@@ -5,17 +5,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from features.diffusion.presets import PRESETS
-from indexer.store.filters import PhotoFilter
-from search.query import Answer, Query
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from indexer.store.filters import PhotoFilter
+    from search.query import Answer, Query
     from search.segmentation.mask_files import Failure, WrittenMask
 
 
 def answer_json(
-    answer: Answer, masks: "Sequence[WrittenMask | None] | None" = None
+    answer: "Answer", masks: "Sequence[WrittenMask | None] | None" = None
 ) -> dict[str, Any]:
     """An answer as JSON-ready values; boxes are in pixels of the upright photo, times in seconds.
 
@@ -59,13 +59,13 @@ def answer_json(
     }
 
 
-def _view_json(view: Query) -> dict[str, Any]:
+def _view_json(view: "Query") -> dict[str, Any]:
     """A photo, and its region where it has one."""
     region = {"mask": view.mask and str(view.mask), "box": view.box, "point": view.point}
     return {"photo": str(view.photo), **{k: v for k, v in region.items() if v is not None}}
 
 
-def _filter_json(wanted: PhotoFilter | None) -> dict[str, Any]:
+def _filter_json(wanted: "PhotoFilter | None") -> dict[str, Any]:
     """The photos that were searched, if not all; "until" is the first instant after them."""
     if wanted is None:
         return {}
@@ -76,7 +76,7 @@ def _filter_json(wanted: PhotoFilter | None) -> dict[str, Any]:
     return {"paths": list(wanted.paths), "since": since, "until": until}
 
 
-def answer_table(answer: Answer) -> "Table":
+def answer_table(answer: "Answer") -> "Table":
     """The matches, one per row: ranks, scores, boxes and paths."""
     from rich.table import Table
     from rich.text import Text
@@ -102,12 +102,12 @@ def answer_table(answer: Answer) -> "Table":
     return table
 
 
-def describe_object(query: Query) -> str:
+def describe_object(query: "Query") -> str:
     """The object of a query in words, e.g. 'the dog in a.jpg' or 'the object in a.jpg'."""
     return f"the {query.class_name or 'object'} in {query.photo.name}"
 
 
-def not_found_line(answer: Answer) -> str:
+def not_found_line(answer: "Answer") -> str:
     """A line that says that no photo reaches the confidence that was asked for."""
     best = answer.best_confidence
     return (
@@ -118,7 +118,7 @@ def not_found_line(answer: Answer) -> str:
 
 
 def segment_json(
-    query: Query, written: "Sequence[WrittenMask]", failures: "Sequence[Failure]"
+    query: "Query", written: "Sequence[WrittenMask]", failures: "Sequence[Failure]"
 ) -> dict[str, Any]:
     """Masks as JSON-ready values; boxes and areas are in pixels of the upright photo."""
     return {

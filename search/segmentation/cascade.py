@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from search.segmentation.segment import Refine, box_around, sharpen
 
@@ -105,6 +104,8 @@ def _best(proposals: Proposals, evidence: NDArray[np.float32]) -> int:
 
 def _innermost_peak(values: NDArray[np.float32]) -> tuple[float, float]:
     """The pixel of the peak that is farthest from the edge of the peak: its centre, (x, y)."""
+    from scipy import ndimage
+
     peak = values >= values.max() - _PEAK
     depth = ndimage.distance_transform_edt(np.pad(peak, 1))[1:-1, 1:-1]
     row, column = np.unravel_index(depth.argmax(), depth.shape)

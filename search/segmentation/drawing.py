@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy import ndimage
 
 from features.errors import WaldoError
 
@@ -63,6 +62,8 @@ def tinted(picture: Image.Image, ids: NDArray[np.uint8]) -> Image.Image:
 
     ids: (height, width) uint8, of the size of the picture, 0 where there is no object.
     """
+    from scipy import ndimage
+
     photo = np.asarray(picture.convert("RGB"), dtype=np.float32)
     # The first colours of the palette are dark, so all colours are twice as bright here.
     bright = np.minimum(2 * palette().astype(np.float32), 255.0)

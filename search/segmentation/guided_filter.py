@@ -5,7 +5,6 @@ He, Sun and Tang, Guided Image Filtering, ECCV 2010.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 
 def guided_filter(
@@ -57,6 +56,8 @@ def guided_filter(
 
 def _mean(image: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
     """The mean of the window around each pixel."""
+    from scipy import ndimage
+
     return np.asarray(ndimage.uniform_filter(image, 2 * radius + 1, mode="nearest"))
 
 

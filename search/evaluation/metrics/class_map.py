@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.special import logsumexp
 
 from features.extractor import FeatureExtractor
 from features.frame import Frame
@@ -54,6 +53,8 @@ def measure_class_map(benchmark: Benchmark, extractor: FeatureExtractor) -> Clas
 
     Raises RegionError for a class name that the model does not know.
     """
+    from scipy.special import logsumexp
+
     names = sorted({name for scene in benchmark.scenes for name in scene.classes})
     vectors = np.stack([extractor.class_vector(name) for name in names])
     background = extractor.background_vector()

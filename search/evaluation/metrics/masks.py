@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 
@@ -124,6 +123,8 @@ def _check_size(predicted: Mask, truth: Mask) -> None:
 
 def _inner_boundary(mask: Mask, width: int) -> Mask:
     """The pixels of the mask within `width` steps (also diagonal ones) of the background."""
+    from scipy import ndimage
+
     # One erosion by a large square equals many by 3 x 3.
     inside = ndimage.minimum_filter(mask, size=2 * width + 1, mode="constant", cval=0)
     return np.asarray(mask & ~inside)
@@ -138,5 +139,7 @@ def _outline(mask: Mask) -> Mask:
 
 def _share_near(outline: Mask, other: Mask, radius: float) -> float:
     """The share of an outline within the radius of the other; neither is empty."""
+    from scipy import ndimage
+
     # The same as dilating the other by a disk, at a cost that does not depend on the radius.
     return float((ndimage.distance_transform_edt(~other)[outline] <= radius).mean())
