@@ -184,7 +184,7 @@ def explained_errors(model: str, folder: Path, needed: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{model}: cannot be loaded from {folder} ({reason}); Waldo needs {needed}"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from features.diffusion.inversion import invert
 from features.diffusion.loading import load_model
-from features.diffusion.model import DiffusionModel
+from features.diffusion.model import Conditioning, DiffusionModel
 from features.diffusion.presets import PRESETS, FeatureSettings
 from features.errors import ModelError
 from features.maps import FeatureMaps
@@ -27,6 +27,8 @@ PREPROCESSING = 1
 class FeatureExtractor:
     """Extracts feature maps from photos with one model and one set of settings.
 
+    The model's weights are read when they are first used: for features, class vectors and `device`.
+    Where they are broken, the methods that use them raise ModelError.
     image_size: side of the model's square input, pixels. grid, dim: maps are (grid, grid, dim).
     batch_size: photos per UNet evaluation; smaller batches are filled up, so that a photo's numbers
     do not depend on how many other photos share its batch.
@@ -37,18 +39,18 @@ class FeatureExtractor:
         self.settings = settings
         self.batch_size = batch_size
         self.image_size = settings.image_size
-        self.grid, self.dim = model.map_shape(settings)
-        self._conditioning = model.condition(settings.prompt)
+        self.grid, self.dim = model.architecture.map_shape(settings)
 
     @classmethod
     def load(cls, name: str, device: str = "auto", batch_size: int = 8) -> "FeatureExtractor":
-        """Load a model by preset name, local folder or hub id, with its own settings.
+        """A model by preset name, local folder or hub id, with its own settings.
 
         Raises ModelError where it cannot be found, downloaded or used.
         """
         model = load_model(name, device)
         preset = PRESETS.get(name)
-        return cls(model, preset.settings if preset else model.inspected_settings(), batch_size)
+        settings = preset.settings if preset else model.architecture.inspected_settings()
+        return cls(model, settings, batch_size)
 
     @classmethod
     def from_fingerprint(
@@ -144,6 +146,10 @@ class FeatureExtractor:
         for start in range(0, len(inputs), self.batch_size):
             maps += self._extract_batch(inputs[start : start + self.batch_size])
         return maps
+
+    @cached_property
+    def _conditioning(self) -> Conditioning:
+        return self.model.condition(self.settings.prompt)
 
     def _extract_batch(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         filled = [*inputs, *[inputs[0]] * (self.batch_size - len(inputs))]

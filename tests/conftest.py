@@ -24,7 +24,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 DEMO = Path(__file__).parent.parent / "data" / "demo"
 
 # What --fast has no time for, beside all that is made once.
-SLOW = ("subprocess.Popen", "features.extractor.load_model")
+SLOW = ("subprocess.Popen", "features.diffusion.loading.read_parts")
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 

@@ -16,19 +16,20 @@ class _CapturedError(Exception):
     """Ends the UNet's forward pass after the last projection was captured."""
 
 
-def transformer_blocks(unet: "torch.nn.Module") -> list[str]:
-    """The module paths of the transformer blocks on the UNet's up path, in the order they run.
+def transformer_blocks(unet: "torch.nn.Module") -> dict[str, int]:
+    """The transformer blocks on the UNet's up path, in the order they run.
 
-    Raises ModelError where there is none.
+    Returns the channels of each block's queries by its module path.
     """
     places = [
         (tuple(int(number) for number in match.groups()), name)
         for name, _ in unet.named_modules()
         if (match := _TRANSFORMER_BLOCK.fullmatch(name))
     ]
-    if not places:
-        raise ModelError("the model's UNet has no transformer block on its up path")
-    return [name for _, name in sorted(places)]
+    return {
+        name: int(transformer_block(unet, name).attn1.to_q.out_features)
+        for _, name in sorted(places)
+    }
 
 
 def transformer_block(unet: "torch.nn.Module", path: str) -> Any:
@@ -44,14 +45,6 @@ def transformer_block(unet: "torch.nn.Module", path: str) -> Any:
         if not hasattr(getattr(block, attention, None), "to_q"):
             raise ModelError(f"the block {path} lacks the attention layer {attention}")
     return block
-
-
-def map_side(latent_side: int, n_up_blocks: int, path: str) -> int:
-    """Side of the map at a block, in cells: each up block after it doubles the resolution."""
-    match = _TRANSFORMER_BLOCK.fullmatch(path)
-    if match is None:
-        raise ModelError(f"{path} is not a transformer block on the UNet's up path")
-    return latent_side // 2 ** (n_up_blocks - 1 - int(match.group(1)))
 
 
 def capture(block: Any, forward: Callable[[], object]) -> tuple["torch.Tensor", "torch.Tensor"]:

@@ -1,12 +1,12 @@
 """Loading a model from diffusers' layout: bundled, in a local folder, or from the hub.
 
 Only what features need is kept: the VAE's encoder, the UNet, the text encoders and the noise
-schedule.
+schedule. What is on disk is looked at at once; the weights are read when they are first used.
 """
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from features.checkpoints import (
     Layout,
@@ -17,27 +17,29 @@ from features.checkpoints import (
     locate,
     quiet_libraries,
 )
-from features.diffusion.model import DiffusionModel
+from features.diffusion.architecture import Architecture
+from features.diffusion.model import DiffusionModel, Parts
 from features.diffusion.presets import PRESETS, bundled_path
 
-if TYPE_CHECKING:
-    import torch
-
+_NEEDED = "a whole pipeline in diffusers' layout with safetensors weights"
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 
 
 def load_model(name: str, device: str = "auto", revision: str | None = None) -> DiffusionModel:
-    """Load a model by preset name, local folder in diffusers' layout, or hub id.
+    """Find a model by preset name, local folder in diffusers' layout, or hub id.
 
     device: "auto" (a GPU where there is one), or any torch device. revision: a hub commit.
-    A hub model that is not on this machine yet is downloaded. Raises ModelError where the weights
-    cannot be had, or are not of the Stable Diffusion family.
+    A hub model that is not on this machine yet is downloaded. Raises ModelError where the files
+    cannot be had, or are not of the Stable Diffusion family; the model raises it where its weights
+    turn out to be broken, or the device cannot be used.
     """
-    target, dtype = device_and_precision(device)
     folder, resolved, variant = _locate(name, revision)
     if Path(name).is_dir() and name not in PRESETS:
         name = str(folder)
-    return _load_folder(name, folder, resolved, variant, target, dtype)
+    with explained_errors(f"model {name}", folder, _NEEDED):
+        architecture = Architecture.read(folder)
+    read = partial(read_parts, name, folder, variant, architecture, device)
+    return DiffusionModel(name, resolved, architecture, read)
 
 
 def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:
@@ -76,66 +78,40 @@ def weights_digest(folder: Path) -> str:
     return files_digest(folder, (p for p in files if p.suffix in (".json", ".safetensors", ".txt")))
 
 
-def _load_folder(
-    name: str,
-    folder: Path,
-    revision: str,
-    variant: str | None,
-    device: "torch.device",
-    dtype: "torch.dtype",
-) -> DiffusionModel:
-    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-    from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
+def read_parts(
+    name: str, folder: Path, variant: str | None, architecture: Architecture, device: str
+) -> Parts:
+    import diffusers
+    import transformers
 
-    vae_classes = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-    text_classes = {
-        "CLIPTextModel": CLIPTextModel,
-        "CLIPTextModelWithProjection": CLIPTextModelWithProjection,
-    }
-    needed = "a whole pipeline in diffusers' layout with safetensors weights"
-    with explained_errors(f"model {name}", folder, needed):
-        index = json.loads((folder / "model_index.json").read_text())
-        names = [part for part in ("text_encoder", "text_encoder_2") if any(index.get(part) or ())]
-        unet_class = _part_class(index, "unet", {"UNet2DConditionModel": UNet2DConditionModel})
-        vae_class = _part_class(index, "vae", vae_classes)
+    target, dtype = device_and_precision(device)
+    classes = architecture.classes
+    text_parts = [part for part in classes if part.startswith("text_encoder")]
+    with explained_errors(f"model {name}", folder, _NEEDED):
+        unet_class = getattr(diffusers, classes["unet"])
         unet = load_pretrained(unet_class, folder / "unet", dtype, variant=variant)
         # SDXL's VAE overflows in half precision; in float32 every VAE is right.
+        vae_class = getattr(diffusers, classes["vae"])
         vae = load_pretrained(vae_class, folder / "vae", variant=variant)
         encoders = [
             load_pretrained(
-                _part_class(index, part, text_classes), folder / part, dtype, variant=variant
+                getattr(transformers, classes[part]), folder / part, dtype, variant=variant
             )
-            for part in names
+            for part in text_parts
         ]
         with quiet_libraries():
             tokenizers = [
-                AutoTokenizer.from_pretrained(
+                transformers.AutoTokenizer.from_pretrained(
                     folder / part.replace("text_encoder", "tokenizer"), local_files_only=True
                 )
-                for part in names
+                for part in text_parts
             ]
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        scheduler = diffusers.DDIMScheduler.from_config(
+            json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        )
     vae.decoder = None
     for module in (unet, vae, *encoders):
         module.requires_grad_(False).eval()
-    vae.to(device)
-    unet.to(device)
-    for encoder in encoders:
-        encoder.to(device)
-    return DiffusionModel(
-        name=name,
-        revision=revision,
-        unet=unet,
-        vae=vae,
-        tokenizers=tokenizers,
-        text_encoders=encoders,
-        scheduler_config=scheduler,
-    )
-
-
-def _part_class(index: dict[str, Any], part: str, known: dict[str, Any]) -> Any:
-    """The class that model_index.json names for a part, among those Waldo can use."""
-    entry = index.get(part) or [None, None]
-    if entry[1] not in known:
-        raise ValueError(f"its {part} is {entry[1] or 'missing'}, not {' or '.join(known)}")
-    return known[entry[1]]
+        module.to(target)
+    alphas = scheduler.alphas_cumprod.double()
+    return Parts(unet, vae, tuple(tokenizers), tuple(encoders), alphas)

@@ -1,14 +1,15 @@
 """A pre-trained text-to-image diffusion model: the parts of a pipeline that Waldo uses."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.diffusion.capture import capture, map_side, transformer_block, transformer_blocks
-from features.diffusion.presets import FeatureSettings
+from features.diffusion.architecture import Architecture
+from features.diffusion.capture import capture, transformer_block, transformer_blocks
 from features.errors import ModelError, RegionError
 
 if TYPE_CHECKING:
@@ -31,46 +32,66 @@ class Conditioning:
     pooled: "torch.Tensor | None"
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What is read of a pipeline: modules of diffusers and transformers, with their weights.
+
+    tokenizers, text_encoders: one of each, or two for SDXL. alphas_cumprod: (1000,) float64, the
+    product of (1 - beta): how much of the clean latent remains.
+    """
+
+    unet: Any
+    vae: Any
+    tokenizers: tuple[Any, ...]
+    text_encoders: tuple[Any, ...]
+    alphas_cumprod: "torch.Tensor"
+
+
 class DiffusionModel:
     """The parts of a pipeline of the Stable Diffusion family that features need.
 
     name: the preset's name, hub id or folder by which it was loaded. revision: the hub's commit, or
-    "sha256:..." over the weight files of a local folder. All tensors returned are float32 on
-    `device` unless stated otherwise; latents are (batch, channels, height, width), scaled to unit
-    variance as the UNet expects them.
+    "sha256:..." over the weight files of a local folder. architecture: what its configuration says.
+    These are known at once; the weights are read when they are first used, and whatever uses them
+    raises ModelError where they are broken. All tensors returned are float32 on `device` unless
+    stated otherwise; latents are (batch, channels, height, width), scaled to unit variance as the
+    UNet expects them.
     """
 
     def __init__(
-        self,
-        *,
-        name: str,
-        revision: str,
-        unet: Any,
-        vae: Any,
-        tokenizers: Sequence[Any],
-        text_encoders: Sequence[Any],
-        scheduler_config: dict[str, Any],
+        self, name: str, revision: str, architecture: Architecture, read: Callable[[], Parts]
     ) -> None:
-        from diffusers import DDIMScheduler
-
+        """read: reads the weights; raises ModelError."""
         self.name = name
         self.revision = revision
-        self.unet = unet
-        self.vae = vae
-        self.tokenizers = list(tokenizers)
-        self.text_encoders = list(text_encoders)
-        scheduler = DDIMScheduler.from_config(scheduler_config)
-        self.prediction_type: str = scheduler.config.prediction_type
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise ModelError(f"{name}: predicts {self.prediction_type}, not noise or velocity")
-        if unet.config.addition_embed_type not in (None, "text_time"):
+        self.architecture = architecture
+        self._read = read
+
+    @cached_property
+    def _parts(self) -> Parts:
+        parts = self._read()
+        said = {block.path: block.dim for block in self.architecture.blocks}
+        if transformer_blocks(parts.unet) != said:
             raise ModelError(
-                f"{name}: conditioning by {unet.config.addition_embed_type} is not known"
+                f"{self.name}: its UNet has other transformer blocks than its config.json says"
             )
-        # (1000,) float64, the product of (1 - beta): how much of the clean latent remains.
-        self.alphas_cumprod = scheduler.alphas_cumprod.double()
-        stages = vae.config.get("encoder_block_out_channels") or vae.config.block_out_channels
-        self.latent_factor: int = 2 ** (len(stages) - 1)
+        return parts
+
+    def load(self) -> None:
+        """Read the weights now. Raises ModelError."""
+        _ = self._parts
+
+    @property
+    def unet(self) -> Any:
+        return self._parts.unet
+
+    @property
+    def vae(self) -> Any:
+        return self._parts.vae
+
+    @property
+    def alphas_cumprod(self) -> "torch.Tensor":
+        return self._parts.alphas_cumprod
 
     @property
     def device(self) -> "torch.device":
@@ -79,34 +100,6 @@ class DiffusionModel:
     @property
     def dtype(self) -> "torch.dtype":
         return next(self.unet.parameters()).dtype
-
-    @property
-    def native_size(self) -> int:
-        """Side of the images that the model was trained on, pixels."""
-        return int(self.unet.config.sample_size) * self.latent_factor
-
-    def inspected_settings(self) -> FeatureSettings:
-        """Settings for a model without a preset: the last block of the up path, with the noising of
-        DIFT, which costs one evaluation and works for every noise schedule.
-        """
-        return FeatureSettings(
-            image_size=min(512, self.native_size),
-            block=transformer_blocks(self.unet)[-1],
-            timestep=261,
-            inversion="noise",
-        )
-
-    def map_shape(self, settings: FeatureSettings) -> tuple[int, int]:
-        """(grid, d) of the maps at the settings' block. Raises ModelError for no such block."""
-        n_up_blocks = len(self.unet.config.up_block_types)
-        step = self.latent_factor * 2 ** (n_up_blocks - 1)
-        if settings.image_size % step:
-            raise ModelError(
-                f"{self.name}: the image size {settings.image_size} is no multiple of {step}"
-            )
-        grid = map_side(settings.image_size // self.latent_factor, n_up_blocks, settings.block)
-        block = transformer_block(self.unet, settings.block)
-        return grid, int(block.attn1.to_q.out_features)
 
     def encode_photos(self, pixels: NDArray[np.uint8]) -> "torch.Tensor":
         """Clean latents z0 of (batch, size, size, 3) uint8 sRGB pixels."""
@@ -131,7 +124,8 @@ class DiffusionModel:
         states: list[torch.Tensor] = []
         pooled: torch.Tensor | None = None
         is_xl = self.unet.config.addition_embed_type == "text_time"
-        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
+        parts = self._parts
+        for tokenizer, encoder in zip(parts.tokenizers, parts.text_encoders, strict=True):
             ids = self._tokenize(tokenizer, prompt).to(encoder.device)
             with torch.inference_mode():
                 output = encoder(ids, output_hidden_states=True)
@@ -154,8 +148,8 @@ class DiffusionModel:
         """
         import torch
 
-        ids = self._tokenize(self.tokenizers[0], name)[0]
-        special = torch.tensor(self.tokenizers[0].all_special_ids)
+        ids = self._tokenize(self._parts.tokenizers[0], name)[0]
+        special = torch.tensor(self._parts.tokenizers[0].all_special_ids)
         positions = (~torch.isin(ids, special)).nonzero()[:, 0]
         if len(positions) == 0:
             raise RegionError(
@@ -179,8 +173,8 @@ class DiffusionModel:
         """The class vectors of the names of which the model knows a token, (n, d), in order."""
         import torch
 
-        special = torch.tensor(self.tokenizers[0].all_special_ids)
-        known = ~torch.isin(self._tokenize(self.tokenizers[0], names), special)
+        special = torch.tensor(self._parts.tokenizers[0].all_special_ids)
+        known = ~torch.isin(self._tokenize(self._parts.tokenizers[0], names), special)
         rows = known.any(dim=1).nonzero()[:, 0]
         layer = transformer_block(self.unet, block).attn2.to_k
         vectors = [np.empty((0, layer.out_features), dtype=np.float32)]
@@ -202,7 +196,7 @@ class DiffusionModel:
 
         with torch.inference_mode():
             output = self._forward(latents, timestep, conditioning).float()
-        if self.prediction_type == "epsilon":
+        if self.architecture.prediction == "epsilon":
             return output
         alpha = float(self.alphas_cumprod[timestep])
         return alpha**0.5 * output + (1.0 - alpha) ** 0.5 * latents
@@ -225,21 +219,11 @@ class DiffusionModel:
 
         The same seed gives the same weights. Its revision is "random:SEED".
         """
-        import copy
 
-        import torch
+        def read() -> Parts:
+            return _with_new_weights(self._parts, seed)
 
-        parts = copy.deepcopy([self.unet, self.vae, *self.text_encoders])
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            for part in parts:
-                for module in part.modules():
-                    if hasattr(module, "reset_parameters"):
-                        module.reset_parameters()
-        twin = copy.copy(self)
-        twin.revision = f"random:{seed}"
-        twin.unet, twin.vae, *twin.text_encoders = parts
-        return twin
+        return DiffusionModel(self.name, f"random:{seed}", self.architecture, read)
 
     def _forward(
         self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
@@ -249,7 +233,7 @@ class DiffusionModel:
         batch = len(latents)
         added = None
         if conditioning.pooled is not None:
-            size = float(self.native_size)
+            size = float(self.architecture.native_size)
             # Original size, crop corner and target size, each (height, width).
             time_ids = torch.tensor([[size, size, 0.0, 0.0, size, size]], device=self.device)
             added = {
@@ -275,3 +259,20 @@ class DiffusionModel:
             return_tensors="pt",
         ).input_ids
         return ids
+
+
+def _with_new_weights(parts: Parts, seed: int) -> Parts:
+    """Copies of the modules, initialised as the seed decides."""
+    import copy
+
+    import torch
+
+    modules = copy.deepcopy([parts.unet, parts.vae, *parts.text_encoders])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for module in modules:
+            for layer in module.modules():
+                if hasattr(layer, "reset_parameters"):
+                    layer.reset_parameters()
+    unet, vae, *text_encoders = modules
+    return replace(parts, unet=unet, vae=vae, text_encoders=tuple(text_encoders))

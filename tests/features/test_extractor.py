@@ -189,7 +189,7 @@ def test_pooled_vector_leaves_padding_out(pipeline_folder: Folder, tmp_path: Pat
 
 def test_class_name_of_several_tokens_is_their_mean(pipeline_folder: Folder) -> None:
     model = load_model(str(pipeline_folder("sd1")), device="cpu")
-    settings = model.inspected_settings()
+    settings = model.architecture.inspected_settings()
     states = model.class_states("dog cat")
     # "dog" has a merge of its own; "cat" falls into three letters.
     assert len(states) == 4
@@ -206,9 +206,9 @@ def test_inspection_takes_the_last_block_of_the_up_path(pipeline_folder: Folder)
     }
     for family, (block, grid, dim) in expected.items():
         model = load_model(str(pipeline_folder(family)), device="cpu")
-        settings = model.inspected_settings()
+        settings = model.architecture.inspected_settings()
         assert settings.block == block
-        assert model.map_shape(settings) == (grid, dim)
+        assert model.architecture.map_shape(settings) == (grid, dim)
         assert model.vae.decoder is None
 
 
@@ -235,7 +235,7 @@ def test_models_that_cannot_be_had_say_how_to_get_them(
     with pytest.raises(ModelError, match=r"no model_index\.json"):
         load_model(str(tmp_path), device="cpu")
     with pytest.raises(ModelError, match="device nonsense"):
-        load_model("tiny", device="nonsense")
+        load_model("tiny", device="nonsense").load()
 
 
 def test_pickled_weights_are_not_loaded(pipeline_folder: Folder, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_pickled_weights_are_not_loaded(pipeline_folder: Folder, tmp_path: Path)
     torch.save({"conv_in.weight": torch.zeros(1)}, weights.with_suffix(".bin"))
     weights.unlink()
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(str(folder), device="cpu")
+        load_model(str(folder), device="cpu").load()
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -262,8 +262,9 @@ def test_damaged_weights_are_one_clear_line(
         tensors = load_file(weights)
         tensors.pop(min(tensors))
         save_file(tensors, weights, {"format": "pt"})
+    model = load_model(str(folder), device="cpu")
     with pytest.raises(ModelError, match="cannot be loaded") as raised:
-        load_model(str(folder), device="cpu")
+        model.load()
     assert "\n" not in str(raised.value)
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args, get_type_hints
 
-from features.diffusion.capture import transformer_blocks
 from features.diffusion.presets import FeatureSettings
 from features.errors import ModelError, WaldoError
 from features.extractor import FeatureExtractor
@@ -71,14 +70,14 @@ def changed_settings(method: str, changes: Changes, extractor: FeatureExtractor)
                 f"method {method}: {key} belong to the inversion {' or '.join(inversions)}, but "
                 f"this method has {settings.inversion}; add @inversion={inversions[0]}"
             )
-    blocks = transformer_blocks(model.unet)
+    blocks = [block.path for block in model.architecture.blocks]
     if settings.block not in blocks:
         raise WaldoError(
             f"method {method}: {model.name} has no block {settings.block}; its blocks are named "
             f"like {', '.join(blocks[-_NAMED_BLOCKS:])}"
         )
     try:
-        model.map_shape(settings)
+        model.architecture.map_shape(settings)
     except ModelError as error:
         raise WaldoError(f"method {method}: {error}") from None
     return settings
