@@ -6,6 +6,7 @@ They describe a photo as a whole. In the paper they are baselines, and a way to 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ PREPROCESSING = 1
 
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
 _FILES = (_CONFIG, _PREPROCESSOR, "model*.safetensors", "model.safetensors.index.json")
+_NEEDED = "DINOv2, CLIP or SigLIP in transformers' layout with safetensors weights"
 _LAYOUT = Layout("transformers", _CONFIG, _FILES, "model*.safetensors")
 
 
@@ -49,31 +51,41 @@ class _Kind:
     """How one kind of model gives a vector.
 
     model, config: names of classes of transformers. dim: the setting that holds the length of the
-    vector. vector: takes (n, d) from the model's output. fixed_size: whether the model takes
-    pictures of one size only.
+    vector, and its default. vector: takes (n, d) from the model's output. fixed_size: whether the
+    model takes pictures of one size only.
     """
 
     model: str
     config: str
-    dim: str
+    dim: tuple[str, int]
     vector: Callable[[Any], "torch.Tensor"]
     fixed_size: bool
 
 
 # The CLS token of the last layer; the projection that text is compared with; the pooling head.
 _DINOV2 = _Kind(
-    "Dinov2Model", "Dinov2Config", "hidden_size", lambda out: out.last_hidden_state[:, 0], False
+    "Dinov2Model",
+    "Dinov2Config",
+    ("hidden_size", 768),
+    lambda out: out.last_hidden_state[:, 0],
+    False,
 )
 _CLIP = _Kind(
     "CLIPVisionModelWithProjection",
     "CLIPVisionConfig",
-    "projection_dim",
+    ("projection_dim", 512),
     lambda out: out.image_embeds,
     True,
 )
 _SIGLIP = _Kind(
-    "SiglipVisionModel", "SiglipVisionConfig", "hidden_size", lambda out: out.pooler_output, True
+    "SiglipVisionModel",
+    "SiglipVisionConfig",
+    ("hidden_size", 768),
+    lambda out: out.pooler_output,
+    True,
 )
+# Side of the pictures of a fixed size, pixels, where a config.json does not say it.
+_DEFAULT_SIZE = 224
 # By config.json's model_type.
 _KINDS = {
     "dinov2": _DINOV2,
@@ -94,42 +106,35 @@ class ImageDescriptor:
 
     name: from `descriptor_name`. revision: the hub's commit, or "sha256:..." over the files of a
     local folder. dim: d, the length of a vector. batch_size: photos per batch; smaller batches are
-    filled up, so that a vector does not depend on how many other photos share its batch.
+    filled up, so that a vector does not depend on how many other photos share its batch. The
+    weights are read when they are first used; `describe` raises ModelError where they are broken,
+    or the device cannot be used.
     """
 
     def __init__(
-        self,
-        name: str,
-        revision: str,
-        model: Any,
-        kind: _Kind,
-        processor: ImageProcessor,
-        batch_size: int,
+        self, name: str, revision: str, checkpoint: "_Checkpoint", device: str, batch_size: int
     ) -> None:
         self.name = name
         self.revision = revision
         self.batch_size = batch_size
-        self.dim = int(getattr(model.config, kind.dim))
-        self._model = model
-        self._kind = kind
-        self._processor = processor
+        self.dim = checkpoint.dim
+        self._checkpoint = checkpoint
+        self._device = device
 
     @classmethod
     def load(
         cls, name: str, device: str = "auto", batch_size: int = 8, revision: str | None = None
     ) -> "ImageDescriptor":
-        """Load by a name in `DESCRIPTORS`, a local folder in transformers' layout, or a hub id.
+        """By a name in `DESCRIPTORS`, a local folder in transformers' layout, or a hub id.
 
         revision: a hub commit. A hub model that is not on this machine yet is downloaded. Raises
-        ModelError where the weights cannot be had, or are not DINOv2, CLIP or SigLIP.
+        ModelError where the files cannot be had, or are not DINOv2, CLIP or SigLIP.
         """
-        target, dtype = device_and_precision(device)
         folder, commit = locate("descriptor", name, DESCRIPTORS, _LAYOUT, revision)
         files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
         found = commit or files_digest(folder, files)
         name = descriptor_name(name)
-        processor, kind, model = _load_folder(name, folder)
-        return cls(name, found, model.to(target, dtype), kind, processor, batch_size)
+        return cls(name, found, _Checkpoint.read(name, folder), device, batch_size)
 
     @classmethod
     def from_fingerprint(
@@ -153,15 +158,24 @@ class ImageDescriptor:
         """Everything that decides the numbers; vectors of equal fingerprints can be compared."""
         return {"model": self.name, "revision": self.revision, "preprocessing": PREPROCESSING}
 
+    def get_ready(self) -> None:
+        """Read the model's weights now. Raises ModelError."""
+        _ = self._model
+
+    @cached_property
+    def _model(self) -> Any:
+        target, dtype = device_and_precision(self._device)
+        return self._checkpoint.model().to(target, dtype)
+
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """The pixels that the model sees of a photo, (height, width, 3) uint8; safe for threads.
 
         A photo that was decoded too small is decoded again. Raises what `load_photo` raises.
         """
-        least = self._processor.least
+        least = self._checkpoint.processor.least
         if min(photo.image.size) < least and photo.image.size != (photo.width, photo.height):
             photo = load_photo(photo.path, at_least=least)
-        return self._processor.pixels(photo.image)
+        return self._checkpoint.processor.pixels(photo.image)
 
     def describe(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Vectors of length 1 of n photos' `prepare`d pixels, (n, d) float32, in their order.
@@ -174,30 +188,57 @@ class ImageDescriptor:
         for start in range(0, len(inputs), self.batch_size):
             some = list(inputs[start : start + self.batch_size])
             filled = np.stack([*some, *[some[0]] * (self.batch_size - len(some))])
-            pixels = torch.from_numpy(self._processor.normalise(filled))
+            pixels = torch.from_numpy(self._checkpoint.processor.normalise(filled))
             with torch.inference_mode():
                 output = self._model(pixels.to(self._model.device, self._model.dtype))
-                found = self._kind.vector(output).float().cpu().numpy()
+                found = self._checkpoint.kind.vector(output).float().cpu().numpy()
             lengths = np.linalg.norm(found, axis=1, keepdims=True)
             vectors[start : start + len(some)] = (found / lengths)[: len(some)]
         return vectors
 
 
-def _load_folder(name: str, folder: Path) -> tuple[ImageProcessor, _Kind, Any]:
-    """The preprocessing, and the model in float32 on the CPU."""
-    import transformers
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A descriptor in a folder, as its configuration says.
 
-    needed = "DINOv2, CLIP or SigLIP in transformers' layout with safetensors weights"
-    with explained_errors(f"descriptor {name}", folder, needed):
-        config, kind = read_config(folder, _KINDS)
-        processor = ImageProcessor.load(folder / _PREPROCESSOR, square=kind is _SIGLIP)
-        with quiet_libraries():
-            own = getattr(transformers, kind.config).from_pretrained(folder, local_files_only=True)
-            if kind is _CLIP:  # a whole CLIP names it once, for both its halves
-                own.projection_dim = config.get("projection_dim", own.projection_dim)
-            side = own.image_size
+    dim: the length of a vector.
+    """
+
+    name: str
+    folder: Path
+    kind: _Kind
+    dim: int
+    processor: ImageProcessor
+
+    @classmethod
+    def read(cls, name: str, folder: Path) -> "_Checkpoint":
+        """Without its weights, and without torch. Raises ModelError."""
+        with explained_errors(f"descriptor {name}", folder, _NEEDED):
+            config, kind = read_config(folder, _KINDS)
+            own = config.get("vision_config", config)
+            # A whole CLIP names the length of its vectors once, for both its halves.
+            given = {**own, **config} if kind is _CLIP else own
+            dim = int(given.get(*kind.dim))
+            processor = ImageProcessor.load(folder / _PREPROCESSOR, square=kind is _SIGLIP)
+            side = own.get("image_size", _DEFAULT_SIZE)
             if kind.fixed_size and processor.size != (side, side):
                 raise ValueError(f"its {_PREPROCESSOR} is not for pictures of {side} pixels")
-        model = load_pretrained(getattr(transformers, kind.model), folder, config=own)
-    model.requires_grad_(False).eval()
-    return processor, kind, model
+        return cls(name, folder, kind, dim, processor)
+
+    def model(self) -> Any:
+        """The model in float32 on the CPU. Raises ModelError where its weights are broken."""
+        import transformers
+
+        kind = self.kind
+        with explained_errors(f"descriptor {self.name}", self.folder, _NEEDED):
+            with quiet_libraries():
+                config = getattr(transformers, kind.config).from_pretrained(
+                    self.folder, local_files_only=True
+                )
+            if kind is _CLIP:
+                config.projection_dim = self.dim
+            model = load_pretrained(getattr(transformers, kind.model), self.folder, config=config)
+            if getattr(config, kind.dim[0]) != self.dim:
+                raise ValueError(f"its vectors are not of length {self.dim}")
+        model.requires_grad_(False).eval()
+        return model

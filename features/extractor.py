@@ -83,6 +83,16 @@ class FeatureExtractor:
             **self.settings.as_dict(),
         }
 
+    def get_ready(self) -> None:
+        """Read the model's weights now. Raises ModelError."""
+        self.model.load()
+
+    def check_class_name(self, name: str) -> None:
+        """Raise RegionError where the files of the model's tokenizer already tell that it knows no
+        word of a class name.
+        """
+        self.model.check_class_name(name)
+
     def class_vector(self, name: str) -> NDArray[np.float32]:
         """C of PDM Eq. 3 for a class name, (d,) float32.
 

@@ -80,15 +80,8 @@ def mask_cells(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return coverage >= min(0.5, most)
 
 
-def box_cells(maps: FeatureMaps, box: Box) -> NDArray[np.bool_]:
-    """The object in a box [x0, y0, x1, y1] of source pixels, (grid, grid) bool.
-
-    A box holds background too: the half of its cells that resembles the photo outside the box most
-    is dropped (by the cosine of appearance with the most similar cell there). A box that covers the
-    whole photo keeps all its cells. Raises RegionError for an empty box, and for a box that reaches
-    beyond the photo.
-    """
-    frame = maps.frame
+def check_box(frame: Frame, box: Box) -> None:
+    """Raise RegionError for an empty box, and for a box that reaches beyond the photo."""
     x0, y0, x1, y1 = box
     if not (x0 < x1 and y0 < y1):
         raise RegionError(
@@ -99,6 +92,28 @@ def box_cells(maps: FeatureMaps, box: Box) -> NDArray[np.bool_]:
             f"box {_numbers(box)} reaches beyond the photo, which is {frame.width} x "
             f"{frame.height} pixels (upright)"
         )
+
+
+def check_point(frame: Frame, point: Point) -> None:
+    """Raise RegionError for a point outside the photo."""
+    x, y = point
+    if not (0 <= x < frame.width and 0 <= y < frame.height):
+        raise RegionError(
+            f"point {_numbers(point)} is outside the photo, which is {frame.width} x "
+            f"{frame.height} pixels (upright)"
+        )
+
+
+def box_cells(maps: FeatureMaps, box: Box) -> NDArray[np.bool_]:
+    """The object in a box [x0, y0, x1, y1] of source pixels, (grid, grid) bool.
+
+    A box holds background too: the half of its cells that resembles the photo outside the box most
+    is dropped (by the cosine of appearance with the most similar cell there). A box that covers the
+    whole photo keeps all its cells. Raises RegionError as `check_box`.
+    """
+    frame = maps.frame
+    check_box(frame, box)
+    x0, y0, x1, y1 = box
     mask = np.zeros((frame.height, frame.width), dtype=bool)
     mask[int(np.floor(y0)) : int(np.ceil(y1)), int(np.floor(x0)) : int(np.ceil(x1))] = True
     inside = mask_cells(frame, mask)
@@ -118,16 +133,10 @@ def point_cells(maps: FeatureMaps, point: Point) -> NDArray[np.bool_]:
     The region grows from the cell under the point over connected cells that resemble the cells
     around the point more than the cells far from it (by the cosine of F_A centred on the photo's
     mean). It then grows once more, over cells that resemble the first region more than its
-    surroundings. Raises RegionError for a point outside the photo.
+    surroundings. Raises RegionError as `check_point`.
     """
-    frame = maps.frame
-    x, y = point
-    if not (0 <= x < frame.width and 0 <= y < frame.height):
-        raise RegionError(
-            f"point {_numbers(point)} is outside the photo, which is {frame.width} x "
-            f"{frame.height} pixels (upright)"
-        )
-    return _object_around(maps, frame.cell_at(x, y))
+    check_point(maps.frame, point)
+    return _object_around(maps, maps.frame.cell_at(*point))
 
 
 def _object_around(maps: FeatureMaps, seed: tuple[int, int]) -> NDArray[np.bool_]:

@@ -31,7 +31,7 @@ from search.fusion import default_weights, stored_weights
 from search.localise import localise
 from search.query import Answer, Match, Query, SearchOptions
 from search.recall import Candidates, Recall, find_candidates, recall_by_descriptor, recall_by_maps
-from search.reference import Reference, make_reference
+from search.reference import QueryPhoto, Reference, extract_references, read_query_photo
 from search.rerank import combine, score_references
 from search.scores import SCORES, Score, bind_score
 
@@ -80,11 +80,13 @@ class Index:
     Use `open_index`. Not for several threads at once.
     """
 
-    def __init__(self, reader: IndexReader, extractor: Extractor) -> None:
+    def __init__(self, reader: IndexReader, extractor: Extractor, device: str = "auto") -> None:
+        """device: of the models of global descriptors, as for `open_index`."""
         self.reader = reader
         self.extractor = extractor
         stored = stored_weights(reader.weights, reader.index_dir)
         self._weights = stored or default_weights(str(extractor.fingerprint()["model"]))
+        self._device = device
         self._descriptors: dict[str, ImageDescriptor] = {}
 
     def __enter__(self) -> "Index":
@@ -137,14 +139,23 @@ class Index:
 
     def _extract(self, query: Query, options: SearchOptions) -> _Asked:
         """The features of the query's photos, and its score."""
+        # All photos are read and checked before a model is loaded for the first of them.
+        photos = [
+            read_query_photo([view], self.extractor) for view in (*query.views, *query.unlike)
+        ]
+        found = [self._reference(photo) for photo in photos]
+        references, others = tuple(found[: len(query.views)]), found[len(query.views) :]
         device = self.extractor.device
-        references = tuple(make_reference(view, self.extractor) for view in query.views)
-        others = [make_reference(view, self.extractor) for view in query.unlike]
         prepared = [reference.for_scoring(device) for reference in references]
         unlike = [reference.for_scoring(device) for reference in others]
         every = [*prepared, *unlike]
         score = bind_score(SCORES[options.score], self.extractor, every, self._weights)
         return _Asked(score, references, prepared, unlike)
+
+    def _reference(self, photo: QueryPhoto) -> Reference:
+        """The object of a query's photo."""
+        [reference] = extract_references(photo, self.extractor)
+        return reference
 
     def _recall(
         self,
@@ -247,7 +258,7 @@ class Index:
         return matches, maps.damaged
 
     def _descriptor(self, name: str) -> ImageDescriptor:
-        """A descriptor that the index has, loaded when first asked for."""
+        """A descriptor that the index has; its model is found when it is first asked for."""
         stored, name = self.reader.descriptors, descriptor_name(name)
         if name not in stored:
             has = f"it has {', '.join(stored)}" if stored else "it has none"
@@ -256,8 +267,7 @@ class Index:
                 "`waldo index SOURCE... --descriptor NAME` adds one"
             )
         if name not in self._descriptors:
-            device = str(self.extractor.device)
-            self._descriptors[name] = ImageDescriptor.from_fingerprint(stored[name], device)
+            self._descriptors[name] = ImageDescriptor.from_fingerprint(stored[name], self._device)
         return self._descriptors[name]
 
     def _undescribed(self, descriptor: ImageDescriptor | None) -> list[str]:
@@ -301,12 +311,15 @@ def open_index(
     maps: str = "disk",
     progress: Callable[[int, int], None] | None = None,
 ) -> Index:
-    """Open an index and load the model that filled it.
+    """Open an index, and find the model that filled it.
+
+    The model's weights are read when a search first needs them, which raises ModelError where that
+    is not possible.
 
     device: "auto" (a GPU where there is one) or a torch device. maps: "disk" reads candidates' maps
     for each query; "ram" and "gpu" (the model's device) hold the maps of all photos. progress:
     called with the number of photos whose maps were read, and the number of all photos. Raises
-    WaldoError where the directory holds no index, where its model cannot be loaded or has changed,
+    WaldoError where the directory holds no index, where its model cannot be found or has changed,
     or where the maps do not fit into memory.
     """
     if maps not in MAPS:
@@ -315,17 +328,19 @@ def open_index(
     try:
         extractor = FeatureExtractor.from_fingerprint(reader.fingerprint, device)
         if maps != "disk":
-            reader.hold_maps(_holder(maps, extractor.device), progress)
-        return Index(reader, extractor)
+            reader.hold_maps(_holder(maps, extractor), progress)
+        return Index(reader, extractor, device)
     except BaseException:
         reader.close()
         raise
 
 
-def _holder(maps: str, device: "torch.device") -> "torch.device":
-    """The device that holds the maps. device: the model's."""
+def _holder(maps: str, extractor: Extractor) -> "torch.device":
+    """The device that holds the maps."""
     import torch
 
-    if maps == "gpu" and device.type == "cpu":
+    if maps == "ram":
+        return torch.device("cpu")
+    if extractor.device.type == "cpu":
         raise WaldoError("maps gpu: the model runs on the CPU; choose ram")
-    return device if maps == "gpu" else torch.device("cpu")
+    return extractor.device

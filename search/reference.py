@@ -12,14 +12,26 @@ from numpy.typing import NDArray
 from features.errors import ModelError, RegionError
 from features.frame import Frame
 from features.maps import FeatureMaps
-from features.photo import load_model_input
-from features.regions import box_cells, load_mask, mask_cells, point_cells
+from features.photo import ModelInput, load_model_input
+from features.regions import (
+    box_cells,
+    check_box,
+    check_point,
+    load_mask,
+    mask_cells,
+    point_cells,
+)
 from indexer.protocols import Extractor
 from search.candidates import ScoringReference
 from search.query import Query
 
 if TYPE_CHECKING:
     import torch
+
+_NO_OBJECT = (
+    "say which object in the photo is meant: by its class name, by a mask, a box or a point, or by "
+    "a class name and one of these"
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,34 @@ class Reference:
         )
 
 
+@dataclass(frozen=True)
+class QueryPhoto:
+    """A photo that queries ask about: decoded, and their regions fit it.
+
+    queries: at least one. input: the photo. masks: for each query the cells of its mask, (grid,
+    grid) bool, or None.
+    """
+
+    queries: Sequence[Query]
+    input: ModelInput
+    masks: list[NDArray[np.bool_] | None]
+
+
+def read_query_photo(queries: Sequence[Query], extractor: Extractor) -> QueryPhoto:
+    """Read the photo of queries that ask about one photo in several ways, and check them.
+
+    This loads no model, so that whatever is wrong with a query is said at once. queries: at least
+    one. Raises RegionError where a query says nothing or too much, where its region does not fit
+    the photo, and where the class name is certainly unknown; PhotoError for a broken photo.
+    """
+    [path] = {query.photo for query in queries}
+    with _naming(path):
+        for query in queries:
+            _check_object(query, extractor)
+        photo = load_model_input(path, extractor.image_size, extractor.grid)
+        return QueryPhoto(queries, photo, [_check_region(photo.frame, query) for query in queries])
+
+
 def make_reference(query: Query, extractor: Extractor) -> Reference:
     """The features of a query's photo and the cells of its object; raises as `make_references`."""
     [reference] = make_references([query], extractor)
@@ -72,45 +112,68 @@ def make_references(
 ) -> list[Reference]:
     """The references of queries that ask about one photo in several ways; it is extracted once.
 
-    A class name is ignored by extractors that know no words. queries: at least one. taus: for each
-    query the threshold of PDM Eq. 3, for an object that only a class name selects; None for the
-    extractor's own rule. Raises RegionError where a query selects nothing, PhotoError for a broken
-    photo, ModelError where the model gives no finite features.
+    Raises as `read_query_photo` and `extract_references`.
     """
-    [path] = {query.photo for query in queries}
+    return extract_references(read_query_photo(queries, extractor), extractor, taus)
+
+
+def extract_references(
+    photo: QueryPhoto, extractor: Extractor, taus: Sequence[float | None] | None = None
+) -> list[Reference]:
+    """The references of queries, from features that are extracted from their photo.
+
+    A class name is ignored by extractors that know no words. taus: for each query the threshold of
+    PDM Eq. 3, for an object that only a class name selects; None for the extractor's own rule.
+    Raises RegionError where a class name selects nothing, ModelError where the model cannot be
+    loaded or gives no finite features.
+    """
+    path = photo.queries[0].photo
     with _naming(path):
-        vectors = [_class_vector(query, extractor) for query in queries]
-        photo = load_model_input(path, extractor.image_size, extractor.grid)
-        # Masks that do not fit the photo are refused before it is extracted.
-        masks = [None if q.mask is None else _mask_cells(photo.frame, q.mask) for q in queries]
-        [maps] = extractor.extract([photo])
+        vectors = [_class_vector(query, extractor) for query in photo.queries]
+        [maps] = extractor.extract([photo.input])
         if not maps.is_finite:
             raise ModelError(f"{path}: the model gave no finite features for it")
         return [
             Reference(maps, _cells(query, maps, extractor, tau) if mask is None else mask, vector)
             for query, vector, mask, tau in zip(
-                queries, vectors, masks, taus or [None] * len(queries), strict=True
+                *(photo.queries, vectors, photo.masks, taus or [None] * len(vectors)), strict=True
             )
         ]
 
 
-def _class_vector(query: Query, extractor: Extractor) -> NDArray[np.float32] | None:
-    """C of a query, or None. Raises RegionError where the query does not select one object."""
-    name = query.class_name
-    vector = None if name is None else extractor.class_vector(name)
+def _check_object(query: Query, extractor: Extractor) -> None:
+    """Raise RegionError where a query certainly does not select one object."""
     regions = [kind for kind in ("mask", "box", "point") if getattr(query, kind) is not None]
     if len(regions) > 1:
         raise RegionError(f"give one of mask, box and point, not {' and '.join(regions)}")
-    if not regions and vector is None:
-        raise RegionError(
-            "say which object in the photo is meant: by its class name, by a mask, a box or a "
-            "point, or by a class name and one of these"
-        )
+    if query.class_name is not None:
+        extractor.check_class_name(query.class_name)
+    elif not regions:
+        raise RegionError(_NO_OBJECT)
+
+
+def _check_region(frame: Frame, query: Query) -> NDArray[np.bool_] | None:
+    """The cells of a query's mask, (grid, grid) bool. Raises RegionError for a mask, box or point
+    that does not fit the photo.
+    """
+    if query.box is not None:
+        check_box(frame, query.box)
+    if query.point is not None:
+        check_point(frame, query.point)
+    if query.mask is None:
+        return None
+    return mask_cells(frame, load_mask(query.mask, frame.width, frame.height))
+
+
+def _class_vector(query: Query, extractor: Extractor) -> NDArray[np.float32] | None:
+    """C of a query, or None. Raises RegionError where the class name is all there is, and the
+    extractor knows no words.
+    """
+    name = query.class_name
+    vector = None if name is None else extractor.class_vector(name)
+    if vector is None and (query.mask, query.box, query.point) == (None, None, None):
+        raise RegionError(_NO_OBJECT)
     return vector
-
-
-def _mask_cells(frame: Frame, mask: Path) -> NDArray[np.bool_]:
-    return mask_cells(frame, load_mask(mask, frame.width, frame.height))
 
 
 def _cells(
@@ -121,7 +184,7 @@ def _cells(
         return box_cells(maps, query.box)
     if query.point is not None:
         return point_cells(maps, query.point)
-    assert query.class_name is not None  # `_class_vector` saw to that
+    assert query.class_name is not None  # `_check_object` saw to that
     return extractor.class_cells(maps, query.class_name, tau)
 
 

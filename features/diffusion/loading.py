@@ -7,19 +7,23 @@ schedule. What is on disk is looked at at once; the weights are read when they a
 import json
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from features.checkpoints import (
     Layout,
-    device_and_precision,
     explained_errors,
     files_digest,
     load_pretrained,
     locate,
     quiet_libraries,
 )
+from features.diffusion import words
 from features.diffusion.architecture import Architecture
 from features.diffusion.model import DiffusionModel, Parts
 from features.diffusion.presets import PRESETS, bundled_path
+
+if TYPE_CHECKING:
+    import torch
 
 _NEEDED = "a whole pipeline in diffusers' layout with safetensors weights"
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
@@ -38,8 +42,9 @@ def load_model(name: str, device: str = "auto", revision: str | None = None) -> 
         name = str(folder)
     with explained_errors(f"model {name}", folder, _NEEDED):
         architecture = Architecture.read(folder)
-    read = partial(read_parts, name, folder, variant, architecture, device)
-    return DiffusionModel(name, resolved, architecture, read)
+    read = partial(read_parts, name, folder, variant, architecture)
+    may_know = partial(words.may_know, folder / "tokenizer")
+    return DiffusionModel(name, resolved, architecture, device, may_know, read)
 
 
 def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:
@@ -79,12 +84,20 @@ def weights_digest(folder: Path) -> str:
 
 
 def read_parts(
-    name: str, folder: Path, variant: str | None, architecture: Architecture, device: str
+    name: str,
+    folder: Path,
+    variant: str | None,
+    architecture: Architecture,
+    device: "torch.device",
+    dtype: "torch.dtype",
 ) -> Parts:
+    """The parts of a pipeline in a folder. Raises ModelError where its weights are broken.
+
+    variant: of its weight files. dtype: precision of the UNet and the text encoders.
+    """
     import diffusers
     import transformers
 
-    target, dtype = device_and_precision(device)
     classes = architecture.classes
     text_parts = [part for part in classes if part.startswith("text_encoder")]
     with explained_errors(f"model {name}", folder, _NEEDED):
@@ -112,6 +125,6 @@ def read_parts(
     vae.decoder = None
     for module in (unet, vae, *encoders):
         module.requires_grad_(False).eval()
-        module.to(target)
+        module.to(device)
     alphas = scheduler.alphas_cumprod.double()
     return Parts(unet, vae, tuple(tokenizers), tuple(encoders), alphas)

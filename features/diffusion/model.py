@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.checkpoints import device_and_precision
 from features.diffusion.architecture import Architecture
 from features.diffusion.capture import capture, transformer_block, transformer_blocks
 from features.errors import ModelError, RegionError
@@ -52,24 +53,48 @@ class DiffusionModel:
 
     name: the preset's name, hub id or folder by which it was loaded. revision: the hub's commit, or
     "sha256:..." over the weight files of a local folder. architecture: what its configuration says.
-    These are known at once; the weights are read when they are first used, and whatever uses them
-    raises ModelError where they are broken. All tensors returned are float32 on `device` unless
-    stated otherwise; latents are (batch, channels, height, width), scaled to unit variance as the
-    UNet expects them.
+    These are known at once. The device is looked for, and the weights are read, when they are first
+    used; whatever uses them raises ModelError where they cannot be. All tensors returned are
+    float32 on `device` unless stated otherwise; latents are (batch, channels, height, width),
+    scaled to unit variance as the UNet expects them.
     """
 
     def __init__(
-        self, name: str, revision: str, architecture: Architecture, read: Callable[[], Parts]
+        self,
+        name: str,
+        revision: str,
+        architecture: Architecture,
+        device: str,
+        may_know: Callable[[str], bool],
+        read: "Callable[[torch.device, torch.dtype], Parts]",
     ) -> None:
-        """read: reads the weights; raises ModelError."""
+        """device: "auto" (a GPU where there is one), or any torch device. may_know: whether the
+        first tokenizer may know a word of a name. read: reads the weights onto a device; raises
+        ModelError.
+        """
         self.name = name
         self.revision = revision
         self.architecture = architecture
+        self._device_name = device
+        self._may_know = may_know
         self._read = read
 
     @cached_property
+    def _target(self) -> "tuple[torch.device, torch.dtype]":
+        return device_and_precision(self._device_name)
+
+    @property
+    def device(self) -> "torch.device":
+        return self._target[0]
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """The precision of the UNet and the text encoders."""
+        return self._target[1]
+
+    @cached_property
     def _parts(self) -> Parts:
-        parts = self._read()
+        parts = self._read(*self._target)
         said = {block.path: block.dim for block in self.architecture.blocks}
         if transformer_blocks(parts.unet) != said:
             raise ModelError(
@@ -92,14 +117,6 @@ class DiffusionModel:
     @property
     def alphas_cumprod(self) -> "torch.Tensor":
         return self._parts.alphas_cumprod
-
-    @property
-    def device(self) -> "torch.device":
-        return next(self.unet.parameters()).device
-
-    @property
-    def dtype(self) -> "torch.dtype":
-        return next(self.unet.parameters()).dtype
 
     def encode_photos(self, pixels: NDArray[np.uint8]) -> "torch.Tensor":
         """Clean latents z0 of (batch, size, size, 3) uint8 sRGB pixels."""
@@ -140,6 +157,14 @@ class DiffusionModel:
             pooled.to(self.dtype) if is_xl and pooled is not None else None,
         )
 
+    def check_class_name(self, name: str) -> None:
+        """Raise RegionError where the model certainly knows no word of a class name.
+
+        Neither weights nor torch are needed for this.
+        """
+        if not self._may_know(name):
+            raise self._unknown(name)
+
     def class_states(self, name: str) -> "torch.Tensor":
         """Text encoder output at the tokens of a bare class name, (tokens, width).
 
@@ -152,11 +177,14 @@ class DiffusionModel:
         special = torch.tensor(self._parts.tokenizers[0].all_special_ids)
         positions = (~torch.isin(ids, special)).nonzero()[:, 0]
         if len(positions) == 0:
-            raise RegionError(
-                f"class name {name!r}: the model {self.name} knows none of its words; "
-                "use another word for it, or give a mask, a box or a point"
-            )
+            raise self._unknown(name)
         return self.condition(name).states[0, positions.to(self.device)]
+
+    def _unknown(self, name: str) -> RegionError:
+        return RegionError(
+            f"class name {name!r}: the model {self.name} knows none of its words; "
+            "use another word for it, or give a mask, a box or a point"
+        )
 
     def class_vector(self, name: str, block: str) -> "torch.Tensor":
         """C, (d,): the block's cross-attention keys, averaged over the tokens of the class name.
@@ -220,10 +248,14 @@ class DiffusionModel:
         The same seed gives the same weights. Its revision is "random:SEED".
         """
 
-        def read() -> Parts:
+        def read(*_: object) -> Parts:
             return _with_new_weights(self._parts, seed)
 
-        return DiffusionModel(self.name, f"random:{seed}", self.architecture, read)
+        return DiffusionModel(
+            *(self.name, f"random:{seed}", self.architecture, self._device_name),
+            may_know=self._may_know,
+            read=read,
+        )
 
     def _forward(
         self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning

@@ -70,7 +70,8 @@ class IndexWriter:
         index.
 
         Raises IndexBusyError, IndexMissingError for a folder that holds other things,
-        IndexFormatError, FingerprintError, IndexDamagedError, IndexWriteError.
+        IndexFormatError, FingerprintError, IndexDamagedError, IndexWriteError; and ModelError where
+        the extractor of a new index cannot be loaded.
         """
         make_folder(index_dir)
         with writer_lock(index_dir):
@@ -107,13 +108,15 @@ class IndexWriter:
     def use_descriptor(self, descriptor: Descriptor) -> None:
         """Have a column for the vectors of a descriptor, from the next commit on.
 
-        Raises FingerprintError if the index has a column of this name by another version.
+        Raises FingerprintError if the index has a column of this name by another version, and
+        ModelError where a new descriptor cannot be loaded.
         """
         column = self._manifest.descriptor(descriptor.name)
         fingerprint = dict(descriptor.fingerprint())
         if column is not None:
             check_descriptor(self.index_dir, column, fingerprint)
             return
+        descriptor.get_ready()
         with writing(self.index_dir):
             (self.index_dir / FOLDER).mkdir(exist_ok=True)
             sync_folder(self.index_dir)
@@ -289,6 +292,7 @@ class IndexWriter:
 def _prepare(index_dir: Path, extractor: Extractor, quality: str | None) -> Manifest:
     """Make an empty index if there is none, and check that the extractor fits the one there is."""
     if not (index_dir / MANIFEST_NAME).exists():
+        extractor.get_ready()
         fresh = Manifest(
             dict(extractor.fingerprint()),
             extractor.image_size,

@@ -246,7 +246,7 @@ def test_an_unusable_model_is_one_clear_line(
 ) -> None:
     folder = broken(what, shutil.copytree(descriptor_folder("dinov2"), tmp_path / "model"))
     with pytest.raises(ModelError, match=why) as raised:
-        ImageDescriptor.load(str(folder), "cpu")
+        ImageDescriptor.load(str(folder), "cpu").get_ready()
     assert "\n" not in str(raised.value)
 
 

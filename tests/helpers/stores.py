@@ -40,6 +40,9 @@ class PixelExtractor:
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"model": self.model, "revision": "1", "timestep": 261, "scale": 0.5}
 
+    def get_ready(self) -> None:
+        pass
+
     def vocabulary_vectors(self) -> NDArray[np.float32]:
         return np.empty((0, self.dim), dtype=np.float32)
 
@@ -74,6 +77,9 @@ class PixelDescriptor:
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"model": self.name, "revision": self.revision}
+
+    def get_ready(self) -> None:
+        pass
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         return np.asarray(photo.image.resize((4, 4)))
