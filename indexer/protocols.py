@@ -51,12 +51,14 @@ class Extractor(Protocol):
         It is called before a new index is made, so that none is made for a model that is broken.
         Elsewhere, `extract` itself loads what it needs.
         """
+        return
 
     def check_class_name(self, name: str) -> None:
         """Raise RegionError for a class name that is certainly unknown.
 
         Whatever takes long, such as loading a model, is left to `class_vector`.
         """
+        return
 
     def class_vector(self, name: str) -> NDArray[np.float32] | None:
         """C of PDM Eq. 3 for a class name, (d,); None if the extractor knows no class names.
@@ -106,6 +108,7 @@ class Descriptor(Protocol):
 
     def get_ready(self) -> None:
         """As `Extractor.get_ready`; it is called before an index gets a column for the vectors."""
+        return
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """The input that `describe` takes for a photo; safe for threads. Raises as `load_photo`."""
