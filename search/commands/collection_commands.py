@@ -1,5 +1,6 @@
 """Indexes: `waldo index`, `info`, `verify`, `compact`, `remove` and `models`."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,6 @@ from search.commands.options import (
     check_codec,
     codec_names,
     load_descriptors,
-    load_extractor,
     model_names,
     print_json,
     print_table,
@@ -62,14 +62,16 @@ def index(
     json_output: JsonOption = False,
 ) -> None:
     """Index photos, or update an index: only new and changed photos are extracted."""
-    from dataclasses import asdict
+    started = time.monotonic()
+    from dataclasses import asdict, replace
 
+    from features.extractor import FeatureExtractor
     from indexer.ingest.build import index_photos
     from indexer.ingest.sources import open_sources
     from indexer.store.manifest import Manifest, check_quality
     from search.commands.progress_bar import ProgressDisplay
 
-    # Wrong arguments are refused before a model is loaded.
+    # Wrong arguments are refused before a model is looked for, and perhaps downloaded.
     open_sources(sources, index)
     stored = Manifest.load_if_present(index)
     if codec is not None:
@@ -77,7 +79,9 @@ def index(
     if stored is not None:
         check_quality(index, stored, codec)
     name = model or (str(stored.fingerprint["model"]) if stored else "tiny")
-    extractor = load_extractor(name, device, batch_size)
+    if stored is None:
+        say(f"loading the model {name}")
+    extractor = FeatureExtractor.load(name, device, batch_size)
     descriptors = load_descriptors(descriptor or [], stored, device, batch_size)
     try:
         with ProgressDisplay() as display:
@@ -93,6 +97,8 @@ def index(
     except KeyboardInterrupt:
         say("stopped; what is done is kept: run the same command again to go on")
         raise typer.Exit(130) from None
+    # What the user has waited for, with the imports.
+    report = replace(report, seconds=time.monotonic() - started)
     if json_output:
         print_json({**asdict(report), "index_dir": str(report.index_dir)})
     else:
