@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,14 +110,10 @@ def run_methods(
     (`methods.descriptors_of`). Raises WaldoError where a photo cannot be read: a number that leaves
     it out would be another number.
     """
-    import torch
-
     parts = _single_methods(methods)
     by_maps = _by_maps(parts, extractor)
     _check_class_names(benchmark, parts, extractor)
-    settings = [extractor.fingerprint(), quality, extractor.device.type, torch.__version__]
-    settings += [descriptor.fingerprint() for descriptor in descriptors]
-    folder = run_folder(work, benchmark, settings)
+    folder = run_folder(work, benchmark, _what_decides(extractor, quality, descriptors))
     with (
         open_scores(folder, len(benchmark.queries), len(benchmark.gallery)) as scores,
         _shown_queries(benchmark) as shown,
@@ -136,6 +133,16 @@ def run_methods(
                 _rerank(method, scores)
         results = [MethodResult(method, scores.of(method.name)) for method in methods]
         return Evaluation(results, scores.clock.seconds, folder)
+
+
+def _what_decides(
+    extractor: FeatureExtractor, quality: str, descriptors: Sequence[ImageDescriptor]
+) -> list[Any]:
+    """What decides the scores of methods on a benchmark, ready for JSON."""
+    import torch
+
+    settings = [extractor.fingerprint(), quality, extractor.device.type, torch.__version__]
+    return settings + [descriptor.fingerprint() for descriptor in descriptors]
 
 
 def _single_methods(methods: list[Method]) -> list[SingleMethod]:
