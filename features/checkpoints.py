@@ -6,6 +6,7 @@ safetensors files only, and no code that comes with a model is run.
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from features.errors import ModelError
+from features.library_parts import only_what_is_used
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +149,7 @@ def load_pretrained(
     from safetensors import SafetensorError
 
     try:
-        with quiet_libraries():
+        with only_what_is_used(), quiet_libraries(), _embeddings_unfilled():
             model, loaded = model_class.from_pretrained(
                 folder,
                 torch_dtype=dtype or torch.float32,
@@ -161,6 +163,22 @@ def load_pretrained(
     if loaded["missing_keys"]:
         raise ValueError(f"its weights lack {min(loaded['missing_keys'])}")
     return model
+
+
+@contextmanager
+def _embeddings_unfilled() -> Iterator[None]:
+    """Make embeddings without random numbers, because their weights are read afterwards.
+
+    transformers makes them without memory; torch would import its compiler to fill such ones.
+    """
+    from torch import nn
+
+    fill = nn.Embedding.reset_parameters
+    nn.Embedding.reset_parameters = lambda _: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Embedding.reset_parameters = fill  # type: ignore[method-assign]
 
 
 def read_config(folder: Path, known: Mapping[str, _Known]) -> tuple[dict[str, Any], _Known]:
@@ -194,10 +212,8 @@ def explained_errors(model: str, folder: Path, needed: str) -> Iterator[None]:
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Silence the libraries' progress bars and advice, which mean nothing to users of Waldo."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
+    loaded = (sys.modules.get(f"{name}.utils.logging") for name in ("diffusers", "transformers"))
+    libraries: list[Any] = [library for library in loaded if library is not None]
     before = [(lib.get_verbosity(), lib.is_progress_bar_enabled()) for lib in libraries]
     for library in libraries:
         library.set_verbosity_error()

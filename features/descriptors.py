@@ -25,6 +25,7 @@ from features.checkpoints import (
 )
 from features.errors import ModelError
 from features.image_processor import ImageProcessor
+from features.library_parts import library_class
 from features.photo import Photo, load_photo
 
 if TYPE_CHECKING:
@@ -227,17 +228,15 @@ class _Checkpoint:
 
     def model(self) -> Any:
         """The model in float32 on the CPU. Raises ModelError where its weights are broken."""
-        import transformers
-
         kind = self.kind
         with explained_errors(f"descriptor {self.name}", self.folder, _NEEDED):
             with quiet_libraries():
-                config = getattr(transformers, kind.config).from_pretrained(
+                config = library_class(kind.config).from_pretrained(
                     self.folder, local_files_only=True
                 )
             if kind is _CLIP:
                 config.projection_dim = self.dim
-            model = load_pretrained(getattr(transformers, kind.model), self.folder, config=config)
+            model = load_pretrained(library_class(kind.model), self.folder, config=config)
             if getattr(config, kind.dim[0]) != self.dim:
                 raise ValueError(f"its vectors are not of length {self.dim}")
         model.requires_grad_(False).eval()

@@ -21,6 +21,7 @@ from features.diffusion import words
 from features.diffusion.architecture import Architecture
 from features.diffusion.model import DiffusionModel, Parts
 from features.diffusion.presets import PRESETS, bundled_path
+from features.library_parts import library_class, tokenizer_class
 
 if TYPE_CHECKING:
     import torch
@@ -95,31 +96,24 @@ def read_parts(
 
     variant: of its weight files. dtype: precision of the UNet and the text encoders.
     """
-    import diffusers
-    import transformers
-
     classes = architecture.classes
     text_parts = [part for part in classes if part.startswith("text_encoder")]
     with explained_errors(f"model {name}", folder, _NEEDED):
-        unet_class = getattr(diffusers, classes["unet"])
+        unet_class, vae_class = library_class(classes["unet"]), library_class(classes["vae"])
         unet = load_pretrained(unet_class, folder / "unet", dtype, variant=variant)
         # SDXL's VAE overflows in half precision; in float32 every VAE is right.
-        vae_class = getattr(diffusers, classes["vae"])
         vae = load_pretrained(vae_class, folder / "vae", variant=variant)
         encoders = [
-            load_pretrained(
-                getattr(transformers, classes[part]), folder / part, dtype, variant=variant
-            )
+            load_pretrained(library_class(classes[part]), folder / part, dtype, variant=variant)
             for part in text_parts
         ]
+        places = [folder / part.replace("text_encoder", "tokenizer") for part in text_parts]
         with quiet_libraries():
             tokenizers = [
-                transformers.AutoTokenizer.from_pretrained(
-                    folder / part.replace("text_encoder", "tokenizer"), local_files_only=True
-                )
-                for part in text_parts
+                tokenizer_class(place).from_pretrained(place, local_files_only=True)
+                for place in places
             ]
-        scheduler = diffusers.DDIMScheduler.from_config(
+        scheduler = library_class("DDIMScheduler").from_config(
             json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
         )
     vae.decoder = None

@@ -16,6 +16,7 @@ from features.checkpoints import (
     locate,
     read_config,
 )
+from features.library_parts import library_class
 from search.segmentation.cascade import Prompt, Proposals
 
 if TYPE_CHECKING:
@@ -68,15 +69,13 @@ class Sam:
         A hub model that is not on this machine yet is downloaded. Raises ModelError where the
         weights cannot be had, or are no SAM.
         """
-        import transformers
-
         target, _ = device_and_precision(device)
         folder, _ = locate("sam", name, {}, _LAYOUT)
         files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
         needed = "SAM or SAM 2 in transformers' layout with safetensors weights"
         with explained_errors(f"sam {name}", folder, needed):
             _, model_class = read_config(folder, _CLASSES)
-            model = load_pretrained(getattr(transformers, model_class), folder)
+            model = load_pretrained(library_class(model_class), folder)
         return cls(model.to(target), files)
 
     def encode(self, picture: Image.Image) -> _Encoded:
