@@ -19,6 +19,7 @@ cannot be imported like this, it is imported as usual.
 import functools
 import gc
 import json
+import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -73,6 +74,7 @@ _POSTPONED = (
     "scipy.stats",
     "torch._dynamo",
     "torch.distributed.tensor",
+    "torch.fx.experimental.symbolic_shapes",
     "transformers.distributed.expert_parallel",
     "transformers.distributed.tensor_parallel",
 )
@@ -207,10 +209,7 @@ class _ModuleLoader(Loader):
         return _PostponedModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        if module.__name__ == "torch._dynamo":
-            vars(module).update(
-                disable=_disable, allow_in_graph=_unchanged, assume_constant_result=_constant
-            )
+        vars(module).update(_FUNCTIONS.get(module.__name__, {}))
 
 
 class _PostponedName:
@@ -276,3 +275,19 @@ def _constant(function: Any) -> Any:
     """`torch._dynamo.assume_constant_result`."""
     function._dynamo_marked_constant = True
     return function
+
+
+# What is called of postponed modules while others are imported or weights are read.
+_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
+    "torch._dynamo": {
+        "disable": _disable,
+        "allow_in_graph": _unchanged,
+        "assume_constant_result": _constant,
+    },
+    # torch's own checks; there are no symbols before this module is loaded.
+    "torch.fx.experimental.symbolic_shapes": {
+        **dict.fromkeys(("expect_true", "guard_or_false", "guard_or_true"), bool),
+        "is_nested_int": lambda _: False,
+        "sym_eq": operator.eq,
+    },
+}

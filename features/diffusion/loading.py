@@ -21,7 +21,7 @@ from features.diffusion import words
 from features.diffusion.architecture import Architecture
 from features.diffusion.model import DiffusionModel, Parts
 from features.diffusion.presets import PRESETS, bundled_path
-from features.library_parts import library_class, tokenizer_class
+from features.library_parts import library_class, only_what_is_used, tokenizer_class
 
 if TYPE_CHECKING:
     import torch
@@ -99,13 +99,15 @@ def read_parts(
     classes = architecture.classes
     text_parts = [part for part in classes if part.startswith("text_encoder")]
     with explained_errors(f"model {name}", folder, _NEEDED):
+        # diffusers imports transformers, so the parts of transformers come first.
+        text_classes = [library_class(classes[part]) for part in text_parts]
         unet_class, vae_class = library_class(classes["unet"]), library_class(classes["vae"])
         unet = load_pretrained(unet_class, folder / "unet", dtype, variant=variant)
         # SDXL's VAE overflows in half precision; in float32 every VAE is right.
         vae = load_pretrained(vae_class, folder / "vae", variant=variant)
         encoders = [
-            load_pretrained(library_class(classes[part]), folder / part, dtype, variant=variant)
-            for part in text_parts
+            load_pretrained(text_class, folder / part, dtype, variant=variant)
+            for text_class, part in zip(text_classes, text_parts, strict=True)
         ]
         places = [folder / part.replace("text_encoder", "tokenizer") for part in text_parts]
         with quiet_libraries():
@@ -113,9 +115,9 @@ def read_parts(
                 tokenizer_class(place).from_pretrained(place, local_files_only=True)
                 for place in places
             ]
-        scheduler = library_class("DDIMScheduler").from_config(
-            json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-        )
+        schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        with only_what_is_used():
+            scheduler = library_class("DDIMScheduler").from_config(schedule)
     vae.decoder = None
     for module in (unet, vae, *encoders):
         module.requires_grad_(False).eval()
