@@ -247,10 +247,13 @@ def _write_entries(file: BinaryIO, tensors: dict[str, _Tensor], part: _PhotosOfC
         bounds = part.bounds[number * BLOCK : (number + 1) * BLOCK + 1]
         first, stop = int(bounds[0]), int(bounds[-1])
         words = _read(file, words_at, first, stop)
-        owners = np.repeat(np.arange(len(bounds) - 1, dtype=np.uint16), np.diff(bounds))
-        _write(file, entries_at, owners[np.argsort(words, kind="stable")], first)
-        starts = first + np.concatenate([[0], np.cumsum(np.bincount(words, minlength=vocabulary))])
-        _write(file, starts_at, starts, number * (vocabulary + 1))
+        # Sorted by word, and the photos of a word by their number in the block.
+        both = np.repeat(np.arange(len(bounds) - 1, dtype=np.uint32), np.diff(bounds))
+        both |= words.astype(np.uint32) << np.uint32(16)
+        both.sort()
+        _write(file, entries_at, both & np.uint32(0xFFFF), first)
+        lists = np.searchsorted(both, np.arange(vocabulary, dtype=np.uint32) << np.uint32(16))
+        _write(file, starts_at, np.append(first + lists, stop), number * (vocabulary + 1))
 
 
 def _rises(later: NDArray[np.int64], earlier: NDArray[np.int64]) -> bool:

@@ -1,8 +1,8 @@
 """The visual words of many photos, by photo and by word, and the search in them.
 
-A query is scored in two stages, as in PLAID (Santhanam et al., CIKM 2022). The lists of the query's
-words give every photo an approximate score, a sum over the words that it has. The exact score, a
-mean of maxima, is computed only for the photos with the largest sums, from their own words.
+A query is scored in two stages, as in PLAID (Santhanam et al., CIKM 2022) and WARP (Scheerer et
+al., SIGIR 2025). The lists of the heaviest words of the query give every photo an approximate
+score. The exact score is computed only for the photos that are best by it, from their own words.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 # Photos per block of lists: an entry of a list takes two bytes, and sums stay in the cache.
 BLOCK = 65_536
 # The exact score is computed for so many photos, and for so many per photo that is asked for.
-_SCORED = 8192
-_SCORED_PER_ANSWER = 20
+_SCORED = 4096
+_SCORED_PER_ANSWER = 10
 # Exact scores of so many photos are computed at a time, so that they stay in the cache.
-_AT_ONCE = 1024
+_AT_ONCE = 512
+# Of the approximate score, see `_groups`. benchmarks/recall.py prints what these choices cost.
+_GROUPS = 8
+_FADING = 0.85
+_SHARE = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,26 +73,25 @@ class WordLists:
         return rows, self._scores(rows, near, cosines)
 
     def _sums(self, near: NDArray[np.uint16], cosines: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Approximate scores (n,), larger for better photos, not negative."""
-        from scipy.sparse import csc_array
-
-        words, weights = _weights(near, cosines)
-        inside = words + 1 < self.starts.shape[1]
-        words, weights = words[inside], weights[inside]
-        sums = np.empty(len(self), np.float32)
+        """Approximate scores (n,), larger for better photos, not negative; see `_groups`."""
+        groups = _groups(near, cosines, self.starts.shape[1] - 1)
+        sums = np.zeros(len(self), np.float32)
+        gained = np.empty(BLOCK, np.float32)
         for number, starts in enumerate(self.starts):
-            first = number * BLOCK
-            lists = [
-                self.entries[start:stop]
-                for start, stop in zip(
-                    starts[words].tolist(), starts[words + 1].tolist(), strict=True
+            own = sums[number * BLOCK : (number + 1) * BLOCK]
+            for group in groups:
+                first, stop = starts[group.words], starts[group.words + 1]
+                lists = [
+                    self.entries[i:j] for i, j in zip(first.tolist(), stop.tolist(), strict=True)
+                ]
+                gained.fill(0)
+                np.add.at(
+                    gained,
+                    np.concatenate(lists).astype(np.intp),
+                    np.repeat(group.weights, stop - first),
                 )
-            ]
-            ends = np.cumsum([0, *map(len, lists)])
-            entries = np.concatenate([*lists, np.empty(0, np.uint16)]).astype(np.int32)
-            has = csc_array((np.ones(len(entries), np.float32), entries, ends), (BLOCK, len(words)))
-            own = sums[first : first + BLOCK]
-            own[:] = (has @ weights)[: len(own)]
+                part = gained[: len(own)]
+                own += group.most * (part / (part + group.most))
         return sums
 
     def _scores(
@@ -126,25 +129,78 @@ class WordLists:
 
         column: for each word the row that it has in the answer, -1 for none.
         """
-        first, counts = self.bounds[rows], self.bounds[rows + 1] - self.bounds[rows]
-        ends = np.cumsum(counts)
-        at = np.repeat(first - ends + counts, counts) + np.arange(int(counts.sum()))
-        columns = column[self.words[at]]
+        first, stop = self.bounds[rows], self.bounds[rows + 1]
+        words = np.concatenate(
+            [self.words[i:j] for i, j in zip(first.tolist(), stop.tolist(), strict=True)]
+        )
+        columns = column.take(words)
         wanted = np.flatnonzero(columns >= 0)
-        owners = np.repeat(np.arange(len(rows)), counts)[wanted]
+        owners = np.repeat(np.arange(len(rows)), stop - first).take(wanted)
         lacks = np.full((asked, len(rows)), 255, np.uint8)
-        lacks[columns[wanted], owners] = 0
+        lacks[columns.take(wanted), owners] = 0
         return lacks
 
 
-def _weights(
-    near: NDArray[np.uint16], cosines: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The distinct words of a query, and what each adds to the approximate score of a photo."""
-    words, places = np.unique(near, return_inverse=True)
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Cells that are alike, and the words that count for them.
+
+    words: (w,) int64. weights: (w,) float32, what each adds to the gain of a photo that has it.
+    most: the gain of a photo that has the nearest word of every cell.
+    """
+
+    words: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    most: np.float32
+
+
+def _groups(
+    near: NDArray[np.uint16], cosines: NDArray[np.float32], vocabulary: int
+) -> list[_Group]:
+    """The terms of the approximate score: what a photo gains in some groups of cells.
+
+    What a cell gains by a word is the word's cosine beyond that of the cell's last word. The score
+    adds the largest gain of each cell. To read every list once, the approximate score adds all
+    gains of a word, each the less, the more words are nearer to the cell. A photo that has several
+    words of one cell would get too much. Therefore alike cells make a group, and a group's sum x
+    counts as most * x / (x + most). Words with the least weight are left out.
+    """
     gains = cosines - cosines[:, -1:]
-    weights = np.bincount(places.ravel(), gains.ravel(), minlength=len(words))
-    return words.astype(np.int64), weights.astype(np.float32)
+    faded = gains * _FADING ** np.arange(gains.shape[1])
+    words, places = np.unique(near, return_inverse=True)
+    places = places.reshape(near.shape)
+    group = _alike(places, faded)
+    weight = np.zeros((_GROUPS, len(words)))
+    np.add.at(weight, (np.repeat(group, near.shape[1]), places.ravel()), faded.ravel())
+    # A word counts where it weighs most.
+    owner, total = weight.argmax(axis=0), weight.sum(axis=0)
+    heaviest = np.argsort(-total, kind="stable")
+    enough = np.searchsorted(np.cumsum(total[heaviest]), _SHARE * total.sum()) + 1
+    kept = np.zeros(len(words), dtype=bool)
+    kept[heaviest[:enough]] = True
+    kept &= (total > 0) & (words < vocabulary)
+    found = []
+    for number in range(_GROUPS):
+        own = np.flatnonzero(kept & (owner == number))
+        if len(own):
+            most = gains[group == number, 0].sum(dtype=np.float32)
+            found.append(_Group(words[own].astype(np.int64), total[own].astype(np.float32), most))
+    return found
+
+
+def _alike(places: NDArray[np.int64], gains: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The group of each cell, (cells,): a word with the largest gains, and all cells near to it.
+
+    places: (cells, m), the words near to each cell. gains: (cells, m). The last group is the rest.
+    """
+    group = np.full(len(places), _GROUPS - 1)
+    free = np.ones(len(places), dtype=bool)
+    for number in range(_GROUPS - 1):
+        total = np.bincount(places[free].ravel(), gains[free].ravel(), minlength=1)
+        own = free & (places == total.argmax()).any(axis=1)
+        group[own] = number
+        free &= ~own
+    return group
 
 
 def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:

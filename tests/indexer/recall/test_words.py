@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from features.frame import Frame
 from features.maps import FeatureMaps
@@ -271,3 +272,35 @@ def test_a_damaged_base_is_rebuilt_from_the_photo_table(tmp_path: Path) -> None:
     assert table.manifest.words is not None
     (table.folder / table.manifest.words.file.name).write_bytes(b"cut")
     assert table.search([[2, 9]], 9) == whole
+
+
+def test_a_base_of_an_earlier_version_is_replaced(tmp_path: Path) -> None:
+    table = Table(tmp_path / "index")
+    table.add({0: [1], 1: [2]})
+    table.save_base()
+    whole, saved = table.search([[2, 9]], 9), table.manifest.words
+    assert saved is not None
+    path = table.folder / saved.file.name
+    earlier = {
+        "1.ids": np.array([0, 1]),
+        "1.starts": np.array([0, 0, 1, 2]),
+        "1.photos": np.array([0, 1], np.int32),
+    }
+    path.write_bytes(save(earlier))
+    file = replace(saved.file, bytes=path.stat().st_size)
+    table.manifest = replace(table.manifest, words=replace(saved, file=file))
+    assert table.search([[2, 9]], 9) == whole
+    table.save_base(rule=RecallRule())
+    assert table.manifest.words == saved
+    assert table.search([[2, 9]], 9) == whole
+
+
+def test_a_base_holds_photos_in_the_order_of_ids(tmp_path: Path) -> None:
+    table = Table(tmp_path / "index")
+    table.add({5: [1], 2: [2], 9: [3]})
+    table.add({3: [4], 2: [7]})
+    table.save_base()
+    recall = load_word_recall(table.folder, table.manifest)
+    assert recall.ids.tolist() == [2, 3, 5, 9]
+    assert list(table.search([[7, 8]], 1)) == [2]
+    assert list(table.search([[2, 8]], 9)) == [2, 3, 5, 9]  # nobody has word 2 any more

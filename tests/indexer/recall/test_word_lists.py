@@ -1,0 +1,227 @@
+"""The lists of visual words: built by parts, and searched in two stages, against naive loops."""
+
+import io
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+from indexer.errors import IndexDamagedError
+from indexer.recall import word_base, word_lists
+from indexer.recall.word_base import read_lists, write_lists
+from indexer.recall.word_lists import WordLists
+from indexer.store.manifest import MapShard
+from indexer.store.photos import WordRows
+
+VOCABULARY = 600
+# Photos of two codecs: of map shards 1 and 2, and of shard 3.
+SHARDS = tuple(MapShard("", number, 1, 0, "", codec) for number, codec in ((1, 5), (2, 5), (3, 7)))
+
+Rows = Sequence[tuple[int, int, NDArray[np.uint16]]]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of so few photos that a test has several."""
+    for module in (word_base, word_lists):
+        monkeypatch.setattr(module, "BLOCK", 1000)
+
+
+def table_of(rows: Rows) -> WordRows:
+    """A shard of the photo table. rows: the id, the map shard and the words of each photo."""
+    words = [own for _, _, own in rows]
+    starts = np.cumsum([0, *map(len, words)])
+    ids, shards = (np.array([row[i] for row in rows], np.int64) for i in (0, 1))
+    return WordRows(ids, shards, starts, np.concatenate([np.empty(0, np.uint16), *words]))
+
+
+def written(tables: Sequence[WordRows]) -> bytes:
+    file = io.BytesIO()
+    write_lists(file, lambda: tables, SHARDS)
+    return file.getvalue()
+
+
+def lists_of(photos: Sequence[NDArray[np.uint16]]) -> WordLists:
+    """The lists of photos 0, 1, 2, ... of one codec."""
+    content = written([table_of([(i, 1, own) for i, own in enumerate(photos)])])
+    [lists] = read_lists(np.frombuffer(content, np.uint8))
+    return lists
+
+
+class Scenes:
+    """Photos that show some of 60 objects; cells near to the words of an object are a query."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.places = self.random.normal(size=(VOCABULARY, 8))
+        self.objects = self.random.normal(size=(60, 8))
+        self.near = np.argsort(-self.objects @ self.places.T, axis=1)[:, :50]
+        self.photos = [self._photo() for _ in range(count)]
+
+    def _photo(self) -> NDArray[np.uint16]:
+        shown = self.near[self.random.choice(60, 3, replace=False)]
+        own = [self.random.choice(words, self.random.integers(4, 15)) for words in shown]
+        other = self.random.integers(VOCABULARY, size=20)
+        return np.unique(np.concatenate([*own, other])).astype(np.uint16)
+
+    def query(self, cells: int = 40) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        """Words and cosines of cells, (cells, 16) each, nearest first."""
+        middle = self.objects[self.random.integers(60)]
+        drawn = middle + 0.5 * self.random.normal(size=(cells, 8))
+        cosines = drawn @ self.places.T
+        cosines /= np.linalg.norm(drawn, axis=1)[:, None] * np.linalg.norm(self.places, axis=1)
+        near = np.argsort(-cosines, axis=1)[:, :16]
+        best = np.take_along_axis(cosines, near, axis=1)
+        return near.astype(np.uint16), best.astype(np.float32)
+
+
+def naive_score(
+    own: NDArray[np.uint16], near: NDArray[np.uint16], cosines: NDArray[np.float32]
+) -> float:
+    """The definition, in float64: the mean over the cells of the nearest word that a photo has."""
+    has, total = set(own.tolist()), 0.0
+    for words, values in zip(near.tolist(), cosines.tolist(), strict=True):
+        shared = [value for word, value in zip(words, values, strict=True) if word in has]
+        total += max(shared, default=values[-1])
+    return total / len(near)
+
+
+def best_of(
+    photos: Sequence[NDArray[np.uint16]],
+    query: tuple[NDArray[np.uint16], NDArray[np.float32]],
+    k: int,
+    mask: NDArray[np.bool_],
+) -> list[int]:
+    scores = [
+        naive_score(own, *query) if ok else -1.0 for own, ok in zip(photos, mask, strict=True)
+    ]
+    return np.lexsort((np.arange(len(scores)), -np.round(scores, 6)))[:k].tolist()
+
+
+def test_scores_are_those_of_the_definition() -> None:
+    scenes = Scenes(700, seed=1)
+    lists, mask = lists_of(scenes.photos), np.ones(700, dtype=bool)
+    for cells in (1, 7, 60):
+        query = scenes.query(cells)
+        rows, scores = lists.search(*query, 5, mask)
+        assert rows.tolist() == list(range(700))
+        expected = [naive_score(own, *query) for own in scenes.photos]
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("allowed", [1.0, 0.4])
+def test_few_of_the_best_photos_are_lost_by_the_approximate_score(
+    monkeypatch: pytest.MonkeyPatch, allowed: float
+) -> None:
+    monkeypatch.setattr(word_lists, "_SCORED", 100)
+    scenes, k = Scenes(4000, seed=2), 20
+    lists = lists_of(scenes.photos)
+    mask = scenes.random.random(4000) < allowed
+    kept = []
+    for _ in range(8):
+        query = scenes.query()
+        rows, scores = lists.search(*query, k, mask)
+        assert len(rows) == 10 * k
+        assert mask[rows].all()
+        np.testing.assert_allclose(
+            scores, [naive_score(scenes.photos[row], *query) for row in rows], atol=1e-6
+        )
+        again, _ = lists.search(*query, k, mask)
+        np.testing.assert_array_equal(rows, again)
+        kept.append(len(set(best_of(scenes.photos, query, k, mask)) & set(rows.tolist())) / k)
+    assert np.mean(kept) >= 0.99
+
+
+def test_of_photos_that_are_alike_the_first_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_lists, "_SCORED", 10)
+    photos = [np.array([3], np.uint16)] * 1500 + [np.array([1], np.uint16)]
+    lists, mask = lists_of(photos), np.ones(1501, dtype=bool)
+    near, cosines = np.array([[1, 2, 9]], np.uint16), np.array([[0.9, 0.8, 0.1]], np.float32)
+    rows, scores = lists.search(near, cosines, 1, mask)
+    assert rows.tolist() == [*range(9), 1500]
+    assert scores.tolist() == [np.float32(0.1)] * 9 + [np.float32(0.9)]
+    # No photo has a word of the query, and the query has words beyond all that photos have.
+    rows, scores = lists.search(near + np.uint16(1000), cosines, 1, mask)
+    assert rows.tolist() == list(range(10))
+    assert scores.tolist() == [np.float32(0.1)] * 10
+
+
+photo_rows = st.lists(
+    st.tuples(
+        st.integers(0, 40), st.sampled_from([1, 2, 3, 9]), st.lists(st.integers(0, 30), max_size=6)
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(photo_rows, st.lists(st.integers(0, 40), max_size=5))
+def test_lists_are_the_same_however_photos_are_divided_into_shards(
+    drawn: list[tuple[int, int, list[int]]], cuts: list[int]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(word_base, "BLOCK", 4)
+        rows = [(i, shard, np.array(sorted(set(w)), np.uint16)) for i, shard, w in drawn]
+        bounds = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+        parts = [rows[a:b] for a, b in itertools.pairwise(bounds)]
+        content = written([table_of(part) for part in parts])
+        assert content == written([table_of(rows)])
+        found = {lists.codec: lists for lists in read_lists(np.frombuffer(content, np.uint8))}
+    last = {i: (shard, own.tolist()) for i, shard, own in rows}
+    for codec, shards in ((5, (1, 2)), (7, (3,))):
+        photos = {i: own for i, (shard, own) in sorted(last.items()) if shard in shards}
+        assert (codec in found) == bool(photos)
+        if photos:
+            compare(found[codec], photos)
+
+
+def compare(lists: WordLists, photos: dict[int, list[int]]) -> None:
+    """Lists in blocks of four photos against the words of each photo."""
+    assert lists.ids.tolist() == list(photos)
+    ends = lists.bounds.tolist()
+    own = [lists.words[a:b].tolist() for a, b in itertools.pairwise(ends)]
+    assert own == list(photos.values())
+    for block, starts in enumerate(lists.starts):
+        inside = list(photos.values())[4 * block : 4 * block + 4]
+        for word in range(len(starts) - 1):
+            entries = lists.entries[starts[word] : starts[word + 1]].tolist()
+            assert entries == [place for place, has in enumerate(inside) if word in has]
+
+
+def test_the_file_is_a_safetensors_file() -> None:
+    content = written([table_of([(4, 1, np.array([2, 5], np.uint16))])])
+    tensors = load(content)
+    assert tensors["5.ids"].tolist() == [4]
+    assert tensors["5.words"].tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("place", ["header", "size", "starts", "bounds", "ids", "end"])
+def test_content_that_was_not_written_like_this_is_refused(place: str) -> None:
+    rows = [(i, 1, np.array([i, i + 1], np.uint16)) for i in range(3)]
+    content = bytearray(written([table_of(rows)]))
+    # After the header come ids, bounds and starts: 3, 4 and 5 numbers of eight bytes.
+    first = 8 + int.from_bytes(content[:8], "little")
+    if place == "header":
+        content[8:12] = b"null"
+    elif place == "size":
+        content[:8] = (1 << 40).to_bytes(8, "little")
+    elif place == "end":
+        del content[-1]
+    else:
+        content[first + 8 * {"ids": 0, "bounds": 4, "starts": 8}[place]] = 0xFF
+    with pytest.raises(IndexDamagedError, match="visual words"):
+        read_lists(np.frombuffer(bytes(content), np.uint8))
+
+
+def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no device that is always full")
+    rows = [(i, 1, np.arange(600, dtype=np.uint16)) for i in range(50)]
+    with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w+b") as file:
+        write_lists(file, lambda: [table_of(rows)], SHARDS)
