@@ -244,6 +244,12 @@ class IndexReader:
             )
         return records
 
+    def find(self, content_hash: str) -> int | None:
+        """The id of a photo with this content (as in `PhotoRecord`); None where there is none."""
+        wanted = np.frombuffer(bytes.fromhex(content_hash), np.uint8)
+        rows = np.flatnonzero((self._table.hashes == wanted).all(axis=1) & self._table.live)
+        return int(self._table.ids[rows[0]]) if len(rows) else None
+
     def hold_maps(
         self, device: "torch.device", progress: Callable[[int, int], None] | None = None
     ) -> None:

@@ -31,7 +31,14 @@ from search.fusion import default_weights, stored_weights
 from search.localise import localise
 from search.query import Answer, Match, Query, SearchOptions
 from search.recall import Candidates, Recall, find_candidates, recall_by_descriptor, recall_by_maps
-from search.reference import QueryPhoto, Reference, extract_references, read_query_photo
+from search.reference import (
+    QueryPhoto,
+    Reference,
+    extract_maps,
+    read_query_photo,
+    references_in,
+    stored_maps,
+)
 from search.rerank import combine, score_references
 from search.scores import SCORES, Score, bind_score
 
@@ -154,7 +161,12 @@ class Index:
 
     def _reference(self, photo: QueryPhoto) -> Reference:
         """The object of a query's photo."""
-        [reference] = extract_references(photo, self.extractor)
+        maps = None
+        if all(query.class_name is None for query in photo.queries):
+            maps = stored_maps(photo, self.reader)  # so that no model has to be loaded
+        if maps is None:
+            maps = extract_maps(photo, self.extractor)
+        [reference] = references_in(photo, maps, self.extractor)
         return reference
 
     def _recall(

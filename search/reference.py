@@ -22,6 +22,7 @@ from features.regions import (
     point_cells,
 )
 from indexer.protocols import Extractor
+from indexer.reader import IndexReader
 from search.candidates import ScoringReference
 from search.query import Query
 
@@ -112,27 +113,56 @@ def make_references(
 ) -> list[Reference]:
     """The references of queries that ask about one photo in several ways; it is extracted once.
 
-    Raises as `read_query_photo` and `extract_references`.
+    Raises as `read_query_photo`, `extract_maps` and `references_in`.
     """
-    return extract_references(read_query_photo(queries, extractor), extractor, taus)
+    photo = read_query_photo(queries, extractor)
+    return references_in(photo, extract_maps(photo, extractor), extractor, taus)
 
 
-def extract_references(
-    photo: QueryPhoto, extractor: Extractor, taus: Sequence[float | None] | None = None
+def extract_maps(photo: QueryPhoto, extractor: Extractor) -> FeatureMaps:
+    """The features of a query's photo.
+
+    Raises ModelError where the model cannot be loaded or gives no finite features.
+    """
+    [maps] = extractor.extract([photo.input])
+    if not maps.is_finite:
+        raise ModelError(f"{photo.queries[0].photo}: the model gave no finite features for it")
+    return maps
+
+
+def stored_maps(photo: QueryPhoto, reader: IndexReader) -> FeatureMaps | None:
+    """The features that an index holds of a query's photo, by its content; None where it has none,
+    or they are damaged.
+
+    They are the same but for the codec's loss, which costs no accuracy that can be measured
+    (docs/evaluation.md). No model is needed.
+    """
+    known = reader.find(photo.input.content_hash)
+    batch = None if known is None else reader.read_maps([known])
+    if batch is None or batch.damaged:
+        return None
+    shape = (reader.grid, reader.grid, reader.dim)
+    appearance, semantic = (
+        values.numpy().astype(np.float16).reshape(shape) for values in reader.decode(batch)
+    )
+    return FeatureMaps(appearance, semantic, photo.input.frame, photo.input.content_hash)
+
+
+def references_in(
+    photo: QueryPhoto,
+    maps: FeatureMaps,
+    extractor: Extractor,
+    taus: Sequence[float | None] | None = None,
 ) -> list[Reference]:
-    """The references of queries, from features that are extracted from their photo.
+    """The references of queries, in the features of their photo.
 
     A class name is ignored by extractors that know no words. taus: for each query the threshold of
     PDM Eq. 3, for an object that only a class name selects; None for the extractor's own rule.
-    Raises RegionError where a class name selects nothing, ModelError where the model cannot be
-    loaded or gives no finite features.
+    Raises RegionError where a query selects nothing, ModelError where a class name needs the model
+    and it cannot be loaded.
     """
-    path = photo.queries[0].photo
-    with _naming(path):
+    with _naming(photo.queries[0].photo):
         vectors = [_class_vector(query, extractor) for query in photo.queries]
-        [maps] = extractor.extract([photo.input])
-        if not maps.is_finite:
-            raise ModelError(f"{path}: the model gave no finite features for it")
         return [
             Reference(maps, _cells(query, maps, extractor, tau) if mask is None else mask, vector)
             for query, vector, mask, tau in zip(

@@ -75,11 +75,11 @@ def extractions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_three_more_photos_read_each_candidate_once(
     photos: list[Path], reader: IndexReader, tiny: FeatureExtractor, reads: list[int]
 ) -> None:
-    also = tuple(Query(photos[i], box=BOX) for i in (1, 2, 3))
-    unlike = (Query(photos[4], box=BOX),)
+    also = tuple(Query(photos[i], "dog", box=BOX) for i in (1, 2, 3))
+    unlike = (Query(photos[4], "dog", box=BOX),)
     with Index(reader, tiny) as index:
         options = SearchOptions(top=5)
-        answer = index.search(Query(photos[0], box=BOX, also=also, unlike=unlike), options)
+        answer = index.search(Query(photos[0], "dog", box=BOX, also=also, unlike=unlike), options)
     # All candidates once, to score them; then those that are shown, to find the object in them.
     assert sorted(reads[:COUNT]) == sorted(reader.ids.tolist())
     assert reads[COUNT:] == [match.id for match in answer.matches]
@@ -94,7 +94,7 @@ def test_masks_of_matches_extract_no_photo_again(
     extractions: list[str],
     tmp_path: Path,
 ) -> None:
-    query = Query(photos[0], box=BOX, also=(Query(photos[1], box=BOX),))
+    query = Query(photos[0], "dog", box=BOX, also=(Query(photos[1], "dog", box=BOX),))
     with Index(reader, tiny) as index:
         answer = index.search(query, SearchOptions(top=3))
         written, failures = write_match_masks(tmp_path / "masks", index, answer)
