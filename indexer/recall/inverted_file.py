@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import IndexDamagedError
 from indexer.recall.base_rule import RULE, RecallRule, refreshed
+from indexer.recall.faiss_base import read_ahead
 from indexer.recall.word_base import read_lists, write_lists
 from indexer.recall.word_lists import WordLists
 from indexer.store.files import StoredFile, describe_file, write_atomically
@@ -50,7 +51,7 @@ class WordRecall:
         last of them if it has none. The score of the photo is the mean over the cells. This is late
         interaction with words in place of cells (the centroid interaction of PLAID, Santhanam et
         al., CIKM 2022). Photos whose codec has no words score 0. Scores are exact; among more than
-        8,192 photos a few of the best may be missing, see `WordLists.search`.
+        16,384 photos a few of the best may be missing, see `WordLists.search`.
 
         words_in: gives the object's cells in the words of a codec, by the codec's number, as
         `VisualWords.nearest` does. allowed: sorted ids of the only photos to be found. Returns ids
@@ -79,7 +80,10 @@ def load_word_recall(index_dir: Path, manifest: Manifest) -> WordRecall:
     IndexDamagedError if the photo table cannot be read.
     """
     base = _read_base(index_dir, manifest)
-    covers = manifest.words.covers if manifest.words is not None and base else 0
+    covers = 0
+    if manifest.words is not None and base:
+        covers = manifest.words.covers
+        read_ahead(index_dir / manifest.words.file.name)
     tables = [read_words(index_dir / f.name) for f in manifest.photos if f.number > covers]
     content = io.BytesIO()
     write_lists(content, lambda: tables, manifest.shards)

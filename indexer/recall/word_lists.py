@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 # Photos per block of lists: an entry of a list takes two bytes, and sums stay in the cache.
 BLOCK = 65_536
-# The exact score is computed for so many photos, and for so many per photo that is asked for.
+# So few photos are all scored, by lists.
+_SMALL = 16_384
+# Of more, the exact score is computed for so many, and for so many per photo that is asked for.
 _SCORED = 4096
 _SCORED_PER_ANSWER = 10
 # Exact scores of so many photos are computed at a time, so that they stay in the cache.
@@ -62,15 +64,39 @@ class WordLists:
         """Rows and scores that include the k best of some photos.
 
         near, cosines: (cells, m), see `WordRecall.search`. mask: (n,) bool, the photos that may be
-        found. The scores are exact. Where many photos may be found, a photo may be missing whose
-        sum over words is not among the largest.
+        found. The scores are exact. Where there are many photos, one of the best may be missing,
+        because its approximate score is not among the largest.
         """
+        if len(self) <= min(_SMALL, BLOCK):
+            rows = np.flatnonzero(mask)
+            return rows, self._all_scores(near, cosines)[rows]
         kept = max(_SCORED, _SCORED_PER_ANSWER * k)
         if int(mask.sum()) <= kept:
             rows = np.flatnonzero(mask)
         else:
             rows = _largest(np.where(mask, self._sums(near, cosines), -1), kept)
         return rows, self._scores(rows, near, cosines)
+
+    def _all_scores(
+        self, near: NDArray[np.uint16], cosines: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The exact scores of all photos, (n,); there is only one block of them."""
+        [starts] = self.starts
+        lists = {
+            word: self.entries[starts[word] : starts[word + 1]].astype(np.intp)
+            for word in np.unique(near).tolist()
+            if word + 1 < len(starts)
+        }
+        scores = np.zeros(len(self), np.float32)
+        best = np.empty_like(scores)
+        for words, values in zip(near.tolist(), cosines, strict=True):
+            best.fill(values[-1])
+            for word, value in zip(reversed(words), values[::-1], strict=True):
+                if word in lists:
+                    best[lists[word]] = value  # the nearest word is written last
+            scores += best
+        scores /= max(1, len(near))
+        return scores
 
     def _sums(self, near: NDArray[np.uint16], cosines: NDArray[np.float32]) -> NDArray[np.float32]:
         """Approximate scores (n,), larger for better photos, not negative; see `_groups`."""
@@ -91,7 +117,9 @@ class WordLists:
                     np.repeat(group.weights, stop - first),
                 )
                 part = gained[: len(own)]
-                own += group.most * (part / (part + group.most))
+                np.divide(part, part + group.most, out=part)
+                part *= group.most
+                own += part
         return sums
 
     def _scores(

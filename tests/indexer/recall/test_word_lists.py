@@ -104,7 +104,10 @@ def best_of(
     return np.lexsort((np.arange(len(scores)), -np.round(scores, 6)))[:k].tolist()
 
 
-def test_scores_are_those_of_the_definition() -> None:
+@pytest.mark.parametrize("small", [True, False])
+def test_scores_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch, small: bool) -> None:
+    if not small:
+        monkeypatch.setattr(word_lists, "_SMALL", 0)
     scenes = Scenes(700, seed=1)
     lists, mask = lists_of(scenes.photos), np.ones(700, dtype=bool)
     for cells in (1, 7, 60):
@@ -113,6 +116,17 @@ def test_scores_are_those_of_the_definition() -> None:
         assert rows.tolist() == list(range(700))
         expected = [naive_score(own, *query) for own in scenes.photos]
         np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_cells_without_words_score_nothing(monkeypatch: pytest.MonkeyPatch, small: bool) -> None:
+    if not small:
+        monkeypatch.setattr(word_lists, "_SMALL", 0)
+    lists = lists_of(Scenes(9, seed=1).photos)
+    none = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
+    rows, scores = lists.search(*none, 3, np.arange(9) > 5)
+    assert rows.tolist() == [6, 7, 8]
+    assert scores.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("allowed", [1.0, 0.4])
