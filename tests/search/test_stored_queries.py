@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def extractions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def extractions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The content hash of every photo that is extracted, in order."""
     seen: list[str] = []
     extract = FeatureExtractor.extract
@@ -44,7 +43,7 @@ def extractions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return extract(extractor, inputs)
 
     monkeypatch.setattr(FeatureExtractor, "extract", counted)
-    yield seen
+    return seen
 
 
 def extracted_answer(index: Path, tiny: FeatureExtractor, query: Query) -> Answer:
