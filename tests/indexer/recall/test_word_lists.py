@@ -122,11 +122,12 @@ def test_scores_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch, sma
 def test_cells_without_words_score_nothing(monkeypatch: pytest.MonkeyPatch, small: bool) -> None:
     if not small:
         monkeypatch.setattr(word_lists, "_SMALL", 0)
-    lists = lists_of(Scenes(9, seed=1).photos)
+        monkeypatch.setattr(word_lists, "_SCORED", 10)
+    lists = lists_of(Scenes(30, seed=1).photos)
     none = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
-    rows, scores = lists.search(*none, 3, np.arange(9) > 5)
-    assert rows.tolist() == [6, 7, 8]
-    assert scores.tolist() == [0, 0, 0]
+    rows, scores = lists.search(*none, 1, np.arange(30) > 5)
+    assert rows.tolist() == list(range(6, 30 if small else 16))
+    assert (scores == 0).all()
 
 
 @pytest.mark.parametrize("allowed", [1.0, 0.4])
