@@ -60,12 +60,12 @@ def segment(
     asked = object_in(reference, class_name, mask, box, point)
     check_out(out, [reference] if mask is None else [reference, mask])
     photos, failures = list_targets(targets, out)
+    extractor = load_extractor(model, device, batch_size=max(1, min(8, len(photos))))
+    described = make_reference(asked, extractor)
     refine: Refine = sharpen
     if sam is not None:
         say(f"loading {sam}")
         refine = prompted_by(Sam.load(sam, device))
-    extractor = load_extractor(model, device, batch_size=max(1, min(8, len(photos))))
-    described = make_reference(asked, extractor)
     with ProgressDisplay() as display:
         written, failed = write_masks(
             *(out, described, photos, extractor, refine),
