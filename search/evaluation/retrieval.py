@@ -174,15 +174,18 @@ def _check_class_names(
     """Refuse a class name that the model does not know before hours of work."""
     if not any(isinstance(m, MapMethod | WordMethod) and m.maps == MODEL for m in methods):
         return
-    known: set[str] = set()
-    for asked in benchmark.queries:
-        name = asked.query.class_name
-        if name is not None and name not in known:
+    photos = {
+        asked.query.class_name: asked.query.photo
+        for asked in reversed(benchmark.queries)
+        if asked.query.class_name is not None
+    }
+    # The first needs no model, and decides for most models.
+    for check in (extractor.check_class_name, extractor.class_vector):
+        for name, photo in photos.items():
             try:
-                extractor.class_vector(name)
+                check(name)
             except RegionError as error:
-                raise RegionError(f"{asked.query.photo}: {error}") from None
-            known.add(name)
+                raise RegionError(f"{photo}: {error}") from None
 
 
 @contextmanager

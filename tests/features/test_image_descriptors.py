@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,6 +194,20 @@ def test_the_fingerprint_depends_on_the_files(descriptor_folder: Folder, tmp_pat
     assert ImageDescriptor.load(str(folder), "cpu").fingerprint() != fingerprint
     with pytest.raises(ModelError, match="another version of the descriptor"):
         ImageDescriptor.from_fingerprint(fingerprint, "cpu")
+
+
+def test_a_fingerprint_needs_no_torch(descriptor_folder: Folder) -> None:
+    code = """
+import sys
+from features.descriptors import ImageDescriptor
+for folder in sys.argv[1:]:
+    found = ImageDescriptor.from_fingerprint(ImageDescriptor.load(folder).fingerprint())
+    print(found.dim, sorted({"torch", "transformers"} & set(sys.modules)))
+"""
+    folders = [str(descriptor_folder(kind)) for kind in KINDS]
+    command = [sys.executable, "-c", code, *folders]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == [f"{12 if kind == 'clip' else 16} []" for kind in KINDS]
 
 
 def test_names(descriptor_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

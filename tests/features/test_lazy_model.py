@@ -16,9 +16,10 @@ from features.diffusion.architecture import Architecture
 from features.diffusion.capture import transformer_block
 from features.diffusion.loading import load_model
 from features.diffusion.presets import PRESETS
-from features.errors import ModelError
+from features.errors import ModelError, RegionError
 from features.extractor import FeatureExtractor
 from features.photo import load_model_input
+from features.vocabulary import nouns
 from tests.helpers.pictures import save_photo
 from tests.helpers.pipelines import FAMILIES
 
@@ -213,3 +214,53 @@ def test_settings_that_do_not_fit() -> None:
         settings = replace(extractor.settings, **changes)
         with pytest.raises(ModelError, match=why):
             FeatureExtractor(extractor.model, settings, batch_size=1)
+
+
+NAMES = [
+    "dog",
+    "Dog",
+    "qwzx",
+    "qwzx dog",
+    "",
+    " ",
+    "3",
+    "<unk>",
+    "<pad>",
+    "dog" * 9,
+    "a " * 40 + "dog",
+]
+
+
+@pytest.mark.parametrize("family", ["sd1", "tiny"])
+def test_the_tokenizers_files_know_the_words_that_the_model_knows(
+    family: str, pipeline_folder: Folder
+) -> None:
+    """For the bundled model, exactly; a tokenizer that only the library can build decides less."""
+    extractor = FeatureExtractor.load(family if family == "tiny" else str(pipeline_folder(family)))
+    tokenizer = extractor.model._parts.tokenizers[0]
+    special = set(tokenizer.all_special_ids)
+    unknown = 0
+    for name in [*nouns(), *NAMES]:
+        ids = tokenizer(name, max_length=tokenizer.model_max_length, truncation=True).input_ids
+        known = bool(set(ids) - special)
+        try:
+            extractor.check_class_name(name)
+            assert known or family != "tiny", name
+        except RegionError:
+            assert not known, name
+            unknown += 1
+    assert (unknown > 100) == (family == "tiny")
+
+
+def test_a_broken_tokenizer_is_for_the_model_to_report(
+    pipeline_folder: Folder, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(pipeline_folder("sd1"), tmp_path / "model")
+    (folder / "tokenizer" / "tokenizer.json").write_text("{")
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 16})
+    )
+    extractor = FeatureExtractor.load(str(folder), device="cpu")
+    extractor.check_class_name("dog")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        extractor.class_vector("dog")
