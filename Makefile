@@ -51,6 +51,7 @@ tiny-model: $(READY)
 
 # Some forty minutes on two cores.
 bench: $(READY)
+	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/contended.py
 	$(BIN)/python benchmarks/fetch.py
