@@ -174,7 +174,7 @@ def _embeddings_unfilled() -> Iterator[None]:
     from torch import nn
 
     fill = nn.Embedding.reset_parameters
-    nn.Embedding.reset_parameters = lambda _: None  # type: ignore[method-assign]
+    nn.Embedding.reset_parameters = lambda self: None  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -169,7 +169,7 @@ class _PostponedPackage(ModuleType):
             return import_module(module)
         with _lock:
             if type(self) is _PostponedPackage:
-                self.__class__ = ModuleType
+                self.__class__ = ModuleType  # type: ignore[assignment]
                 assert self.__spec__ is not None
                 assert self.__spec__.loader is not None
                 self.__spec__.loader.exec_module(self)
