@@ -260,5 +260,4 @@ def _open(index: Path, device: str, maps: str) -> "Index":
     if maps == "disk":
         return open_index(index, device)
     with ProgressDisplay() as display:
-        display.show("loading the model", 0, None)
         return open_index(index, device, maps, partial(display.show, "reading maps"))
