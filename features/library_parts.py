@@ -288,6 +288,8 @@ _FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "torch.fx.experimental.symbolic_shapes": {
         **dict.fromkeys(("expect_true", "guard_or_false", "guard_or_true"), bool),
         "is_nested_int": lambda _: False,
+        "sym_and": lambda *conditions: all(conditions),
+        "sym_or": lambda *conditions: any(conditions),
         "sym_eq": operator.eq,
     },
 }
