@@ -56,6 +56,7 @@ def save_video(folder: Path, frames: int) -> Path:
 def measure(frames: int, model: str, device: str) -> None:
     """Print the line of one length."""
     extractor = load_video_extractor(model, device)
+    extractor.get_ready()
     with tempfile.TemporaryDirectory() as made:
         mask = save_video(Path(made) / "frames", frames)
         labelled = open_labelled(Path(made) / "frames", mask)

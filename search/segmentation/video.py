@@ -129,10 +129,11 @@ def propagate_video(
     while unknown), and the seconds since the start. Raises WaldoError where `out` is the folder of
     the frames.
     """
-    began = time.monotonic()
     if out.resolve() == labelled.source.resolve():
         raise WaldoError(f"{out}: holds the frames; choose another folder for the masks")
     out.mkdir(parents=True, exist_ok=True)
+    extractor.get_ready()
+    began = time.monotonic()
     first, ids, video = labelled.first, labelled.ids, labelled.video
     frames = video.frames()
     start = (next(frames), ids)
