@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -15,6 +16,12 @@ ROOT = Path(__file__).parents[3]
 
 # Packages that take a tenth of a second or more to import.
 HEAVY = ("numpy", "PIL", "scipy", "pyarrow", "faiss", "torch", "diffusers", "transformers")
+
+# What torch, diffusers and transformers import as usual, and a search does not use.
+UNUSED = (
+    *("torch._dynamo", "torch.distributed.tensor", "sympy", "scipy.stats", "scipy.optimize"),
+    *("diffusers.pipelines", "diffusers.models.transformers.transformer_flux"),
+)
 
 # Runs `waldo` and prints, on a last line, its exit code and which modules of a list it imported.
 PROGRAM = """
@@ -91,6 +98,26 @@ def test_completion_imports_nothing_heavy(words: tuple[str, ...], offered: list[
     found, imported = completed(*words)
     assert sorted(found) == sorted(offered)
     assert imported == []
+
+
+@pytest.mark.parametrize("region", [("--box", "172,31,333,164"), ("--class", "cat")], ids="".join)
+def test_a_search_imports_only_what_it_uses(region: tuple[str, ...], sample_index: Path) -> None:
+    code, imported, output = run(
+        *("query", "data/demo/query/cat.jpg", "--index", sample_index, *region),
+        names=(*UNUSED, "torch", "diffusers.models.unets.unet_2d_condition"),
+    )
+    assert code == 0, output
+    assert imported == ["torch", "diffusers.models.unets.unet_2d_condition"]
+
+
+def test_an_index_without_new_photos_needs_no_model(sample_index: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    shutil.copytree(sample_index, index)
+    code, imported, output = run(
+        *("index", "data/demo/photos", "--index", index), names=("torch", "diffusers")
+    )
+    assert (code, imported) == (0, []), output
+    assert "0 new" in output
 
 
 def test_completed_names_are_all_there_are() -> None:
