@@ -61,11 +61,13 @@ def segment(
     check_out(out, [reference] if mask is None else [reference, mask])
     photos, failures = list_targets(targets, out)
     extractor = load_extractor(model, device, batch_size=max(1, min(8, len(photos))))
+    mask_model = None if sam is None else Sam.load(sam, device)
     described = make_reference(asked, extractor)
     refine: Refine = sharpen
-    if sam is not None:
+    if mask_model is not None:
         say(f"loading {sam}")
-        refine = prompted_by(Sam.load(sam, device))
+        mask_model.get_ready()
+        refine = prompted_by(mask_model)
     with ProgressDisplay() as display:
         written, failed = write_masks(
             *(out, described, photos, extractor, refine),

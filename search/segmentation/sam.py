@@ -1,6 +1,8 @@
 """SAM and SAM 2 by the transformers library, loaded only from safetensors weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 _FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
+_NEEDED = "SAM or SAM 2 in transformers' layout with safetensors weights"
 _LAYOUT = Layout("transformers", "config.json", _FILES, "model*.safetensors")
 
 # The model classes by the model_type of config.json. Published SAM 2 weights belong to a video
@@ -49,34 +52,49 @@ class _Encoded:
 
 
 class Sam:
-    """A `MaskModel`.
+    """A `MaskModel`, SAM or SAM 2 in float32.
 
-    model: a SamModel or a Sam2Model, which is used in float32. files: the files it was loaded from.
+    files: the files it consists of. The weights are read when they are first used, or by
+    `get_ready`; whatever uses them raises ModelError where they are broken, or the device cannot be
+    used.
     """
 
-    def __init__(self, model: Any, files: list[Path]) -> None:
+    def __init__(self, files: list[Path], read: Callable[[], Any]) -> None:
+        """read: reads the weights, and gives a SamModel or a Sam2Model on its device."""
         self.files = files
-        self._model = model.requires_grad_(False).eval()
-        size = model.config.prompt_encoder_config.image_size
-        self._size = int(size if isinstance(size, int) else size[0])
-        # SAM keeps the shape of a picture and pads it; SAM 2 stretches it to a square.
-        self._stretches = model.config.model_type != "sam"
+        self._read = read
 
     @classmethod
     def load(cls, name: str, device: str = "auto") -> "Sam":
-        """Load a local folder in transformers' layout, or a hub id.
+        """Find a local folder in transformers' layout, or a hub id.
 
         A hub model that is not on this machine yet is downloaded. Raises ModelError where the
-        weights cannot be had, or are no SAM.
+        files cannot be had, or are no SAM.
         """
-        target, _ = device_and_precision(device)
         folder, _ = locate("sam", name, {}, _LAYOUT)
         files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
-        needed = "SAM or SAM 2 in transformers' layout with safetensors weights"
-        with explained_errors(f"sam {name}", folder, needed):
+        with explained_errors(f"sam {name}", folder, _NEEDED):
             _, model_class = read_config(folder, _CLASSES)
-            model = load_pretrained(library_class(model_class), folder)
-        return cls(model.to(target), files)
+        return cls(files, partial(_read_model, name, folder, model_class, device))
+
+    def get_ready(self) -> None:
+        """Read the weights now. Raises ModelError."""
+        _ = self._model
+
+    @cached_property
+    def _model(self) -> Any:
+        return self._read()
+
+    @property
+    def _size(self) -> int:
+        """Side of the model's square input, pixels."""
+        size = self._model.config.prompt_encoder_config.image_size
+        return int(size if isinstance(size, int) else size[0])
+
+    @property
+    def _stretches(self) -> bool:
+        """SAM keeps the shape of a picture and pads it; SAM 2 stretches it to a square."""
+        return bool(self._model.config.model_type != "sam")
 
     def encode(self, picture: Image.Image) -> _Encoded:
         """Encode an RGB picture, once for all prompts."""
@@ -131,3 +149,10 @@ class Sam:
     @property
     def _device(self) -> Any:
         return self._model.device
+
+
+def _read_model(name: str, folder: Path, model_class: str, device: str) -> Any:
+    target, _ = device_and_precision(device)
+    with explained_errors(f"sam {name}", folder, _NEEDED):
+        model = load_pretrained(library_class(model_class), folder)
+    return model.requires_grad_(False).eval().to(target)

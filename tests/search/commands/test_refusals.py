@@ -119,6 +119,9 @@ def test_other_commands(index: Path, tmp_path: Path) -> None:
             "no such model": ["index", DEMO, "--index", new, "--model", "large"],
             "absent.jpg": ["segment", tmp_path / "absent.jpg", DEMO, *out, "--point", "5,5"],
             "box 9,9,5,5": ["segment", photo, DEMO, *out, "--box", "9,9,5,5"],
+            "sam nowhere: no such model": [
+                *("segment", photo, DEMO, *out, "--box", "5,5,9,9", "--sam", "nowhere")
+            ],
             "first.png": ["propagate", DEMO, "--mask", tmp_path / "first.png", *out],
             "nothing: no such protocol": ["evaluate", "nothing", "--root", tmp_path],
             "holds no labels.json": ["evaluate", "scenes", "--root", tmp_path],
