@@ -13,6 +13,7 @@ from features.extractor import FeatureExtractor
 from features.photo import ModelInput
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
+from indexer.upkeep.remove import remove
 from search.index import Index, open_index
 from search.query import Answer, Query, SearchOptions
 from search.reference import extract_maps, read_query_photo, stored_maps
@@ -151,3 +152,21 @@ def test_stored_maps_are_the_extracted_ones_where_no_codec_loses_anything(tmp_pa
             assert np.array_equal(stored.semantic, extracted.semantic)
         unknown = read_query_photo([Query(absent, box=(0, 0, 9, 9))], extractor)
         assert stored_maps(unknown, reader) is None
+
+
+def test_a_photo_is_found_by_its_content_until_it_is_removed(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", 3)
+    copy = Path(shutil.copy(photos[1], tmp_path / "photos" / "copy.png"))
+    index_photos([tmp_path / "photos"], tmp_path / "index", PixelExtractor())
+    with IndexReader.open(tmp_path / "index") as reader:
+        records = reader.photos(reader.ids)
+        same = {record.path.name: record for record in records}
+        for record in records:
+            found = reader.find(record.content_hash)
+            assert found is not None
+            assert reader.photos([found])[0].content_hash == record.content_hash
+        assert reader.find("0" * 64) is None
+    remove(tmp_path / "index", [photos[0], copy])
+    with IndexReader.open(tmp_path / "index") as reader:
+        assert reader.find(same[photos[0].name].content_hash) is None
+        assert reader.find(same[copy.name].content_hash) == same[photos[1].name].id
