@@ -11,8 +11,9 @@ postpones three things:
   resolve on first use. No object is an instance of a class whose module is not loaded.
 - garbage collection, which finds next to nothing while modules are made.
 
-All of this is invisible afterwards: a later `import diffusers` or `import torch._dynamo` gives the
-whole library, with the same classes. Where a library is built in another way, such that the class
+A later `import diffusers` or `import torch._dynamo` gives the whole library, with the same classes.
+What stays: functions that were imported meanwhile lack the mark `allow_in_graph`, so torch.compile
+looks into them, as it does wherever diffusers is used without torch._dynamo. Where a library is built in another way, such that the class
 cannot be imported like this, it is imported as usual.
 """
 
