@@ -25,7 +25,7 @@ _READ_BYTES = 8 * 2**20
 
 # Numbers (levels and cosines) in one block of candidates. Large blocks save calls on a CPU and keep
 # a GPU busy; a CPU's caches limit their size.
-_BLOCK_NUMBERS = {"cpu": 16_000_000, "gpu": 256_000_000}
+_BLOCK_NUMBERS = {"cpu": 32_000_000, "gpu": 256_000_000}
 
 
 @dataclass(frozen=True, eq=False)

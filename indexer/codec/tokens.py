@@ -84,15 +84,17 @@ class TokenMap:
         wanted = self._centred(vectors)
         n, cells = valid.shape
         on_cpu = valid.device.type == "cpu"
-        block = max(1, _BLOCK_NUMBERS // (cells * sum(wanted.shape))) if on_cpu else n
+        most = max(1, _BLOCK_NUMBERS // (cells * sum(wanted.shape))) if on_cpu else n
         cosines = wanted.new_empty((n, len(wanted)))
         chosen = torch.empty((n, len(wanted)), dtype=torch.int64, device=valid.device)
         kernel = prepare_kernel(wanted, self.unpack(self.coded[:0]).dtype)
-        # Photos of one shape are compared together, without the cells that all of them pad.
-        for photos in valid.int().argmin(dim=1).argsort().split(block):
+        # Photos of one shape are compared together, without the cells that all of them pad. Blocks
+        # are about equally large: what a small one costs is mostly calls.
+        by_shape = valid.int().argmin(dim=1).argsort(stable=True)
+        for photos in by_shape.tensor_split(-(-n // most)):
             allowed = valid.index_select(0, photos)
             inside = allowed.any(dim=0).nonzero().squeeze(1)
-            coded = self.coded.index_select(0, photos).index_select(1, inside)
+            coded = _select(_select(self.coded, 0, photos), 1, inside)
             levels = self.unpack(coded)
             lengths = _lengths(levels.float())
             best = kernel.best(levels, lengths.squeeze(2), allowed.index_select(1, inside))
@@ -109,6 +111,14 @@ class TokenMap:
 
     def _centred(self, vectors: "torch.Tensor") -> "torch.Tensor":
         return self._within(unit(vectors - self.mean))
+
+
+def _select(values: "torch.Tensor", dim: int, index: "torch.Tensor") -> "torch.Tensor":
+    """As `index_select`, but no copy where the index is a run of consecutive numbers."""
+    first = int(index[0])
+    if bool((index[1:] - index[:-1] == 1).all()):
+        return values.narrow(dim, first, len(index))
+    return values.index_select(dim, index)
 
 
 def _lengths(vectors: "torch.Tensor") -> "torch.Tensor":

@@ -105,8 +105,24 @@ def index(
         print(_report_text(report))
 
 
-def info(index: IndexOption, json_output: JsonOption = False) -> None:
-    """Show what an index holds."""
+def info(
+    context: typer.Context,
+    index: Annotated[Path | None, typer.Option("--index", help="The folder of the index.")] = None,
+    machine: Annotated[
+        bool,
+        typer.Option(
+            "--machine",
+            help="Show this machine instead: its CPU, and the kernels that compare tokens on it.",
+        ),
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Show what an index holds, or what decides the speed of this machine."""
+    if machine:
+        _show_machine(json_output)
+        return
+    if index is None:
+        context.fail("Missing option '--index'.")
     from indexer.upkeep.check import describe
 
     description = describe(index)
@@ -117,6 +133,20 @@ def info(index: IndexOption, json_output: JsonOption = False) -> None:
         lines = value if isinstance(value, list) else [value]
         for line in lines or ["none"]:
             print(f"{name.replace('_', ' ')}: {line}")
+
+
+def _show_machine(json_output: bool) -> None:
+    from dataclasses import asdict
+
+    from indexer.codec.machine import describe_machine
+    from search.commands.tables import machine_lines, machine_table
+
+    described = describe_machine()
+    if json_output:
+        print_json(asdict(described))
+    else:
+        print("\n".join(machine_lines(described)))
+        print_table(machine_table(described))
 
 
 def verify(index: IndexOption, json_output: JsonOption = False) -> None:

@@ -9,6 +9,7 @@ from features.diffusion.presets import PRESETS
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from indexer.codec.machine import Machine
     from indexer.store.filters import PhotoFilter
     from search.query import Answer, Query
     from search.segmentation.mask_files import Failure, WrittenMask
@@ -189,4 +190,37 @@ def models_table() -> "Table":
     for preset in PRESETS.values():
         shape = f"{preset.grid} x {preset.grid} x {preset.dim}"
         table.add_row(preset.name, shape, preset.download, preset.licence, preset.source)
+    return table
+
+
+def machine_lines(machine: "Machine") -> list[str]:
+    """What a machine is, line by line."""
+    has = [name for name, present in machine.features.items() if present]
+    return [
+        f"CPU: {machine.cpu}, {machine.cores} cores",
+        f"instructions: {', '.join(has) or 'not known'}",
+        f"torch uses: {machine.capability}, {machine.threads} threads",
+        f"GPU: {machine.gpu or 'none'}",
+        f"kernels: {', '.join(machine.kernels)}",
+    ]
+
+
+def machine_table(machine: "Machine") -> "Table":
+    """The kernel that is chosen for each shape, and each kernel's milliseconds for 1,000 cells."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("levels", "vectors", "numbers", "chosen"):
+        table.add_column(column, no_wrap=True)
+    for name in machine.kernels:
+        table.add_column(f"{name} ms", justify="right", no_wrap=True)
+    for one in machine.choices:
+        times = (one.milliseconds.get(name) for name in machine.kernels)
+        table.add_row(
+            one.levels,
+            str(one.vectors),
+            str(one.numbers),
+            one.kernel,
+            *("" if time is None else f"{time:.2f}" for time in times),
+        )
     return table

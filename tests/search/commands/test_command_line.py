@@ -213,6 +213,21 @@ def test_info_and_verify(waldo: CommandLine, index: Path, tmp_path: Path) -> Non
     assert shard.name in " ".join(json.loads(found.out)["problems"])
 
 
+def test_info_of_the_machine_needs_no_index(
+    waldo: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = json.loads(waldo("info", "--machine", "--json").out)
+    assert {"cpu", "features", "cores", "threads", "gpu", "kernels", "choices"} <= set(described)
+    table = waldo("info", "--machine").out
+    for name in described["kernels"]:
+        assert f"{name} ms" in table
+    assert "Missing option '--index'" in waldo("info").err
+    monkeypatch.setenv("WALDO_KERNEL", "abacus")
+    refused = waldo("info", "--machine")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("error: WALDO_KERNEL=abacus: abacus is no kernel")
+
+
 def test_a_damaged_row_is_named_and_left_out(
     waldo: CommandLine, photos: Path, index: Path, tmp_path: Path
 ) -> None:
