@@ -13,8 +13,10 @@ postpones three things:
 
 A later `import diffusers` or `import torch._dynamo` gives the whole library, with the same classes.
 What stays: functions that were imported meanwhile lack the mark `allow_in_graph`, so torch.compile
-looks into them, as it does wherever diffusers is used without torch._dynamo. Where a library is built in another way, such that the class
-cannot be imported like this, it is imported as usual.
+looks into them, as it does wherever diffusers is used without torch._dynamo.
+
+Where a library is built in another way, such that the class cannot be imported like this, it is
+imported as usual.
 """
 
 import functools
