@@ -23,6 +23,8 @@ _CELLS_PER_WORD = 8
 _MOST_CELLS = 65_536
 _STEPS = 5
 _SEED = 0
+# The nearest words are first looked for among the best of so many.
+_WORDS_PER_GROUP = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +89,16 @@ class VisualWords:
         """
         cosines = unit_vectors((cells - self.mean) @ self.basis) @ self.centroids.T
         count = min(count, len(self))
-        some = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        order = np.argsort(-np.take_along_axis(cosines, some, axis=1), axis=1, kind="stable")
-        words = np.take_along_axis(some, order, axis=1)
+        # The m largest cosines lie in the m groups of words with the largest maxima.
+        groups, rest = divmod(len(self), _WORDS_PER_GROUP)
+        if rest or groups < count:
+            groups = len(self)
+        members = np.arange(0, len(self), groups)[:, None]
+        maxima = cosines.reshape(len(cells), len(members), groups).max(axis=1)
+        some = np.argpartition(-maxima, count - 1, axis=1)[:, :count]
+        words = (some[:, None, :] + members).reshape(len(cells), count * len(members))
+        order = np.argsort(-np.take_along_axis(cosines, words, axis=1), axis=1, kind="stable")
+        words = np.take_along_axis(words, order[:, :count], axis=1)
         return words.astype(np.uint16), np.take_along_axis(cosines, words, axis=1)
 
     def of_photo(self, maps: FeatureMaps) -> NDArray[np.uint16]:

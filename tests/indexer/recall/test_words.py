@@ -11,6 +11,7 @@ from safetensors.numpy import save
 
 from features.frame import Frame
 from features.maps import FeatureMaps
+from features.regions import unit_vectors
 from indexer.codec.visual_words import VisualWords
 from indexer.reader import IndexReader
 from indexer.recall.base_rule import RecallRule
@@ -63,6 +64,19 @@ def test_the_nearest_words(vocabulary: VisualWords) -> None:
         np.testing.assert_allclose(found, np.sort(exact)[::-1][:5], atol=1e-5)
         np.testing.assert_allclose(exact[near], found, atol=1e-5)
     assert vocabulary.nearest(cells, 99)[0].shape == (36, len(vocabulary))
+
+
+@pytest.mark.parametrize("size", [500, 512])
+def test_the_nearest_of_many_words(size: int) -> None:
+    random = np.random.default_rng(size)
+    centroids = unit_vectors(random.normal(size=(size, DIM)).astype(np.float32))
+    words = VisualWords(np.zeros(DIM, np.float32), np.eye(DIM, dtype=np.float32), centroids)
+    cells = random.normal(size=(30, DIM)).astype(np.float32)
+    near, cosines = words.nearest(cells, 16)
+    every = unit_vectors(cells).astype(np.float64) @ centroids.T.astype(np.float64)
+    np.testing.assert_array_equal(near, np.argsort(-every, axis=1)[:, :16])
+    np.testing.assert_allclose(cosines, -np.sort(-every, axis=1)[:, :16], atol=1e-6)
+    assert words.nearest(cells[:0], 16)[0].shape == (0, 16)
 
 
 def test_fitting_is_deterministic(vocabulary: VisualWords) -> None:
