@@ -163,6 +163,11 @@ class IndexReader:
         return self._manifest.dim
 
     @property
+    def quality(self) -> str:
+        """The codec's quality, one of `QUALITIES`."""
+        return self._manifest.quality
+
+    @property
     def photo_bytes(self) -> int:
         """Bytes of one photo's encoded maps."""
         return self._manifest.photo_bytes

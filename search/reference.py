@@ -29,6 +29,9 @@ from search.query import Query
 if TYPE_CHECKING:
     import torch
 
+# The codec qualities whose maps answer queries as well as extracted ones.
+_AS_GOOD = ("none", "high", "standard")
+
 _NO_OBJECT = (
     "say which object in the photo is meant: by its class name, by a mask, a box or a point, or by "
     "a class name and one of these"
@@ -132,11 +135,12 @@ def extract_maps(photo: QueryPhoto, extractor: Extractor) -> FeatureMaps:
 
 def stored_maps(photo: QueryPhoto, reader: IndexReader) -> FeatureMaps | None:
     """The features that an index holds of a query's photo, by its content; None where it has none,
-    or they are damaged.
+    or they are damaged, or the codec loses too much.
 
-    They are the same but for the codec's loss, which costs no accuracy that can be measured
-    (docs/evaluation.md). No model is needed.
+    They are as good as extracted ones (docs/evaluation.md), and need no model.
     """
+    if reader.quality not in _AS_GOOD:
+        return None
     known = reader.find(photo.input.content_hash)
     batch = None if known is None else reader.read_maps([known])
     if batch is None or batch.damaged:

@@ -139,7 +139,8 @@ def test_damaged_maps_are_not_asked_by(
 def test_stored_maps_are_the_extracted_ones_where_no_codec_loses_anything(tmp_path: Path) -> None:
     extractor = PixelExtractor()
     photos = make_photos(tmp_path / "photos", 3)
-    index_photos([tmp_path / "photos"], tmp_path / "index", extractor, quality="none")
+    for quality, folder in (("none", "index"), ("small", "lossy")):
+        index_photos([tmp_path / "photos"], tmp_path / folder, extractor, quality=quality)
     absent = make_photos(tmp_path / "absent", 1, first=9)[0]
     with IndexReader.open(tmp_path / "index") as reader:
         for photo in photos:
@@ -152,6 +153,9 @@ def test_stored_maps_are_the_extracted_ones_where_no_codec_loses_anything(tmp_pa
             assert np.array_equal(stored.semantic, extracted.semantic)
         unknown = read_query_photo([Query(absent, box=(0, 0, 9, 9))], extractor)
         assert stored_maps(unknown, reader) is None
+    with IndexReader.open(tmp_path / "lossy") as reader:  # its codec loses too much
+        assert reader.find(asked.input.content_hash) is not None
+        assert stored_maps(asked, reader) is None
 
 
 def test_a_photo_is_found_by_its_content_until_it_is_removed(tmp_path: Path) -> None:
