@@ -1,6 +1,6 @@
 """Collections of visual words of any size, drawn like those of the scenes; how alike they are.
 
-    python benchmarks/synthetic_words.py --root data/scenes    # two minutes on two cores
+    python benchmarks/synthetic_words.py --root data/scenes    # a minute or two on two cores
 
 Indexes the scenes with the bundled model, and prints side by side what is known of their words and
 of those drawn here: how many words a photo and an object have, how frequent words are, how near the
