@@ -1,19 +1,25 @@
-"""How fast candidates are re-ranked, compared with other ways to do the same work and with a floor.
+"""How fast candidates are re-ranked by each kernel, compared with other ways and with a floor.
 
-    python benchmarks/rerank.py [--fast-plaid PYTHON] [--device cuda]
+    python benchmarks/rerank.py [--fast-plaid PYTHON] [--device cuda] [--tokens 100 200 300]
 
-Prints the first table of "How fast" in docs/scores.md. 400 candidates have synthetic maps of
+Prints the first tables of "How fast" in docs/scores.md. 400 candidates have synthetic maps of
 32 x 32 cells and d = 640 (the shape of SDXL), random tokens with falling variances, of which a
 quarter is padding. The ways are measured one after the other in one run; the numbers are medians.
 PYTHON is the interpreter of an environment in which fast-plaid is installed.
 
 No way of doing this work can be faster than the floor on this machine. It is the sum of three
 times, all measured in the same run: the bytes of the encoded maps over the memory bandwidth, a
-bfloat16 matrix product of that size at the best rate seen, and the maximum of so many cosines.
+matrix product of that size at the best rate that any kernel's product reaches, and the maximum of
+so many cosines.
+
+On a CPU with AVX-512 the kernels are measured a second time in a process in which torch, oneDNN,
+MKL and FBGEMM are held to AVX2. A CPU that has no more may still be slower at some products.
 """
 
 import json
+import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +36,8 @@ from torch.nn import functional
 
 from features.frame import Frame
 from features.photo import ModelInput
+from indexer.codec.kernels import FORCED_BY, KERNELS, choose_kernel
+from indexer.codec.machine import describe_machine
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader, MapBatch
 from search.candidates import ScoringReference, scoring_blocks
@@ -42,6 +50,15 @@ CELLS = GRID**2
 # The published code finds matches in the features of decoder block 1, and scores other features.
 MATCH_DIM = 1280
 REPETITIONS = 5
+
+HELD_TO_AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2",
+}
+# A product slower than another by this factor is not tried at larger shapes.
+HOPELESS = 4
 
 
 class FreshMaps(SyntheticExtractor):
@@ -94,20 +111,45 @@ def published_loop(
     return total / (2 * len(queries))
 
 
-def floor_seconds(photo_bytes: int, kept: int, tokens: int, device: torch.device) -> list[float]:
-    """Seconds of reading, of multiplying and of taking the maximum. kept: numbers per token."""
+def product_rates(kept: int, tokens: int, device: torch.device) -> dict[str, float]:
+    """The most operations per second that the product of each kernel reaches, at three shapes."""
+    products: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
+        "float32": lambda a, b: a @ b,
+        "bfloat16": lambda a, b: a @ b,
+        "int8": lambda a, b: torch._int_mm(a, b),
+    }
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+    names = [name for name in products if device.type == "cpu" or name != "int8"]
+    rates: dict[str, float] = {}
+    for rows, inner, columns in ((8192, kept, tokens), (2048, 1024, 2048), (4096, 4096, 4096)):
+        for name in names:
+            if name in rates and rates[name] * HOPELESS < max(rates.values()):
+                continue
+            a = (8 * torch.randn(rows, inner, device=device)).to(types[name])
+            b = (8 * torch.randn(inner, columns, device=device)).to(types[name])
+            product = median_seconds(lambda a=a, b=b, n=name: products[n](a, b), device=device)  # type: ignore[misc]
+            rates[name] = max(rates.get(name, 0.0), 2 * rows * inner * columns / product)
+    if device.type == "cpu" and KERNELS["fbgemm"].is_offered():
+        kernel = KERNELS["fbgemm"](functional.normalize(torch.randn(tokens, kept), dim=1))
+        levels = torch.randint(-8, 8, (8192, kept)).to(torch.int8)
+        seconds = median_seconds(lambda: kernel.multiply(levels))
+        rates["fbgemm"] = 2 * levels.numel() * tokens / seconds
+    return rates
+
+
+def floor_seconds(
+    photo_bytes: int, kept: int, tokens: int, device: torch.device
+) -> tuple[list[float], str]:
+    """Seconds of reading, of multiplying and of taking the maximum, and the kernel whose product is
+    the fastest. kept: numbers per token."""
     memory = torch.zeros(512 * 2**20 // 8, dtype=torch.int64, device=device)
     reading = median_seconds(memory.sum, device=device) / memory.nbytes * PHOTOS * photo_bytes
-    rates = []
-    for rows, inner, columns in ((4096, 4096, 4096), (8192, kept, tokens), (2048, 1024, 2048)):
-        a = torch.randn(rows, inner, device=device).bfloat16()
-        b = torch.randn(inner, columns, device=device).bfloat16()
-        product = median_seconds(lambda a=a, b=b: a @ b, device=device)  # type: ignore[misc]
-        rates.append(2 * rows * inner * columns / product)
-    multiplying = 2 * PHOTOS * CELLS * kept * tokens / max(rates)
+    rates = product_rates(kept, tokens, device)
+    best = max(rates, key=rates.__getitem__)
+    multiplying = 2 * PHOTOS * CELLS * kept * tokens / rates[best]
     block = torch.randn(8, tokens, CELLS, device=device).bfloat16()
     maximum = median_seconds(lambda: block.amax(dim=2), device=device) * PHOTOS / len(block)
-    return [reading, multiplying, maximum]
+    return [reading, multiplying, maximum], best
 
 
 def fast_plaid_seconds(
@@ -201,8 +243,22 @@ class Work:
             score.function(self.reference, candidates).cpu()
 
 
+def kernel_seconds(work: Work) -> dict[str, float]:
+    """Seconds of `late` and `consistent` by each kernel, forced, with encoded maps in memory."""
+    found: dict[str, float] = {}
+    if work.device.type != "cpu":
+        return found
+    for kernel in (each.name for each in KERNELS.values() if each.is_offered()):
+        os.environ[FORCED_BY] = kernel
+        for name in ("late", "consistent"):
+            score = partial(work.score_in_memory, SCORES[name])
+            found[f"{name}, {kernel}"] = median_seconds(score, REPETITIONS)
+        del os.environ[FORCED_BY]
+    return found
+
+
 def our_seconds(work: Work) -> dict[str, float]:
-    """Seconds of Waldo's own ways."""
+    """Seconds of Waldo's own ways, by the kernel that it chooses."""
     found: dict[str, float] = {}
     for name in ("late", "consistent"):
         score = partial(work.score_in_memory, SCORES[name])
@@ -240,11 +296,11 @@ def rival_seconds(work: Work, fast_plaid: Path | None, folder: Path) -> dict[str
     return found
 
 
-def print_ways(floor: list[float], found: dict[str, float], count: int) -> None:
+def print_ways(floor: list[float], product: str, found: dict[str, float], count: int) -> None:
     """Print the lines for a reference of `count` tokens."""
     least = sum(floor)
     parts = " + ".join(f"{1000 * part:.1f}" for part in floor)
-    print(f"\n{count} tokens; the floor is {parts} = {1000 * least:.1f} ms")
+    print(f"\n{count} tokens; the floor is {parts} = {1000 * least:.1f} ms, products by {product}")
     own = found["ours, late, encoded maps in memory"]
     for name, seconds in found.items():
         print(
@@ -253,29 +309,54 @@ def print_ways(floor: list[float], found: dict[str, float], count: int) -> None:
         )
 
 
+def measure(
+    index: Path, device: torch.device, counts: list[int], rivals: bool, given: Path | None
+) -> None:
+    """Measure and print everything for references of some numbers of tokens."""
+    machine = describe_machine()
+    has = ", ".join(name for name, present in machine.features.items() if present)
+    print(f"{machine.cpu} ({has}), torch uses {machine.capability}")
+    with IndexReader.open(index) as reader, IndexReader.open(index) as held:
+        held.hold_maps(device)
+        share = 100 * np.mean(~reader.read_maps(reader.ids).valid)
+        print(
+            f"{PHOTOS} candidates of {reader.photo_bytes} bytes, {CELLS} cells of d = {DIM}, "
+            f"{share:.0f} % padding, {machine.threads} threads, {device}"
+        )
+        for count in counts:
+            work = Work.of(reader, held, count, device)
+            with torch.inference_mode():
+                kept = reader.tokens(work.maps, device)[0].levels.shape[2]
+                found = kernel_seconds(work) | our_seconds(work)
+                if rivals:
+                    found |= rival_seconds(work, given, index.parent)
+                floor, product = floor_seconds(reader.photo_bytes, kept, count, device)
+            print_ways(floor, product, found, count)
+            if device.type == "cpu":
+                print(f"kernel chosen: {choose_kernel(torch.int8, count, kept)}")
+
+
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast-plaid", type=Path, metavar="PYTHON")
     parser.add_argument("--tokens", type=int, nargs="*", default=[100, 200, 300])
+    parser.add_argument(
+        "--index", type=Path, help="measure only Waldo, on the index of another run"
+    )
     given = parser.parse_args()
     device = torch.device(given.device)
+    if given.index is not None:
+        measure(given.index, device, given.tokens, rivals=False, given=None)
+        return
     with tempfile.TemporaryDirectory() as folder:
         index = make_index(Path(folder))
-        with IndexReader.open(index) as reader, IndexReader.open(index) as held:
-            held.hold_maps(device)
-            share = 100 * np.mean(~reader.read_maps(reader.ids).valid)
-            print(
-                f"{PHOTOS} candidates of {reader.photo_bytes} bytes, {CELLS} cells of d = {DIM}, "
-                f"{share:.0f} % padding, {torch.get_num_threads()} threads, {given.device}"
-            )
-            for count in given.tokens:
-                work = Work.of(reader, held, count, device)
-                with torch.inference_mode():
-                    found = our_seconds(work) | rival_seconds(work, given.fast_plaid, Path(folder))
-                    kept = reader.tokens(work.maps, device)[0].levels.shape[2]
-                    floor = floor_seconds(reader.photo_bytes, kept, count, device)
-                print_ways(floor, found, count)
+        measure(index, device, given.tokens, rivals=True, given=given.fast_plaid)
+        if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512":
+            print("\nHeld to AVX2:", flush=True)
+            command = [sys.executable, __file__, "--index", str(index), "--tokens"]
+            environment = {**os.environ, **HELD_TO_AVX2}
+            subprocess.run([*command, *map(str, given.tokens)], env=environment, check=True)
 
 
 if __name__ == "__main__":
