@@ -162,7 +162,8 @@ class Index:
     def _reference(self, photo: QueryPhoto) -> Reference:
         """The object of a query's photo."""
         maps = None
-        if all(query.class_name is None for query in photo.queries):
+        # A point selects fewer of the object's cells in maps that were encoded.
+        if all(query.class_name is None and query.point is None for query in photo.queries):
             maps = stored_maps(photo, self.reader)  # so that no model has to be loaded
         if maps is None:
             maps = extract_maps(photo, self.extractor)

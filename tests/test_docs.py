@@ -34,8 +34,8 @@ _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*\ssrc=\"([^\"]+)\"")
-# Options of other programs.
-_OTHERS = {"--full"}
+# Options of other programs, and of waldo without a command.
+_OTHERS = {"--full", "--version"}
 
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 

@@ -5,6 +5,7 @@ on how many vectors are wanted, so `prepare_kernel` chooses by a measurement. Th
 variable WALDO_KERNEL names the kernel to use instead, for benchmarks and tests.
 """
 
+import math
 import os
 import time
 import warnings
@@ -302,12 +303,13 @@ def _measure(levels: "torch.dtype", count: int, width: int) -> dict[str, float]:
         if kernel.is_offered() and kernel.takes(levels):
             prepared = kernel(wanted)
             prepared.best(cells[:, :16], lengths[:, :16], valid[:, :16])  # compiles the product
+            hopeless = _HOPELESS * min(found.values(), default=math.inf)
             seconds: list[float] = []
             while len(seconds) < _REPETITIONS:
                 begin = time.thread_time()
                 prepared.best(cells, lengths, valid)
                 seconds.append(time.thread_time() - begin)
-                if len(seconds) > 1 and min(seconds) > _HOPELESS * min(found.values(), default=float("inf")):
+                if len(seconds) > 1 and min(seconds) > hopeless:
                     break
             found[kernel.name] = min(seconds)
     return {name: 1000 * taken / valid.numel() for name, taken in found.items()}

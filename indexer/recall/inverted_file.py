@@ -6,7 +6,6 @@ photos written since, from the photo table. Every codec has its own vocabulary, 
 each codec are kept apart, and a query is expressed in the words of each codec.
 """
 
-import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 from indexer.errors import IndexDamagedError
 from indexer.recall.base_rule import RULE, RecallRule, refreshed
 from indexer.recall.faiss_base import read_ahead
-from indexer.recall.word_base import read_lists, write_lists
-from indexer.recall.word_lists import WordLists
+from indexer.recall.word_base import gather_lists, read_lists, write_lists
+from indexer.recall.word_lists import WordLists, search_lists
+from indexer.recall.word_query import WordQuery
 from indexer.store.files import StoredFile, describe_file, write_atomically
 from indexer.store.manifest import Derived, Manifest
 from indexer.store.photos import WordRows, read_words
@@ -26,16 +26,16 @@ from indexer.store.photos import WordRows, read_words
 class WordRecall:
     """Photos by visual words; see `load_word_recall`.
 
-    parts: each with the photos of it that can be found, (n,) bool.
+    blocks: each with the photos of it that can be found, (n,) bool.
     """
 
-    def __init__(self, parts: list[tuple[WordLists, NDArray[np.bool_]]]) -> None:
-        self._parts = parts
+    def __init__(self, blocks: list[tuple[WordLists, NDArray[np.bool_]]]) -> None:
+        self._blocks = blocks
 
     @property
     def ids(self) -> NDArray[np.int64]:
         """(n,) int64, rising: the photos that can be found."""
-        found = [np.empty(0, np.int64), *(lists.ids[live] for lists, live in self._parts)]
+        found = [np.empty(0, np.int64), *(lists.ids[live] for lists, live in self._blocks)]
         return np.sort(np.concatenate(found))
 
     def search(
@@ -51,26 +51,29 @@ class WordRecall:
         last of them if it has none. The score of the photo is the mean over the cells. This is late
         interaction with words in place of cells (the centroid interaction of PLAID, Santhanam et
         al., CIKM 2022). Photos whose codec has no words score 0. Scores are exact; among more than
-        16,384 photos a few of the best may be missing, see `WordLists.search`.
+        16,384 photos a few of the best may be missing, see `search_lists`.
 
         words_in: gives the object's cells in the words of a codec, by the codec's number, as
         `VisualWords.nearest` does. allowed: sorted ids of the only photos to be found. Returns ids
         (m,) int64 and scores (m,) float32, by falling score; equal scores by rising id.
         """
         ids, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-        codecs = sorted({lists.codec for lists, _ in self._parts})
-        near = {codec: words_in(codec) for codec in codecs}
-        for lists, live in self._parts:
-            mask = live if allowed is None else live & lists.mask_of(allowed)
-            rows, values = lists.search(*near[lists.codec], k, mask)
-            ids.append(lists.ids[rows])
-            scores.append(values)
+        for codec in sorted({lists.codec for lists, _ in self._blocks}):
+            blocks = [(lists, live) for lists, live in self._blocks if lists.codec == codec]
+            masks = [
+                live if allowed is None else live & np.isin(lists.ids, allowed)
+                for lists, live in blocks
+            ]
+            query = WordQuery(*words_in(codec))
+            found = search_lists([lists for lists, _ in blocks], masks, query, k)
+            ids.append(found[0])
+            scores.append(found[1])
         return _best(np.concatenate(ids), np.concatenate(scores), k)
 
 
 def words_name(number: int) -> str:
     """File name of the base below the index folder."""
-    return f"words-{number}.safetensors"
+    return f"words-{number}.arrow"
 
 
 def load_word_recall(index_dir: Path, manifest: Manifest) -> WordRecall:
@@ -81,18 +84,16 @@ def load_word_recall(index_dir: Path, manifest: Manifest) -> WordRecall:
     """
     base = _read_base(index_dir, manifest)
     covers = 0
-    if manifest.words is not None and base:
+    if manifest.words is not None and base is not None:
         covers = manifest.words.covers
         read_ahead(index_dir / manifest.words.file.name)
     tables = [read_words(index_dir / f.name) for f in manifest.photos if f.number > covers]
-    content = io.BytesIO()
-    write_lists(content, lambda: tables, manifest.shards)
-    delta = read_lists(np.frombuffer(content.getbuffer(), np.uint8))
+    delta = list(gather_lists(lambda: tables, manifest.shards))
     dead = np.array(manifest.tombstones, dtype=np.int64)
     newer = np.concatenate([dead, *(lists.ids for lists in delta)])
     return WordRecall(
-        [(lists, ~lists.mask_of(newer)) for lists in base]
-        + [(lists, ~lists.mask_of(dead)) for lists in delta]
+        [(lists, ~np.isin(lists.ids, newer)) for lists in base or []]
+        + [(lists, ~np.isin(lists.ids, dead)) for lists in delta]
     )
 
 
@@ -118,29 +119,27 @@ def refresh_word_recall(
 
         def fill(path: Path) -> None:
             nonlocal rows
-            with path.open("w+b") as file:
-                rows = write_lists(file, tables, manifest.shards)
+            rows = write_lists(path, gather_lists(tables, manifest.shards))
 
         write_atomically(index_dir / name, fill)
         return describe_file(index_dir, name, number, rows)
 
-    rebuild = rebuild or not _read_base(index_dir, manifest)
+    rebuild = rebuild or _read_base(index_dir, manifest) is None
     return refreshed(manifest.photos, manifest.words, rule, write, rebuild=rebuild)
 
 
-def _read_base(index_dir: Path, manifest: Manifest) -> list[WordLists]:
-    """The saved lists; none if the file is missing or not what the manifest says."""
+def _read_base(index_dir: Path, manifest: Manifest) -> list[WordLists] | None:
+    """The saved lists; None where the file is missing or not what the manifest says."""
     if manifest.words is None:
-        return []
+        return None
     path = index_dir / manifest.words.file.name
     known = {file.number for file in manifest.codecs}
     try:
         if path.stat().st_size != manifest.words.file.bytes:
-            return []
-        content = np.asarray(np.memmap(path, np.uint8, "r"))
-        return [lists for lists in read_lists(content) if lists.codec in known]
+            return None
+        return [lists for lists in read_lists(path) if lists.codec in known]
     except (OSError, IndexDamagedError):
-        return []
+        return None
 
 
 def _best(

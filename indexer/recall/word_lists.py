@@ -5,12 +5,15 @@ al., SIGIR 2025). The lists of the heaviest words of the query give every photo 
 score. The exact score is computed only for the photos that are best by it, from their own words.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Photos per block of lists: an entry of a list takes two bytes, and sums stay in the cache.
+from indexer.recall.word_query import WordQuery
+
+# The most photos in a block: an entry of a list takes two bytes, and sums stay in the cache.
 BLOCK = 65_536
 # So few photos are all scored, by lists.
 _SMALL = 16_384
@@ -19,20 +22,15 @@ _SCORED = 4096
 _SCORED_PER_ANSWER = 10
 # Exact scores of so many photos are computed at a time, so that they stay in the cache.
 _AT_ONCE = 512
-# Of the approximate score, see `_groups`. benchmarks/recall.py prints what these choices cost.
-_GROUPS = 8
-_FADING = 0.85
-_SHARE = 0.85
 
 
 @dataclass(frozen=True, eq=False)
 class WordLists:
-    """The words of n photos of one codec.
+    """The words of a block of n photos of one codec, n <= BLOCK.
 
-    codec: its number. ids: (n,) int64, rising. bounds: (n + 1,) int64; photo i has the words
-    words[bounds[i] : bounds[i + 1]], uint16, rising. starts: (blocks, vocabulary + 1) int64; the
-    photos of block b that have word w are entries[starts[b, w] : starts[b, w + 1]], uint16, rising,
-    counted from the block's first photo.
+    codec: its number. ids: (n,) int64. bounds: (n + 1,) int64; photo i has the words
+    words[bounds[i] : bounds[i + 1]], uint16, rising. starts: (vocabulary + 1,) int64; the photos
+    that have word w are entries[starts[w] : starts[w + 1]], uint16, rising, places among the ids.
     """
 
     codec: int
@@ -42,100 +40,69 @@ class WordLists:
     starts: NDArray[np.int64]
     entries: NDArray[np.uint16]
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    @classmethod
+    def invert(
+        cls,
+        codec: int,
+        ids: NDArray[np.int64],
+        bounds: NDArray[np.int64],
+        words: NDArray[np.uint16],
+    ) -> "WordLists":
+        """The lists of photos whose words are known."""
+        # Sorted by word, and the photos of a word by their place in the block.
+        both = np.repeat(np.arange(len(ids), dtype=np.uint32), np.diff(bounds))
+        both |= words.astype(np.uint32) << np.uint32(16)
+        both.sort()
+        entries = both.astype(np.uint16)  # the lower half
+        starts = np.concatenate([[0], np.cumsum(np.bincount(words))])
+        return cls(codec, ids, bounds, words, starts, entries)
 
-    def mask_of(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(n,) bool, True for those of some ids that are here."""
-        mask = np.zeros(len(self), dtype=bool)
-        rows = np.searchsorted(self.ids, ids)
-        inside = rows < len(self)
-        rows = rows[inside]
-        mask[rows[self.ids[rows] == ids[inside]]] = True
-        return mask
-
-    def search(
-        self,
-        near: NDArray[np.uint16],
-        cosines: NDArray[np.float32],
-        k: int,
-        mask: NDArray[np.bool_],
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and scores that include the k best of some photos.
-
-        near, cosines: (cells, m), see `WordRecall.search`. mask: (n,) bool, the photos that may be
-        found. The scores are exact. Where there are many photos, one of the best may be missing,
-        because its approximate score is not among the largest.
-        """
-        if len(self) <= min(_SMALL, BLOCK):
-            rows = np.flatnonzero(mask)
-            return rows, self._all_scores(near, cosines)[rows]
-        kept = max(_SCORED, _SCORED_PER_ANSWER * k)
-        if int(mask.sum()) <= kept:
-            rows = np.flatnonzero(mask)
-        else:
-            rows = _largest(np.where(mask, self._sums(near, cosines), -1), kept)
-        return rows, self._scores(rows, near, cosines)
-
-    def _all_scores(
-        self, near: NDArray[np.uint16], cosines: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """The exact scores of all photos, (n,); there is only one block of them."""
-        [starts] = self.starts
+    def all_scores(self, query: WordQuery) -> NDArray[np.float32]:
+        """The exact scores of all photos, (n,), see `WordRecall.search`."""
         lists = {
-            word: self.entries[starts[word] : starts[word + 1]].astype(np.intp)
-            for word in np.unique(near).tolist()
-            if word + 1 < len(starts)
+            word: self.entries[self.starts[word] : self.starts[word + 1]].astype(np.intp)
+            for word in np.unique(query.near).tolist()
+            if word + 1 < len(self.starts)
         }
-        scores = np.zeros(len(self), np.float32)
+        scores = np.zeros(len(self.ids), np.float32)
         best = np.empty_like(scores)
-        for words, values in zip(near.tolist(), cosines, strict=True):
+        for words, values in zip(query.near.tolist(), query.cosines, strict=True):
             best.fill(values[-1])
             for word, value in zip(reversed(words), values[::-1], strict=True):
                 if word in lists:
                     best[lists[word]] = value  # the nearest word is written last
             scores += best
-        scores /= max(1, len(near))
+        scores /= max(1, len(query.near))
         return scores
 
-    def _sums(self, near: NDArray[np.uint16], cosines: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Approximate scores (n,), larger for better photos, not negative; see `_groups`."""
-        groups = _groups(near, cosines, self.starts.shape[1] - 1)
-        sums = np.zeros(len(self), np.float32)
-        gained = np.empty(BLOCK, np.float32)
-        for number, starts in enumerate(self.starts):
-            own = sums[number * BLOCK : (number + 1) * BLOCK]
-            for group in groups:
-                first, stop = starts[group.words], starts[group.words + 1]
-                lists = [
-                    self.entries[i:j] for i, j in zip(first.tolist(), stop.tolist(), strict=True)
-                ]
-                gained.fill(0)
-                np.add.at(
-                    gained,
-                    np.concatenate(lists).astype(np.intp),
-                    np.repeat(group.weights, stop - first),
-                )
-                part = gained[: len(own)]
-                np.divide(part, part + group.most, out=part)
-                part *= group.most
-                own += part
-        return sums
+    def approximate_scores(self, query: WordQuery) -> NDArray[np.float32]:
+        """Approximate scores (n,), larger for better photos, not negative; see `WordQuery`."""
+        scores = np.zeros(len(self.ids), np.float32)
+        gained = np.empty(len(self.ids), np.float32)
+        end = len(self.starts) - 1
+        for group in query.groups:
+            # No photo of the block has a word beyond its vocabulary.
+            first = self.starts[np.minimum(group.words, end)]
+            stop = self.starts[np.minimum(group.words + 1, end)]
+            lists = [self.entries[i:j] for i, j in zip(first.tolist(), stop.tolist(), strict=True)]
+            gained.fill(0)
+            np.add.at(
+                gained,
+                np.concatenate(lists).astype(np.intp),
+                np.repeat(group.weights, stop - first),
+            )
+            np.divide(gained, gained + group.most, out=gained)
+            gained *= group.most
+            scores += gained
+        return scores
 
-    def _scores(
-        self,
-        rows: NDArray[np.int64],
-        near: NDArray[np.uint16],
-        cosines: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
+    def scores(self, rows: NDArray[np.int64], query: WordQuery) -> NDArray[np.float32]:
         """The exact scores of some photos, (rows,), see `WordRecall.search`."""
         scores = np.zeros(len(rows), np.float32)
-        cells, last = near.shape[0], near.shape[1] - 1
+        cells, last = query.near.shape[0], query.near.shape[1] - 1
         if cells == 0:
             return scores
-        # The last word of a cell counts even for a photo that does not have it.
-        asked, places = np.unique(near[:, :last], return_inverse=True)
-        places = places.reshape(cells, last)
+        asked, places = query.counted
         column = np.full(1 << 16, -1, np.int16)
         column[asked] = np.arange(len(asked))
         offsets = (last + 1) * np.arange(cells)[:, None]
@@ -146,7 +113,7 @@ class WordLists:
             nearest = np.full((cells, len(some)), last, np.uint8)
             for rank in range(last):
                 np.minimum(nearest, lacks[places[:, rank]] | np.uint8(rank), out=nearest)
-            values = cosines.ravel()[nearest + offsets]
+            values = query.cosines.ravel()[nearest + offsets]
             scores[start : start + _AT_ONCE] = values.sum(axis=0) / np.float32(cells)
         return scores
 
@@ -169,72 +136,37 @@ class WordLists:
         return lacks
 
 
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """Cells that are alike, and the words that count for them.
+def search_lists(
+    blocks: Sequence[WordLists], masks: Sequence[NDArray[np.bool_]], query: WordQuery, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Ids and exact scores of photos that include the k best, of all blocks of a
+    codec, at least one.
 
-    words: (w,) int64. weights: (w,) float32, what each adds to the gain of a photo that has it.
-    most: the gain of a photo that has the nearest word of every cell.
+    masks: (n,) bool for each block, the photos that may be found. Where there are many photos, one
+    of the best may be missing, because its approximate score is not among the largest.
     """
-
-    words: NDArray[np.int64]
-    weights: NDArray[np.float32]
-    most: np.float32
-
-
-def _groups(
-    near: NDArray[np.uint16], cosines: NDArray[np.float32], vocabulary: int
-) -> list[_Group]:
-    """The terms of the approximate score: what a photo gains in some groups of cells.
-
-    What a cell gains by a word is the word's cosine beyond that of the cell's last word. The score
-    adds the largest gain of each cell. To read every list once, the approximate score adds all
-    gains of a word, each the less, the more words are nearer to the cell. A photo that has several
-    words of one cell would get too much. Therefore alike cells make a group, and a group's sum x
-    counts as most * x / (x + most). Words with the least weight are left out.
-    """
-    gains = cosines - cosines[:, -1:]
-    faded = gains * _FADING ** np.arange(gains.shape[1])
-    words, places = np.unique(near, return_inverse=True)
-    places = places.reshape(near.shape)
-    group = _alike(places, faded)
-    weight = np.zeros((_GROUPS, len(words)))
-    np.add.at(weight, (np.repeat(group, near.shape[1]), places.ravel()), faded.ravel())
-    # A word counts where it weighs most.
-    owner, total = weight.argmax(axis=0), weight.sum(axis=0)
-    heaviest = np.argsort(-total, kind="stable")
-    enough = np.searchsorted(np.cumsum(total[heaviest]), _SHARE * total.sum()) + 1
-    kept = np.zeros(len(words), dtype=bool)
-    kept[heaviest[:enough]] = True
-    kept &= (total > 0) & (words < vocabulary)
-    found = []
-    for number in range(_GROUPS):
-        own = np.flatnonzero(kept & (owner == number))
-        if len(own):
-            most = gains[group == number, 0].sum(dtype=np.float32)
-            found.append(_Group(words[own].astype(np.int64), total[own].astype(np.float32), most))
-    return found
+    if sum(map(len, masks)) <= _SMALL:
+        scores = [lists.all_scores(query)[mask] for lists, mask in zip(blocks, masks, strict=True)]
+        ids = [lists.ids[mask] for lists, mask in zip(blocks, masks, strict=True)]
+        return np.concatenate(ids), np.concatenate(scores)
+    kept = max(_SCORED, _SCORED_PER_ANSWER * k)
+    chosen = list(masks)
+    if sum(int(mask.sum()) for mask in masks) > kept:
+        approximate = [
+            np.where(mask, lists.approximate_scores(query), -1)
+            for lists, mask in zip(blocks, masks, strict=True)
+        ]
+        best = _largest(np.concatenate(approximate), kept)
+        chosen = np.split(best, np.cumsum([len(mask) for mask in masks])[:-1])
+    rows = [np.flatnonzero(some) for some in chosen]
+    scores = [lists.scores(some, query) for lists, some in zip(blocks, rows, strict=True)]
+    ids = [lists.ids[some] for lists, some in zip(blocks, rows, strict=True)]
+    return np.concatenate(ids), np.concatenate(scores)
 
 
-def _alike(places: NDArray[np.int64], gains: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The group of each cell, (cells,): a word with the largest gains, and all cells near to it.
-
-    places: (cells, m), the words near to each cell. gains: (cells, m). The last group is the rest.
-    """
-    group = np.full(len(places), _GROUPS - 1)
-    free = np.ones(len(places), dtype=bool)
-    for number in range(_GROUPS - 1):
-        total = np.bincount(places[free].ravel(), gains[free].ravel(), minlength=1)
-        own = free & (places == total.argmax()).any(axis=1)
-        group[own] = number
-        free &= ~own
-    return group
-
-
-def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The places of the largest values, rising; of equal ones the first count."""
+def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
+    """True at the largest values, of equal ones at the first: `count` of them, fewer than all."""
     cut = np.partition(values, -count)[-count]
-    larger = values > cut
-    equal = np.flatnonzero(values == cut)[: count - int(larger.sum())]
-    larger[equal] = True
-    return np.flatnonzero(larger)
+    largest: NDArray[np.bool_] = values > cut
+    largest[np.flatnonzero(values == cut)[: count - int(largest.sum())]] = True
+    return largest

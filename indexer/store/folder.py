@@ -14,7 +14,8 @@ _OWN_FILES = (
     "descriptors/*.parquet",
     "descriptors/*.faiss",
     "recall-*.faiss",
-    "words-*.safetensors",
+    "words-*.arrow",
+    "words-*.safetensors",  # of an earlier version
     "codec-*.safetensors",
 )
 # What a first run leaves when it is killed before its first commit.

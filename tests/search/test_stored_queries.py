@@ -22,7 +22,7 @@ from tests.helpers.stores import PixelExtractor, make_photos
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "photos"
 PHOTO = DEMO / "001.jpg"
 BOX = (55.0, 81.0, 290.0, 284.0)
-ASKED = [Query(PHOTO, box=BOX), Query(PHOTO, point=(150.0, 150.0))]
+ASKED = [Query(PHOTO, box=BOX), Query(PHOTO, box=(100.0, 120.0, 250.0, 250.0))]
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ except SystemExit:
     assert imported == "[]"
 
 
-def test_a_class_name_and_an_unknown_photo_need_the_model(
+def test_a_class_name_a_point_and_an_unknown_photo_need_the_model(
     sample_index: Path, tiny: FeatureExtractor, extractions: list[str], tmp_path: Path
 ) -> None:
     other = tmp_path / "other.jpg"
@@ -110,9 +110,11 @@ def test_a_class_name_and_an_unknown_photo_need_the_model(
         assert len(extractions) == 1
         index.search(Query(other, box=BOX))
         assert len(extractions) == 2
+        index.search(Query(PHOTO, point=(150.0, 150.0)))
+        assert len(extractions) == 3
         answer = index.search(Query(PHOTO, box=BOX, also=(Query(other, box=BOX),)))
         hashes = [reference.maps.content_hash for reference in answer.references]
-        assert extractions[2:] == [hashes[1]]
+        assert extractions[3:] == [hashes[1]]
 
 
 def test_damaged_maps_are_not_asked_by(

@@ -1,21 +1,21 @@
 """The lists of visual words: built by parts, and searched in two stages, against naive loops."""
 
-import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from safetensors.numpy import load
 
 from indexer.errors import IndexDamagedError
 from indexer.recall import word_base, word_lists
-from indexer.recall.word_base import read_lists, write_lists
-from indexer.recall.word_lists import WordLists
+from indexer.recall.word_base import gather_lists, read_lists, write_lists
+from indexer.recall.word_lists import WordLists, search_lists
+from indexer.recall.word_query import WordQuery
 from indexer.store.manifest import MapShard
 from indexer.store.photos import WordRows
 
@@ -41,17 +41,20 @@ def table_of(rows: Rows) -> WordRows:
     return WordRows(ids, shards, starts, np.concatenate([np.empty(0, np.uint16), *words]))
 
 
-def written(tables: Sequence[WordRows]) -> bytes:
-    file = io.BytesIO()
-    write_lists(file, lambda: tables, SHARDS)
-    return file.getvalue()
+def lists_of(photos: Sequence[NDArray[np.uint16]]) -> list[WordLists]:
+    """The blocks of photos 0, 1, 2, ... of one codec."""
+    table = table_of([(i, 1, own) for i, own in enumerate(photos)])
+    return list(gather_lists(lambda: [table], SHARDS))
 
 
-def lists_of(photos: Sequence[NDArray[np.uint16]]) -> WordLists:
-    """The lists of photos 0, 1, 2, ... of one codec."""
-    content = written([table_of([(i, 1, own) for i, own in enumerate(photos)])])
-    [lists] = read_lists(np.frombuffer(content, np.uint8))
-    return lists
+def search(
+    lists: Sequence[WordLists],
+    query: tuple[NDArray[np.uint16], NDArray[np.float32]],
+    k: int,
+    mask: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    masks = np.split(mask, np.cumsum([len(block.ids) for block in lists])[:-1])
+    return search_lists(lists, masks, WordQuery(*query), k)
 
 
 class Scenes:
@@ -112,7 +115,7 @@ def test_scores_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch, sma
     lists, mask = lists_of(scenes.photos), np.ones(700, dtype=bool)
     for cells in (1, 7, 60):
         query = scenes.query(cells)
-        rows, scores = lists.search(*query, 5, mask)
+        rows, scores = search(lists, query, 5, mask)
         assert rows.tolist() == list(range(700))
         expected = [naive_score(own, *query) for own in scenes.photos]
         np.testing.assert_allclose(scores, expected, atol=1e-6)
@@ -125,7 +128,7 @@ def test_cells_without_words_score_nothing(monkeypatch: pytest.MonkeyPatch, smal
         monkeypatch.setattr(word_lists, "_SCORED", 10)
     lists = lists_of(Scenes(30, seed=1).photos)
     none = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
-    rows, scores = lists.search(*none, 1, np.arange(30) > 5)
+    rows, scores = search(lists, none, 1, np.arange(30) > 5)
     assert rows.tolist() == list(range(6, 30 if small else 16))
     assert (scores == 0).all()
 
@@ -134,6 +137,7 @@ def test_cells_without_words_score_nothing(monkeypatch: pytest.MonkeyPatch, smal
 def test_few_of_the_best_photos_are_lost_by_the_approximate_score(
     monkeypatch: pytest.MonkeyPatch, allowed: float
 ) -> None:
+    monkeypatch.setattr(word_lists, "_SMALL", 0)
     monkeypatch.setattr(word_lists, "_SCORED", 100)
     scenes, k = Scenes(4000, seed=2), 20
     lists = lists_of(scenes.photos)
@@ -141,28 +145,29 @@ def test_few_of_the_best_photos_are_lost_by_the_approximate_score(
     kept = []
     for _ in range(8):
         query = scenes.query()
-        rows, scores = lists.search(*query, k, mask)
+        rows, scores = search(lists, query, k, mask)
         assert len(rows) == 10 * k
         assert mask[rows].all()
         np.testing.assert_allclose(
             scores, [naive_score(scenes.photos[row], *query) for row in rows], atol=1e-6
         )
-        again, _ = lists.search(*query, k, mask)
+        again, _ = search(lists, query, k, mask)
         np.testing.assert_array_equal(rows, again)
         kept.append(len(set(best_of(scenes.photos, query, k, mask)) & set(rows.tolist())) / k)
     assert np.mean(kept) >= 0.99
 
 
 def test_of_photos_that_are_alike_the_first_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_lists, "_SMALL", 0)
     monkeypatch.setattr(word_lists, "_SCORED", 10)
     photos = [np.array([3], np.uint16)] * 1500 + [np.array([1], np.uint16)]
     lists, mask = lists_of(photos), np.ones(1501, dtype=bool)
     near, cosines = np.array([[1, 2, 9]], np.uint16), np.array([[0.9, 0.8, 0.1]], np.float32)
-    rows, scores = lists.search(near, cosines, 1, mask)
+    rows, scores = search(lists, (near, cosines), 1, mask)
     assert rows.tolist() == [*range(9), 1500]
     assert scores.tolist() == [np.float32(0.1)] * 9 + [np.float32(0.9)]
     # No photo has a word of the query, and the query has words beyond all that photos have.
-    rows, scores = lists.search(near + np.uint16(1000), cosines, 1, mask)
+    rows, scores = search(lists, (near + np.uint16(1000), cosines), 1, mask)
     assert rows.tolist() == list(range(10))
     assert scores.tolist() == [np.float32(0.1)] * 10
 
@@ -177,66 +182,71 @@ photo_rows = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(photo_rows, st.lists(st.integers(0, 40), max_size=5))
-def test_lists_are_the_same_however_photos_are_divided_into_shards(
+def test_blocks_are_the_same_however_photos_are_divided_into_shards(
     drawn: list[tuple[int, int, list[int]]], cuts: list[int]
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
+    rows = [(i, shard, np.array(sorted(set(w)), np.uint16)) for i, shard, w in drawn]
+    bounds = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    tables = [table_of(rows[a:b]) for a, b in itertools.pairwise(bounds)]
+    last = {i: place for place, (i, _, _) in enumerate(rows)}
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         patch.setattr(word_base, "BLOCK", 4)
-        rows = [(i, shard, np.array(sorted(set(w)), np.uint16)) for i, shard, w in drawn]
-        bounds = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
-        parts = [rows[a:b] for a, b in itertools.pairwise(bounds)]
-        content = written([table_of(part) for part in parts])
-        assert content == written([table_of(rows)])
-        found = {lists.codec: lists for lists in read_lists(np.frombuffer(content, np.uint8))}
-    last = {i: (shard, own.tolist()) for i, shard, own in rows}
+        path, whole = Path(folder, "parts"), Path(folder, "whole")
+        count = write_lists(path, gather_lists(lambda: tables, SHARDS))
+        write_lists(whole, gather_lists(lambda: [table_of(rows)], SHARDS))
+        found, at_once = (sorted(read_lists(p), key=lambda b: b.codec) for p in (path, whole))
+        for one, other in zip(found, at_once, strict=True):
+            for name, values in vars(one).items():
+                np.testing.assert_array_equal(values, vars(other)[name])
+    kept = 0
     for codec, shards in ((5, (1, 2)), (7, (3,))):
-        photos = {i: own for i, (shard, own) in sorted(last.items()) if shard in shards}
-        assert (codec in found) == bool(photos)
-        if photos:
-            compare(found[codec], photos)
+        own = [
+            (i, words.tolist())
+            for place, (i, shard, words) in enumerate(rows)
+            if last[i] == place and shard in shards
+        ]
+        blocks = [lists for lists in found if lists.codec == codec]
+        assert len(blocks) == -(-len(own) // 4)
+        for number, lists in enumerate(blocks):
+            compare(lists, own[4 * number : 4 * number + 4])
+        kept += len(own)
+    assert count == kept
 
 
-def compare(lists: WordLists, photos: dict[int, list[int]]) -> None:
-    """Lists in blocks of four photos against the words of each photo."""
-    assert lists.ids.tolist() == list(photos)
+def compare(lists: WordLists, photos: list[tuple[int, list[int]]]) -> None:
+    """A block against the ids and the words of its photos."""
+    assert lists.ids.tolist() == [i for i, _ in photos]
     ends = lists.bounds.tolist()
     own = [lists.words[a:b].tolist() for a, b in itertools.pairwise(ends)]
-    assert own == list(photos.values())
-    for block, starts in enumerate(lists.starts):
-        inside = list(photos.values())[4 * block : 4 * block + 4]
-        for word in range(len(starts) - 1):
-            entries = lists.entries[starts[word] : starts[word + 1]].tolist()
-            assert entries == [place for place, has in enumerate(inside) if word in has]
+    assert own == [words for _, words in photos]
+    for word in range(len(lists.starts) - 1):
+        entries = lists.entries[lists.starts[word] : lists.starts[word + 1]].tolist()
+        assert entries == [place for place, (_, has) in enumerate(photos) if word in has]
 
 
-def test_the_file_is_a_safetensors_file() -> None:
-    content = written([table_of([(4, 1, np.array([2, 5], np.uint16))])])
-    tensors = load(content)
-    assert tensors["5.ids"].tolist() == [4]
-    assert tensors["5.words"].tolist() == [2, 5]
-
-
-@pytest.mark.parametrize("place", ["header", "size", "starts", "bounds", "ids", "end"])
-def test_content_that_was_not_written_like_this_is_refused(place: str) -> None:
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "bounds"])
+def test_a_file_that_was_not_written_like_this_is_refused(tmp_path: Path, damage: str) -> None:
     rows = [(i, 1, np.array([i, i + 1], np.uint16)) for i in range(3)]
-    content = bytearray(written([table_of(rows)]))
-    # After the header come ids, bounds and starts: 3, 4 and 5 numbers of eight bytes.
-    first = 8 + int.from_bytes(content[:8], "little")
-    if place == "header":
-        content[8:12] = b"null"
-    elif place == "size":
-        content[:8] = (1 << 40).to_bytes(8, "little")
-    elif place == "end":
-        del content[-1]
-    else:
-        content[first + 8 * {"ids": 0, "bounds": 4, "starts": 8}[place]] = 0xFF
-    with pytest.raises(IndexDamagedError, match="visual words"):
-        read_lists(np.frombuffer(bytes(content), np.uint8))
+    path = tmp_path / "lists"
+    write_lists(path, gather_lists(lambda: [table_of(rows)], SHARDS))
+    content = path.read_bytes()
+    damaged = {
+        "empty": b"",
+        "text": b"no lists",
+        "cut": content[: len(content) // 2],
+        "bounds": content.replace(
+            np.array([0, 2, 4, 6]).tobytes(), np.array([0, 9, 4, 6]).tobytes()
+        ),
+    }[damage]
+    assert damaged != content
+    path.write_bytes(damaged)
+    with pytest.raises(IndexDamagedError, match="lists"):
+        read_lists(path)
 
 
-def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no device that is always full")
     rows = [(i, 1, np.arange(600, dtype=np.uint16)) for i in range(50)]
-    with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w+b") as file:
-        write_lists(file, lambda: [table_of(rows)], SHARDS)
+    with pytest.raises(OSError, match="No space"):
+        write_lists(Path("/dev/full"), gather_lists(lambda: [table_of(rows)], SHARDS))
