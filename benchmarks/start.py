@@ -23,6 +23,7 @@ from harness import make_parser
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "data" / "demo"
 PHOTO, BOX = str(DEMO / "query" / "cat.jpg"), "172,31,333,164"
+STORED, STORED_BOX = str(DEMO / "photos" / "001.jpg"), "55,81,290,284"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def rows(index: Path) -> list[Row]:
         Row("completion", (), environment=completion),
         Row("cold query by a box", box),
         Row("cold query by a class", (*ask, "--class", "cat")),
+        Row("cold query of a stored photo", ("query", STORED, *ask[2:], "--box", STORED_BOX)),
         Row("index, nothing new", again),
         Row("refused: index is locked", again, 2, locked=True),
         Row("refused: no such photo", ("query", "nope.jpg", *box[2:]), 2),
