@@ -36,7 +36,7 @@ from torch.nn import functional
 
 from features.frame import Frame
 from features.photo import ModelInput
-from indexer.codec.kernels import FORCED_BY, KERNELS, choose_kernel
+from indexer.codec.kernels import FORCED_BY, KERNELS, choose_kernel, offered_kernels
 from indexer.codec.machine import describe_machine
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader, MapBatch
@@ -248,7 +248,7 @@ def kernel_seconds(work: Work) -> dict[str, float]:
     found: dict[str, float] = {}
     if work.device.type != "cpu":
         return found
-    for kernel in (each.name for each in KERNELS.values() if each.is_offered()):
+    for kernel in (each.name for each in offered_kernels()):
         os.environ[FORCED_BY] = kernel
         for name in ("late", "consistent"):
             score = partial(work.score_in_memory, SCORES[name])

@@ -33,7 +33,7 @@ KINDS, GROUPS, SURFACES_PER_KIND = 512, 40, 12
 APART = (0.72, 0.45, 0.53, 0.65, 0.55)
 # Cells of each surface that photos draw from, and the fewest and most cells of it in one photo.
 POOL, DRAWN = 64, (14, 56)
-# The fewest and most cells of a query.
+# How many cells queries have.
 CELLS = (48, 146)
 OBJECTS, PARTS, BACKGROUND = 2, 6, 12
 PHOTOS_PER_OBJECT, PHOTOS_PER_PLACE = 8, 4
@@ -41,8 +41,8 @@ PHOTOS_PER_OBJECT, PHOTOS_PER_PLACE = 8, 4
 # is not that of the place.
 TURNED, ELSEWHERE = 0.8, 0.3
 WORDS_PER_CELL = 16
-# Photos, and surfaces, that are drawn at a time.
-AT_ONCE, AT_A_TIME = 10_000, 256
+# Photos, and surfaces, that are drawn together.
+PHOTOS_PER_PART, SURFACES_PER_PART = 10_000, 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class WordCollection:
         self._words = _unit(kinds[own] + APART[2] * self._directions(WORDS))
         every = np.repeat(kinds, SURFACES_PER_KIND, axis=0)
         self._surfaces = _unit(every + APART[3] * self._directions(len(every)))
-        own = np.arange(len(every)).repeat(POOL).reshape(-1, POOL * AT_A_TIME)
+        own = np.arange(len(every)).repeat(POOL).reshape(-1, POOL * SURFACES_PER_PART)
         pools = [self._nearest(self._cells(surfaces), 1)[0] for surfaces in own]
         self._pools = np.concatenate(pools).reshape(-1, POOL)
         frequency = np.arange(1, KINDS + 1) ** -0.35
@@ -87,8 +87,8 @@ class WordCollection:
 
     def photos(self) -> Iterator[WordPhotos]:
         """All photos, some thousands at a time."""
-        for start in range(0, self.count, AT_ONCE):
-            n = min(AT_ONCE, self.count - start)
+        for start in range(0, self.count, PHOTOS_PER_PART):
+            n = min(PHOTOS_PER_PART, self.count - start)
             shown = self._random.integers(len(self._objects), size=(n, OBJECTS))
             parts = self._turned(self._objects[shown].reshape(n, -1))
             places = self._some_surfaces((-(-n // PHOTOS_PER_PLACE), BACKGROUND))
@@ -234,7 +234,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path("data/scenes"))
     root = parser.parse_args().root
-    collection = WordCollection(AT_ONCE, seed=0)
+    collection = WordCollection(PHOTOS_PER_PART, seed=0)
     [photos] = collection.photos()
     drawn = describe(photos, collection.queries(200))
     for name, values in describe(*read_scenes(root)).items():

@@ -27,8 +27,8 @@ PREPROCESSING = 1
 class FeatureExtractor:
     """Extracts feature maps from photos with one model and one set of settings.
 
-    The model's weights are read when they are first used: for features, class vectors and `device`.
-    Where they are broken, the methods that use them raise ModelError.
+    The model's weights are read when they are first used, for features and class vectors. Where
+    they are broken, the methods that use them raise ModelError.
     image_size: side of the model's square input, pixels. grid, dim: maps are (grid, grid, dim).
     batch_size: photos per UNet evaluation; smaller batches are filled up, so that a photo's numbers
     do not depend on how many other photos share its batch.

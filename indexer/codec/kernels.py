@@ -220,6 +220,11 @@ KERNELS: dict[str, type[Kernel]] = {
 }
 
 
+def offered_kernels() -> list[type[Kernel]]:
+    """The kernels that this torch has, in order of preference."""
+    return [kernel for kernel in KERNELS.values() if kernel.is_offered()]
+
+
 def prepare_kernel(wanted: "torch.Tensor", levels: "torch.dtype") -> "Kernel | GpuProduct":
     """The kernel that compares levels of a type with wanted vectors fastest, prepared for them.
 
@@ -243,7 +248,7 @@ def choose_kernel(levels: "torch.dtype", count: int, width: int) -> str:
     forced = forced_kernel()
     if forced is not None and KERNELS[forced].takes(levels):
         return forced
-    able = [each.name for each in KERNELS.values() if each.is_offered() and each.takes(levels)]
+    able = [kernel.name for kernel in offered_kernels() if kernel.takes(levels)]
     if len(able) == 1:
         return able[0]
     return fastest(measure_kernels(levels, *shape_class(count, width)))
@@ -257,7 +262,7 @@ def forced_kernel() -> str | None:
     name = os.environ.get(FORCED_BY)
     if not name:
         return None
-    names = [each.name for each in KERNELS.values() if each.is_offered()]
+    names = [kernel.name for kernel in offered_kernels()]
     if name not in names:
         what = "is not available here" if name in KERNELS else "is no kernel"
         raise WaldoError(f"{FORCED_BY}={name}: {name} {what}; one of {', '.join(names)}")
@@ -276,7 +281,8 @@ def measure_kernels(levels: "torch.dtype", count: int, width: int) -> dict[str, 
     preference.
 
     levels: their type. count: m, of wanted vectors. width: k, numbers of each. It is measured once
-    per process, in some milliseconds of one thread's own time, which other programs do not disturb.
+    per process, in tens of milliseconds of one thread's own time, which other programs do not
+    disturb.
     """
     import torch
 
@@ -299,8 +305,8 @@ def _measure(levels: "torch.dtype", count: int, width: int) -> dict[str, float]:
     wanted = torch.nn.functional.normalize(torch.randn(count, width, generator=source), dim=1)
     valid = torch.ones(shape[:2], dtype=torch.bool)
     found: dict[str, float] = {}
-    for kernel in KERNELS.values():
-        if kernel.is_offered() and kernel.takes(levels):
+    for kernel in offered_kernels():
+        if kernel.takes(levels):
             prepared = kernel(wanted)
             prepared.best(cells[:, :16], lengths[:, :16], valid[:, :16])  # compiles the product
             hopeless = _HOPELESS * min(found.values(), default=math.inf)

@@ -5,7 +5,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.codec.kernels import KERNELS, choose_kernel, measure_kernels, shape_class
+from indexer.codec.kernels import choose_kernel, measure_kernels, offered_kernels, shape_class
 
 # The instructions that make kernels fast, and the names that Linux gives them.
 _FEATURES = {
@@ -85,7 +85,7 @@ def describe_machine() -> Machine:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         torch.get_num_threads(),
         torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        [kernel.name for kernel in KERNELS.values() if kernel.is_offered()],
+        [kernel.name for kernel in offered_kernels()],
         choices,
     )
 

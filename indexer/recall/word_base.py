@@ -108,7 +108,7 @@ def _schema() -> "pa.Schema":
 
 
 def _checked(path: Path, batch: "pa.RecordBatch") -> WordLists:
-    """The block of a batch. Raises IndexDamagedError where its bounds are not what they must be."""
+    """The block in a batch of the file. Raises IndexDamagedError where its bounds are wrong."""
     batch.validate()
     columns = [batch.column(name).values.to_numpy() for name in _COLUMNS]
     lists = WordLists(batch.column("codec")[0].as_py(), *columns)

@@ -29,8 +29,7 @@ Rows = Sequence[tuple[int, int, NDArray[np.uint16]]]
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of so few photos that a test has several."""
-    for module in (word_base, word_lists):
-        monkeypatch.setattr(module, "BLOCK", 1000)
+    monkeypatch.setattr(word_base, "BLOCK", 1000)
 
 
 def table_of(rows: Rows) -> WordRows:
@@ -58,7 +57,7 @@ def search(
 
 
 class Scenes:
-    """Photos that show some of 60 objects; cells near to the words of an object are a query."""
+    """Photos that each show some of 60 objects, and queries for an object by its cells."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.random = np.random.default_rng(seed)
