@@ -9,6 +9,10 @@ class PhotoError(WaldoError):
     """A file that claims to be a picture cannot be decoded, or has too many pixels."""
 
 
+class UnreadableError(PhotoError):
+    """The system cannot read the file of a photo: it is missing, a folder, or its disk fails."""
+
+
 class NotAPictureError(WaldoError):
     """Neither the content nor the name of a file is that of a picture format that Waldo reads."""
 

@@ -6,24 +6,29 @@ become white, and an animation gives its first frame.
 """
 
 import hashlib
-import io
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from features.errors import NotAPictureError, PhotoError
+from features.errors import NotAPictureError, PhotoError, UnreadableError
 from features.frame import Frame
-
-# The formats that Pillow decodes itself; EPS is left out, because it would start an interpreter.
-FORMATS = (
-    "JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "TGA", "HEIF",
-)  # fmt: skip
+from features.picture import (
+    FORMATS,
+    TooManyPixelsError,
+    essential_pngs,
+    open_picture,
+    register_heif,
+    to_srgb,
+    upright_picture,
+)
 
 
 @dataclass(frozen=True)
@@ -69,40 +74,27 @@ def load_photo(path: Path, at_least: int | None = None) -> Photo:
     decodes all pixels.
 
     Raises NotAPictureError where neither the content nor the name is that of a picture, PhotoError
-    where the content cannot be decoded or has too many pixels, OSError where the file cannot be
-    read.
+    where the content cannot be decoded or has too many pixels, UnreadableError where the system
+    cannot read the file.
     """
-    with path.open("rb") as file:
-        image = _identify(path, file)
-        taken_ns = _taken_ns(image)
+    with _reading(path) as file:
         try:
-            stored_width, stored_height = image.size
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            # exif_transpose keeps the profile and the transparency, which are handled next.
-            rgb = _to_srgb(upright)
-        except Image.DecompressionBombError:
-            raise PhotoError(_TOO_LARGE.format(path)) from None
-        except Exception as error:
-            raise PhotoError(f"{path}: broken picture ({error})") from error
+            photo = _decode(path, file, at_least)
+        except PhotoError as error:
+            photo = _decode_essentials(path, file, at_least, error)
         file.seek(0)
-        content_hash = hashlib.file_digest(file, "sha256").hexdigest()
-    turned = image.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8)
-    width, height = (stored_height, stored_width) if turned else (stored_width, stored_height)
-    return Photo(path, content_hash, width, height, rgb, taken_ns)
+        return replace(photo, content_hash=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def date_taken(path: Path) -> int | None:
     """`Photo.taken_ns` of a file, read from its header; None for a file that is no picture.
 
-    Raises OSError where the file cannot be read.
+    Raises UnreadableError.
     """
-    with path.open("rb") as file:
+    with _reading(path) as file:
         try:
             return _taken_ns(_identify(path, file))
-        except PhotoError:
+        except (PhotoError, NotAPictureError):
             return None
 
 
@@ -114,11 +106,11 @@ def is_picture(path: Path) -> bool:
     if _is_picture_name(path):
         return True
     try:
-        with path.open("rb") as file:
+        with _reading(path) as file:
             _identify(path, file)
     except NotAPictureError:
         return False
-    except (PhotoError, OSError):
+    except PhotoError:
         return True
     return True
 
@@ -140,7 +132,6 @@ def load_model_input(path: Path, size: int, grid: int) -> ModelInput:
     return to_model_input(load_photo(path, at_least=2 * size), size, grid)
 
 
-_ORIENTATION_TAG = 0x0112
 # EXIF tags of a date and of its offset from UTC, the most reliable first.
 _DATES = (
     (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
@@ -149,7 +140,6 @@ _DATES = (
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HEIF_SUFFIXES = (".heic", ".heif")
-_TOO_LARGE = "{}: too many pixels; scale it down to index it"
 
 
 def _is_picture_name(path: Path) -> bool:
@@ -157,21 +147,64 @@ def _is_picture_name(path: Path) -> bool:
     return suffix in _HEIF_SUFFIXES or Image.registered_extensions().get(suffix) in FORMATS
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[BufferedReader]:
+    """An open file. Raises UnreadableError where the system cannot open or read it."""
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise UnreadableError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _decode(path: Path, file: BinaryIO, at_least: int | None) -> Photo:
+    """`load_photo` without the content hash. Raises OSError where the system cannot read."""
+    image = _identify(path, file)
+    taken_ns = _taken_ns(image)
+    try:
+        upright, (width, height) = upright_picture(image, at_least)
+        rgb = to_srgb(upright)
+    except Exception as error:
+        raise _told(path, error) from error
+    return Photo(path, "", width, height, rgb, taken_ns)
+
+
+def _decode_essentials(
+    path: Path, file: BinaryIO, at_least: int | None, error: PhotoError
+) -> Photo:
+    """`_decode` of a picture without the metadata that may be what is broken.
+
+    error: of decoding the picture as it is; it is raised where nothing helps.
+    """
+    for png in essential_pngs(file):
+        try:
+            return _decode(path, png, at_least)
+        except (PhotoError, NotAPictureError):
+            continue
+    raise error
+
+
 def _identify(path: Path, file: BinaryIO) -> Image.Image:
     """The picture in an open file, of which only the header is read. Raises as `load_photo`."""
-    has_heif = _register_heif()
     try:
-        return Image.open(file, formats=_formats())
+        return open_picture(file)
     except UnidentifiedImageError:
-        if path.suffix.lower() in _HEIF_SUFFIXES and not has_heif:
+        if path.suffix.lower() in _HEIF_SUFFIXES and not register_heif():
             raise PhotoError(f"{path}: to read HEIC photos, install pillow-heif") from None
         if _is_picture_name(path):
             raise PhotoError(f"{path}: named like a picture, but its content is none") from None
         raise NotAPictureError(f"{path}: not a picture") from None
-    except Image.DecompressionBombError:
-        raise PhotoError(_TOO_LARGE.format(path)) from None
     except Exception as error:
-        raise PhotoError(f"{path}: broken picture ({error})") from error
+        raise _told(path, error) from error
+
+
+def _told(path: Path, error: Exception) -> Exception:
+    """The error of a decoder for people; an error of the system is left as it is."""
+    if isinstance(error, TooManyPixelsError):
+        return PhotoError(f"{path}: too many pixels; scale it down to index it")
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    return PhotoError(f"{path}: broken picture ({error})")
 
 
 def _taken_ns(image: Image.Image) -> int | None:
@@ -206,64 +239,3 @@ def _nanoseconds(date: object, offset: object) -> int | None:
     except ValueError:
         pass  # no offset, or a blank one
     return (taken - _EPOCH) // timedelta(microseconds=1) * 1000
-
-
-@cache
-def _register_heif() -> bool:
-    """Let Pillow read HEIC if pillow-heif is installed, and return whether it is."""
-    try:
-        import pillow_heif
-    except ImportError:
-        return False
-    pillow_heif.register_heif_opener()
-    return True
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to RGB over white, by the embedded colour profile if there is one."""
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_eight_bits(image)
-    profile = image.info.get("icc_profile")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        colour = _convert_profile(rgba.convert("RGB"), profile)
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(colour, (0, 0), rgba.getchannel("A"))
-        return white
-    if image.mode not in ("RGB", "L", "CMYK"):
-        image = image.convert("RGB")
-    return _convert_profile(image, profile)
-
-
-def _convert_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to sRGB by an embedded ICC profile, or plainly where none can be used."""
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-        except (ImageCms.PyCMSError, OSError):
-            # Broken profiles are common, and so are profiles for another colour space.
-            converted = None
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Convert greyscale of 16 or 32 bits, or of floating point, to 8 bits."""
-    values = np.asarray(image, dtype=np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    if image.mode == "F":
-        low, high = float(values.min()), float(values.max())
-        scaled = (values - low) * (255.0 / (high - low)) if high > low else values * 0.0
-    else:
-        scaled = values / 257.0 if values.max() > 255 else values
-    return Image.fromarray(np.clip(np.round(scaled), 0, 255).astype(np.uint8))

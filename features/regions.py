@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from features.errors import RegionError
 from features.frame import Frame
 from features.maps import FeatureMaps
+from features.picture import TooManyPixelsError, eight_bits, open_picture, upright_picture
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
@@ -29,6 +30,9 @@ _TWIN = 0.8
 # Standard deviation, in cells, of the Gaussian that smooths the evidence for a class before its
 # peak is taken as a point on the object.
 _SMOOTHED = 2.0
+
+# The least value of a channel in a mask's white; black is as far from 0.
+_WHITE = 240
 
 
 def class_cells(
@@ -167,18 +171,25 @@ def _object_around(maps: FeatureMaps, seed: tuple[int, int]) -> NDArray[np.bool_
 def load_mask(path: Path, width: int, height: int) -> NDArray[np.bool_]:
     """Read a mask file for a photo of width x height pixels, (height, width) bool.
 
-    A palette image is a mask by index (any but 0), another image by brightness (above half of the
-    brightest pixel). A mask of another size is resized where its ratio of sides agrees with the
-    photo's within 1 %. Raises RegionError for another shape, and for an unreadable file.
+    Where the transparency of the picture varies, its opaque part is the mask. Otherwise a palette
+    image is a mask by index (any but 0), unless all its colours are black and white; any other
+    image is one by brightness. Opaque and bright mean more than half of the most in the picture. A
+    mask of another size is resized where its ratio of sides agrees with the photo's within 1 %.
+    Raises RegionError for another shape, and for a file that cannot be read.
     """
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            values = np.asarray(upright if upright.mode in ("P", "1") else upright.convert("L"))
-            indexed = upright.mode in ("P", "1")
-    except OSError as error:
-        raise RegionError(f"mask {path}: not a readable picture ({error})") from None
-    mask = values > 0 if indexed else values > values.max() / 2
+        with path.open("rb") as file:
+            picture, _ = upright_picture(open_picture(file))
+            values = _mask_values(picture)
+    except TooManyPixelsError:
+        raise RegionError(
+            f"mask {path}: too many pixels; scale it down, it is resized to the photo"
+        ) from None
+    except Exception as error:
+        # A decoder raises errors of any kind.
+        reason = getattr(error, "strerror", None) or error
+        raise RegionError(f"mask {path}: not a readable picture ({reason})") from None
+    mask = values > values.max() / 2
     if mask.shape == (height, width):
         return mask
     if abs(mask.shape[1] / mask.shape[0] / (width / height) - 1.0) > 0.01:
@@ -188,6 +199,27 @@ def load_mask(path: Path, width: int, height: int) -> NDArray[np.bool_]:
         )
     resized = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
     return np.asarray(resized)
+
+
+def _mask_values(picture: Image.Image) -> NDArray[np.uint8]:
+    """What a pixel of a mask says, (height, width): much where the object is, 0 elsewhere."""
+    if picture.has_transparency_data:
+        alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
+        if alpha.min() != alpha.max():
+            return alpha
+    if picture.mode == "P" and not _is_black_and_white(picture):
+        return (np.asarray(picture) > 0).astype(np.uint8)
+    return np.asarray(eight_bits(picture).convert("RGB").convert("L"))
+
+
+def _is_black_and_white(picture: Image.Image) -> bool:
+    """Whether the colours that a palette image uses are black and white, and white is among them.
+
+    JPEGs and editors leave colours that are a little off.
+    """
+    used = np.array([colour for _, colour in picture.convert("RGB").getcolors(256) or ()])
+    white, black = (used >= _WHITE).all(axis=1), (used <= 255 - _WHITE).all(axis=1)
+    return bool(white.any() and (white | black).all())
 
 
 def unit_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from features.errors import NotAPictureError, PhotoError
+from features.errors import NotAPictureError, PhotoError, UnreadableError
 from features.frame import Frame
 from features.photo import ModelInput, Photo, date_taken, load_photo, to_model_input
 from indexer.errors import one_line
@@ -109,7 +109,8 @@ class Decoder:
             reason = f"cannot be read ({error.strerror or error})"
             return Failed(found, reason, broken=False)
         except PhotoError as error:
-            return Failed(found, one_line(error).removeprefix(f"{path}: "), broken=True)
+            reason = one_line(error).removeprefix(f"{path}: ")
+            return Failed(found, reason, broken=not isinstance(error, UnreadableError))
         except Exception as error:
             # Any other error of a decoder must cost one photo, not the run.
             reason = f"broken picture ({type(error).__name__}: {one_line(error)})"

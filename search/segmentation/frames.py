@@ -85,7 +85,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _read(path: Path) -> VideoFrame:
     try:
         return VideoFrame(path.stem, load_photo(path))
-    except (PhotoError, OSError) as error:
+    except PhotoError as error:
         return VideoFrame(path.stem, None, str(error))
 
 

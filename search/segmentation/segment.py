@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.errors import ModelError, PhotoError, WaldoError
+from features.errors import ModelError, WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.maps import FeatureMaps
-from features.photo import ModelInput, Photo, load_photo, to_model_input
+from features.photo import ModelInput, load_photo, to_model_input
 from indexer.codec.tokens import TokenMap, unit
 from search.candidates import CandidateMaps, ScoringReference
 from search.localise import distance_to_object, object_cells, without_place
@@ -234,7 +234,7 @@ def load_picture(path: Path) -> Image.Image:
 
     Raises WaldoError where the photo cannot be read.
     """
-    return shrunk(_open(path, LONGEST), LONGEST)
+    return shrunk(load_photo(path, LONGEST), LONGEST)
 
 
 def box_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
@@ -248,17 +248,10 @@ def box_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
 def _prepare(path: Path, size: int, grid: int) -> tuple[ModelInput, Image.Image] | WaldoError:
     """A photo as the model sees it, and as `load_picture` gives it; or the error of reading it."""
     try:
-        photo = _open(path, max(2 * size, LONGEST))
+        photo = load_photo(path, max(2 * size, LONGEST))
     except WaldoError as error:
         return error
     return to_model_input(photo, size, grid), shrunk(photo, LONGEST)
-
-
-def _open(path: Path, at_least: int) -> Photo:
-    try:
-        return load_photo(path, at_least)
-    except OSError as error:
-        raise PhotoError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _mean_of_best(cosines: "torch.Tensor", count: int) -> "torch.Tensor":

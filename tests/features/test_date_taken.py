@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image
 
+from features.errors import UnreadableError
 from features.photo import date_taken, load_model_input, load_photo
 from indexer.store.manifest import read_manifest
 from indexer.store.photos import read_photo_table
@@ -87,7 +88,7 @@ def test_broken_exif_is_no_date_and_no_error(tmp_path: Path) -> None:
             assert date_taken(path) in (None, ns(NOON))
     path.write_bytes(b"no picture")
     assert date_taken(path) is None
-    with pytest.raises(OSError, match="gone"):
+    with pytest.raises(UnreadableError, match="gone"):
         date_taken(tmp_path / "gone.jpg")
 
 

@@ -1,16 +1,20 @@
 """Photos of every format are read as upright sRGB, or refused with a clear error."""
 
+import errno
+import hashlib
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
-from features.errors import NotAPictureError, PhotoError
+from features.errors import NotAPictureError, PhotoError, UnreadableError
 from features.photo import is_picture, load_model_input, load_photo, to_model_input
+from features.picture import MOST_PIXELS
 from tests.helpers.pictures import save_photo, smooth_pixels
 
 # How a stored picture must be turned to stand upright, by EXIF orientation, as numpy does it.
@@ -58,6 +62,85 @@ def test_turned_jpeg_decoded_small_keeps_the_files_size(tmp_path: Path) -> None:
     assert small.image.height > small.image.width
     full = to_model_input(load_photo(path), 64, 8).pixels.astype(float)
     assert np.abs(to_model_input(small, 64, 8).pixels - full).mean() < 2.0
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_a_malformed_tag_costs_neither_photo_nor_orientation(tmp_path: Path, suffix: str) -> None:
+    """A zero denominator: Pillow reads it, and cannot write it when it turns the picture itself."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x011A] = TiffImagePlugin.IFDRational(72, 1)
+    path = tmp_path / f"turned.{suffix}"
+    stored = np.ascontiguousarray(STORED_FROM_UPRIGHT[6](smooth_pixels(60, 90)))
+    Image.fromarray(stored).save(path, exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
+    data = path.read_bytes()
+    assert any(struct.pack(order + "II", 72, 1) in data for order in "<>")
+    for order in "<>":
+        data = data.replace(struct.pack(order + "II", 72, 1), bytes(8))
+    if suffix == "png":
+        data = with_right_checksums(data)
+    path.write_bytes(data)
+
+    photo = load_photo(path)
+
+    assert (photo.width, photo.height) == (60, 90) == photo.image.size
+    difference = np.asarray(photo.image).astype(int) - smooth_pixels(60, 90)
+    assert np.abs(difference).mean() < 3.0
+
+
+def chunks_of(png: bytes) -> list[tuple[bytes, bytes]]:
+    """The names and contents of a PNG's chunks."""
+    found, at = [], 8
+    while at < len(png):
+        length = int.from_bytes(png[at : at + 4], "big")
+        found.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return found
+
+
+def png_of(chunks: list[tuple[bytes, bytes]], wrong: bytes = b"") -> bytes:
+    """A PNG of some chunks; those named `wrong` get a wrong checksum."""
+    png = b"\x89PNG\r\n\x1a\n"
+    for name, content in chunks:
+        checksum = zlib.crc32(name + content) ^ (name == wrong)
+        png += struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+    return png
+
+
+def with_right_checksums(png: bytes) -> bytes:
+    return png_of(chunks_of(png))
+
+
+def test_metadata_never_costs_a_png(tmp_path: Path) -> None:
+    """Texts and profiles that inflate to more than a mebibyte, and wrong checksums of chunks."""
+    pixels, path = smooth_pixels(48, 32), tmp_path / "photo.png"
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(pixels).save(path, exif=exif, icc_profile=swapped_primaries_profile())
+    plain, upright = chunks_of(path.read_bytes()), pixels_of(path)
+    assert not np.array_equal(upright, pixels[::-1, ::-1])  # the profile counts
+    long = zlib.compress(b"x" * 2**21)
+    text = (b"zTXt", b"prompt\0\0" + long)
+    for png in (
+        png_of([plain[0], text, *plain[1:]]),
+        png_of([*plain[:-1], text, plain[-1]]),  # behind the pixels
+        png_of([plain[0], (b"tEXt", b"a\0b"), *plain[1:]], wrong=b"tEXt"),
+        png_of([plain[0], (b"pHYs", b"short"), *plain[1:]]),
+    ):
+        path.write_bytes(png)
+        photo = load_photo(path)
+        np.testing.assert_array_equal(np.asarray(photo.image), upright)
+        assert photo.content_hash == hashlib.sha256(png).hexdigest()
+    without = [chunk for chunk in plain if chunk[0] not in (b"iCCP", b"eXIf")]
+    for png in (
+        png_of([without[0], (b"iCCP", b"huge\0\0" + long), *without[1:]]),
+        png_of([without[0], (b"eXIf", b"MM"), *without[1:]], wrong=b"eXIf"),
+    ):
+        path.write_bytes(png)
+        np.testing.assert_array_equal(pixels_of(path), pixels)
+    path.write_bytes(png_of([plain[0], text, *plain[1:]])[:-500])
+    with pytest.raises(PhotoError, match="broken picture"):
+        load_photo(path)
 
 
 def swapped_primaries_profile() -> bytes:
@@ -178,6 +261,65 @@ def test_truncated_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(PhotoError, match=r"cut\.jpg: broken picture"):
         load_photo(tmp_path / "cut.jpg")
+
+
+def test_a_file_that_the_system_cannot_read_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails says nothing about the photo: it is not broken."""
+    for path, reason in ((tmp_path / "gone.jpg", "No such file"), (tmp_path, "directory")):
+        with pytest.raises(UnreadableError, match=f"{path}: cannot be read.*{reason}"):
+            load_photo(path)
+    path = save_photo(tmp_path / "photo.jpg", 300, 200)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("PIL.ImageFile.ImageFile.load", fail)
+        with pytest.raises(UnreadableError, match=r"photo\.jpg: cannot be read \(Input/output"):
+            load_photo(path)
+    assert load_photo(path).width == 300
+
+
+def test_a_huge_jpeg_is_judged_as_it_is_decoded(tmp_path: Path) -> None:
+    """Of more pixels than are decoded, an eighth of the sides is; all of them are refused."""
+    path = tmp_path / "panorama.jpg"
+    picture = Image.fromarray(smooth_pixels(60, 12).mean(axis=2).astype(np.uint8))
+    picture.resize((30_000, 6_000), Image.Resampling.NEAREST).save(path, quality=50)
+    assert MOST_PIXELS < 30_000 * 6_000
+
+    photo = load_photo(path, at_least=448)
+
+    assert (photo.width, photo.height) == (30_000, 6_000)
+    assert photo.image.size == (3_750, 750)
+    small = np.asarray(photo.image.resize((60, 12), Image.Resampling.BOX)).astype(int)
+    assert np.abs(small[..., 0] - np.asarray(picture)).mean() < 3.0
+    with pytest.raises(PhotoError, match=r"panorama\.jpg: too many pixels"):
+        load_photo(path)
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(8, "u2"), (10, "u2"), (12, "u2"), (16, "u2")])
+def test_grey_of_fewer_bits_than_its_numbers(tmp_path: Path, bits: int, dtype: str) -> None:
+    grey = smooth_pixels(48, 32)[..., 0]
+    for stretched in (grey, grey // 2 + 127):  # also where nothing is black
+        most = 2**bits - 1
+        values = np.round(stretched / 255.0 * most).astype(dtype)
+        values[0, 0] = most  # so that all its bits are in use
+        Image.fromarray(values).save(tmp_path / "grey.tiff")
+        difference = pixels_of(tmp_path / "grey.tiff")[..., 0].astype(int) - stretched
+        assert np.abs(difference).reshape(-1)[1:].max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+@pytest.mark.parametrize("scale", [2**23, 1000, -3])
+def test_numbers_without_a_white_of_their_own(tmp_path: Path, dtype: type, scale: int) -> None:
+    """Beyond 16 bits and below zero, the range in use becomes black to white."""
+    grey = smooth_pixels(48, 32)[..., 0].astype(np.float64)
+    Image.fromarray((grey * scale).astype(dtype)).save(tmp_path / "grey.tiff")
+    rising = (grey - grey.min()) / (grey.max() - grey.min()) * 255
+    expected = rising if scale > 0 else 255 - rising
+    np.testing.assert_allclose(pixels_of(tmp_path / "grey.tiff")[..., 0], expected, atol=1)
 
 
 def test_decompression_bomb_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import RegionError
@@ -173,3 +174,67 @@ def test_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
         load_mask(tmp_path / "turned.png", 160, 80)
     with pytest.raises(RegionError, match="not a readable picture"):
         load_mask(tmp_path / "nothing.png", 160, 80)
+
+
+def ellipse(width: int = 160, height: int = 80) -> NDArray[np.bool_]:
+    """(height, width) bool, True within an ellipse off the middle."""
+    y, x = np.mgrid[:height, :width]
+    return ((x - 60) / 30) ** 2 + ((y - 30) / 20) ** 2 < 1
+
+
+def test_where_transparency_varies_it_is_the_mask(tmp_path: Path) -> None:
+    mask = ellipse()
+    photo = np.random.default_rng(0).integers(0, 255, (80, 160, 3), dtype=np.uint8)
+    white, drawn = np.full_like(photo, 255), np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+    opaque, cut = np.full(mask.shape, 255, np.uint8), mask * np.uint8(255)
+    for name, colours, alpha in (
+        ("a photo cut out", photo, cut),
+        ("white on nothing", white, cut),
+        ("black and white", drawn, opaque),
+        ("faint", drawn, opaque // 2),
+    ):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(np.dstack([colours, alpha])).save(path)
+        np.testing.assert_array_equal(load_mask(path, 160, 80), mask, err_msg=name)
+    palette = Image.fromarray((~mask).astype(np.uint8)).convert("P")
+    palette.putpalette([255, 255, 255, 255, 255, 255])
+    palette.save(tmp_path / "palette.png", transparency=1)
+    np.testing.assert_array_equal(load_mask(tmp_path / "palette.png", 160, 80), mask)
+
+
+def test_a_palette_of_black_and_white_is_a_picture(tmp_path: Path) -> None:
+    mask, path = ellipse(), tmp_path / "mask.png"
+    white_first, black_first = (255, 255, 255, 0, 0, 0), (0, 0, 0, 255, 255, 255)
+    nearly, labels, greys = (250, 251, 252, 9, 8, 7), (0, 0, 0, 128, 0, 0), (0, 0, 0, 1, 1, 1)
+    for colours, object_index in (
+        (white_first, 0), (black_first, 1), (nearly, 0), (labels, 1), (greys, 1),
+    ):  # fmt: skip
+        indices = np.where(mask, object_index, 1 - object_index).astype(np.uint8)
+        picture = Image.fromarray(indices).convert("P")
+        picture.putpalette(colours)
+        picture.save(path)
+        np.testing.assert_array_equal(load_mask(path, 160, 80), mask, err_msg=str(colours))
+
+
+def test_masks_of_16_bits_and_turned_masks(tmp_path: Path) -> None:
+    mask = ellipse()
+    Image.fromarray(mask.astype(np.uint16) * 4095).save(tmp_path / "deep.tiff")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray(np.rot90(mask).astype(np.uint8) * 255)
+    turned.save(tmp_path / "turned.png", exif=exif)
+    for name in ("deep.tiff", "turned.png"):
+        np.testing.assert_array_equal(load_mask(tmp_path / name, 160, 80), mask, err_msg=name)
+
+
+def test_a_mask_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
+    Image.new("1", (14_000, 14_000)).save(tmp_path / "huge.png")
+    (tmp_path / "text.png").write_text("words")
+    for path, reason in (
+        (tmp_path / "huge.png", "too many pixels"),
+        (tmp_path / "text.png", "not a readable picture"),
+        (tmp_path / "gone.png", "No such file"),
+        (tmp_path, "directory"),
+    ):
+        with pytest.raises(RegionError, match=reason):
+            load_mask(path, 160, 80)
