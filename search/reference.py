@@ -50,6 +50,11 @@ class Reference:
     cells: NDArray[np.bool_]
     class_vector: NDArray[np.float32] | None
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """[x0, y0, x1, y1] around the object's cells, in pixels of the upright photo."""
+        return self.maps.frame.box_of(self.cells)
+
     def tokens(self) -> NDArray[np.float32]:
         """F_AM_r of PDM Eq. 4, (n, d) float32."""
         return self.maps.appearance[self.cells].astype(np.float32)

@@ -17,10 +17,10 @@ from features.checkpoints import (
     locate,
     quiet_libraries,
 )
-from features.diffusion import words
 from features.diffusion.architecture import Architecture
 from features.diffusion.model import DiffusionModel, Parts
 from features.diffusion.presets import PRESETS, bundled_path
+from features.diffusion.words import Vocabulary
 from features.library_parts import library_class, only_what_is_used, tokenizer_class
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def load_model(name: str, device: str = "auto", revision: str | None = None) -> 
     with explained_errors(f"model {name}", folder, _NEEDED):
         architecture = Architecture.read(folder)
     read = partial(read_parts, name, folder, variant, architecture)
-    may_know = partial(words.may_know, folder / "tokenizer")
-    return DiffusionModel(name, resolved, architecture, device, may_know, read)
+    vocabulary = Vocabulary(folder / "tokenizer")
+    return DiffusionModel(name, resolved, architecture, device, vocabulary, read)
 
 
 def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:

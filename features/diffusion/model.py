@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from features.checkpoints import device_and_precision
 from features.diffusion.architecture import Architecture
 from features.diffusion.capture import capture, transformer_block, transformer_blocks
+from features.diffusion.words import Vocabulary
 from features.errors import ModelError, RegionError
 
 if TYPE_CHECKING:
@@ -65,18 +66,17 @@ class DiffusionModel:
         revision: str,
         architecture: Architecture,
         device: str,
-        may_know: Callable[[str], bool],
+        vocabulary: Vocabulary,
         read: "Callable[[torch.device, torch.dtype], Parts]",
     ) -> None:
-        """device: "auto" (a GPU where there is one), or any torch device. may_know: whether the
-        first tokenizer may know a word of a name. read: reads the weights onto a device; raises
-        ModelError.
+        """device: "auto" (a GPU where there is one), or any torch device. vocabulary: of the first
+        tokenizer. read: reads the weights onto a device; raises ModelError.
         """
         self.name = name
         self.revision = revision
         self.architecture = architecture
         self._device_name = device
-        self._may_know = may_know
+        self.vocabulary = vocabulary
         self._read = read
 
     @cached_property
@@ -162,17 +162,18 @@ class DiffusionModel:
 
         Neither weights nor torch are needed for this.
         """
-        if not self._may_know(name):
+        if not self.vocabulary.knows(self.vocabulary.in_singular(name)):
             raise self._unknown(name)
 
     def class_states(self, name: str) -> "torch.Tensor":
         """Text encoder output at the tokens of a bare class name, (tokens, width).
 
-        Begin, end and padding tokens are left out, and words that the model does not know. Raises
-        RegionError where no token is left.
+        Begin, end and padding tokens are left out, and words that the model does not know. A plural
+        is read as its singular where only that is known. Raises RegionError where no token is left.
         """
         import torch
 
+        name = self.vocabulary.in_singular(name)
         ids = self._tokenize(self._parts.tokenizers[0], name)[0]
         special = torch.tensor(self._parts.tokenizers[0].all_special_ids)
         positions = (~torch.isin(ids, special)).nonzero()[:, 0]
@@ -181,9 +182,11 @@ class DiffusionModel:
         return self.condition(name).states[0, positions.to(self.device)]
 
     def _unknown(self, name: str) -> RegionError:
+        near = self.vocabulary.near(name)
+        advice = f"did you mean {' or '.join(near)}?" if near else "use another word for it."
         return RegionError(
-            f"class name {name!r}: the model {self.name} knows none of its words; "
-            "use another word for it, or give a mask, a box or a point"
+            f"class name {name!r}: the model {self.name} knows none of its words; {advice} "
+            "`waldo models --words` lists what it knows; a mask, a box or a point needs no word"
         )
 
     def class_vector(self, name: str, block: str) -> "torch.Tensor":
@@ -253,7 +256,7 @@ class DiffusionModel:
 
         return DiffusionModel(
             *(self.name, f"random:{seed}", self.architecture, self._device_name),
-            may_know=self._may_know,
+            vocabulary=self.vocabulary,
             read=read,
         )
 

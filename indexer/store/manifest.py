@@ -163,7 +163,8 @@ def read_manifest(index_dir: Path) -> Manifest:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise IndexMissingError(
-            f"{index_dir}: no index here; run `waldo index PHOTOS --index {index_dir}` first"
+            f"{index_dir}: no index here; run `waldo index PHOTOS --index {index_dir}` first, or "
+            "name the folder of another index"
         ) from None
     except (OSError, ValueError) as error:
         raise IndexDamagedError(

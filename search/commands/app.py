@@ -7,12 +7,14 @@ Results go to standard output, messages and progress to standard error. Exit cod
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
 
 from search.commands.collection_commands import compact, index, info, models, remove, verify
 from search.commands.evaluation_commands import evaluate, fit_weights, prepare, report
+from search.commands.help import EXAMPLES, GroupedCommand, GroupedCommands
 from search.commands.mask_commands import propagate, segment
 from search.commands.options import say_error
 from search.commands.query_command import query
@@ -24,8 +26,11 @@ _WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 app = typer.Typer(
     name="waldo",
+    cls=GroupedCommands,
     help="Find this very object in a photo collection.",
     no_args_is_help=True,
+    # The help uses the width of the terminal; lines of more than 120 characters are hard to read.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -49,19 +54,18 @@ def _before_any_command(
     pass
 
 
-app.command()(index)
-app.command()(query)
-app.command()(segment)
-app.command()(propagate)
-app.command()(evaluate)
-app.command()(report)
-app.command()(prepare)
-app.command("fit-weights")(fit_weights)
-app.command()(info)
-app.command()(verify)
-app.command()(compact)
-app.command()(remove)
-app.command()(models)
+# In the order of the help: what everybody needs comes first.
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Everyday commands": (index, query, segment, propagate),
+    "Indexes and models": (info, verify, remove, compact, models),
+    "For researchers": (evaluate, report, fit_weights, prepare),
+}
+for _group, _functions in _COMMANDS.items():
+    for _function in _functions:
+        _name = _function.__name__.replace("_", "-")
+        app.command(
+            _name, cls=GroupedCommand, epilog=EXAMPLES[_name].strip(), rich_help_panel=_group
+        )(_function)
 
 
 def main() -> NoReturn:

@@ -34,6 +34,7 @@ def index(
     model: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             autocompletion=model_names,
             help="A name from `waldo models`, a folder in diffusers' layout, or a hub id. "
             "Default: the model of the index, or tiny.",
@@ -106,8 +107,7 @@ def index(
 
 
 def info(
-    context: typer.Context,
-    index: Annotated[Path | None, typer.Option("--index", help="The folder of the index.")] = None,
+    index: IndexOption,
     machine: Annotated[
         bool,
         typer.Option(
@@ -121,18 +121,14 @@ def info(
     if machine:
         _show_machine(json_output)
         return
-    if index is None:
-        context.fail("Missing option '--index'.")
     from indexer.upkeep.check import describe
+    from search.commands.tables import info_lines
 
     description = describe(index)
     if json_output:
         print_json(description)
-        return
-    for name, value in description.items():
-        lines = value if isinstance(value, list) else [value]
-        for line in lines or ["none"]:
-            print(f"{name.replace('_', ' ')}: {line}")
+    else:
+        print("\n".join(info_lines(description)))
 
 
 def _show_machine(json_output: bool) -> None:
@@ -204,11 +200,23 @@ def remove(
         print(f"{report.total} photos in {index}: {report.removed} removed")
 
 
-def models(json_output: JsonOption = False) -> None:
+def models(
+    words: Annotated[
+        bool,
+        typer.Option("--words", help="List instead the class names that the bundled model knows."),
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
     """List the models known by name, with map shape, download size and licence."""
-    from search.commands.tables import models_json, models_table
+    from search.commands.tables import bundled_words, models_json, models_table
 
-    if json_output:
+    if words:
+        known = bundled_words()
+        if json_output:
+            print_json({"words": known})
+        else:
+            print("\n".join(known))
+    elif json_output:
         print_json({"models": models_json()})
     else:
         print_table(models_table())

@@ -69,7 +69,7 @@ def evaluate(
             "for masks, davis2017 for videos.",
         ),
     ],
-    root: Annotated[Path, typer.Option(help="The folder of the benchmark.")],
+    root: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the benchmark.")],
     model: ModelOption = "tiny",
     method: Annotated[
         list[str] | None,
@@ -242,7 +242,7 @@ def report(
     ] = None,
 ) -> None:
     """Compare evaluation runs, in one table per benchmark."""
-    from search.commands.runs_page import write_runs_page
+    from search.commands.pages.runs_page import write_runs_page
     from search.evaluation.run_files import markdown_table, read_run, runs_tables, terminal_table
 
     found = [read_run(path) for path in runs]
@@ -268,7 +268,7 @@ def fit_weights(
             "`waldo evaluate`.",
         ),
     ],
-    root: Annotated[Path, typer.Option(help="The folder of labelled photos.")],
+    root: Annotated[Path, typer.Option(metavar="DIR", help="The folder of labelled photos.")],
     index: IndexOption,
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
@@ -309,7 +309,8 @@ def prepare(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make for the benchmark.")],
     seed: Annotated[
-        int, typer.Option(min=0, help="Decides between frames that suit equally well.")
+        int,
+        typer.Option(metavar="N", min=0, help="Decides between frames that suit equally well."),
     ] = 0,
     json_output: JsonOption = False,
 ) -> None:

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from features.descriptors import ImageDescriptor
     from features.extractor import FeatureExtractor
+    from features.regions import Box
     from indexer.store.filters import PhotoFilter
     from indexer.store.manifest import Manifest
     from search.query import Query
@@ -48,37 +49,91 @@ def codec_names() -> list[str]:
     return list(QUALITIES)
 
 
-IndexOption = Annotated[Path, typer.Option("--index", help="The folder of the index.")]
+# The folder of an index where none is named, and the groups of options in a help text.
+INDEX_NAME = ".waldo"
+OBJECT = "The object"
+ANSWER = "The answer"
+SEARCHED = "The photos that are searched"
+EXPERTS = "For experts"
+
+
+def nearest_index() -> Path:
+    """The folder `.waldo` here or in the nearest folder above; the one here where there is none."""
+    here = Path.cwd()
+    above = (folder / INDEX_NAME for folder in here.parents)
+    found = next((index for index in above if index.is_dir()), None)
+    return Path(INDEX_NAME) if found is None or Path(INDEX_NAME).is_dir() else found
+
+
+IndexOption = Annotated[
+    Path,
+    typer.Option(
+        "--index",
+        metavar="DIR",
+        envvar="WALDO_INDEX",
+        default_factory=nearest_index,
+        show_default=False,
+        help="The folder of the index. Default: the nearest .waldo, here or in a folder above.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ModelOption = Annotated[
     str,
     typer.Option(
+        metavar="NAME",
         autocompletion=model_names,
         help="A name from `waldo models`, a folder in diffusers' layout, or a hub id.",
     ),
 ]
 DeviceOption = Annotated[
-    str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, mps ...")
+    str,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=EXPERTS,
+        help="Where the model runs: auto, cpu, cuda, cuda:1, mps ...",
+    ),
 ]
-BatchSizeOption = Annotated[int, typer.Option(min=1, help="Photos per batch.")]
+BatchSizeOption = Annotated[
+    int, typer.Option(metavar="N", min=1, rich_help_panel=EXPERTS, help="Photos per batch.")
+]
 ClassOption = Annotated[
     str | None,
     typer.Option(
         "--class",
         metavar="NAME",
         autocompletion=class_names,
+        rich_help_panel=OBJECT,
         help="What the object is: dog, car ...",
     ),
 ]
 MaskOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A picture that is white on the object.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", rich_help_panel=OBJECT, help="A picture that is white on the object."
+    ),
 ]
 BoxOption = Annotated[
     str | None,
-    typer.Option(metavar="X0,Y0,X1,Y1", help="A box around the object, in upright pixels."),
+    typer.Option(
+        metavar="X0,Y0,X1,Y1",
+        rich_help_panel=OBJECT,
+        help="Two opposite corners of a box around the object, in upright pixels.",
+    ),
 ]
 PointOption = Annotated[
-    str | None, typer.Option(metavar="X,Y", help="A point on the object, in upright pixels.")
+    str | None,
+    typer.Option(
+        metavar="X,Y", rich_help_panel=OBJECT, help="A point on the object, in upright pixels."
+    ),
+]
+MinConfidenceOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="C",
+        rich_help_panel=ANSWER,
+        help="Leave out matches of less confidence, from 0 to 1. Of searches for an object that no "
+        "photo shows, a share of about 1 - C still finds something.",
+    ),
 ]
 
 
@@ -113,7 +168,33 @@ def object_in(
 
     corners = None if box is None else _numbers("--box", box, "X0,Y0,X1,Y1")
     place = None if point is None else _numbers("--point", point, "X,Y")
-    return Query(photo, class_name, mask, corners, place)  # type: ignore[arg-type]
+    region = None if corners is None else box_of(*corners)
+    return Query(photo, class_name, mask, region, place)  # type: ignore[arg-type]
+
+
+def box_of(x0: float, y0: float, x1: float, y1: float) -> "Box":
+    """The box between two opposite corners, whichever they are.
+
+    Raises RegionError for a box within the first pixel, which is meant as shares of the photo.
+    """
+    from features.errors import RegionError
+
+    if min(x0, y0, x1, y1) >= 0 and max(x0, y0, x1, y1) <= 1:
+        raise RegionError(
+            f"box {x0:g},{y0:g},{x1:g},{y1:g} lies within one pixel; give pixels of the upright "
+            "photo, not shares of its width and height"
+        )
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+def check_confidence(least: float | None) -> None:
+    """Raise WaldoError for a --min-confidence that is no share."""
+    from features.errors import WaldoError
+
+    if least is None or 0 <= least <= 1:
+        return
+    percent = f"; {least:g} % is {least / 100:g}" if 1 < least <= 100 else ""
+    raise WaldoError(f"--min-confidence {least:g}: must be from 0 to 1{percent}")
 
 
 def _numbers(option: str, text: str, form: str) -> tuple[float, ...]:

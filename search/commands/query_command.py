@@ -1,5 +1,7 @@
 """`waldo query`: which photos show this very object, and where?"""
 
+import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -9,14 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.commands.options import (
+    ANSWER,
+    EXPERTS,
+    OBJECT,
     SCORE_NAMES,
+    SEARCHED,
     BoxOption,
     ClassOption,
     DeviceOption,
     IndexOption,
     JsonOption,
     MaskOption,
+    MinConfidenceOption,
     PointOption,
+    check_confidence,
     object_in,
     photo_filter,
     print_json,
@@ -33,14 +41,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Output:
-    """How an answer is shown. json: instead of a table. html: a page's file, or None. masks,
-    export: folders for masks and for photos, or None.
+    """How an answer is shown. json, paths: these instead of a table. null: paths end with a zero
+    byte. everything: also matches that may be chance. html: a page's file, or None. masks, export:
+    folders for masks and for photos, or None.
     """
 
     json: bool
+    paths: bool
+    null: bool
+    everything: bool
     html: Path | None
     masks: Path | None
     export: Path | None
+
+    def check(self) -> None:
+        """Raise WaldoError where two outputs are asked for."""
+        from features.errors import WaldoError
+
+        if self.json and self.paths:
+            raise WaldoError("--json already holds the paths; leave out --paths or -0")
 
     def check_for_several(self) -> None:
         """Raise WaldoError where an option would write the results of several searches."""
@@ -71,6 +90,7 @@ def query(
         list[str] | None,
         typer.Option(
             metavar="PHOTO[@REGION]",
+            rich_help_panel=OBJECT,
             help="Another photo of the same object, and where the object is: X0,Y0,X1,Y1 or X,Y "
             "or the file of a mask. Without a region the class name selects it. May be repeated.",
         ),
@@ -80,46 +100,65 @@ def query(
         typer.Option(
             "--not",
             metavar="PHOTO[@REGION]",
+            rich_help_panel=OBJECT,
             help="Another object, which is not looked for however similar it is. May be repeated.",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="The number of matches to show.")] = 20,
-    candidates: Annotated[
-        int, typer.Option(min=1, help="The number of photos from recall to re-rank.")
-    ] = 400,
-    score: Annotated[
-        str | None,
+    top: Annotated[
+        int,
         typer.Option(
-            metavar="NAME",
-            autocompletion=lambda: SCORE_NAMES,
-            help="The score to re-rank by. Default: consistent.",
+            metavar="N", min=1, rich_help_panel=ANSWER, help="The number of matches to show."
+        ),
+    ] = 20,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            rich_help_panel=ANSWER,
+            help="Also show matches that may be chance. In a file or a pipe they always are.",
+        ),
+    ] = False,
+    min_confidence: MinConfidenceOption = None,
+    paths: Annotated[
+        bool,
+        typer.Option(
+            "--paths", rich_help_panel=ANSWER, help="Print only the paths of the matches."
+        ),
+    ] = False,
+    null: Annotated[
+        bool,
+        typer.Option(
+            "-0",
+            "--null",
+            rich_help_panel=ANSWER,
+            help="As --paths, each ended by a zero byte: for xargs -0.",
+        ),
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", rich_help_panel=ANSWER, help="Write the answer as a page with pictures."
         ),
     ] = None,
-    recall: Annotated[
-        str | None,
+    masks: Annotated[
+        Path | None,
         typer.Option(
-            metavar="NAME",
-            help="Find the candidates by a global descriptor that the index has. Default: by the "
-            "maps, as the score needs it.",
+            metavar="DIR", rich_help_panel=ANSWER, help="Write a mask of the object for each match."
         ),
     ] = None,
-    rerank: Annotated[
-        bool, typer.Option("--rerank/--no-rerank", help="Re-rank the candidates by their maps.")
-    ] = True,
-    min_confidence: Annotated[
-        float | None,
+    export: Annotated[
+        Path | None,
         typer.Option(
-            metavar="C",
-            min=0.0,
-            max=1.0,
-            help="Leave out matches of less confidence, 0 to 1. Of searches for an object that is "
-            "not in the index, a share of about 1 - C still finds something.",
+            metavar="DIR",
+            rich_help_panel=ANSWER,
+            help="Copy the photos of the matches, named by rank.",
         ),
     ] = None,
     path: Annotated[
         list[str] | None,
         typer.Option(
             metavar="GLOB",
+            rich_help_panel=SEARCHED,
             help="Only photos in this folder, or whose paths match this pattern (** for any "
             "depth): absolute, from here, or from their SOURCE. May be repeated.",
         ),
@@ -127,32 +166,63 @@ def query(
     since: Annotated[
         str | None,
         typer.Option(
-            metavar="DATE", help="Only photos taken then or later: 2020, 2020-05, 2020-05-31."
+            metavar="DATE",
+            rich_help_panel=SEARCHED,
+            help="Only photos taken then or later: 2020, 2020-05, 2020-05-31.",
         ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Only photos taken then or earlier.")
+        str | None,
+        typer.Option(
+            metavar="DATE", rich_help_panel=SEARCHED, help="Only photos taken then or earlier."
+        ),
     ] = None,
+    candidates: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel=EXPERTS,
+            help="The number of photos from recall to re-rank.",
+        ),
+    ] = 400,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=lambda: SCORE_NAMES,
+            rich_help_panel=EXPERTS,
+            help="The score to re-rank by. Default: consistent.",
+        ),
+    ] = None,
+    recall: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=EXPERTS,
+            help="Find the candidates by a global descriptor that the index has. Default: by the "
+            "maps, as the score needs it.",
+        ),
+    ] = None,
+    rerank: Annotated[
+        bool,
+        typer.Option(
+            "--rerank/--no-rerank",
+            rich_help_panel=EXPERTS,
+            help="Re-rank the candidates by their maps.",
+        ),
+    ] = True,
     device: DeviceOption = "auto",
     maps: Annotated[
         str,
         typer.Option(
             metavar="PLACE",
+            rich_help_panel=EXPERTS,
             help="Where maps are between searches. disk: each search reads those of its "
             "candidates. ram, gpu: all maps are read at the start, for many searches.",
         ),
     ] = "disk",
     json_output: JsonOption = False,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the answer as a page with pictures.")
-    ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a mask of the object for each match.")
-    ] = None,
-    export: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Copy the photos of the matches, named by rank."),
-    ] = None,
 ) -> None:
     """Find the photos that show the very object of PHOTO, and where in them it is."""
     from dataclasses import replace
@@ -161,6 +231,7 @@ def query(
     from search.query import SearchOptions
     from search.scores import DEFAULT_SCORE
 
+    check_confidence(min_confidence)
     pattern = replace(
         object_in(Path(), class_name, mask, box, point),
         also=tuple(view_of(text, class_name) for text in also or ()),
@@ -175,7 +246,8 @@ def query(
         filter=photo_filter(path, since, until),
         min_confidence=min_confidence,
     )
-    output = _Output(json_output, html, masks, export)
+    output = _Output(json_output, paths or null, null, everything, html, masks, export)
+    output.check()
     single = is_one_search(photos)
     if not single:
         output.check_for_several()
@@ -209,7 +281,7 @@ def _answer_each(
             say_error(str(error))
             succeeded = False
             continue
-        if not output.json:
+        if not output.json and not output.paths:
             print(describe_object(answer.query))
         _show(index, answer, output)
     return succeeded
@@ -226,8 +298,9 @@ def _answer(index: "Index", search: "Query | WaldoError", options: "SearchOption
 
 def _show(index: "Index", answer: "Answer", output: _Output) -> None:
     """Write the files that an answer is wanted in, and print it."""
-    from search.commands.answer_page import write_answer_page
-    from search.commands.tables import answer_json, answer_table, not_found_line
+    from search.commands.class_notes import class_note
+    from search.commands.pages.answer_page import write_answer_page
+    from search.commands.tables import answer_json, not_found_line
     from search.segmentation.mask_files import Failure, export_matches, write_match_masks
 
     for line in answer.damaged:
@@ -244,12 +317,33 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
         say(f"photos: {output.export.resolve()}")
     for failure in failures:
         say(f"warning: {failure.reason}")
+    if note := class_note(index, answer):
+        say(f"note: {note}")
     if output.json:
         print_json(answer_json(answer, written))
+    elif output.paths:
+        end = b"\0" if output.null else b"\n"
+        for match in answer.matches:
+            # As bytes, because names need not be valid Unicode.
+            sys.stdout.buffer.write(os.fsencode(match.path) + end)
+        sys.stdout.flush()
     else:
-        print_table(answer_table(answer))
+        _print_answer(answer, output.everything)
     if answer.found is False:
         say(not_found_line(answer))
+
+
+def _print_answer(answer: "Answer", everything: bool) -> None:
+    """Print a table: on a terminal for people, in a file or a pipe with every row and number."""
+    from search.commands.tables import answer_table, folded_line, taken_line, terminal_table
+
+    say(taken_line(answer))
+    if not sys.stdout.isatty():
+        print_table(answer_table(answer))
+        return
+    print_table(terminal_table(answer, everything))
+    if not everything and (line := folded_line(answer)):
+        print(line)
 
 
 def _open(index: Path, device: str, maps: str) -> "Index":

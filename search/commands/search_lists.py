@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import WaldoError
+from search.commands.options import box_of
 from search.query import Query
 
 
@@ -108,7 +109,7 @@ def _with_region(query: Query, numbers: list[Any], what: str) -> Query:
         raise WaldoError(f"{what}: must be numbers")
     match [float(number) for number in numbers]:
         case [x0, y0, x1, y1]:
-            return replace(query, box=(x0, y0, x1, y1))
+            return replace(query, box=box_of(x0, y0, x1, y1))
         case [x, y]:
             return replace(query, point=(x, y))
     raise WaldoError(f"{what}: must be X0,Y0,X1,Y1 or X,Y, in pixels")

@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.diffusion.presets import PRESETS
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from indexer.codec.machine import Machine
     from indexer.store.filters import PhotoFilter
-    from search.query import Answer, Query
+    from search.query import Answer, Match, Query
     from search.segmentation.mask_files import Failure, WrittenMask
+
+# The least confidence that each word stands for. What is below may be chance.
+_WORDS = ((0.9, "sure"), (0.5, "likely"))
+CHANCE = "maybe chance"
 
 
 def answer_json(
@@ -23,6 +29,10 @@ def answer_json(
     masks: one per match, None for a match whose photo is gone; None where no masks were drawn.
     """
     query = answer.query
+    also = [
+        {**_view_json(view), "taken": reference.box}
+        for view, reference in zip(query.also, answer.references[1:], strict=True)
+    ]
     return {
         "query": {
             "photo": str(query.photo),
@@ -30,7 +40,8 @@ def answer_json(
             "mask": None if query.mask is None else str(query.mask),
             "box": query.box,
             "point": query.point,
-            **({"also": [_view_json(view) for view in query.also]} if query.also else {}),
+            "taken": answer.references[0].box,
+            **({"also": also} if also else {}),
             **({"not": [_view_json(view) for view in query.unlike]} if query.unlike else {}),
             "score": answer.options.score if answer.options.rerank else None,
             **({} if answer.options.recall is None else {"recall": answer.options.recall}),
@@ -78,29 +89,121 @@ def _filter_json(wanted: "PhotoFilter | None") -> dict[str, Any]:
 
 
 def answer_table(answer: "Answer") -> "Table":
-    """The matches, one per row: ranks, scores, boxes and paths."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("rank", "score", "confidence", "recall"):
-        table.add_column(column, justify="right", no_wrap=True)
+    """The matches, one per row: ranks, scores, boxes and paths. For files and pipes."""
+    table = _table("rank", "score", "confidence", "recall")
     table.add_column("box", no_wrap=True)
     table.add_column("photo", overflow="fold")
     for match in answer.matches:
-        note = "  (the query photo)" if match.is_query else ""
-        if len(match.boxes) > 1:
-            note = f"  ({len(match.boxes)} places){note}"
         table.add_row(
             str(match.rank),
             f"{match.score:.4f}",
             "" if match.confidence is None else f"{match.confidence:.2f}",
             f"{match.recall_score:.4g}",
-            ",".join(str(edge) for edge in match.box),
-            # As Text, because brackets in a file name are not markup.
-            Text(f"{match.path}{note}"),
+            _box(match.box),
+            _with_note(match, in_one_line(str(match.path))),
         )
     return table
+
+
+def terminal_table(answer: "Answer", everything: bool) -> "Table":
+    """The matches for people: how sure each is in words, and paths as seen from here.
+
+    everything: also those that may be chance, below a line. `folded_line` counts them otherwise.
+    """
+    table = _table("rank")
+    table.add_column("how sure", no_wrap=True)
+    table.add_column("box", no_wrap=True)
+    table.add_column("photo", overflow="fold")
+    before = ""
+    for match in answer.matches:
+        word = sureness(match)
+        if word == CHANCE and not everything:
+            continue
+        if word == CHANCE != before:
+            table.add_row("", "\u2500" * len(CHANCE), "", "what follows may be chance")
+        before = word
+        sure = "" if match.confidence is None else f"{match.confidence:.2f}"
+        table.add_row(
+            str(match.rank),
+            f"{word:<{len(CHANCE)}} {sure}",
+            _box(match.box),
+            _with_note(match, shown_path(match.path)),
+        )
+    return table
+
+
+def folded_line(answer: "Answer") -> str | None:
+    """A line that counts the matches that may be chance; None where there are none."""
+    count = sum(sureness(match) == CHANCE for match in answer.matches)
+    if count == 0:
+        return None
+    if count < sum(not match.is_query for match in answer.matches):
+        return f"and {count} more that may be chance: --all"
+    return f"nothing found that is more than chance; the best {count} all the same: --all"
+
+
+def sureness(match: "Match") -> str:
+    """How sure a match is, in a word or two: nothing where that cannot be estimated."""
+    if match.is_query or match.confidence is None:
+        return ""
+    return next((word for least, word in _WORDS if match.confidence >= least), CHANCE)
+
+
+def taken_line(answer: "Answer") -> str:
+    """What was taken as the object: the box around it, in each of its photos."""
+    places = (
+        f"{_box(reference.box)} of {in_one_line(view.photo.name)}"
+        for view, reference in zip(answer.query.views, answer.references, strict=True)
+    )
+    return f"taken as the {answer.query.class_name or 'object'}: {'; '.join(places)}"
+
+
+def shown_path(path: Path) -> str:
+    """A path as seen from the working directory, where it lies below it; in one line."""
+    here = Path.cwd()
+    return in_one_line(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def in_one_line(name: str) -> str:
+    """A file name; one with line breaks and the like is quoted, as shells and `ls` do."""
+    if name.isprintable():
+        return name
+    return f"$'{''.join(map(_escaped, name))}'"
+
+
+def _escaped(letter: str) -> str:
+    if letter in "\\'":
+        return f"\\{letter}"
+    if letter.isprintable():
+        return letter
+    # A byte that is no Unicode stands in names as a lone surrogate.
+    is_byte = 0xDC80 <= ord(letter) <= 0xDCFF
+    return f"\\x{ord(letter) - 0xDC00:02x}" if is_byte else ascii(letter)[1:-1]
+
+
+def _table(*numbers: str) -> "Table":
+    """A table without lines, which begins with columns of numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _with_note(match: "Match", path: str) -> "Text":
+    """A path, and whether the object is there several times, or the photo is the query's own."""
+    from rich.text import Text
+
+    note = "  (the query photo)" if match.is_query else ""
+    if len(match.boxes) > 1:
+        note = f"  ({len(match.boxes)} places){note}"
+    # As Text, because brackets in a file name are not markup.
+    return Text(f"{path}{note}")
+
+
+def _box(box: "tuple[int, int, int, int] | None") -> str:
+    return ",".join(map(str, box or ()))
 
 
 def describe_object(query: "Query") -> str:
@@ -141,12 +244,9 @@ def segment_json(
 
 def segment_table(written: "Sequence[WrittenMask]") -> "Table":
     """The masks, one per row: scores, areas in percent of the photo, boxes and paths."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("score", "area"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _table("score", "area")
     table.add_column("box", no_wrap=True)
     table.add_column("photo", overflow="fold")
     table.add_column("mask", overflow="fold")
@@ -154,15 +254,52 @@ def segment_table(written: "Sequence[WrittenMask]") -> "Table":
         table.add_row(
             f"{one.score:.4f}",
             f"{100 * one.share:.1f} %",
-            ",".join(map(str, one.box or ())),
-            Text(str(one.path)),
-            Text(str(one.mask)),
+            _box(one.box),
+            Text(in_one_line(str(one.path))),
+            Text(in_one_line(str(one.mask))),
         )
     return table
 
 
 def _mask_path(written: "WrittenMask | None") -> str | None:
     return None if written is None else str(written.mask)
+
+
+def bundled_words() -> list[str]:
+    """The nouns whose words the bundled model all knows, sorted."""
+    from features.diffusion.presets import bundled_path
+    from features.diffusion.words import Vocabulary
+    from features.vocabulary import nouns
+
+    known = Vocabulary(bundled_path(PRESETS["tiny"].source) / "tokenizer").words
+    assert known is not None  # its tokenizer has a list of words
+    return [noun for noun in nouns() if known.issuperset(noun.split())]
+
+
+def info_lines(described: dict[str, Any]) -> list[str]:
+    """What an index holds, line by line, in words; the JSON has every number."""
+    from rich.filesize import decimal
+
+    size, per_photo = decimal(described["bytes_on_disk"]), decimal(described["bytes_per_photo"])
+    lines = [
+        f"{described['index']}: {described['photos']:,} photos, {size}",
+        f"model {described['model']}, stored in the quality {described['codec']}: "
+        f"{per_photo} per photo",
+        *(f"photos from {in_one_line(source)}" for source in described["sources"]),
+        *(
+            f"descriptor {column['name']}: of {column['photos']:,} photos"
+            for column in described["descriptors"]
+        ),
+    ]
+    if "weights" in described:
+        lines.append("the weights of the score fused were fitted to these photos")
+    if failed := described["failures"]:
+        where = Path(described["index"], "failures.jsonl")
+        files = "1 file" if failed == 1 else f"{failed:,} files"
+        lines.append(f"{files} could not be read; which and why: {where}")
+    if described["compact_has_work"]:
+        lines.append("`waldo compact` frees space, or merges small files")
+    return lines
 
 
 def models_json() -> list[dict[str, Any]]:

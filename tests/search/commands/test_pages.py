@@ -15,7 +15,7 @@ from PIL import Image
 from features.errors import WaldoError
 from features.frame import Frame
 from features.maps import FeatureMaps
-from search.commands.answer_page import render_answer, write_answer_page
+from search.commands.pages.answer_page import render_answer, write_answer_page
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import Reference
 from search.segmentation.overlay import heatmap_over, mask_over

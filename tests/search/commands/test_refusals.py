@@ -92,7 +92,11 @@ def test_queries(index: Path, tmp_path: Path) -> None:
             "not a readable picture": [*ask, "--mask", tmp_path / "absent.png"],
             "'qwzx': the model tiny knows none of its words": [*ask, "--class", "qwzx"],
             "also.jpg": [*ask, *box, "--also", f"{tmp_path / 'also.jpg'}@5,5,9,9"],
-            "box 9,9,5,5 is empty": [*ask, *box, "--not", f"{photo}@9,9,5,5"],
+            "box 9,5,9,9 is empty": [*ask, *box, "--not", f"{photo}@9,9,9,5"],
+            "lies within one pixel": [*ask, "--box", "0.1,0.2,0.5,0.6"],
+            "must be from 0 to 1; 90 % is 0.9": [*ask, *box, "--min-confidence", "90"],
+            "leave out --paths": [*ask, *box, "--json", "-0"],
+            "did you mean dog": [*ask, "--class", "dgo"],
         }
     )
 
@@ -118,7 +122,7 @@ def test_other_commands(index: Path, tmp_path: Path) -> None:
             "made with codec standard": ["index", DEMO, *at, "--codec", "small"],
             "no such model": ["index", DEMO, "--index", new, "--model", "large"],
             "absent.jpg": ["segment", tmp_path / "absent.jpg", DEMO, *out, "--point", "5,5"],
-            "box 9,9,5,5": ["segment", photo, DEMO, *out, "--box", "9,9,5,5"],
+            "box 9,5,9,9": ["segment", photo, DEMO, *out, "--box", "9,9,9,5"],
             "sam nowhere: no such model": [
                 *("segment", photo, DEMO, *out, "--box", "5,5,9,9", "--sam", "nowhere")
             ],

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from search.commands.runs_page import _faded
+from search.commands.pages.runs_page import _faded
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.method_table import evaluation_table
 from search.evaluation.methods.methods import METHODS

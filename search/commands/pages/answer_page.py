@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import WaldoError
-from search.commands.pages import Picture, render, write_html
+from search.commands.pages.rendering import Picture, render, write_html
 from search.commands.tables import describe_object, not_found_line
 from search.query import Answer, Match, Query
 from search.reference import Reference

@@ -50,7 +50,7 @@ def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("search.commands"),
+        loader=PackageLoader("search.commands.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

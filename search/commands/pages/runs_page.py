@@ -11,7 +11,7 @@ from PIL import Image
 from features.errors import WaldoError
 from features.photo import load_photo
 from features.regions import load_mask
-from search.commands.pages import Picture, render, write_html
+from search.commands.pages.rendering import Picture, render, write_html
 from search.evaluation.run_files import Run, runs_tables
 from search.scores import DEFAULT_SCORE
 from search.segmentation.overlay import thumbnail

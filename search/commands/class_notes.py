@@ -1,0 +1,59 @@
+"""What the class name of a query did, in a line for people."""
+
+from typing import TYPE_CHECKING
+
+from features.diffusion.presence import LEAST_PRESENCE, class_presence
+from search.scores import SCORES, Score
+
+if TYPE_CHECKING:
+    from search.index import Index
+    from search.query import Answer
+
+
+def class_note(index: "Index", answer: "Answer") -> str | None:
+    """What is to be said about the class name of a query; None for nothing.
+
+    That the name is not needed, or what it adds to the region; or, where the name alone selects the
+    object, that the photo hardly shows such a thing.
+    """
+    query = answer.query
+    name = query.class_name
+    if name is None:
+        return None
+    region = next((kind for kind in ("box", "point", "mask") if getattr(query, kind)), None)
+    if region is None:
+        return _presence_note(index, answer, name)
+    if class_counts(index, SCORES[answer.options.score]):
+        return (
+            f"the {region} says where the object is; the class name {name!r} counts in the search "
+            f"by the score {answer.options.score}"
+        )
+    # Another photo without a region is searched for the class.
+    others = (*query.also, *query.unlike)
+    if any((view.box, view.point, view.mask) == (None, None, None) for view in others):
+        return None
+    return (
+        f"the class name {name!r} changes nothing here: the {region} says where the object is, and "
+        "photos are compared by how it looks"
+    )
+
+
+def class_counts(index: "Index", score: Score) -> bool:
+    """Whether a score's number, or the recall that it goes with, depends on the class name."""
+    by_words = score.recall == "words" and index.reader.word_recall is not None
+    return score.needs_class or "rivals" in score.takes or not by_words
+
+
+def _presence_note(index: "Index", answer: "Answer", name: str) -> str | None:
+    extractor = index.extractor
+    vector = extractor.class_vector(name)
+    # The threshold was measured on the bundled model.
+    if vector is None or extractor.fingerprint()["model"] != "tiny":
+        return None
+    presence = class_presence(answer.references[0].maps, vector, extractor.rival_vectors)
+    if presence >= LEAST_PRESENCE:
+        return None
+    return (
+        f"{answer.query.photo.name} hardly shows a {name}, by the model; look at what was taken as "
+        "the object, or give a box"
+    )

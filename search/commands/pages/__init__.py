@@ -1,0 +1,4 @@
+"""HTML pages of results: `answer_page` of a search, `runs_page` of evaluation runs.
+
+`rendering` fills in the templates. A page is one file that holds its pictures.
+"""
