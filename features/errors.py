@@ -1,5 +1,7 @@
 """Errors meant for people: each message says what is wrong, where, and how to mend it."""
 
+from typing import Literal
+
 
 class WaldoError(Exception):
     """Bad input or an unusable index or model; the command line prints it on one line, exit 2."""
@@ -14,7 +16,14 @@ class UnreadableError(PhotoError):
 
 
 class NotAPictureError(WaldoError):
-    """Neither the content nor the name of a file is that of a picture format that Waldo reads."""
+    """Neither the content nor the name of a file is that of a picture format that Waldo reads.
+
+    kind: of a file that photographers keep beside their pictures, and None of any other.
+    """
+
+    def __init__(self, message: str, kind: Literal["video", "raw file"] | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class ModelError(WaldoError):

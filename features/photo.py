@@ -24,6 +24,7 @@ from features.picture import (
     FORMATS,
     TooManyPixelsError,
     essential_pngs,
+    is_reduced,
     open_picture,
     register_heif,
     to_srgb,
@@ -115,6 +116,11 @@ def is_picture(path: Path) -> bool:
     return True
 
 
+def is_raw_name(name: str) -> bool:
+    """Whether a file is named like a camera's raw file."""
+    return name.lower().endswith(_RAW_SUFFIXES)
+
+
 def to_model_input(photo: Photo, size: int, grid: int) -> ModelInput:
     """Scale a photo into the top left of a (size, size) square whose map has grid x grid cells."""
     frame = Frame(photo.width, photo.height, size, grid)
@@ -140,6 +146,15 @@ _DATES = (
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HEIF_SUFFIXES = (".heic", ".heif")
+_RAW_SUFFIXES = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc"),
+    *(".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl"),
+    *(".sr2", ".srf", ".srw", ".x3f"),
+)
+_VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+    *(".ogv", ".ts", ".webm", ".wmv"),
+)
 
 
 def _is_picture_name(path: Path) -> bool:
@@ -187,15 +202,28 @@ def _decode_essentials(
 def _identify(path: Path, file: BinaryIO) -> Image.Image:
     """The picture in an open file, of which only the header is read. Raises as `load_photo`."""
     try:
-        return open_picture(file)
+        image = open_picture(file)
     except UnidentifiedImageError:
         if path.suffix.lower() in _HEIF_SUFFIXES and not register_heif():
             raise PhotoError(f"{path}: to read HEIC photos, install pillow-heif") from None
         if _is_picture_name(path):
             raise PhotoError(f"{path}: named like a picture, but its content is none") from None
-        raise NotAPictureError(f"{path}: not a picture") from None
+        raise _other_kind(path) from None
     except Exception as error:
         raise _told(path, error) from error
+    if is_reduced(image) or (image.format == "TIFF" and is_raw_name(path.name)):
+        raise _other_kind(path, raw=True)
+    return image
+
+
+def _other_kind(path: Path, raw: bool = False) -> NotAPictureError:
+    """The error of a file that is no picture, or a camera's raw file, whatever it is named."""
+    if raw or is_raw_name(path.name):
+        message = f"{path}: a raw file of a camera; export it as JPEG"
+        return NotAPictureError(message, "raw file")
+    if path.suffix.lower() in _VIDEO_SUFFIXES:
+        return NotAPictureError(f"{path}: a video, not a picture", "video")
+    return NotAPictureError(f"{path}: not a picture")
 
 
 def _told(path: Path, error: Exception) -> Exception:

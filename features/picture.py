@@ -20,7 +20,8 @@ FORMATS = (
 # The most pixels that are decoded, as Pillow has it; as RGB they take half a gigabyte.
 MOST_PIXELS = 2 * 89_478_485
 
-_ORIENTATION_TAG = 0x0112
+# Tags of TIFF: the orientation; bit 0, a reduced copy; where other pictures lie; DNG's version.
+_ORIENTATION_TAG, _KIND_TAG, _OTHERS_TAG, _DNG_TAG = 0x0112, 0x00FE, 0x014A, 0xC612
 # How a stored picture is turned upright, by EXIF orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -60,6 +61,16 @@ def open_picture(file: BinaryIO) -> Image.Image:
         return JpegImageFile(file)
     except SyntaxError:
         raise TooManyPixelsError("too many pixels") from None
+
+
+def is_reduced(image: Image.Image) -> bool:
+    """Whether an opened picture is a TIFF that holds another, larger one: as raw files do, whose
+    first picture is a thumbnail.
+    """
+    tags = getattr(image, "tag_v2", {})
+    return image.format == "TIFF" and (
+        _DNG_TAG in tags or bool(tags.get(_KIND_TAG, 0) & 1 and _OTHERS_TAG in tags)
+    )
 
 
 def upright_picture(

@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "indexer.recall": {"indexer.errors", "indexer.store"},
     "indexer.protocols": {"features", "indexer.store.manifest.Fingerprint"},
+    "indexer.photo_lists": {"features"},
     "indexer.reader": {
         "features.frame",
         "indexer.errors",
@@ -46,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.codec",
         "indexer.store",
         "indexer.recall",
+        "indexer.photo_lists",
         "indexer.protocols",
     },
     "indexer.upkeep": {

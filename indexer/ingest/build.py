@@ -16,7 +16,15 @@ from indexer.ingest.progress import IndexReport, Progress, ProgressReporter
 from indexer.ingest.recording import NewMaps, PhotoRecorder
 from indexer.ingest.sample import choose_sample, extract_sample, fit_codec, is_due, photos_to_fit
 from indexer.ingest.sample_cache import CachedExtraction, SampleCache
-from indexer.ingest.sources import Coverage, Found, Source, Unreadable, list_photos, open_sources
+from indexer.ingest.sources import (
+    Coverage,
+    Exclusion,
+    Found,
+    Source,
+    Unreadable,
+    list_photos,
+    open_sources,
+)
 from indexer.ingest.writer import IndexWriter
 from indexer.protocols import Descriptor, Extractor
 from indexer.store.photos import read_photo_table
@@ -29,10 +37,11 @@ _MOST_EXTRACTIONS = 4
 
 
 def index_photos(
-    sources: Sequence[Path],
+    sources: Sequence[Path | Source],
     index_dir: Path,
     extractor: Extractor,
     *,
+    exclude: Sequence[str] = (),
     batch_size: int = 8,
     quality: str | None = None,
     descriptors: Sequence[Descriptor] = (),
@@ -40,10 +49,12 @@ def index_photos(
 ) -> IndexReport:
     """Bring an index up to date with some sources; make the index if there is none.
 
-    sources: folders, photos and lists of photos (`sources.open_sources`). batch_size: photos per
-    extraction; the result does not depend on it. quality: of the codec, one of `quality.QUALITIES`;
-    None for the index's own, or for the default in a new index. descriptors: stored for each photo
-    beside its maps; the index gets a column for each that it does not have.
+    sources: folders, photos, lists of photos and pipes (`sources.open_sources`). exclude: globs of
+    what is left out (`sources.Exclusion`); photos of it that the index has are deleted.
+    batch_size: photos per extraction; the result does not depend on it. quality: of the codec, one
+    of `quality.QUALITIES`; None for the index's own, or for the default in a new index.
+    descriptors: stored for each photo beside its maps; the index gets a column for each that it
+    does not have.
 
     Photos that the index knows, that have not changed and that lack no descriptor are not opened.
     Photos beneath the sources that are no longer there are deleted. If the run is killed at any
@@ -55,13 +66,15 @@ def index_photos(
     extractor raises.
     """
     started = time.monotonic()
-    opened = open_sources(sources, index_dir)
+    left_out = Exclusion(exclude)
+    opened = open_sources(sources, index_dir, left_out)
     with IndexWriter.open(index_dir, extractor, quality) as writer:
         total = None
         if on_progress is not None:
-            total = sum(1 for _ in list_photos(opened, index_dir))
+            total = sum(1 for _ in list_photos(opened, index_dir, left_out))
         progress = ProgressReporter(on_progress, total, started)
-        return _Run(opened, writer, extractor, descriptors, max(1, batch_size), progress).run()
+        size = max(1, batch_size)
+        return _Run(opened, left_out, writer, extractor, descriptors, size, progress).run()
 
 
 @dataclass
@@ -82,6 +95,7 @@ class _Run:
     def __init__(
         self,
         sources: list[Source],
+        exclude: Exclusion,
         writer: IndexWriter,
         extractor: Extractor,
         descriptors: Sequence[Descriptor],
@@ -89,6 +103,7 @@ class _Run:
         progress: ProgressReporter,
     ) -> None:
         self._sources = sources
+        self._exclude = exclude
         self._writer = writer
         self._extractor = extractor
         self._batch_size = batch_size
@@ -164,7 +179,7 @@ class _Run:
         self._writer.use_codec(fit_codec(quality, sample, self._extractor))
 
     def _list(self) -> Iterator[Found | Unreadable]:
-        return list_photos(self._sources, self._writer.index_dir)
+        return list_photos(self._sources, self._writer.index_dir, self._exclude)
 
     def _record_all(self) -> None:
         """Record every file in order of listing, a batch of extractions at a time."""

@@ -7,10 +7,18 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from features.errors import NotAPictureError, PhotoError, UnreadableError
 from features.frame import Frame
-from features.photo import ModelInput, Photo, date_taken, load_photo, to_model_input
+from features.photo import (
+    ModelInput,
+    Photo,
+    date_taken,
+    is_raw_name,
+    load_photo,
+    to_model_input,
+)
 from indexer.errors import one_line
 from indexer.ingest.describing import Describer, Views
 from indexer.ingest.known import KnownPhotos
@@ -64,9 +72,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A file that is no picture."""
+    """A file that is no picture. kind: as in NotAPictureError."""
 
     found: Found
+    kind: Literal["video", "raw file"] | None
 
 
 # What a run has to do with a file.
@@ -93,7 +102,12 @@ class Decoder:
         try:
             # A photo of a size that no known photo has is new: it need not be hashed first.
             reused = None
-            if self.known is not None and self.known.has_size(found.size):
+            # An earlier Waldo may have taken the thumbnail of a raw file for a photo.
+            if (
+                self.known is not None
+                and self.known.has_size(found.size)
+                and not is_raw_name(path.name)
+            ):
                 reused = self._reuse(self.known, found, path)
                 if reused is not None and self._is_described(reused.content_hash):
                     return reused
@@ -103,8 +117,8 @@ class Decoder:
             if reused is not None and reused.content_hash == photo.content_hash:
                 return replace(reused, views=views)
             return Decoded(found, to_model_input(photo, self.size, self.grid), views)
-        except NotAPictureError:
-            return PassedOver(found)
+        except NotAPictureError as error:
+            return PassedOver(found, error.kind)
         except OSError as error:
             reason = f"cannot be read ({error.strerror or error})"
             return Failed(found, reason, broken=False)

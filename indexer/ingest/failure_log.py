@@ -18,11 +18,14 @@ class FailureLog:
         self._of_this_run: set[str] = set()
         self.count = 0
 
-    def add(self, path: str, reason: str, source: Source) -> None:
-        """Record that a photo could not be read; it replaces an earlier failure of this path."""
+    def add(self, path: str, reason: str, source: Source | None = None) -> None:
+        """Record that a photo or folder could not be read, in place of what was said of it before.
+
+        source: that led to it, if it was one.
+        """
         self.count += 1
         path = printable(path)
-        list_path = printable(str(source.path)) if source.kind == "list" else None
+        list_path = printable(str(source.path)) if source and source.kind == "list" else None
         self._failures[path] = Failure(path, printable(reason), list_path)
         self._of_this_run.add(path)
 

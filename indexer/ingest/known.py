@@ -48,8 +48,11 @@ class KnownPhotos:
 
     def path(self, row: int) -> str:
         """The absolute path of a row's photo."""
-        root = self._sources[self.table.number("source", row)].root
-        return absolute_path(root, self.table.path(row))
+        return absolute_path(self.root(row), self.table.path(row))
+
+    def root(self, row: int) -> str:
+        """The root of the source of a row's photo."""
+        return self._sources[self.table.number("source", row)].root
 
     def list_path(self, row: int) -> str | None:
         """The absolute path of the list that named a row's photo, if one did."""

@@ -34,9 +34,10 @@ class IndexReport:
 
     new: not known before, including copies of known photos. changed: other content at a known path,
     or maps that were lost and made again. moved: known content at another path. unchanged: left as
-    they were. removed: no longer there. failed: could not be read. passed_over: files that are no
-    pictures. described: given descriptors that the index lacked for their content. total: photos in
-    the index now. seconds: of the whole run.
+    they were. removed: no longer there. kept: not found, but perhaps on a drive that is away.
+    failed: could not be read. passed_over: files that are no pictures; videos, raw_files: how many
+    of them are videos, and raw files of cameras. described: given descriptors that the index lacked
+    for their content. total: photos in the index now. seconds: of the whole run.
     """
 
     index_dir: Path
@@ -45,8 +46,11 @@ class IndexReport:
     moved: int = 0
     unchanged: int = 0
     removed: int = 0
+    kept: int = 0
     failed: int = 0
     passed_over: int = 0
+    videos: int = 0
+    raw_files: int = 0
     described: int = 0
     total: int = 0
     seconds: float = 0.0

@@ -4,10 +4,12 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.photo import is_raw_name
 from indexer.ingest.commit import PhotoContent
 from indexer.ingest.decode import Decoded, Failed, Item, PassedOver, Reused
 from indexer.ingest.describing import Describer
@@ -16,6 +18,14 @@ from indexer.ingest.known import KnownPhotos
 from indexer.ingest.sources import Coverage, Found, Unreadable
 from indexer.ingest.writer import IndexWriter
 from indexer.store.mapstore import Place
+
+# The counts of files that are passed over, by their kind (see `NotAPictureError`).
+COUNTED_KINDS = {"video": "videos", "raw file": "raw_files"}
+
+_EMPTIED = (
+    "is empty, but {} of its photos are in the index; they stay, in case a drive is not mounted "
+    "there: delete the folder, or run `waldo remove`, if they are gone for good"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class PhotoRecorder:
         row = self._known.by_path(found.path)
         if row is None or not self._known.has_maps[row] or not self._describer.is_complete(row):
             return False
-        if not self._known.is_recorded(row, found):
+        if not self._known.is_recorded(row, found) or is_raw_name(found.path):
             return False
         self._found[row] = True
         self._failures.forget(found.path)
@@ -108,6 +118,8 @@ class PhotoRecorder:
         self._failures.forget(item.found.path)
         if isinstance(item, PassedOver):
             self.counts["passed_over"] += 1
+            if item.kind is not None:
+                self.counts[COUNTED_KINDS[item.kind]] += 1
             self.counts["removed"] += row is not None
             self._delete(row)
         elif isinstance(item, Reused):
@@ -116,13 +128,31 @@ class PhotoRecorder:
             self._record_decoded(item, row, new_maps)
 
     def missing_ids(self) -> list[int]:
-        """Ids of the photos that this run, now that it is over, should have found and did not."""
-        table = self._known.table
-        return [
-            table.number("id", row)
-            for row in np.flatnonzero(table.live & ~self._found).tolist()
-            if self._coverage.includes(self._known.path(row), self._known.list_path(row))
-        ]
+        """Ids of the photos that this run, now that it is over, should have found and did not.
+
+        Photos whose folder could not be looked at, or is empty now, stay: a drive may be away.
+        """
+        table, known = self._known.table, self._known
+        gone: list[int] = []
+        emptied: Counter[str] = Counter()
+        nearest: dict[str, str | None] = {}
+        for row in np.flatnonzero(table.live & ~self._found).tolist():
+            path, list_path, root = known.path(row), known.list_path(row), known.root(row)
+            if self._coverage.excludes(path):
+                self.counts["kept"] += 1
+            elif self._coverage.includes(path, list_path, root):
+                parent = os.path.dirname(path)  # noqa: PTH120 (Path is slower)
+                if parent not in nearest:
+                    nearest[parent] = _emptied(parent)
+                folder = nearest[parent]
+                if folder is None:
+                    gone.append(table.number("id", row))
+                else:
+                    emptied[folder] += 1
+        for folder, count in emptied.items():
+            self.counts["kept"] += count
+            self._failures.add(folder, _EMPTIED.format(count))
+        return gone
 
     def _delete(self, row: int | None) -> None:
         if row is not None:
@@ -189,7 +219,7 @@ class PhotoRecorder:
             self.counts["changed"] += 1
             replaced_id = table.number("id", row)
         else:
-            origin = self._moved_from(content_hash)
+            origin = self._moved_from(content_hash, found)
             self.counts["new" if origin is None else "moved"] += 1
             own_id = None if origin is None else table.number("id", origin)
         if isinstance(maps, Place):
@@ -198,18 +228,43 @@ class PhotoRecorder:
             place = self._writer.add(found, maps, content, photo_id=own_id, replaces=replaced_id)
             self._stored_now[content.content_hash] = place
 
-    def _moved_from(self, content_hash: bytes) -> int | None:
-        """The row of a photo with this content that is no longer at its path.
+    def _moved_from(self, content_hash: bytes, found: Found) -> int | None:
+        """The row of a photo with this content that is no longer at its path, or is the file that
+        was found, by another name.
 
         The path may lie outside the sources of this run, because a SOURCE itself may have been
         renamed.
         """
         for row in self._known.by_content(content_hash):
             is_missing = self._known.table.live[row] and not self._found[row]
-            if is_missing and _is_gone(self._known.path(row)):
+            if is_missing and (_is_gone(self._known.path(row)) or self._is_renamed(row, found)):
                 self._found[row] = True
                 return row
         return None
+
+    def _is_renamed(self, row: int, found: Found) -> bool:
+        """Whether a row has a found file by a name through a link to its folder.
+
+        Walking finds it by one name alone; a list may give both.
+        """
+        path, other = Path(self._known.path(row)), Path(found.path)
+        return (
+            (found.source.kind, self._known.list_path(row)) == ("folder", None)
+            and path.name == other.name
+            and path.parent.resolve() == other.parent.resolve()
+        )
+
+
+def _emptied(folder: str) -> str | None:
+    """The nearest folder that exists, at or above a path, if there is nothing in it."""
+    while True:
+        try:
+            with os.scandir(folder) as listing:
+                return None if any(listing) else folder
+        except (FileNotFoundError, NotADirectoryError):
+            folder = os.path.dirname(folder)  # noqa: PTH120
+        except OSError:
+            return folder
 
 
 def _is_gone(path: str) -> bool:

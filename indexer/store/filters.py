@@ -90,8 +90,12 @@ def _regex(path: str) -> str:
         return ""
     # "/" ends in the separator by itself. A file's name may itself contain wildcards.
     literal = re.escape(path) + ("" if path.endswith("/") else r"(?:/|\z)")
-    glob = "".join(_token(part) for part in _TOKENS.findall(path))
-    return rf"\A(?:{literal}|{glob}\z)"
+    return rf"\A(?:{literal}|{glob_expression(path)}\z)"
+
+
+def glob_expression(glob: str) -> str:
+    """A regular expression for all of the paths that a glob matches, for RE2 and for Python."""
+    return "(?:" + "".join(_token(part) for part in _TOKENS.findall(glob)) + ")"
 
 
 def _token(part: str) -> str:

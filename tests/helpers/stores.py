@@ -130,6 +130,7 @@ def run(
     batch_size: int = 4,
     quality: str = "none",
     descriptors: Sequence[PixelDescriptor] = (),
+    exclude: Sequence[str] = (),
 ) -> IndexReport:
     """`index_photos` with the extractor above."""
     chosen = [sources] if isinstance(sources, Path) else list(sources)
@@ -140,6 +141,7 @@ def run(
         batch_size=batch_size,
         quality=quality,
         descriptors=descriptors,
+        exclude=exclude,
     )
 
 
