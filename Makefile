@@ -7,15 +7,25 @@ DEMO_QUERY := data/demo/query/cat.jpg --class cat --box 172,31,333,164
 
 .PHONY: demo test test-fast lint bench setup tiny-model clean
 
+# Where there is an NVIDIA driver: `gpu`, the builds of torch and FAISS with CUDA. Elsewhere `cpu`,
+# whose torch is a tenth as large; its index is tried, and passed over where it cannot be reached.
+EXTRA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu --timeout 15 --retries 0
+OTHER_cpu := faiss-gpu
+OTHER_gpu := faiss-cpu
+
 setup: $(READY)
 
-# torch goes first and pinned: asked for through another package, pip would take any build of it.
+# torch goes first and pinned: asked for through another package, pip would take any build of it. What
+# it depends on comes with the rest.
+# The other build of FAISS goes first too, because both have the same files.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Waldo needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,evaluation,heif]'
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps $(TORCH_INDEX_$(EXTRA)) torch==2.13.0
+	$(BIN)/pip uninstall --quiet --disable-pip-version-check --yes $(OTHER_$(EXTRA))
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev,evaluation,heif]'
 	@touch $(READY)
 
 # Looks for one object of the sample collection; ends with the page's path and a table.

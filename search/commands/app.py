@@ -82,6 +82,13 @@ def main() -> NoReturn:
         app()
     except WaldoError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        if error.name != "faiss":
+            raise
+        _fail(
+            "FAISS is not installed: `pip install faiss-cpu`, or faiss-gpu where there is an "
+            "NVIDIA GPU, but not both"
+        )
     except OSError as error:
         # A full disk, no permission: what the system says, and about which file.
         where = f"{error.filename}: " if error.filename else ""

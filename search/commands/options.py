@@ -3,6 +3,7 @@
 import json
 import sys
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,6 +66,13 @@ def nearest_index() -> Path:
     return Path(INDEX_NAME) if found is None or Path(INDEX_NAME).is_dir() else found
 
 
+def _needs_faiss(context: typer.Context, index: Path) -> Path:
+    """Raise ModuleNotFoundError at once where FAISS is missing, and not after hours of work."""
+    if find_spec("faiss") is None and not context.resilient_parsing:
+        raise ModuleNotFoundError(name="faiss")
+    return index
+
+
 IndexOption = Annotated[
     Path,
     typer.Option(
@@ -73,6 +81,7 @@ IndexOption = Annotated[
         envvar="WALDO_INDEX",
         default_factory=nearest_index,
         show_default=False,
+        callback=_needs_faiss,
         help="The folder of the index. Default: the nearest .waldo, here or in a folder above.",
     ),
 ]

@@ -1,39 +1,50 @@
 """The page of an answer: the object, and each match with its boxes and heatmap."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import WaldoError
+from features.photo import load_photo
+from features.regions import Box, Point
 from search.commands.pages.rendering import Picture, render, write_html
-from search.commands.tables import describe_object, not_found_line
+from search.commands.tables import CHANCE, describe_object, not_found_line, sureness
 from search.query import Answer, Match, Query
 from search.reference import Reference
-from search.segmentation.overlay import heatmap_over, mask_over, thumbnail
+from search.segmentation.overlay import heatmap_over, mask_over, shrunk, thumbnail
 
 # The longer side of a picture, in pixels.
-_LONGEST = 320
+_LONGEST = 640
 
 
 @dataclass(frozen=True)
 class _View:
-    """One photo of the object. photo, object: None where the photo is gone."""
+    """A photo of the query. role: what it is for. picture: all but the object is faded, where it is
+    known what was taken; None where the photo is gone. box, point: as asked for, in pixels of the
+    photo; its size is width x height.
+    """
 
-    name: str
-    photo: Picture | None
-    object: Picture | None
+    role: str
+    path: Path
+    picture: Picture | None
+    width: int = 0
+    height: int = 0
+    box: Box | None = None
+    point: Point | None = None
 
 
 @dataclass(frozen=True)
 class _Card:
-    """One match. photo, heat: None where the photo is gone."""
+    """One match. word: how sure it is. photo, heat: None where the photo is gone."""
 
     match: Match
+    word: str
     photo: Picture | None
     heat: Picture | None
 
 
 def write_answer_page(answer: Answer, path: Path) -> None:
-    """Write the page of an answer as one file that needs no other.
+    """Write the page of an answer as one file that needs no other; it links to the photos.
 
     Photos that are gone since they were indexed are said to be gone. Raises WaldoError where the
     file cannot be written.
@@ -43,33 +54,44 @@ def write_answer_page(answer: Answer, path: Path) -> None:
 
 def render_answer(answer: Answer) -> str:
     """The HTML of an answer's page."""
-    options = answer.options
-    views = zip(answer.query.views, answer.references, strict=True)
+    cards = [_card(match) for match in answer.matches]
     return render(
         "answer.html",
         title=f"Looking for {describe_object(answer.query)}",
         answer=answer,
-        order=f"re-ranked by {options.score}" if options.rerank else "by recall alone",
         not_found=not_found_line(answer) if answer.found is False else None,
-        views=[_view(query, reference) for query, reference in views],
-        cards=[_card(match) for match in answer.matches],
+        views=list(_views(answer)),
+        cards=[card for card in cards if card.word != CHANCE],
+        folded=[card for card in cards if card.word == CHANCE],
     )
 
 
-def _view(query: Query, reference: Reference) -> _View:
-    name = query.photo.name
+def _views(answer: Answer) -> Iterator[_View]:
+    """The photos of the object, and those of what it is not."""
+    query = answer.query
+    for number, (view, reference) in enumerate(zip(query.views, answer.references, strict=True)):
+        yield _view(view, "the same object" if number else "looked for", reference)
+    for view in query.unlike:
+        yield _view(view, "not this one")
+
+
+def _view(query: Query, role: str, reference: Reference | None = None) -> _View:
     try:
-        picture = thumbnail(query.photo, _LONGEST)
+        photo = load_photo(query.photo, at_least=2 * _LONGEST)
     except (WaldoError, OSError):
-        return _View(name, None, None)
-    chosen = mask_over(picture, reference.cells, reference.maps.frame)
-    return _View(name, Picture.of(picture), Picture.of(chosen))
+        return _View(role, query.photo, None)
+    picture = shrunk(photo, _LONGEST)
+    if reference is not None:
+        picture = mask_over(picture, reference.cells, reference.maps.frame)
+    shown = Picture.of(picture)
+    return _View(role, query.photo, shown, photo.width, photo.height, query.box, query.point)
 
 
 def _card(match: Match) -> _Card:
+    word = sureness(match)
     try:
         picture = thumbnail(match.path, _LONGEST)
     except (WaldoError, OSError):
-        return _Card(match, None, None)
+        return _Card(match, word, None, None)
     heat = heatmap_over(picture, match.heatmap, match.frame)
-    return _Card(match, Picture.of(picture), Picture.of(heat))
+    return _Card(match, word, Picture.of(picture), Picture.of(heat))

@@ -49,10 +49,13 @@ def write_html(text: str, path: Path) -> None:
 def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("search.commands.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # The address of a photo on this machine; names need not be valid Unicode.
+    environment.filters["file_url"] = lambda path: path.absolute().as_uri()
+    return environment

@@ -80,23 +80,86 @@ def test_page_is_whole_in_itself(tmp_path: Path) -> None:
     text = render_answer(answer(tmp_path, ["a.png", "b.png", "c.png"]))
     page = Tags(text)
     images = page.all("img")
-    # Reference and its mask, then photo and heatmap of each match.
-    assert len(images) == 2 + 2 * 3
+    # The query's photo, then photo and heatmap of each match.
+    assert len(images) == 1 + 2 * 3
     for image in images:
         kind, data = (image["src"] or "").split(",")
         assert kind == "data:image/jpeg;base64"
         decoded = Image.open(io.BytesIO(base64.b64decode(data)))
         assert decoded.size == (FRAME.width, FRAME.height)
         assert image["alt"]
-    assert not re.search(r"(src|href)=\"(?!data:)", text)
+        assert image["loading"] == "lazy"
+    # It needs nothing else; but its pictures link to the photos themselves.
+    links = {link["href"] for link in page.all("a")}
+    assert links == {(tmp_path / name).as_uri() for name in ("a.png", "b.png", "c.png")}
+    assert not re.search(r"src=\"(?!data:)", text)
     assert "url(" not in text
-    first = {"x": "10", "y": "20", "width": "50", "height": "50"}
-    another = {"x": "80", "y": "10", "width": "30", "height": "30"}
-    assert page.all("rect") == [first, first, another, first]
-    assert [words for words in page.words if "places" in words] == ["b.png · 2 places"]
+    first = ["10", "20", "50", "50"]
+    another = ["80", "10", "30", "30"]
+    found = [box for box in page.all("rect") if box["class"] == "found"][1:]  # after the legend's
+    assert [[box[side] for side in ("x", "y", "width", "height")] for box in found] == [
+        *(first, first, another, first)
+    ]
+    assert [words for words in page.words if "places" in words] == [
+        f"{tmp_path / 'b.png'} · in 2 places"
+    ]
     assert page.all("svg")[0]["viewbox"] == "0 0 120 90"
     assert text.count("the query photo</span>") == 1
     assert "17 photos" in "".join(page.words)
+
+
+def test_what_may_be_chance_is_folded_away(tmp_path: Path) -> None:
+    text = render_answer(answer(tmp_path, ["a.png", "b.png", "c.png"]))  # 0.45 and 0.3
+    shown, folded = text.split('<details class="chance">')
+    assert "2 more that may be chance" in folded
+    assert folded.count("<article>") == 2
+    assert shown.count("<article>") == 1
+    assert "Not found" not in text
+    sure = replace(answer(tmp_path, ["a.png"]), options=SearchOptions(min_confidence=0.9))
+    page = render_answer(replace(sure, matches=[]))
+    assert "<strong>Not found</strong>None of 17 photos" in page
+    assert "<article>" not in page
+
+
+def test_what_was_asked_for_is_outlined(tmp_path: Path) -> None:
+    one = answer(tmp_path, ["a.png", "b.png"])
+    query = replace(
+        one.query,
+        box=(5, 6, 45, 36),
+        also=(Query(tmp_path / "b.png", point=(30, 40)),),
+        unlike=(Query(tmp_path / "gone.png", box=(1, 2, 3, 4)),),
+    )
+    text = render_answer(replace(one, query=query, references=one.references * 2))
+    page = Tags(text)
+    asked = next(box for box in page.all("rect") if box["class"] == "asked")
+    assert (asked["x"], asked["y"], asked["width"], asked["height"]) == ("5", "6", "40", "30")
+    assert [(place["cx"], place["cy"]) for place in page.all("circle")] == [("30", "40")] * 2
+    captions = [words for words in page.words if ": " in words and words.endswith(".png")]
+    assert captions == ["looked for: a.png", "the same object: b.png", "not this one: gone.png"]
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of WCAG 2.2 of #rgb or #rrggbb."""
+    digits = colour.removeprefix("#")
+    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_stands_out_from_its_background(tmp_path: Path) -> None:
+    """A contrast of 4.5 : 1 at least (WCAG 2.2, level AA), in the light and in the dark."""
+    text = render_answer(answer(tmp_path, ["a.png"]))
+    themes = [
+        dict(re.findall(r"--(\w+): (#\w+)", part)) for part in text.split("prefers-color")[:2]
+    ]
+    assert len(themes) == 2
+    pairs = [(theme["back"], theme[name]) for theme in themes for name in ("text", "soft", "link")]
+    words = re.findall(r"\.word[.\w]* {[^}]*background: (#\w+)", text)
+    assert len(words) == 3
+    for pair in [*pairs, *((back, "#fff") for back in words)]:
+        dark, light = sorted(map(luminance, pair))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, pair
 
 
 def test_file_names_are_only_text(tmp_path: Path) -> None:
@@ -110,7 +173,8 @@ def test_a_file_name_that_is_not_unicode(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     write_answer_page(answer(tmp_path, [name]), tmp_path / "answer.html")
     page = Tags((tmp_path / "answer.html").read_text(encoding="utf-8"))
-    assert page.words.count("caf?.png") == 2  # the object's photo, and the match
+    assert "looked for: caf?.png" in page.words
+    assert str(tmp_path / "caf?.png") in page.words  # the match
 
 
 def test_every_photo_of_the_object_is_shown(tmp_path: Path) -> None:
@@ -121,8 +185,8 @@ def test_every_photo_of_the_object_is_shown(tmp_path: Path) -> None:
         references=one.references * 2,
     )
     page = Tags(render_answer(both))
-    names = [image["alt"] for image in page.all("img")][:4]
-    assert names == ["a.png", "the object in a.png", "b.png", "the object in b.png"]
+    names = [image["alt"] for image in page.all("img")][:2]
+    assert names == ["looked for: a.png", "the same object: b.png"]
 
 
 def test_lost_photos_are_said_to_be_lost(tmp_path: Path) -> None:
@@ -130,7 +194,7 @@ def test_lost_photos_are_said_to_be_lost(tmp_path: Path) -> None:
     (tmp_path / "b.png").unlink()
     text = render_answer(found)
     assert text.count("this photo is gone") == 1
-    assert len(Tags(text).all("img")) == 2 + 2
+    assert len(Tags(text).all("img")) == 1 + 2
 
 
 def test_page_that_cannot_be_written(tmp_path: Path) -> None:
