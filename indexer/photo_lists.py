@@ -25,6 +25,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16-LE"),
     (codecs.BOM_UTF16_BE, "UTF-16-BE"),
 )
+# The encoding of a line that is not Unicode.
+_GUESS = "Windows-1252"
 # Control characters that a text may hold: tab, line feed, form feed, carriage return.
 _LAYOUT = "\t\n\f\r"
 _HEAD = 65_536  # bytes by which a list is told from other files
@@ -41,23 +43,26 @@ class ListLine:
     @property
     def note(self) -> str:
         """What to add where the photo of the line is not there: it may have been misread."""
-        return "" if self.encoding == "UTF-8" else f" (the list is read as {self.encoding})"
+        return f" (the list is read as {_GUESS})" if self.encoding == _GUESS else ""
+
+    @property
+    def is_json(self) -> bool:
+        return self.text.lstrip().startswith("{")
 
     @property
     def photo(self) -> str:
         """The path of the photo."""
         try:
-            return str(self.fields()["photo"])
+            return str(self.fields()["photo"]) if self.is_json else self.text
         except WaldoError:
             return self.text  # a name may begin as JSON does
 
     def fields(self) -> dict[str, Any]:
         """What the line says: "photo", and more if it is JSON. Raises WaldoError."""
-        text = self.text.strip()
-        if not text.startswith("{"):
-            return {"photo": self.text}
+        if not self.is_json:
+            return {"photo": self.text.strip()}
         try:
-            given: dict[str, Any] = json.loads(text)
+            given: dict[str, Any] = json.loads(self.text)
         except ValueError as error:
             raise WaldoError(f"not JSON ({error})") from None
         if not isinstance(given.get("photo"), str):
@@ -119,7 +124,7 @@ def _decoded(line: bytes) -> tuple[str, str]:
     try:
         return line.decode("utf-8"), "UTF-8"
     except UnicodeDecodeError:
-        return line.decode("cp1252", errors="replace"), "Windows-1252"
+        return line.decode("cp1252", errors="replace"), _GUESS
 
 
 def _encoding_of(head: bytes) -> tuple[str | None, int]:

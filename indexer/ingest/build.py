@@ -121,6 +121,8 @@ class _Run:
         )
         self._cache = SampleCache(writer.index_dir)
         self._extraction = CachedExtraction(extractor, self._cache)
+        # Contents of the codec's sample that are not recorded yet.
+        self._sampled: set[str] = set()
         self._n_done = 0
 
     def run(self) -> IndexReport:
@@ -171,6 +173,7 @@ class _Run:
         sample = extract_sample(
             chosen, decoder, self._extraction, self._batch_size, self._progress.report_fit
         )
+        self._sampled = {maps.content_hash for maps in sample}
         if sample:
             self._use_codec(sample)
 
@@ -233,6 +236,7 @@ class _Run:
         photos = [decoded.input for decoded in batch.to_extract.values()]
         new_maps = self._encode(list(self._extraction.extract(photos).values()))
         self._describer.run()
+        self._sampled -= batch.to_extract.keys()
         for item in batch.items:
             self._recorder.record(item, new_maps)
             self._n_done += 1
@@ -251,5 +255,7 @@ class _Run:
     def _report_progress(self, at_once: bool = False) -> None:
         recorder = self._recorder
         self._progress.report(
-            self._n_done, recorder.n_new, recorder.n_skipped, self._failures.count, at_once
+            *(self._n_done, recorder.n_new, recorder.n_skipped, self._failures.count),
+            waiting=len(self._sampled),
+            at_once=at_once,
         )

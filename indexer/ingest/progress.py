@@ -14,9 +14,11 @@ class Progress:
     """How far a run is.
 
     stage: "fit" while photos are extracted that the codec is fitted on, then "index". done: files
-    that are finished. total: files found by the listing, None while unknown. new: photos that were
-    extracted, described or given a row. skipped: unchanged photos, and files that are no pictures.
-    failed: photos that could not be read. seconds: since the stage began.
+    that are finished; in the stage "fit", photos that are extracted. total: files found by the
+    listing, None while unknown. new: photos that were extracted, described or given a row. skipped:
+    unchanged photos, and files that are no pictures. failed: photos that could not be read.
+    seconds: since the stage began. waiting: photos that the stage "fit" has extracted, and that are
+    not finished yet.
     """
 
     stage: Literal["fit", "index"]
@@ -26,6 +28,7 @@ class Progress:
     skipped: int
     failed: int
     seconds: float
+    waiting: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,27 @@ class ProgressReporter:
         self._listener = listener
         self._run_started = self._stage_started = self._last_report = started
 
-    def report_fit(self, done: int, total: int) -> None:
-        """Report that `done` of the `total` photos of the codec's sample are extracted."""
-        self._report(Progress("fit", done, total, done, 0, 0, self.seconds()))
+    def report_fit(self, done: int) -> None:
+        """Report how many photos are extracted for the codec's sample."""
+        self._report(Progress("fit", done, self.total, done, 0, 0, self.seconds(), done))
         self._stage_started = time.monotonic()  # the last of these calls ends the stage
 
-    def report(self, done: int, new: int, skipped: int, failed: int, at_once: bool = False) -> None:
+    def report(
+        self,
+        done: int,
+        new: int,
+        skipped: int,
+        failed: int,
+        waiting: int = 0,
+        at_once: bool = False,
+    ) -> None:
         """Report how far indexing is, in the terms of `Progress`.
 
         at_once: also if the last report was less than a tenth of a second ago.
         """
         seconds = time.monotonic() - self._stage_started
-        self._report(Progress("index", done, self.total, new, skipped, failed, seconds), at_once)
+        progress = Progress("index", done, self.total, new, skipped, failed, seconds, waiting)
+        self._report(progress, at_once)
 
     def seconds(self) -> float:
         """Seconds since the run began."""

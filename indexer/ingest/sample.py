@@ -53,12 +53,12 @@ def extract_sample(
     decoder: Decoder,
     extraction: CachedExtraction,
     batch_size: int,
-    on_progress: Callable[[int, int], None],
+    on_progress: Callable[[int], None],
 ) -> list[FeatureMaps]:
     """The maps of the chosen photos that can be read, each content once; they go to the cache.
 
-    on_progress: called with how many of the chosen photos are done, and how many there are. The
-    order of the maps depends on the photos alone, and not on what the cache held.
+    on_progress: called with how many maps there are. Their order depends on the photos alone, and
+    not on what the cache held.
     """
     sample: dict[str, FeatureMaps] = {}
     with decoding_threads() as threads:
@@ -66,7 +66,7 @@ def extract_sample(
             batch = chosen[start : start + batch_size]
             decoded = [item for item in threads.map(decoder, batch) if isinstance(item, Decoded)]
             sample |= extraction.extract([photo.input for photo in decoded], keep=True)
-            on_progress(start + len(batch), len(chosen))
+            on_progress(len(sample))
     return [sample[content] for content in sorted(sample)]
 
 

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 def index(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="SOURCE...", help="Folders, photos, or text files listing photos."),
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders, photos, and lists of photos: text files or pipes with a path per line, "
+            "or - for standard input.",
+        ),
     ],
     index: IndexOption,
     model: Annotated[
@@ -60,20 +64,28 @@ def index(
             "repeated. Descriptors that the index has are kept up to date.",
         ),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Leave out files and folders of this name, or, if it has a /, of this path (** "
+            "for any depth). May be repeated.",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Index photos, or update an index: only new and changed photos are extracted."""
     started = time.monotonic()
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     from features.extractor import FeatureExtractor
     from indexer.ingest.build import index_photos
-    from indexer.ingest.sources import open_sources
+    from indexer.ingest.sources import Exclusion, open_sources
     from indexer.store.manifest import Manifest, check_quality
     from search.commands.progress_bar import ProgressDisplay
 
     # Wrong arguments are refused before a model is looked for, and perhaps downloaded.
-    open_sources(sources, index)
+    opened = open_sources(sources, index, Exclusion(exclude or []))
     stored = Manifest.load_if_present(index)
     if codec is not None:
         check_codec(codec)
@@ -87,9 +99,10 @@ def index(
     try:
         with ProgressDisplay() as display:
             report = index_photos(
-                sources,
+                opened,
                 index,
                 extractor,
+                exclude=exclude or [],
                 batch_size=batch_size,
                 quality=codec,
                 descriptors=descriptors,
@@ -98,12 +111,12 @@ def index(
     except KeyboardInterrupt:
         say("stopped; what is done is kept: run the same command again to go on")
         raise typer.Exit(130) from None
-    # What the user has waited for, with the imports.
-    report = replace(report, seconds=time.monotonic() - started)
+    # What the user has waited for: also for the imports, the listing and the model.
+    seconds = time.monotonic() - started
     if json_output:
-        print_json({**asdict(report), "index_dir": str(report.index_dir)})
+        print_json({**asdict(report), "index_dir": str(report.index_dir), "seconds": seconds})
     else:
-        print(_report_text(report))
+        print(_report_text(report, seconds))
 
 
 def info(
@@ -222,13 +235,20 @@ def models(
         print_table(models_table())
 
 
-def _report_text(report: "IndexReport") -> str:
+def _report_text(report: "IndexReport", seconds: float) -> str:
     parts = [f"{report.total} photos in {report.index_dir}", f"{report.new} new"]
     for name in ("changed", "moved", "removed", "described", "failed"):
         count = getattr(report, name)
         if count:
             parts.append(f"{count} {name}")
-    text = f"{parts[0]}: {', '.join(parts[1:])} in {report.seconds:.1f} s"
+    if report.kept:
+        parts.append(f"{report.kept} kept whose folder cannot be reached")
+    kinds = (("video", report.videos), ("raw file", report.raw_files))
+    skipped = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in kinds if count]
+    text = f"{parts[0]}: {', '.join(parts[1:])}"
+    if skipped:
+        text += f"; skipped {' and '.join(skipped)}"
+    text += f", in {seconds:.1f} s"
     if report.failed:
         text += f"; what failed and why: {report.index_dir / 'failures.jsonl'}"
     return text

@@ -67,11 +67,14 @@ class ProgressDisplay:
         self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        doing = "indexing" if progress.stage == "index" else "looking at a sample"
-        # Photos that needed no work are left out, so that the rate is that of the others.
-        worked = progress.new + progress.failed
-        total = None if progress.total is None else worked + progress.total - progress.done
-        self.show(doing, worked, total)
+        """One bar from the first photo to the last: those of the codec's sample are extracted
+        early, and each counts once. Photos that need no work are left out, so that the rate is that
+        of the others.
+        """
+        finished = progress.done if progress.stage == "index" else 0
+        worked = progress.new + progress.failed if progress.stage == "index" else 0
+        total = None if progress.total is None else worked + progress.total - finished
+        self.show("indexing", worked + progress.waiting, total)
 
     def show(self, doing: str, done: int, total: int | None) -> None:
         """What is being done, and how much of it is done. total: None while unknown.

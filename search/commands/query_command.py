@@ -76,9 +76,9 @@ def query(
         list[str],
         typer.Argument(
             metavar="PHOTO...",
-            help="A photo of the object. Each PHOTO is a search of its own. A .txt file lists "
-            "searches, one per line, and - reads them from standard input. A line is a path, or "
-            '{"photo": ..., "class": ..., "box": [...]}.',
+            help="A photo of the object. Each PHOTO is a search of its own. A text file or a pipe "
+            "lists searches, one per line, and - reads them from standard input. A line is a path, "
+            'or {"photo": ..., "class": ..., "box": [...]}.',
         ),
     ],
     index: IndexOption,
@@ -341,7 +341,9 @@ def _print_answer(answer: "Answer", everything: bool) -> None:
     if not sys.stdout.isatty():
         print_table(answer_table(answer))
         return
-    print_table(terminal_table(answer, everything))
+    table = terminal_table(answer, everything)
+    if table.row_count:
+        print_table(table)
     if not everything and (line := folded_line(answer)):
         print(line)
 

@@ -1,13 +1,13 @@
 """Searches as people and programs write them down: paths, list files, PHOTO@REGION."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from features.errors import WaldoError
+from indexer.photo_lists import STANDARD_INPUT, ListLine, is_list, read_lines
 from search.commands.options import box_of
 from search.query import Query
 
@@ -20,24 +20,20 @@ def is_one_search(photos: Sequence[str]) -> bool:
 def read_queries(photos: Iterable[str], pattern: Query) -> Iterator[Query | WaldoError]:
     """The searches that PHOTO arguments mean, each as soon as it is known.
 
-    photos: paths of photos; `.txt` files with one search per line; "-", which reads such lines from
-    standard input as they arrive. A line is the path of a photo, or a JSON object with "photo" and
-    any of "class", "mask", "box" and "point", as `waldo query` takes them. Relative paths start at
-    the working directory. pattern: what holds for searches that say nothing else. A line that
-    cannot be understood yields the WaldoError that says why. Raises WaldoError for a list that
-    cannot be read.
+    photos: paths of photos; lists of searches, one per line (`indexer.photo_lists`); pipes and "-",
+    standard input, whose lines are read as they arrive. A line in JSON has "photo" and any of
+    "class", "mask", "box" and "point", as `waldo query` takes them. Relative paths start at the
+    working directory. pattern: what holds for searches that say nothing else. A list or line that
+    cannot be read yields the WaldoError that says why.
     """
     for photo in photos:
-        if photo == "-":
-            yield from _of_lines(sys.stdin, "standard input", pattern)
-        elif _is_list(photo):
-            try:
-                with Path(photo).open(encoding="utf-8") as file:
-                    yield from _of_lines(file, photo, pattern)
-            except (OSError, UnicodeDecodeError) as error:
-                raise WaldoError(f"{photo}: cannot be read as a list of photos ({error})") from None
-        else:
+        if not _is_list(photo):
             yield replace(pattern, photo=Path(photo))
+        elif Path(photo) == STANDARD_INPUT:
+            yield from _of_lines(sys.stdin.buffer, "standard input", pattern)
+        else:
+            with Path(photo).open("rb") as file:
+                yield from _of_lines(file, photo, pattern)
 
 
 def view_of(text: str, class_name: str | None) -> Query:
@@ -61,30 +57,37 @@ def view_of(text: str, class_name: str | None) -> Query:
 
 
 def _is_list(photo: str) -> bool:
-    return photo == "-" or Path(photo).suffix == ".txt"
-
-
-def _of_lines(lines: Iterable[str], source: str, pattern: Query) -> Iterator[Query | WaldoError]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield _of_line(line.strip(), pattern)
-        except WaldoError as error:
-            yield WaldoError(f"{source}, line {number}: {error}")
-
-
-def _of_line(line: str, pattern: Query) -> Query:
-    if not line.startswith("{"):
-        return replace(pattern, photo=Path(line))
     try:
-        given: dict[str, Any] = json.loads(line)
-    except ValueError as error:
-        raise WaldoError(f"not JSON ({error})") from None
+        return is_list(Path(photo))
+    except OSError:
+        return False  # told as a photo that cannot be read
+
+
+def _of_lines(file: BinaryIO, source: str, pattern: Query) -> Iterator[Query | WaldoError]:
+    lines = read_lines(file)
+    while True:
+        try:
+            line = next(lines, None)
+        except WaldoError as error:
+            yield WaldoError(f"{source}: cannot be read as a list of photos: {error}")
+            return
+        if line is None:
+            return
+        try:
+            yield _of_line(line, pattern)
+        except WaldoError as error:
+            yield WaldoError(f"{source}, line {line.number}: {error}")
+
+
+def _of_line(line: ListLine, pattern: Query) -> Query:
+    given = line.fields()
     unknown = set(given) - {"photo", "class", "mask", "box", "point"}
-    if unknown or not isinstance(given.get("photo"), str):
+    if unknown:
         raise WaldoError('must hold "photo", and may hold "class", "mask", "box" and "point"')
-    query = replace(pattern, photo=Path(given["photo"]))
+    photo = Path(given["photo"])
+    if line.note and not photo.exists():
+        raise WaldoError(f"{photo}: no such file{line.note}")
+    query = replace(pattern, photo=photo)
     for field in ("class", "mask"):
         if not isinstance(given.get(field), str | None):
             raise WaldoError(f'"{field}" must be text')

@@ -174,8 +174,8 @@ class TestFirstRun:
         told: list[Progress] = []
         reporter = progress.ProgressReporter(told.append, 500, 100.0)
         for now, tell in [
-            (110.0, lambda: reporter.report_fit(128, 256)),
-            (120.0, lambda: reporter.report_fit(256, 256)),
+            (110.0, lambda: reporter.report_fit(128)),
+            (120.0, lambda: reporter.report_fit(256)),
             (125.0, lambda: reporter.report(50, 50, 0, 0)),
             (125.05, lambda: reporter.report(51, 51, 0, 0)),
             (130.0, lambda: reporter.report(100, 99, 0, 1)),
@@ -208,6 +208,10 @@ class TestFirstRun:
         last = told[-1]
         assert (last.done, last.new, last.failed, last.skipped) == (15, 13, 1, 1)
         assert len(told) > 3
+        # Photos of the sample wait until they are recorded, and none is counted twice.
+        worked = [p.waiting + (p.new + p.failed if p.stage == "index" else 0) for p in told]
+        assert worked == sorted(worked)
+        assert (max(p.waiting for p in told), last.waiting, worked[-1]) == (13, 0, 14)
 
 
 class TestRunningAgain:

@@ -1,6 +1,8 @@
 """What a SOURCE is, which files it names, and in which order."""
 
+import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,48 @@ class TestLists:
     ) -> None:
         (photos / "b.png").rename(photos / "b.txt")
         assert listed(photos / "b.txt", tmp_path / "i") == below(photos, "b.txt")
+
+    def test_searches_name_their_photos(self, photos: Path, tmp_path: Path) -> None:
+        lines = ['{"photo": "b.png", "box": [1, 2, 3, 4]}', "{broken", '{"class": "dog"}']
+        (photos / "list.jsonl").write_text("\n".join(lines))
+        first, second, third = list_photos(
+            open_sources([photos / "list.jsonl"], tmp_path), tmp_path
+        )
+        assert isinstance(first, Found)
+        assert first.path == str(photos / "b.png")
+        for entry, name in ((second, lines[1]), (third, lines[2])):
+            assert isinstance(entry, Unreadable)
+            assert entry.path == str(photos / name)
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp1252"])
+    def test_every_encoding(self, photos: Path, tmp_path: Path, encoding: str) -> None:
+        (photos / "b.png").rename(photos / "bé.png")
+        text = "bé.png\r\nthé.png\r\nc.png\r\n"
+        (photos / "list").write_bytes(text.encode(encoding))
+        first, second, third = list_photos(open_sources([photos / "list"], tmp_path), tmp_path)
+        assert isinstance(second, Unreadable)
+        assert second.path == str(photos / "thé.png")
+        named = " (the list is read as Windows-1252)"
+        assert second.reason == "no such file" + (named if encoding == "cp1252" else "")
+        assert [f.path for f in (first, third)] == below(photos, "bé.png", "c.png")
+
+    def test_a_pipe_is_read_once_and_starts_here(
+        self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(photos / "a")
+        os.mkfifo(tmp_path / "pipe")
+        with ThreadPoolExecutor(1) as writer:
+            writer.submit((tmp_path / "pipe").write_text, f"2.png\n{photos}/c.png\n")
+            opened = open_sources([tmp_path / "pipe"], photos / "i")
+        for _ in range(2):
+            again = open_sources(opened, photos / "i")
+            found = list(list_photos(again, photos / "i"))
+            assert [one.path for one in found] == below(photos, "a/2.png", "c.png")
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"10.png\n")))
+        assert listed(Path("-"), photos / "i") == below(photos, "a/10.png")
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"gone.png\n")))
+        with pytest.raises(SourceError, match="standard input: names no file"):
+            open_sources([Path("-")], photos / "i")
 
     def test_a_line_without_a_file_is_reported(self, photos: Path, tmp_path: Path) -> None:
         (photos / "list.txt").write_text("gone.png\nb.png\na\n")

@@ -50,6 +50,25 @@ def test_unchanged_photos_do_not_count_for_the_rate(
     assert capsys.readouterr().err == "indexing: 10/50, 1.0/s, 0:00:40 left\n"
 
 
+def test_the_sample_and_the_rest_are_one_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 100 photos, 40 are extracted for the sample, and 4 more each second."""
+    now = 0.0
+    monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=lambda: now))
+    with ProgressDisplay() as display:
+        for sampled in range(0, 41, 4):
+            display(Progress("fit", sampled, 100, sampled, 0, 0, now, waiting=sampled))
+            now += 1.0
+        # Every second photo that is recorded was in the sample.
+        for done in range(0, 81, 8):
+            display(Progress("index", done, 100, done, 0, 0, now, waiting=40 - done // 2))
+            now += 1.0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["indexing: 40/100", "indexing: 76/100"]
+    assert all(", 4." in line or ", 3." in line for line in lines)
+
+
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)

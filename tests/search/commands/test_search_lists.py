@@ -2,15 +2,18 @@
 
 import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from features.errors import WaldoError
-from search.commands.search_lists import read_queries, view_of
+from search.commands.search_lists import is_one_search, read_queries, view_of
 from search.query import Query
 from search.rerank import combine
+from tests.helpers.pictures import save_photo
 
 
 def test_each_photo_is_a_search_of_its_own() -> None:
@@ -41,7 +44,7 @@ def test_a_list_file_has_paths_and_objects(tmp_path: Path) -> None:
 
 
 def test_standard_input_is_read_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("a.jpg\nb.jpg\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\nb.jpg\n")))
     asked = read_queries(["-"], Query(Path(), "dog"))
     assert next(asked) == Query(Path("a.jpg"), "dog")
     assert next(asked) == Query(Path("b.jpg"), "dog")
@@ -69,9 +72,61 @@ def test_a_bad_line_is_told_and_does_not_end_the_list(tmp_path: Path, line: str,
     assert (first, last) == (Query(Path("first.jpg"), "dog"), Query(Path("last.jpg"), "dog"))
 
 
-def test_a_list_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(WaldoError, match=r"missing\.txt: cannot be read as a list"):
-        list(read_queries([str(tmp_path / "missing.txt")], Query(Path())))
+def test_lists_are_told_by_their_content(tmp_path: Path) -> None:
+    """Not by their names; what is not there may be a photo."""
+    line = json.dumps({"photo": "a.jpg", "point": [5, 6]})
+    expected = Query(Path("a.jpg"), point=(5, 6))
+    for name in ("list.TXT", "list.jsonl", "list"):
+        (tmp_path / name).write_text(f"{line}\n")
+        assert not is_one_search([str(tmp_path / name)])
+        assert list(read_queries([str(tmp_path / name)], Query(Path()))) == [expected]
+    photo = save_photo(tmp_path / "photo.png").rename(tmp_path / "photo.txt")
+    for path in (photo, tmp_path / "missing.txt", tmp_path):
+        assert is_one_search([str(path)])
+        assert list(read_queries([str(path)], Query(Path()))) == [Query(path)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lists_of_every_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, end: str
+) -> None:
+    names = ["café.jpg", "東京.jpg", "plain.jpg"]
+    content = end.join(names).encode(encoding)
+    (tmp_path / "list").write_bytes(content)
+    expected = [Query(Path(name)) for name in names]
+    assert list(read_queries([str(tmp_path / "list")], Query(Path()))) == expected
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert list(read_queries(["-"], Query(Path()))) == expected
+
+
+def test_a_list_that_is_not_unicode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read as Windows writes it, and whatever is then not there is told with the encoding."""
+    monkeypatch.chdir(tmp_path)
+    save_photo(tmp_path / "café.jpg")
+    (tmp_path / "list").write_bytes("café.jpg\nthé.jpg\nplain.jpg".encode("cp1252"))
+    known, missing, plain = read_queries(["list"], Query(Path()))
+    assert (known, plain) == (Query(Path("café.jpg")), Query(Path("plain.jpg")))
+    assert str(missing) == (
+        "list, line 2: thé.jpg: no such file (the list is read as Windows-1252)"
+    )
+
+
+def test_a_list_that_breaks_off_does_not_end_the_others(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes("a.jpg\n".encode("utf-16") + b"x")
+    broken, other = read_queries([str(tmp_path / "list"), "b.jpg"], Query(Path()))
+    assert "not UTF-16-LE, as it begins" in str(broken)
+    assert other == Query(Path("b.jpg"))
+
+
+def test_a_pipe_is_a_list(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(pipe.write_text, "a.jpg\nb.jpg\n")
+        assert not is_one_search([str(pipe)])
+        asked = list(read_queries([str(pipe)], Query(Path())))
+    assert asked == [Query(Path("a.jpg")), Query(Path("b.jpg"))]
 
 
 def test_views(tmp_path: Path) -> None:
