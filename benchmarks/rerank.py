@@ -40,10 +40,10 @@ from indexer.codec.kernels import FORCED_BY, KERNELS, choose_kernel, offered_ker
 from indexer.codec.machine import describe_machine
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader, MapBatch
-from search.candidates import ScoringReference, scoring_blocks
+from search.candidates import ScoringReference
 from search.clock import Clock
 from search.rerank import score_references
-from search.scores import SCORES, Score
+from search.scores import SCORES
 
 PHOTOS, GRID, DIM, SIZE = 400, 32, 640, 64
 CELLS = GRID**2
@@ -237,10 +237,11 @@ class Work:
     def device(self) -> torch.device:
         return self.tokens.device
 
-    def score_in_memory(self, score: Score) -> None:
-        """Score the encoded maps, without reading them."""
-        for _, candidates in scoring_blocks(self.reader, self.maps, [self.reference]):
-            score.function(self.reference, candidates).cpu()
+    def seconds(self, name: str, reader: IndexReader) -> float:
+        """Seconds of scoring all candidates by the score of this name."""
+        scores = [SCORES[name]]
+        rerank = partial(score_references, reader, reader.ids, [self.reference], scores, Clock())
+        return median_seconds(rerank, REPETITIONS, device=self.device)
 
 
 def kernel_seconds(work: Work) -> dict[str, float]:
@@ -251,24 +252,18 @@ def kernel_seconds(work: Work) -> dict[str, float]:
     for kernel in (each.name for each in offered_kernels()):
         os.environ[FORCED_BY] = kernel
         for name in ("late", "consistent"):
-            score = partial(work.score_in_memory, SCORES[name])
-            found[f"{name}, {kernel}"] = median_seconds(score, REPETITIONS)
+            found[f"{name}, {kernel}"] = work.seconds(name, work.held)
         del os.environ[FORCED_BY]
     return found
 
 
 def our_seconds(work: Work) -> dict[str, float]:
     """Seconds of Waldo's own ways, by the kernel that it chooses."""
-    found: dict[str, float] = {}
-    for name in ("late", "consistent"):
-        score = partial(work.score_in_memory, SCORES[name])
-        found[f"ours, {name}, encoded maps in memory"] = median_seconds(score, device=work.device)
-    scores = [SCORES["consistent"]]
-    for place, reader in (("disk", work.reader), ("memory", work.held)):
-        rerank = partial(score_references, reader, reader.ids, [work.reference], scores, Clock())
-        seconds = median_seconds(rerank, device=work.device)
-        found[f"ours, consistent, and fetching from {place}"] = seconds
-    return found
+    return {
+        "ours, late, encoded maps in memory": work.seconds("late", work.held),
+        "ours, consistent, encoded maps in memory": work.seconds("consistent", work.held),
+        "ours, consistent, and fetching from disk": work.seconds("consistent", work.reader),
+    }
 
 
 def rival_seconds(work: Work, fast_plaid: Path | None, folder: Path) -> dict[str, float]:

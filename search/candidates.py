@@ -128,15 +128,23 @@ def read_ahead(reader: IndexReader, ids: NDArray[np.int64], clock: Clock) -> Ite
 def scoring_blocks(
     reader: IndexReader, maps: MapBatch, references: Sequence[ScoringReference]
 ) -> Iterator[tuple[NDArray[np.intp], CandidateMaps]]:
-    """Blocks of photos, as many as suit the device, and each block's rows in `maps`.
+    """Blocks of photos that suit the device, and each block's rows in `maps`.
+
+    On a CPU there are enough blocks for all of torch's threads, where there are enough photos.
 
     references: at least one; all of them will be compared with the photos, on their device.
     """
+    import torch
+
     device = references[0].tokens.device
-    numbers = _BLOCK_NUMBERS["cpu" if device.type == "cpu" else "gpu"]
+    on_cpu = device.type == "cpu"
+    numbers = _BLOCK_NUMBERS["cpu" if on_cpu else "gpu"]
+    threads = torch.get_num_threads() if on_cpu else 1
     tokens = sum(len(reference.tokens) for reference in references)
-    block = max(1, numbers // (reader.grid**2 * (reader.dim + tokens)))
+    most = max(1, numbers // (reader.grid**2 * (reader.dim + tokens)))
     for rows, part in maps.by_codec():
+        # As many blocks for each thread.
+        block = -(-len(rows) // (threads * -(-len(rows) // (threads * most))))
         for start in range(0, len(rows), block):
             some = slice(start, start + block)
             yield rows[some], to_candidates(reader, part.rows(some), references)

@@ -5,8 +5,8 @@ Hough voting. This is the generalised Hough transform (Ballard, 1981), with vote
 scale.
 """
 
-import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # deviation of a vote, in cells (docs/scores.md).
 SCALES = (0.5, 0.7, 1.0, 1.4, 2.0)
 _SIGMA = 1.0
+# Centres of votes are rounded to tenths of a cell, up to 6 cells outside the photo.
+_FINENESS = 10
+_FAR = 6
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,12 @@ def place(
     offsets = positions - positions.mean(dim=0).round()
     scales = offsets.new_tensor(SCALES)
     centres = found[:, None] - scales[:, None, None] * offsets
-    # A two-dimensional Gaussian is one over rows times one over columns. Centres are rounded to
-    # tenths of a cell, so few Gaussians are possible, and they are computed once.
-    far = 6 * _SIGMA
-    tenths = torch.arange(math.floor(-10 * far), math.ceil(10 * (side + far)), device=best.device)
-    distances = tenths[:, None] / 10 - torch.arange(side, device=best.device)
-    gaussians = torch.exp(-(distances**2) / (2 * _SIGMA**2))
-    which = (10 * centres).round().clamp(float(tenths[0]), float(tenths[-1])) - tenths[0]
+    # A two-dimensional Gaussian is one over rows times one over columns.
+    gaussians = _gaussians(side, best.device)
+    which = ((centres + _FAR) * _FINENESS).round_().clamp_(0, len(gaussians) - 1).int()
     # (batch, scales, n, side) each
     rows, columns = (
-        gaussians.index_select(0, places.flatten().int()).view(*places.shape, side)
+        gaussians.index_select(0, places.flatten()).view(*places.shape, side)
         for places in which.unbind(dim=3)
     )
     rows *= best[:, None, :, None]
@@ -73,3 +72,17 @@ def place(
     centre = torch.stack([winner % side**2 // side, winner % side], dim=1)
     places = centre[:, None] + scale[:, None, None] * offsets
     return Placement(most / best.shape[1], scale, places)
+
+
+@cache
+def _gaussians(side: int, device: "torch.device") -> "torch.Tensor":
+    """The vote for each cell of a row by each centre, tenths of a cell apart, that is less than
+    6 cells outside of it: (centres, side) float32.
+
+    Centres are rounded to tenths, so that few Gaussians are possible, and they are computed once.
+    """
+    import torch
+
+    centres = torch.arange(_FINENESS * (side + 2 * _FAR), device=device) / _FINENESS - _FAR
+    distances = centres[:, None] - torch.arange(side, device=device)
+    return torch.exp(-(distances**2) / (2 * _SIGMA**2))

@@ -1,15 +1,22 @@
 """Re-ranking: candidates' full maps are read once and scored against every reference."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.reader import IndexReader, MapBatch
-from search.candidates import ScoringReference, read_ahead, scoring_blocks
+from indexer.reader import IndexReader
+from search.candidates import CandidateMaps, ScoringReference, read_ahead, scoring_blocks
 from search.clock import Clock
 from search.scores import Score
+
+if TYPE_CHECKING:
+    import torch
 
 # References whose tokens share one matrix product; more would leave blocks of few photos.
 _TOGETHER = 8
@@ -44,7 +51,7 @@ def score_references(
     """Score photos by their full maps against references, on the references' device.
 
     Each photo's maps are read once. The tokens of up to 8 references share one matrix product with
-    a block of photos.
+    a block of photos; on a CPU, each thread works on a block of its own.
 
     ids: (n,) int64, photos of the index. references: at least one. scores: of different names.
     clock: gets the stage "fetch", and the time of each score as `stage`, or else by its name; what
@@ -54,41 +61,60 @@ def score_references(
     parts = {score.name: [np.empty((len(references), 0), np.float32)] for score in scores}
     damaged: list[str] = []
     done = 0
-    for maps in read_ahead(reader, ids, clock):
-        if on_photos is not None:
-            on_photos(done)
-        for name, values in _score_batch(reader, maps, references, scores, clock, stage).items():
-            parts[name].append(values)
-        kept.append(maps.ids)
-        damaged += maps.damaged
-        done += len(maps.ids) + len(maps.damaged)
+    with _threads(references[0].tokens.device) as over_blocks:
+        for maps in read_ahead(reader, ids, clock):
+            if on_photos is not None:
+                on_photos(done)
+            shape = len(references), len(maps.ids)
+            found = {score.name: np.empty(shape, dtype=np.float32) for score in scores}
+            for first in range(0, len(references), _TOGETHER):
+                group = references[first : first + _TOGETHER]
+                rows = slice(first, first + len(group))
+                blocks = list(scoring_blocks(reader, maps, group))
+                for score in scores:
+                    with clock(stage or score.name):
+                        values = over_blocks(partial(_score_block, score), blocks)
+                        for (columns, _), block_values in zip(blocks, values, strict=True):
+                            found[score.name][rows, columns] = block_values
+            for name, photos in found.items():
+                parts[name].append(photos)
+            kept.append(maps.ids)
+            damaged += maps.damaged
+            done += len(maps.ids) + len(maps.damaged)
     by_score = {name: np.concatenate(values, axis=1) for name, values in parts.items()}
     return Scored(np.concatenate(kept), by_score, damaged)
 
 
-def _score_batch(
-    reader: IndexReader,
-    maps: MapBatch,
-    references: Sequence[ScoringReference],
-    scores: Sequence[Score],
-    clock: Clock,
-    stage: str | None,
-) -> dict[str, NDArray[np.float32]]:
-    """(n_references, n) float32 by the name of each score, of the n photos of a batch."""
+def _score_block(
+    score: Score, block: tuple[NDArray[np.intp], CandidateMaps]
+) -> NDArray[np.float32]:
+    """(n_references, photos) float32, by the references that come with a block."""
     import torch
 
-    shape = len(references), len(maps.ids)
-    found = {score.name: np.empty(shape, dtype=np.float32) for score in scores}
-    for first in range(0, len(references), _TOGETHER):
-        group = references[first : first + _TOGETHER]
-        rows = slice(first, first + len(group))
-        with torch.inference_mode():
-            for columns, candidates in scoring_blocks(reader, maps, group):
-                for score in scores:
-                    with clock(stage or score.name):
-                        values = [score.function(reference, candidates) for reference in group]
-                        found[score.name][rows, columns] = torch.stack(values).cpu().numpy()
-    return found
+    _, candidates = block
+    with torch.inference_mode():
+        values = [score.function(reference, candidates) for reference in candidates.references]
+        return torch.stack(values).cpu().numpy()
+
+
+@contextmanager
+def _threads(device: "torch.device") -> "Iterator[Callable[..., Iterable[NDArray[np.float32]]]]":
+    """A `map` that works on as many blocks at a time as torch has threads, on a CPU.
+
+    Threads that share the work of each operation wait for each other after each; threads that have
+    blocks of their own do not.
+    """
+    import torch
+
+    count = torch.get_num_threads()
+    if device.type != "cpu" or count == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(count, "score", torch.set_num_threads, (1,)) as threads:
+        try:
+            yield threads.map
+        finally:
+            torch.set_num_threads(count)  # for threads that start later
 
 
 def combine(wanted: NDArray[np.float32], unwanted: NDArray[np.float32]) -> NDArray[np.float32]:

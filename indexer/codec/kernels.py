@@ -7,6 +7,7 @@ variable WALDO_KERNEL names the kernel to use instead, for benchmarks and tests.
 
 import math
 import os
+import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -31,9 +32,10 @@ _REPETITIONS = 3
 _CLEARLY_FASTER = 0.85
 # A kernel that takes this many times as long as another is not measured further.
 _HOPELESS = 4
+_MEASURING = threading.Lock()
 
-# Added to a number within 2^29 of 0, this makes it less than any such number, within 32 bits.
-_NEVER = -(2**31) + 2**29
+# The most cells in a group of `_best_cells`.
+_GROUP = 8
 
 
 class Kernel(ABC):
@@ -44,16 +46,13 @@ class Kernel(ABC):
 
     name: ClassVar[str]
     loss: float
-    # What `multiply` gives is an inner product once it is multiplied with this.
-    _factor = 1.0
 
     def __init__(self, wanted: "torch.Tensor") -> None:
         """wanted: (m, k) float32 on the CPU, of length 1 or 0."""
         import torch
 
-        # Allocating these for each block of photos would take longer than the products.
+        # Allocating this for each block of photos would take longer than the products.
         self._products = torch.empty(0, len(wanted))
-        self._whole = torch.empty((0, len(wanted)), dtype=torch.int32)
 
     @classmethod
     def is_offered(cls) -> bool:
@@ -68,28 +67,25 @@ class Kernel(ABC):
 
     @abstractmethod
     def multiply(self, levels: "torch.Tensor") -> "torch.Tensor":
-        """The products of levels, (rows, k), with each wanted vector: (rows, m) float32, in memory
-        that may be written to."""
+        """The products of levels, (rows, k), with each wanted vector times a positive number of its
+        own: (rows, m) float32, in memory that may be written to."""
 
     def best(
         self, levels: "torch.Tensor", lengths: "torch.Tensor", valid: "torch.Tensor"
     ) -> "torch.Tensor":
-        """The valid cell of each photo that is most similar to each vector, (n, m) int32.
+        """The valid cell of each photo that is most similar to each vector, (n, m) int64.
 
         levels: (n, cells, k). lengths: (n, cells) float32, of the levels, positive. valid:
-        (n, cells) bool, at least one True per photo. Of equal cells the first wins.
+        (n, cells) bool, at least one True per photo. Which of equal cells wins depends on their
+        places among the cells.
         """
         import torch
 
-        n, cells = valid.shape
         products = self.multiply(levels.flatten(0, 1))
-        products *= (self._factor * 2**28 / cells / lengths).flatten()[:, None]
-        whole = self._whole.resize_(products.shape).copy_(products).unflatten(0, (n, cells))
-        # The cell is written into the last digit of its product, in base `cells`, so that the
-        # largest product also tells its cell: torch has no fast maximum that gives the index.
-        digits = torch.arange(cells - 1, -1, -1, dtype=torch.int32)
-        torch.add(digits.where(valid, _NEVER)[:, :, None], whole, alpha=cells, out=whole)
-        return whole.amax(dim=1).remainder_(cells).neg_().add_(cells - 1)
+        products *= lengths.reciprocal().flatten()[:, None]
+        if not valid.all():
+            products.masked_fill_(~valid.flatten()[:, None], -torch.inf)
+        return _best_cells(products.unflatten(0, valid.shape))
 
 
 class Float32(Kernel):
@@ -100,7 +96,7 @@ class Float32(Kernel):
     def __init__(self, wanted: "torch.Tensor") -> None:
         super().__init__(wanted)
         self._wanted = wanted.T
-        self.loss = 1e-4  # products are rounded to whole numbers
+        self.loss = 0.0
 
     def multiply(self, levels: "torch.Tensor") -> "torch.Tensor":
         import torch
@@ -192,8 +188,7 @@ class Int8(Kernel):
         steps, rounded = _in_int8(wanted)
         # A copy also where k or m is 1: the product is wrong unless the strides are those of rows.
         self._wanted = rounded.T.clone(memory_format=torch.contiguous_format)
-        # By the longest vector, so that no product is more than the length of the levels.
-        self._factor = 1 / max(1.0, float(rounded.float().norm(dim=1).amax()))
+        self._whole = torch.empty((0, len(wanted)), dtype=torch.int32)
         self.loss = _loss(wanted, rounded * steps[:, None])
 
     @classmethod
@@ -211,7 +206,7 @@ class Int8(Kernel):
 
         whole = self._whole.resize_(len(levels), self._wanted.shape[1])
         torch._int_mm(levels, self._wanted, out=whole)
-        return self._products.resize_(whole.shape).copy_(whole)
+        return whole.view(torch.float32).copy_(whole)
 
 
 # By name, in order of preference.
@@ -275,7 +270,6 @@ def shape_class(count: int, width: int) -> tuple[int, int]:
     return count, width
 
 
-@cache
 def measure_kernels(levels: "torch.dtype", count: int, width: int) -> dict[str, float]:
     """Seconds that each kernel takes to compare 1,000 cells of made-up levels, in order of
     preference.
@@ -286,14 +280,17 @@ def measure_kernels(levels: "torch.dtype", count: int, width: int) -> dict[str, 
     """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _measure(levels, count, width)
-    finally:
-        torch.set_num_threads(threads)
+    # Threads that measured at the same time might choose differently.
+    with _MEASURING:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return _measure(levels, count, width)
+        finally:
+            torch.set_num_threads(threads)
 
 
+@cache
 def _measure(levels: "torch.dtype", count: int, width: int) -> dict[str, float]:
     """See `measure_kernels`."""
     import torch
@@ -347,6 +344,22 @@ class GpuProduct:
         units = (levels / lengths[:, :, None]).to(self._wanted.dtype)
         cosines = self._wanted @ units.transpose(1, 2)
         return cosines.masked_fill_(~valid[:, None], -torch.inf).argmax(dim=2)
+
+
+def _best_cells(products: "torch.Tensor") -> "torch.Tensor":
+    """The largest of (n, cells, m) products of each photo with each vector: its cell, (n, m) int64.
+
+    torch is slow to tell where a maximum is. So the maximum of each group of cells is taken first,
+    and only the cells of the best group are told apart.
+    """
+    n, cells, m = products.shape
+    together = math.gcd(cells, _GROUP)
+    if together == 1:
+        return products.max(dim=1).indices
+    groups = products.unflatten(1, (together, cells // together))
+    group = _best_cells(groups.amax(dim=1))
+    rivals = groups.gather(2, group[:, None, None].expand(n, together, 1, m)).squeeze(2)
+    return rivals.max(dim=1).indices * (cells // together) + group
 
 
 def _in_int8(wanted: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":

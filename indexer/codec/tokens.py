@@ -1,9 +1,11 @@
 """Encoded tokens, and the products and cosines that scores need, computed without decoding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from indexer.codec.kernels import prepare_kernel
 
@@ -83,15 +85,10 @@ class TokenMap:
 
         wanted = self._centred(vectors)
         n, cells = valid.shape
-        on_cpu = valid.device.type == "cpu"
-        most = max(1, _BLOCK_NUMBERS // (cells * sum(wanted.shape))) if on_cpu else n
         cosines = wanted.new_empty((n, len(wanted)))
         chosen = torch.empty((n, len(wanted)), dtype=torch.int64, device=valid.device)
         kernel = prepare_kernel(wanted, self.unpack(self.coded[:0]).dtype)
-        # Photos of one shape are compared together, without the cells that all of them pad. Blocks
-        # are about equally large: what a small one costs is mostly calls.
-        by_shape = valid.int().argmin(dim=1).argsort(stable=True)
-        for photos in by_shape.tensor_split(-(-n // most)):
+        for photos in _blocks(valid, _BLOCK_NUMBERS // (cells * sum(wanted.shape))):
             allowed = valid.index_select(0, photos)
             inside = allowed.any(dim=0).nonzero().squeeze(1)
             coded = _select(_select(self.coded, 0, photos), 1, inside)
@@ -111,6 +108,25 @@ class TokenMap:
 
     def _centred(self, vectors: "torch.Tensor") -> "torch.Tensor":
         return self._within(unit(vectors - self.mean))
+
+
+def _blocks(valid: "torch.Tensor", most: int) -> "Iterator[torch.Tensor]":
+    """The photos in blocks to compare at once, int64. valid: (n, cells) bool.
+
+    On a CPU, the photos of a block have the same valid cells. So the others can be left out, and
+    what is found in a photo does not depend on the photos beside it. A block has at most `most`
+    photos, or 1. On a GPU there is one block.
+    """
+    import torch
+
+    if valid.device.type != "cpu":
+        yield torch.arange(len(valid), device=valid.device)
+        return
+    shapes = np.packbits(valid.numpy(), axis=1)
+    _, which = np.unique(shapes, axis=0, return_inverse=True)
+    for shape in range(which.max(initial=-1) + 1):
+        photos = torch.from_numpy(np.flatnonzero(which == shape))
+        yield from photos.tensor_split(-(-len(photos) // max(1, most)))
 
 
 def _select(values: "torch.Tensor", dim: int, index: "torch.Tensor") -> "torch.Tensor":
