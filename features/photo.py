@@ -6,10 +6,11 @@ become white, and an animation gives its first frame.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -39,8 +40,8 @@ class Photo:
     path: the file. content_hash: SHA-256 of the file's bytes, hexadecimal.
     width, height: size of the upright photo in pixels, as stored in the file.
     image: Pillow RGB image of that size, or decoded smaller (see `load_photo`).
-    taken_ns: the date taken from the EXIF data, in nanoseconds since 1970; the camera's clock is
-    read as UTC where the file has no offset. None where the file has no date.
+    taken_ns: the date taken from the EXIF data, in nanoseconds since 1970 began by the camera's own
+    clock, whatever its zone. None where the file has no date.
     """
 
     path: Path
@@ -138,13 +139,14 @@ def load_model_input(path: Path, size: int, grid: int) -> ModelInput:
     return to_model_input(load_photo(path, at_least=2 * size), size, grid)
 
 
-# EXIF tags of a date and of its offset from UTC, the most reliable first.
-_DATES = (
-    (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
-    (ExifTags.Base.DateTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
-    (ExifTags.Base.DateTime, ExifTags.Base.OffsetTime),
+# EXIF tags of a date, the most reliable first.
+_DATES = (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized, ExifTags.Base.DateTime)
+# A date as EXIF has it, "2024:05:31 18:00:00", and as other programs write it: other separators,
+# no time, no seconds, something behind them.
+_DATE = re.compile(
+    r"\s*(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})(?:[\sT]+(\d{1,2})[:.](\d{1,2})(?:[:.](\d{1,2}))?)?(?!\d)"
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1)
 _HEIF_SUFFIXES = (".heic", ".heif")
 _RAW_SUFFIXES = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc"),
@@ -244,26 +246,24 @@ def _taken_ns(image: Image.Image) -> int | None:
         tags = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
     except Exception:
         return None  # broken EXIF data raises any kind of error
-    for date_tag, offset_tag in _DATES:
-        taken_ns = _nanoseconds(tags.get(date_tag), tags.get(offset_tag))
+    for tag in _DATES:
+        taken_ns = _nanoseconds(tags.get(tag))
         if taken_ns is not None:
             return taken_ns
     return None
 
 
-def _nanoseconds(date: object, offset: object) -> int | None:
-    """Nanoseconds since 1970 of "2024:05:31 18:00:00" with "+02:00", None for anything else."""
-    if not isinstance(date, str):
+def _nanoseconds(date: object) -> int | None:
+    """A date of EXIF in nanoseconds since 1970, None for anything else."""
+    found = _DATE.match(date) if isinstance(date, str) else None
+    if found is None:
+        return None
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups())
+    if not 1800 <= year < 2200:  # beyond 64 bits of nanoseconds, or nearly
         return None
     try:
-        taken = datetime.strptime(date.strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+        # Hour 24 is the midnight that ends a day, second 60 a leap second.
+        taken = datetime(year, month, day, 0 if hour == 24 else hour, minute, min(second, 59))
     except ValueError:
         return None
-    if not 1800 <= taken.year < 2200:  # beyond 64 bits of nanoseconds, or nearly
-        return None
-    try:
-        zone = datetime.strptime(str(offset).strip("\0 "), "%z").tzinfo
-        taken = taken.replace(tzinfo=zone)
-    except ValueError:
-        pass  # no offset, or a blank one
-    return (taken - _EPOCH) // timedelta(microseconds=1) * 1000
+    return (taken + timedelta(days=hour == 24) - _EPOCH) // timedelta(microseconds=1) * 1000

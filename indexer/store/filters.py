@@ -1,8 +1,13 @@
 """Filters: which photos a search considers, by their paths and by when they were taken."""
 
+import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +16,11 @@ from features.errors import WaldoError
 from indexer.store.manifest import SourceRoot, absolute_path
 from indexer.store.photos import PhotoTable
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_HOUR = 3600 * 10**9
+_WILDCARDS = frozenset("*?[")
 _TOKENS = re.compile(r"\*\*/|\*+|\?|\[!?\]?[^\]/]*\]|.", re.DOTALL)
 
 
@@ -19,10 +29,11 @@ class PhotoFilter:
     """Photos at one of some paths that were taken within a span of time; all pass by default.
 
     paths: files, folders (everything beneath them) or globs (`*` and `?` match within one name,
-    `**` across folders). They are compared with a photo's absolute path and with its path relative
-    to the SOURCE; every photo passes where there are none. since_ns, until_ns: nanoseconds since
-    1970, the first inclusive, the second exclusive; compared with the date taken, or with the
-    file's modification time where that date is unknown.
+    `**` across folders). They are compared with a photo's absolute path, with its path relative to
+    the SOURCE, and with the path that links lead to, in one normal form of Unicode; every photo
+    passes where there are none. since_ns, until_ns: nanoseconds since 1970 began by the local
+    clock, the first inclusive, the second exclusive; compared with the date taken, or with the
+    file's modification time by this machine's clock where that date is unknown.
     """
 
     paths: tuple[str, ...] = ()
@@ -46,10 +57,19 @@ class PhotoFilter:
         return passing
 
 
+def real_folders(folders: Iterable[str]) -> dict[str, str]:
+    """The real paths of those absolute folders that a link leads to."""
+    found = {folder: os.path.realpath(folder) for folder in folders}
+    return {folder: real for folder, real in found.items() if real != folder}
+
+
 def _times(table: PhotoTable) -> NDArray[np.int64]:
-    """(n,) int64 nanoseconds since 1970: date taken, else modification time."""
-    times: NDArray[np.int64] = table.numbers["mtime_ns"].copy()
+    """(n,) int64 nanoseconds by the local clock: date taken, else modification time."""
     known = table.taken_ns.is_valid().to_numpy()
+    times: NDArray[np.int64] = table.numbers["mtime_ns"].copy()
+    hours, which = np.unique(times[~known] // _HOUR, return_inverse=True)
+    offsets = [time.localtime(3600 * hour).tm_gmtoff for hour in hours.tolist()]
+    times[~known] += np.array(offsets, dtype=np.int64)[which] * 10**9
     times[known] = table.taken_ns.drop_null().to_numpy()
     return times
 
@@ -63,7 +83,8 @@ def _at_paths(
 
     passing = np.zeros(len(table), dtype=bool)
     numbers = table.numbers["source"]
-    expression = "(?s)" + "|".join(_regex(path) for path in paths)
+    spelled = dict.fromkeys(normalize("NFC", name) for path in paths for name in _spellings(path))
+    expression = "(?s)" + "|".join(map(_regex, spelled))
     for number in np.unique(numbers).tolist():
         rows = np.flatnonzero(numbers == number)
         relative = table.paths.take(pa.array(rows))
@@ -73,14 +94,36 @@ def _at_paths(
         absolute = pc.binary_join_element_wise(prefix, relative, "")
         absolute = pc.if_else(outside, relative, absolute)
         try:
-            found = pc.or_(
-                pc.match_substring_regex(relative, expression),
-                pc.match_substring_regex(absolute, expression),
-            )
+            for names in (relative, absolute, _resolved(absolute)):
+                found = pc.match_substring_regex(pc.utf8_normalize(names, "NFC"), expression)
+                passing[rows] |= found.to_numpy()
         except pa.ArrowInvalid:
             raise WaldoError(f"path {' '.join(paths)}: neither a path nor a valid glob") from None
-        passing[rows] = found.to_numpy()
     return passing
+
+
+def _spellings(path: str) -> tuple[str, str, str]:
+    """The names by which an index may have a path or glob that is given in the working directory:
+    itself, absolute, and that with the links resolved in the folders before any wildcard.
+    """
+    absolute = os.path.abspath(path)  # noqa: PTH100 (a glob, of which no link is resolved)
+    parts = absolute.split("/")
+    plain = list(takewhile(lambda part: not _WILDCARDS & set(part), parts))
+    real = os.path.realpath("/".join(plain) or "/")
+    return path, absolute, "/".join([real, *parts[len(plain) :]])
+
+
+def _resolved(paths: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """Absolute paths, with the real folder where a link leads to a photo's folder."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    folders = pc.replace_substring_regex(paths, "/[^/]*$", "")
+    real = real_folders(pc.unique(folders).to_pylist())
+    if not real:
+        return paths
+    split = (path.rpartition("/") for path in paths.to_pylist())
+    return pa.chunked_array([[f"{real.get(folder, folder)}/{name}" for folder, _, name in split]])
 
 
 def _regex(path: str) -> str:

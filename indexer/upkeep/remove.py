@@ -1,15 +1,17 @@
 """Removing photos from an index by their paths."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 from features.errors import WaldoError
 from indexer.store.files import writing
+from indexer.store.filters import real_folders
 from indexer.store.folder import remove_leftovers
 from indexer.store.locks import writer_lock
-from indexer.store.manifest import read_manifest, write_manifest
+from indexer.store.manifest import absolute_path, read_manifest, write_manifest
 from indexer.store.photos import photo_path, read_photo_table
 
 
@@ -38,12 +40,13 @@ def remove(index_dir: Path, paths: Sequence[Path]) -> RemoveReport:
         table = read_photo_table(index_dir, manifest)
         live = table.live.nonzero()[0].tolist()
         photos = {row: photo_path(manifest, table, row) for row in live}
+        named = _names_of_photos(photos)
         chosen: set[int] = set()
         unmatched = []
         for path in paths:
-            names = _names_of(path)
+            names = {normalize("NFC", name) for name in _names_of(path)}
             beneath = tuple(name.rstrip("/") + "/" for name in names)
-            rows = {r for r, photo in photos.items() if photo in names or photo.startswith(beneath)}
+            rows = {row for row, name in named if name in names or name.startswith(beneath)}
             chosen |= rows
             if not rows:
                 unmatched.append(str(path))
@@ -65,10 +68,24 @@ def remove(index_dir: Path, paths: Sequence[Path]) -> RemoveReport:
     return RemoveReport(index_dir, len(chosen), manifest.n_photos)
 
 
+def _names_of_photos(photos: Mapping[int, str]) -> list[tuple[int, str]]:
+    """Rows with the absolute path of each photo, and with the one that links lead to, in one normal
+    form of Unicode.
+    """
+    folders = {row: os.path.split(path) for row, path in photos.items()}
+    real = real_folders({folder for folder, _ in folders.values()})
+    linked = [
+        (row, absolute_path(real[folder], name))
+        for row, (folder, name) in folders.items()
+        if folder in real
+    ]
+    return [(row, normalize("NFC", path)) for row, path in (*photos.items(), *linked)]
+
+
 def _names_of(path: Path) -> set[str]:
     """The paths by which an index may know a path.
 
-    Symbolic links are resolved in the path of a source, and not below it.
+    Symbolic links are resolved in the path of a source, and below it where a photo has a real path.
     """
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 (it resolves "..", not links)
     names = {str(absolute), os.path.realpath(path)}

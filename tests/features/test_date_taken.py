@@ -39,14 +39,37 @@ def test_it_is_read_from_every_format(tmp_path: Path, suffix: str) -> None:
     assert date_taken(path) == ns(NOON)
 
 
-@pytest.mark.parametrize(
-    ("offset", "hours"),
-    [("+02:00", -2), ("-05:30", 5.5), ("   :  ", 0), ("", 0), ("Z", 0), ("summer", 0)],
-)
-def test_the_offset_counts_where_it_is_given(tmp_path: Path, offset: str, hours: float) -> None:
+@pytest.mark.parametrize("offset", ["+02:00", "-05:30", "   :  ", "", "Z", "summer"])
+def test_the_cameras_clock_counts_whatever_its_zone(tmp_path: Path, offset: str) -> None:
     details = {ExifTags.Base.DateTimeOriginal: TAKEN, ExifTags.Base.OffsetTimeOriginal: offset}
-    path = save(tmp_path / "a.jpg", {}, details)
-    assert date_taken(path) == ns(NOON) + int(hours * 3600) * 10**9
+    assert date_taken(save(tmp_path / "a.jpg", {}, details)) == ns(NOON)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-05-31 18:00:30", NOON),
+        ("2024/05/31 18:00:30", NOON),
+        ("2024.05.31 18.00.30", NOON),
+        ("2024:5:31 18:0:30", NOON),
+        ("2024-05-31T18:00:30+02:00", NOON),
+        ("2024:05:31 18:00:30Z", NOON),
+        ("2024:05:31 18:00:30.125", NOON),
+        (" 2024:05:31  18:00:30\0\0", NOON),
+        ("2024:05:31 18:00", datetime(2024, 5, 31, 18, tzinfo=UTC)),
+        ("2024:05:31", datetime(2024, 5, 31, tzinfo=UTC)),
+        ("2024:05:31 24:00:00", datetime(2024, 6, 1, tzinfo=UTC)),
+        ("2023:12:31 24:10:00", datetime(2024, 1, 1, 0, 10, tzinfo=UTC)),
+        ("2024:05:31 23:59:60", datetime(2024, 5, 31, 23, 59, 59, tzinfo=UTC)),
+        ("2024:05:31 25:00:00", None),
+        ("2024:05:311", None),
+        ("2024:13:01 00:00:00", None),
+        ("31.05.2024", None),
+    ],
+)
+def test_dates_as_programs_write_them(tmp_path: Path, text: str, expected: datetime | None) -> None:
+    path = save(tmp_path / "a.jpg", {}, {ExifTags.Base.DateTimeOriginal: text})
+    assert date_taken(path) == (None if expected is None else ns(expected))
 
 
 def test_the_best_date_that_makes_sense_counts(tmp_path: Path) -> None:

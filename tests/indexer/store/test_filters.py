@@ -1,6 +1,8 @@
 """A filter passes the photos that a plain loop over all of them passes."""
 
 import fnmatch
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -95,6 +97,83 @@ def test_a_photo_passes_that_lies_at_any_of_several_paths(table: PhotoTable) -> 
     assert found.tolist() == [any(lies_in(p, *photo) for p in places) for photo in PATHS]
 
 
+def lying_at(folder: Path, *relative: str) -> PhotoTable:
+    """The table of photos below one source."""
+    rows = [row(number, 0, path) for number, path in enumerate(relative)]
+    write_photos(folder / "a.parquet", rows, 1)
+    return photo_table(folder, "a.parquet")
+
+
+def test_links_and_real_folders_are_two_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of photos that the index has by a link's name, and of photos that a link leads to."""
+    for name in ("drive/2024", "photos/real", "here"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "photos" / "nas").symlink_to("../drive")
+    (tmp_path / "photos" / "favourites").symlink_to("real")
+    (tmp_path / "here" / "link").symlink_to("../photos")
+    paths = ["nas/a.jpg", "nas/2024/b.jpg", "real/c.jpg", "d.jpg"]
+    table, sources = lying_at(tmp_path, *paths), (SourceRoot(str(tmp_path / "photos")),)
+    monkeypatch.chdir(tmp_path / "here")
+    for glob, expected in (
+        (f"{tmp_path}/drive", [0, 1]),
+        ("../drive/2024", [1]),
+        ("../photos/nas", [0, 1]),
+        ("../drive/*.jpg", [0]),
+        ("../photos/favourites", [2]),
+        ("../photos/favourites/*", [2]),
+        ("../photos/n*/a.jpg", [0]),
+        ("link/real/*.jpg", [2]),
+        ("link/*", [3]),
+        ("**/drive/**", [0, 1]),
+        ("nowhere/*", []),
+    ):
+        found = PhotoFilter((glob,)).matching(table, sources)
+        assert found.nonzero()[0].tolist() == expected, glob
+
+
+def test_unicode_is_compared_in_one_normal_form(tmp_path: Path) -> None:
+    composed, apart = "Caf\N{LATIN SMALL LETTER E WITH ACUTE}", "Cafe\N{COMBINING ACUTE ACCENT}"
+    table = lying_at(tmp_path, f"{composed}/a.jpg", f"{apart}/b.jpg", "Cafe/c.jpg")
+    for name in (composed, apart):
+        for glob in (name, f"{name}/*", f"**/{name[:4]}{name[4:]}/**"):
+            assert PhotoFilter((glob,)).matching(table, SOURCES).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(("zone", "day"), [("UTC", 0), ("Asia/Tokyo", 0), ("America/Lima", -1)])
+def test_the_time_of_a_file_is_that_of_this_machines_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str, day: int
+) -> None:
+    """00:30 UTC is the day before in Lima; a date taken is local already."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        at = 5 * DAY + DAY // 48
+        rows = [
+            replace(row(n, 0, f"{n}.jpg"), mtime_ns=at, taken_ns=at if n else None) for n in (0, 1)
+        ]
+        write_photos(tmp_path / "a.parquet", rows, 1)
+        table = photo_table(tmp_path, "a.parquet")
+        for wanted in range(4, 7):
+            one_day = PhotoFilter(since_ns=wanted * DAY, until_ns=(wanted + 1) * DAY)
+            assert one_day.matching(table, SOURCES).tolist() == [wanted == 5 + day, wanted == 5]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Times of files are compared by the clock of UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("utc")
 @pytest.mark.parametrize(
     ("since", "until"), [(None, None), (2, None), (None, 5), (2, 103), (103, 104), (5, 2)]
 )

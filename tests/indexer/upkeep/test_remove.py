@@ -56,6 +56,20 @@ class TestRemove:
             assert ids_by_recall(reader) == [0, 2, 3, 8, 9, 10]
         assert verify(index) == []
 
+    def test_by_the_name_of_a_link_and_by_what_it_leads_to(
+        self, tmp_path: Path, photos: Path, index: Path
+    ) -> None:
+        make_photos(tmp_path / "drive" / "2024", 2, first=30)
+        make_photos(photos / "Cafe\N{COMBINING ACUTE ACCENT}", 1, first=40)
+        (photos / "nas").symlink_to(tmp_path / "drive")
+        (photos / "favourites").symlink_to("sub")
+        run(photos, index)
+        assert remove(index, [photos / "favourites" / "photo-010.png"]).removed == 1
+        assert remove(index, [tmp_path / "drive" / "2024" / "photo-030.png"]).removed == 1
+        assert remove(index, [photos / "nas"]).removed == 1
+        assert remove(index, [photos / "Caf\N{LATIN SMALL LETTER E WITH ACUTE}"]).removed == 1
+        assert remove(index, [photos / "favourites"]).removed == 3
+
     def test_in_one_commit(self, photos: Path, index: Path) -> None:
         generation = read_manifest(index).generation
         remove(index, [photos / "photo-001.png", photos / "sub", photos / "sub" / "photo-010.png"])
