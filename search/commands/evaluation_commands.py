@@ -1,6 +1,7 @@
 """Benchmarks: `waldo evaluate`, `report`, `fit-weights` and `prepare`."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -137,7 +138,7 @@ def evaluate(
     if json_output:
         print_json(evaluated.report)
     else:
-        print_table(evaluation_table(evaluated.report))
+        print_table(evaluation_table(evaluated.report, narrow=sys.stdout.isatty()))
     shutil.rmtree(evaluated.folder)
 
 
@@ -177,8 +178,8 @@ def _evaluate_masks(request: _Request) -> _Evaluated:
 
     objects = MASKS[request.protocol](request.root)
     sam = None if request.sam is None else Sam.load(request.sam, request.device)
-    refine = None if sam is None else prompted_by(sam)
-    methods = select_mask_methods(request.methods, objects, refine)
+    draw = None if sam is None else prompted_by(sam)
+    methods = select_mask_methods(request.methods, objects, draw)
     extractor = load_extractor(request.model, request.device, batch_size=1)
     files = [] if sam is None else sam.files
     return _evaluate_by_object(
@@ -255,7 +256,7 @@ def report(
         if markdown:
             print(markdown_table(table))
         else:
-            print_table(terminal_table(table))
+            print_table(terminal_table(table, narrow=sys.stdout.isatty()))
 
 
 def fit_weights(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # The least confidence that each word stands for. What is below may be chance.
 _WORDS = ((0.9, "sure"), (0.5, "likely"))
 CHANCE = "maybe chance"
+# What is said of a photo whose boxes are those of an earlier content.
+CHANGED = "changed since it was indexed"
 
 
 def answer_json(
@@ -58,6 +60,8 @@ def answer_json(
                 "box": match.box,
                 "boxes": match.boxes,
                 "is_query": match.is_query,
+                "copies": [str(path) for path in match.copies],
+                "changed": match.changed,
                 **({} if masks is None else {"mask": _mask_path(masks[row])}),
             }
             for row, match in enumerate(answer.matches)
@@ -192,12 +196,17 @@ def _table(*numbers: str) -> "Table":
 
 
 def _with_note(match: "Match", path: str) -> "Text":
-    """A path, and whether the object is there several times, or the photo is the query's own."""
+    """A path, and what else there is to know of the photo."""
     from rich.text import Text
 
-    note = "  (the query photo)" if match.is_query else ""
-    if len(match.boxes) > 1:
-        note = f"  ({len(match.boxes)} places){note}"
+    copies = len(match.copies)
+    notes = (
+        (copies > 0, f"and {copies} {'copy' if copies == 1 else 'copies'}"),
+        (len(match.boxes) > 1, f"{len(match.boxes)} places"),
+        (match.is_query, "the query photo"),
+        (match.changed, CHANGED),
+    )
+    note = "".join(f"  ({text})" for applies, text in notes if applies)
     # As Text, because brackets in a file name are not markup.
     return Text(f"{path}{note}")
 
@@ -323,7 +332,7 @@ def models_table() -> "Table":
 
     table = Table(box=None, pad_edge=False)
     for column in ("name", "map", "size", "licence", "source"):
-        table.add_column(column, no_wrap=column != "source")
+        table.add_column(column, no_wrap=column != "source", overflow="fold")
     for preset in PRESETS.values():
         shape = f"{preset.grid} x {preset.grid} x {preset.dim}"
         table.add_row(preset.name, shape, preset.download, preset.licence, preset.source)

@@ -1,5 +1,6 @@
 """The report of an evaluation, of searches, masks or videos, as a table with a row per method."""
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from search.evaluation.paper import paper_cells
@@ -35,8 +36,11 @@ def size(report: dict[str, Any]) -> str:
     return f"{report['n_queries']} {asked}, {report['n_gallery']} {shown}"
 
 
-def evaluation_table(report: dict[str, Any]) -> "Table":
-    """The comparison of the methods for rich's console; the paper's figures are the last rows."""
+def evaluation_table(report: dict[str, Any], narrow: bool = False) -> "Table":
+    """The comparison of the methods for rich's console; the paper's figures are the last rows.
+
+    narrow: for a terminal of 120 columns: headings are folded.
+    """
     from rich.table import Table
 
     title = f"{report['protocol']}, {report['model']['model']}: {size(report)}"
@@ -45,7 +49,8 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
     columns = next(iter(rows.values())).keys()
     table.add_column("method")
     for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+        heading = folded(column) if narrow else column
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, cells in {**rows, **paper_cells(report)}.items():
         table.add_row(name, *(cells.get(column, "") for column in columns))
     notes = []
@@ -57,6 +62,11 @@ def evaluation_table(report: dict[str, Any]) -> "Table":
         table.caption_justify = "left"
         table.caption = "\n".join(notes)
     return table
+
+
+def folded(heading: str) -> str:
+    """A heading in several lines, no wider than its longest word, or six letters."""
+    return textwrap.fill(heading, max(6, *map(len, heading.split())))
 
 
 def _cells(values: dict[str, Any]) -> dict[str, str]:

@@ -2,15 +2,21 @@
 
 import json
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from features.errors import WaldoError
-from search.evaluation.method_table import method_cells, size
+from search.evaluation.method_table import folded, method_cells, size
 from search.evaluation.paper import paper_cells
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_FOREIGN = (
+    "not a run file as this version's `waldo evaluate --out` writes it; name such a file, or run "
+    "the evaluation again"
+)
 
 
 @dataclass(frozen=True)
@@ -36,13 +42,20 @@ class RunsTable:
     rows: list[list[str]]
     paper: list[list[str]]
 
+    def by_run(self) -> list[tuple[str, list[list[str]]]]:
+        """The rows of each run and of the paper, with the run and its model as one text."""
+        groups = groupby((*self.rows, *self.paper), key=lambda row: row[:2])
+        return [(", ".join(filter(None, names)), list(rows)) for names, rows in groups]
+
 
 def read_run(path: Path) -> Run:
     """Read a run file. Raises WaldoError for any other file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WaldoError(f"{path}: not a readable run file ({error})") from None
+    except OSError as error:
+        raise WaldoError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError:
+        raise WaldoError(f"{path}: {_FOREIGN}") from None
     try:
         by_object = "objects" in content
         rows = method_cells(content)
@@ -56,10 +69,8 @@ def read_run(path: Path) -> Run:
                 _look_for(asked["methods"][method], "average_precision", "ranking")
         if not rows:
             raise ValueError("no method")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise WaldoError(
-            f"{path}: not laid out as this version's `waldo evaluate --out` writes it ({error!r})"
-        ) from None
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise WaldoError(f"{path}: {_FOREIGN}") from None
     return Run(path, content, rows)
 
 
@@ -100,15 +111,31 @@ def runs_tables(runs: list[Run]) -> list[RunsTable]:
     return tables
 
 
-def terminal_table(table: RunsTable) -> "Table":
-    """The table for rich's console."""
+def terminal_table(table: RunsTable, narrow: bool = False) -> "Table":
+    """The table for rich's console.
+
+    narrow: for a terminal of 120 columns: headings are folded, and each run has a line of its own
+    above its rows.
+    """
     from rich.table import Table
 
     drawn = Table(title=table.title, title_justify="left", box=None, pad_edge=False)
-    for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="left" if number < 3 else "right", no_wrap=number > 0)
-    for row in (*table.rows, *table.paper):
-        drawn.add_row(*row)
+    drawn.collapse_padding = narrow
+    first = 2 if narrow else 0  # the columns before are the run and its model
+    for number, column in enumerate(table.columns[first:], start=first):
+        heading = folded(column) if narrow else column
+        side: Literal["left", "right"] = "left" if number < 3 else "right"
+        drawn.add_column(heading, justify=side, no_wrap=number > first, overflow="fold")
+    if narrow:
+        # The names of runs are folded to the width of the longest method.
+        drawn.columns[0].min_width = drawn.columns[0].max_width = max(
+            len(row[2]) for row in (*table.rows, *table.paper)
+        )
+    for names, rows in table.by_run():
+        if narrow:
+            drawn.add_row(names, style="bold")
+        for row in rows:
+            drawn.add_row(*row[first:])
     return drawn
 
 

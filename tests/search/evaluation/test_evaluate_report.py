@@ -16,6 +16,7 @@ from search.evaluation.method_table import evaluation_table
 from search.evaluation.methods.methods import METHODS
 from search.evaluation.report import evaluation_json, write_searches_run
 from search.evaluation.retrieval import Evaluation, MethodResult
+from search.evaluation.run_files import read_run, runs_tables, terminal_table
 from search.query import Query
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
@@ -188,23 +189,33 @@ def test_report_fades_what_is_not_the_object(runs: list[Path], tmp_path: Path) -
 
 def test_what_is_no_run(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
-    assert "not a readable run file" in waldo.refusal("report", runs[0], path)
+    assert "cannot be read (No such file" in waldo.refusal("report", runs[0], path)
     path.write_text("{")
-    assert "not a readable run file" in waldo.refusal("report", runs[0], path)
+    assert "bad.json: not a run file" in waldo.refusal("report", runs[0], path)
     whole = json.loads(runs[0].read_text())
     without_queries = {key: value for key, value in whole.items() if key != "queries"}
     unranked = json.loads(runs[0].read_text())
     del unranked["queries"][3]["methods"]["late"]["ranking"]
-    for content, said in (
-        ([], "TypeError"),
-        ({**whole, "methods": {}}, "no method"),
-        ({**whole, "model": "tiny"}, "TypeError"),
-        (without_queries, "queries"),
-        (unranked, "ranking"),
+    for content in (
+        [],
+        {**whole, "methods": {}},
+        {**whole, "model": "tiny"},
+        without_queries,
+        unranked,
     ):
         path.write_text(json.dumps(content))
-        line = waldo.refusal("report", runs[0], path)
-        assert "bad.json: not laid out" in line
-        assert said in line
+        assert "bad.json: not a run file" in waldo.refusal("report", runs[0], path)
     line = waldo.refusal("report", runs[0], "--html", tmp_path / "nowhere" / "page.html")
     assert "cannot be written" in line
+
+
+def test_tables_fit_a_terminal_of_120_columns(runs: list[Path]) -> None:
+    [table] = runs_tables([read_run(path) for path in runs[:1]])
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(terminal_table(table, narrow=True))
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    text = "\n".join(lines)
+    assert "\u2026" not in text  # nothing is cut
+    assert str(runs[0]) in "".join(line.split("  ")[0] for line in lines)  # folded
+    for row in table.rows:
+        assert any(line.split() == " ".join(row[2:]).split() for line in lines), row
