@@ -118,14 +118,17 @@ def terminal_table(answer: "Answer", everything: bool) -> "Table":
     table.add_column("how sure", no_wrap=True)
     table.add_column("box", no_wrap=True)
     table.add_column("photo", overflow="fold")
-    before = ""
-    for match in answer.matches:
-        word = sureness(match)
-        if word == CHANCE and not everything:
-            continue
-        if word == CHANCE != before:
-            table.add_row("", "\u2500" * len(CHANCE), "", "what follows may be chance")
-        before = word
+    told = [(match, sureness(match)) for match in answer.matches]
+    chance = [(match, word) for match, word in told if word == CHANCE]
+    _add_rows(table, [(match, word) for match, word in told if word != CHANCE])
+    if chance and everything:
+        table.add_row("", "\u2500" * len(CHANCE), "", "what follows may be chance")
+        _add_rows(table, chance)
+    return table
+
+
+def _add_rows(table: "Table", told: "list[tuple[Match, str]]") -> None:
+    for match, word in told:
         sure = "" if match.confidence is None else f"{match.confidence:.2f}"
         table.add_row(
             str(match.rank),
@@ -133,7 +136,6 @@ def terminal_table(answer: "Answer", everything: bool) -> "Table":
             _box(match.box),
             _with_note(match, shown_path(match.path)),
         )
-    return table
 
 
 def folded_line(answer: "Answer") -> str | None:

@@ -39,7 +39,10 @@ def test_matches_are_told_in_words_and_chance_is_folded(found: Answer) -> None:
 
 
 def test_all_shows_chance_below_a_line(found: Answer) -> None:
-    lines = printed(found, everything=True)
+    # Confidence need not fall with the rank.
+    matches = [*found.matches[:2], found.matches[3], found.matches[2]]
+    lines = printed(replace(found, matches=matches), everything=True)
+    assert [line.split()[1] for line in lines[2:4]] == ["sure", "likely"]
     assert "what follows may be chance" in lines[4]
     assert lines[5].split()[1:4] == ["maybe", "chance", "0.49"]
     assert all(len(line) <= 80 for line in lines)
