@@ -1,5 +1,6 @@
 """Reading an index: a reader keeps the committed state it opened, whatever writers do."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,7 +39,8 @@ class PhotoRecord:
 
     id: never changes. path: absolute, as of when it was indexed. relative_path: below its source,
     "/" between folders. content_hash: SHA-256 of the file, hexadecimal. width, height: in pixels,
-    of the upright photo.
+    of the upright photo. size: of the file, bytes. mtime_ns: its modification time, nanoseconds
+    since 1970.
     """
 
     id: int
@@ -47,6 +49,24 @@ class PhotoRecord:
     content_hash: str
     width: int
     height: int
+    size: int
+    mtime_ns: int
+
+    def is_changed(self) -> bool:
+        """Whether the file has another content now; False where it cannot be read.
+
+        It is read only if its time alone has changed.
+        """
+        try:
+            status = self.path.stat()
+            if status.st_size != self.size:
+                return True
+            if status.st_mtime_ns == self.mtime_ns:
+                return False
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() != self.content_hash
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -245,9 +265,33 @@ class IndexReader:
                     table.content_hash(row).hex(),
                     table.number("width", row),
                     table.number("height", row),
+                    table.number("size", row),
+                    table.number("mtime_ns", row),
                 )
             )
         return records
+
+    def distinct(self, ids: NDArray[np.int64] | None = None) -> NDArray[np.int64] | None:
+        """Of some photos, or of all for None, one for each content: the lowest id. None where all
+        photos are meant and no two have the same content.
+        """
+        if ids is None:
+            return None if len(self._contents) == self.n_photos else self._contents
+        rows = self._table.rows_of(ids)
+        return np.sort(ids[_first_of_each(self._table.hashes[rows])])
+
+    @cached_property
+    def _contents(self) -> NDArray[np.int64]:
+        live = self._table.live
+        return np.sort(self._table.ids[live][_first_of_each(self._table.hashes[live])])
+
+    def copies_of(self, photo_id: int) -> list[int]:
+        """The ids of the other photos with the content of a photo, rising."""
+        if len(self._contents) == self.n_photos:
+            return []
+        [row] = self._table.rows_of(np.array([photo_id]))
+        same = (self._table.hashes == self._table.hashes[row]).all(axis=1) & self._table.live
+        return [number for number in self._table.ids[same].tolist() if number != photo_id]
 
     def find(self, content_hash: str) -> int | None:
         """The id of a photo with this content (as in `PhotoRecord`); None where there is none."""
@@ -333,6 +377,17 @@ class IndexReader:
         """Ids of the photos that pass a filter, rising. Raises WaldoError for a bad glob."""
         passing = photo_filter.matching(self._table, self._manifest.sources)
         return self._table.ids[passing & self._table.live]
+
+
+def _first_of_each(hashes: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """The first row of each value of (n, 32) uint8, in no order."""
+    values = np.ascontiguousarray(hashes).view(np.uint64)
+    # Whole values are slow to sort: only those whose first eight bytes are equal are compared.
+    keys, counts = np.unique(values[:, 0], return_counts=True)
+    may_repeat = np.isin(values[:, 0], keys[counts > 1])
+    rows = np.flatnonzero(may_repeat)
+    _, first = np.unique(values[rows], axis=0, return_index=True)
+    return np.concatenate([np.flatnonzero(~may_repeat), rows[first]])
 
 
 def _read_state(index_dir: Path) -> tuple[Manifest, PhotoTable]:

@@ -188,7 +188,7 @@ class Index:
             if descriptor is None:
                 recalls = [recall_by_maps(reader, each, asked.score) for each in asked.references]
             wanted = max(options.candidates, options.top) if options.rerank else options.top
-            allowed = None if options.filter is None else self._allowed(options.filter)
+            allowed = self._allowed(options.filter)
             candidates = find_candidates(recalls, wanted, allowed)
         if len(candidates.ids) == 0:
             raise WaldoError(
@@ -245,6 +245,7 @@ class Index:
             asked.unlike,
         )
         hashes = {reference.maps.content_hash for reference in asked.references}
+        reader = self.reader
         size, grid = self.extractor.image_size, self.extractor.grid
         matches = []
         for place, (row, record) in enumerate(
@@ -266,6 +267,8 @@ class Index:
                     frame=frame,
                     is_query=record.content_hash in hashes,
                     reference=int(ranking.references[row]),
+                    copies=tuple(r.path for r in reader.photos(reader.copies_of(record.id))),
+                    changed=record.is_changed(),
                 )
             )
         return matches, maps.damaged
@@ -295,14 +298,16 @@ class Index:
             "searched; run `waldo index` over them again"
         ]
 
-    def _allowed(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:
-        """Ids of the photos that pass, at least one."""
+    def _allowed(self, photo_filter: PhotoFilter | None) -> NDArray[np.int64] | None:
+        """Ids of the photos that pass, at least one, without copies; None for all photos."""
+        if photo_filter is None:
+            return self.reader.distinct()
         ids = self.reader.matching(photo_filter)
         if len(ids) == 0:
             raise WaldoError(
                 "no photo of the index passes the filter (path, since, until); widen it"
             )
-        return ids
+        return self.reader.distinct(ids)
 
 
 def _check(query: Query, options: SearchOptions) -> None:

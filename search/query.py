@@ -74,6 +74,8 @@ class Match:
     heatmap: (grid, grid) float32, the score's evidence by cell. frame: maps cells to pixels.
     is_query: the file is the reference photo itself or an exact copy of it.
     reference: which of the answer's references the photo resembles most.
+    copies: other files of the index with the same content; they are no matches of their own.
+    changed: the file has another content than when it was indexed, which is what was compared.
     """
 
     rank: int
@@ -87,6 +89,8 @@ class Match:
     frame: Frame
     is_query: bool
     reference: int
+    copies: tuple[Path, ...] = ()
+    changed: bool = False
 
     @property
     def box(self) -> tuple[int, int, int, int]:

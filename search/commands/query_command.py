@@ -305,6 +305,8 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
 
     for line in answer.damaged:
         say(f"warning: {line}")
+    if changed := sum(match.changed for match in answer.matches):
+        say(f"warning: {changed} of these photos changed since indexed; run `waldo index` again")
     if output.html is not None:
         write_answer_page(answer, output.html)
         say(f"page: {output.html.resolve()}")

@@ -135,6 +135,10 @@ def export_matches(out: Path, answer: Answer) -> list[Failure]:
     failures = []
     for match in answer.matches:
         copy = out / f"{match.rank:03}-{match.path.name}"
+        if match.changed:
+            reason = f"{match.path}: was changed since it was indexed; it was not copied"
+            failures.append(Failure(match.path, reason))
+            continue
         try:
             if not copy.exists():
                 shutil.copy2(match.path, copy)

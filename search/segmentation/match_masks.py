@@ -15,17 +15,16 @@ from search.segmentation.segment import ObjectTokens, Segmentation, load_picture
 def segment_match(index: Index, answer: Answer) -> Callable[[Match], Segmentation]:
     """A function that finds the object in a match of an answer, by the reference it resembles most.
 
-    The function raises PhotoError for a photo that is gone, is broken, or has another shape than
-    when it was indexed, and IndexDamagedError for maps that cannot be read.
+    The function raises PhotoError for a photo that is gone, is broken, or was changed since it was
+    indexed, and IndexDamagedError for maps that cannot be read.
     """
     device = index.extractor.device
     tokens = [ObjectTokens.of(reference, device) for reference in answer.references]
 
     def segmented(match: Match) -> Segmentation:
-        picture = load_picture(match.path)
-        frame = match.frame
-        if abs(picture.height - picture.width * frame.height / frame.width) > 1:
+        if match.changed:
             raise PhotoError(f"{match.path}: was changed since it was indexed; index it again")
+        picture, frame = load_picture(match.path), match.frame
         maps = index.reader.read_maps(np.array([match.id]))
         if len(maps.ids) == 0:
             raise IndexDamagedError(maps.damaged[0])

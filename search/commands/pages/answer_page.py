@@ -8,7 +8,7 @@ from features.errors import WaldoError
 from features.photo import load_photo
 from features.regions import Box, Point
 from search.commands.pages.rendering import Picture, render, write_html
-from search.commands.tables import CHANCE, describe_object, not_found_line, sureness
+from search.commands.tables import CHANCE, CHANGED, describe_object, not_found_line, sureness
 from search.query import Answer, Match, Query
 from search.reference import Reference
 from search.segmentation.overlay import heatmap_over, mask_over, shrunk, thumbnail
@@ -35,7 +35,9 @@ class _View:
 
 @dataclass(frozen=True)
 class _Card:
-    """One match. word: how sure it is. photo, heat: None where the photo is gone."""
+    """One match. word: how sure it is. photo, heat: None where the photo is gone; of a photo that
+    was changed, no heat.
+    """
 
     match: Match
     word: str
@@ -63,6 +65,7 @@ def render_answer(answer: Answer) -> str:
         views=list(_views(answer)),
         cards=[card for card in cards if card.word != CHANCE],
         folded=[card for card in cards if card.word == CHANCE],
+        changed=CHANGED,
     )
 
 
@@ -93,5 +96,7 @@ def _card(match: Match) -> _Card:
         picture = thumbnail(match.path, _LONGEST)
     except (WaldoError, OSError):
         return _Card(match, word, None, None)
+    if match.changed:
+        return _Card(match, word, Picture.of(picture), None)
     heat = heatmap_over(picture, match.heatmap, match.frame)
     return _Card(match, word, Picture.of(picture), Picture.of(heat))

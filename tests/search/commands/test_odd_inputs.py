@@ -1,6 +1,7 @@
 """Inputs as people have them: photos that are gone, odd names, lists of any encoding."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,74 @@ def test_a_photo_that_cannot_be_read_does_not_end_a_list(
         result = waldo(*ask, option, f"{tmp_path / 'gone.jpg'}@1,1")
         errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
         assert (result.code, result.out, len(errors)) == (2, "", 8)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, tiny: FeatureExtractor) -> Path:
+    """Photos of which one has four copies, and their index beside them."""
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    for i in range(3):
+        save_photo(folder / f"photo {i}.jpg", 120, 90, seed=i)
+    for i in range(4):
+        (folder / f"photo 1 copy {i}.jpg").write_bytes((folder / "photo 1.jpg").read_bytes())
+    index_photos([folder], tmp_path / "index", tiny)
+    return folder
+
+
+def test_copies_are_one_row(waldo: CommandLine, copied: Path) -> None:
+    ask = ("query", copied / "photo 0.jpg", "--index", copied.parent / "index", "--point", "60,45")
+    copies = sorted(copied.glob("photo 1*"))
+    for top, filtered in ((20, ()), (2, ()), (20, ("--path", f"{copied}/*1 copy [23].jpg"))):
+        answer = json.loads(waldo(*ask, "--json", "--top", top, *filtered).out)
+        expected = [0] if filtered else [0, 1, 2][:top]
+        assert len(answer["matches"]) == len(expected)
+        stacked = [match for match in answer["matches"] if match["copies"]]
+        if stacked:
+            [match] = stacked
+            assert sorted([match["path"], *match["copies"]]) == [str(path) for path in copies]
+    assert stacked[0]["path"] == str(copied / "photo 1 copy 2.jpg")
+    table = waldo(*ask).out
+    assert table.count("(and 4 copies)") == 1
+    assert len(table.splitlines()) == 1 + 3
+
+
+def test_a_photo_that_was_changed_is_told(waldo: CommandLine, copied: Path, tmp_path: Path) -> None:
+    """Its boxes are those of the earlier picture: neither drawn, nor is it cut out or copied."""
+    touched, changed = copied / "photo 0.jpg", copied / "photo 2.jpg"
+    os.utime(touched, ns=(1, 1))
+    save_photo(changed, 120, 90, seed=9)
+    ask = ("query", copied / "photo 1.jpg", "--index", copied.parent / "index", "--point", "60,45")
+    result = waldo(
+        *(*ask, "--json", "--html", tmp_path / "page.html"),
+        *("--masks", tmp_path / "masks", "--export", tmp_path / "out"),
+    )
+    matches = json.loads(result.out)["matches"]
+    assert {m["path"]: m["changed"] for m in matches} == {
+        matches[0]["path"]: False,
+        str(touched): False,
+        str(changed): True,
+    }
+    assert [m["mask"] is None for m in matches] == [m["changed"] for m in matches]
+    assert "1 of these photos changed since indexed" in result.err
+    assert result.err.count("photo 2.jpg: was changed since it was indexed") == 2
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert waldo(*ask).out.count("(changed since it was indexed)") == 1
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("changed since it was indexed") == 1
+    changed.unlink()
+    assert not any(m["changed"] for m in json.loads(waldo(*ask, "--json").out)["matches"])
+
+
+def test_a_line_break_in_a_name_keeps_the_table_whole(
+    waldo: CommandLine, tmp_path: Path, tiny: FeatureExtractor
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for number, name in enumerate(("a\nb.jpg", "tab\tc.jpg", "plain.jpg")):
+        save_photo(tmp_path / "photos" / name, seed=number)
+    index_photos([tmp_path / "photos"], tmp_path / "index", tiny)
+    ask = ("query", tmp_path / "photos" / "plain.jpg", "--index", tmp_path / "index")
+    lines = waldo(*ask, "--point", "50,40").out.splitlines()
+    assert len(lines) == 1 + 3
+    assert any("a\\nb.jpg'" in line for line in lines)
+    assert any("tab\\tc.jpg'" in line for line in lines)
