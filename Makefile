@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-DEMO_QUERY := data/demo/query/cat.jpg --class cat --box 172,31,333,164
+DEMO_QUERY := data/demo/query/cat.jpg --box 172,31,333,164
 
 .PHONY: demo test test-fast lint bench setup tiny-model clean
 
