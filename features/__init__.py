@@ -3,7 +3,8 @@
     file -> Photo -> ModelInput -> FeatureMaps
             photo.load_photo       extractor.FeatureExtractor.extract
 
-`frame.Frame` maps pixels to cells and back. `regions` selects the cells of an object in the
-reference photo. `descriptors.ImageDescriptor` gives one vector per photo. `checkpoints` finds and
-reads weights. `diffusion/` is the diffusion model, `tiny/` the bundled one.
+`picture` decodes files of any format, whatever their metadata. `frame.Frame` maps pixels to cells
+and back. `regions` selects the cells of an object in the reference photo.
+`descriptors.ImageDescriptor` gives one vector per photo. `checkpoints` finds and reads weights.
+`diffusion/` is the diffusion model, `tiny/` the bundled one.
 """
