@@ -106,14 +106,25 @@ class Frame:
         y1 = self.height if ys[-1] == self.rows - 1 else round((ys[-1] + 1) * height)
         return x0, y0, min(self.width, max(x1, x0 + 1)), min(self.height, max(y1, y0 + 1))
 
-    def to_photo(self, cells: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    def to_photo(
+        self,
+        cells: NDArray[np.float32],
+        width: int,
+        height: int,
+        part: tuple[int, int, int, int] | None = None,
+    ) -> NDArray[np.float32]:
         """A cell map drawn over the photo at any size, bilinear, without the padding.
 
-        cells: (grid, grid) float32. Returns (height, width) float32, the map resampled so that it
-        lies on a copy of the photo resized to width x height pixels.
+        cells: (grid, grid) float32. part: the box of the photo that is drawn, [x0, y0, x1, y1] in
+        source pixels; None for the whole. Returns (height, width) float32, the map resampled so
+        that it lies on a copy of this part resized to width x height pixels.
         """
         cell = self.size / self.grid
-        box = (0.0, 0.0, self.content[0] / cell, self.content[1] / cell)
+        cols, rows = self.content[0] / cell, self.content[1] / cell
+        x0, y0, x1, y1 = part or (0, 0, self.width, self.height)
+        left, right = x0 / self.width * cols, x1 / self.width * cols
+        top, bottom = y0 / self.height * rows, y1 / self.height * rows
+        box = (left, top, right, bottom)
         # Padding cells must not bleed into the photo's last row and column.
         filled = cells.astype(np.float32).copy()
         filled[self.rows :, :] = filled[self.rows - 1, :]

@@ -52,9 +52,9 @@ def segment(
     from search.commands.tables import segment_json, segment_table
     from search.reference import make_reference
     from search.segmentation.cascade import prompted_by
+    from search.segmentation.graph_cut import cut_object
     from search.segmentation.mask_files import check_out, list_targets, write_masks
     from search.segmentation.sam import Sam
-    from search.segmentation.segment import Refine, sharpen
 
     # Wrong arguments are refused before a model is loaded.
     asked = object_in(reference, class_name, mask, box, point)
@@ -63,14 +63,13 @@ def segment(
     extractor = load_extractor(model, device, batch_size=max(1, min(8, len(photos))))
     mask_model = None if sam is None else Sam.load(sam, device)
     described = make_reference(asked, extractor)
-    refine: Refine = sharpen
     if mask_model is not None:
         say(f"loading {sam}")
         mask_model.get_ready()
-        refine = prompted_by(mask_model)
+    draw = cut_object if mask_model is None else prompted_by(mask_model)
     with ProgressDisplay() as display:
         written, failed = write_masks(
-            *(out, described, photos, extractor, refine),
+            *(out, described, photos, extractor, draw),
             on_done=lambda done: display.show("photos", done, len(photos)),
         )
     failures += failed

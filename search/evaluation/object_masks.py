@@ -28,14 +28,15 @@ from search.evaluation.steps import OnStep
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.scores import SCORES
+from search.segmentation.graph_cut import cut_object
 from search.segmentation.segment import (
+    Draw,
     ObjectTokens,
-    Refine,
+    Resemblance,
     candidates_of,
-    draw_mask,
+    find_object,
     load_picture,
-    object_evidence,
-    sharpen,
+    resemblances,
 )
 
 if TYPE_CHECKING:
@@ -74,19 +75,22 @@ class MaskMethod:
     needs_class: bool = False
 
 
-def evidence_mask(refine: Refine) -> Callable[[MaskInput], Mask]:
+def object_mask(draw: Draw) -> Callable[[MaskInput], Mask]:
     """The rule of `waldo segment`."""
 
     def rule(seen: MaskInput) -> Mask:
-        return draw_mask(_evidence(seen), seen.maps.frame, seen.picture, refine)
+        import torch
+
+        with torch.inference_mode():
+            return find_object(_resemblance(seen), seen.maps.frame, seen.picture, draw)[1]
 
     return rule
 
 
 def unsharpened_mask(seen: MaskInput) -> Mask:
-    """The evidence of `waldo segment`, upsampled without refinement."""
+    """The first evidence of `waldo segment`, upsampled without refinement."""
     frame = seen.maps.frame
-    return frame.to_photo(_evidence(seen), frame.width, frame.height) > 0
+    return frame.to_photo(first_evidence(seen), frame.width, frame.height) > 0
 
 
 def map_mask(score: str) -> Callable[[MaskInput], Mask]:
@@ -108,8 +112,8 @@ def map_mask(score: str) -> Callable[[MaskInput], Mask]:
 
 
 _ALL = (
-    MaskMethod("segment", evidence_mask(sharpen)),
-    MaskMethod("segment-by-class", evidence_mask(sharpen), by_class=True, needs_class=True),
+    MaskMethod("segment", object_mask(cut_object)),
+    MaskMethod("segment-by-class", object_mask(cut_object), by_class=True, needs_class=True),
     MaskMethod("segment-unsharpened", unsharpened_mask),
     MaskMethod("pdm", map_mask("pdm")),
     MaskMethod("pdm-by-class", map_mask("pdm"), by_class=True, needs_class=True),
@@ -145,7 +149,7 @@ class MaskResult:
 
 
 def select_mask_methods(
-    names: list[str], objects: list[SegmentationObject], sam: Refine | None
+    names: list[str], objects: list[SegmentationObject], sam: Draw | None
 ) -> list[MaskMethod]:
     """Methods by name; where no name is given, all that the benchmark has the class names for.
 
@@ -154,7 +158,7 @@ def select_mask_methods(
     """
     known = dict(MASK_METHODS)
     if sam is not None:
-        rule = evidence_mask(sam)
+        rule = object_mask(sam)
         known["sam"] = MaskMethod("sam", rule)
         known["sam-by-class"] = MaskMethod("sam-by-class", rule, by_class=True, needs_class=True)
     elif lacking := {"sam", "sam-by-class"}.intersection(names):
@@ -259,14 +263,18 @@ def _mask_result(name: str, photos: list[Path], pairs: list[tuple[Mask, Mask]]) 
     )
 
 
-def _evidence(seen: MaskInput) -> NDArray[np.float32]:
-    """(grid, grid) float32, positive for the object."""
+def first_evidence(seen: MaskInput) -> NDArray[np.float32]:
+    """(grid, grid) float32, positive for the object, as the reference alone tells it."""
     import torch
 
-    tokens = ObjectTokens.of(seen.reference, seen.device)
     with torch.inference_mode():
-        evidence = object_evidence(tokens, candidates_of(seen.maps, seen.reference, seen.device))
+        evidence = _resemblance(seen).evidence()
     return evidence.cpu().numpy().reshape(seen.maps.frame.grid, -1)
+
+
+def _resemblance(seen: MaskInput) -> Resemblance:
+    tokens = ObjectTokens.of(seen.reference, seen.device)
+    return next(resemblances(tokens, candidates_of(seen.maps, seen.reference, seen.device)))
 
 
 def _summary_over_objects(results: Results) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Masks: which pixels of photos and of video frames show an object.
 
 A person reads `segment` first: `segment_photos` compares the cells of a photo with those of a
-reference photo (personalized segmentation, PDM), and a `Refine` draws the mask. There are two of
-those: `segment.sharpen`, a guided filter, and `cascade.prompted_by`, which asks SAM (`sam.Sam`).
+reference photo (personalized segmentation, PDM), and a `Draw` draws the mask. There are two of
+those: `graph_cut.cut_object`, a minimum cut by colours and edges, and `cascade.prompted_by`, which
+asks SAM (`sam.Sam`).
 `mask_files` writes the masks of photos, and those of a query's matches, as files.
 
 `video.propagate_video` marks the objects of a video's first frame in all other frames:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from search.segmentation.segment import Refine, box_around, sharpen
+from features.frame import Frame
+from search.segmentation.graph_cut import cut_object
+from search.segmentation.segment import Draw, box_around
 
 # Pixels whose evidence is less than this below the highest form the peak; the innermost of them is
 # the prompt.
@@ -56,20 +58,19 @@ class MaskModel(Protocol):
         ...
 
 
-def prompted_by(model: MaskModel) -> Refine:
-    """A `Refine` that asks a mask model in two rounds.
+def prompted_by(model: MaskModel) -> Draw:
+    """A `Draw` that asks a mask model in two rounds.
 
     The first prompt has two points, where the evidence is highest and where it is lowest. The
     second prompt adds the best mask of the first round, and the box around it. The result is the
     mask of both rounds that has the highest `agreement`. The model is not asked where there is no
-    evidence for the object, and the guided filter draws the mask where no proposed mask agrees.
+    evidence for the object, and `cut_object` draws the mask where no proposed mask agrees.
     """
 
-    def refine(
-        picture: Image.Image, evidence: NDArray[np.float32], cell: float
-    ) -> NDArray[np.float32]:
+    def draw(cells: NDArray[np.float32], frame: Frame, picture: Image.Image) -> NDArray[np.bool_]:
+        evidence = frame.to_photo(cells, *picture.size)
         if evidence.max() <= 0:
-            return evidence
+            return np.zeros((frame.height, frame.width), dtype=bool)
         encoded = model.encode(picture)
         points = np.array([_innermost_peak(evidence), _innermost_peak(-evidence)], np.float32)
         asked = Prompt(points, np.array([1, 0]))
@@ -77,15 +78,17 @@ def prompted_by(model: MaskModel) -> Refine:
         best = _best(first, evidence)
         box = box_around(first.drawn[best] > 0)
         if box is None:
-            return sharpen(picture, evidence, cell)
+            return cut_object(cells, frame, picture)
         second = model.propose(encoded, Prompt(points, asked.labels, box, first.logits[best]))
         masks = np.concatenate([second.drawn, first.drawn])
         agreements = [agreement(mask > 0, evidence) for mask in masks]
         if max(agreements) <= 0:
-            return sharpen(picture, evidence, cell)
-        return np.asarray(masks[np.argmax(agreements)])
+            return cut_object(cells, frame, picture)
+        chosen = Image.fromarray(masks[np.argmax(agreements)])
+        full = chosen.resize((frame.width, frame.height), Image.Resampling.BILINEAR)
+        return np.asarray(full) > 0
 
-    return refine
+    return draw
 
 
 def agreement(mask: NDArray[np.bool_], evidence: NDArray[np.float32]) -> float:

@@ -1,10 +1,12 @@
-"""The frames of a video, one at a time: pictures in a folder, or a video file."""
+"""Videos: frames read one at a time from a folder or a file, and pictures written as a video."""
 
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,3 +160,69 @@ def _by_opencv(path: Path) -> Video:
         raise WaldoError(f"{path}: not a readable video")
     count, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
     return Video(max(0, count) or None, rate or FRAME_RATE, lambda: _numbered(decoded()))
+
+
+class OverlayVideo:
+    """Writes pictures of one size to a video file, by PyAV or by OpenCV; `close` finishes the file.
+
+    size: (width, height) of the pictures, pixels. rate: frames per second. Where neither library is
+    installed, nothing is written, and `path` is None.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], rate: float) -> None:
+        # Codecs accept only even sizes.
+        self._size = max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
+        self._writer: _PyavWriter | _OpencvWriter | None = None
+        for writer in (_PyavWriter, _OpencvWriter):
+            try:
+                self._writer = writer(path, self._size, rate)
+                break
+            except ImportError:
+                continue
+        self.path = None if self._writer is None else path
+
+    def add(self, picture: Image.Image) -> None:
+        """Write the next frame."""
+        if self._writer is not None:
+            self._writer.add(picture.resize(self._size))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _PyavWriter:
+    def __init__(self, path: Path, size: tuple[int, int], rate: float) -> None:
+        import av
+
+        self._av = av
+        self._container = av.open(path, "w")
+        # Browsers play H.264, but not every build of FFmpeg can write it.
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        stream: Any = self._container.add_stream(codec, Fraction(rate).limit_denominator(1001))
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        self._stream = stream
+
+    def add(self, picture: Image.Image) -> None:
+        frame = self._av.VideoFrame.from_image(picture)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+class _OpencvWriter:
+    def __init__(self, path: Path, size: tuple[int, int], rate: float) -> None:
+        import cv2
+
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        self._writer = cv2.VideoWriter(str(path), code, rate, size)
+
+    def add(self, picture: Image.Image) -> None:
+        self._writer.write(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1]))
+
+    def close(self) -> None:
+        self._writer.release()

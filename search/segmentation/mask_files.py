@@ -17,8 +17,9 @@ from search.index import Index
 from search.query import Answer
 from search.reference import Reference
 from search.segmentation.drawing import tinted
+from search.segmentation.graph_cut import cut_object
 from search.segmentation.match_masks import segment_match
-from search.segmentation.segment import Refine, Segmentation, segment_photos, sharpen
+from search.segmentation.segment import Draw, Segmentation, segment_photos
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def write_masks(
     reference: Reference,
     photos: Sequence[Path],
     extractor: FeatureExtractor,
-    refine: Refine = sharpen,
+    draw: Draw = cut_object,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[WrittenMask], list[Failure]]:
     """Segment photos, and write STEM.mask.png and STEM.overlay.jpg for each.
@@ -92,7 +93,7 @@ def write_masks(
     written: list[WrittenMask] = []
     failures: list[Failure] = []
     names: set[str] = set()
-    found_in = segment_photos(reference, photos, extractor, refine)
+    found_in = segment_photos(reference, photos, extractor, draw)
     for done, (path, found) in enumerate(found_in, start=1):
         if isinstance(found, WaldoError):
             failures.append(Failure(path, str(found)))

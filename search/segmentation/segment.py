@@ -1,7 +1,7 @@
 """Which pixels of a photo show the object of a reference photo: personalized segmentation."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +19,17 @@ from search.candidates import CandidateMaps, ScoringReference
 from search.localise import distance_to_object, object_cells, without_place
 from search.reference import Reference
 from search.scores import consistent, token_heat
-from search.segmentation.guided_filter import guided_filter
+from search.segmentation.graph_cut import cut_object
 from search.segmentation.overlay import shrunk
 
 if TYPE_CHECKING:
     import torch
 
-# All constants were chosen on the validation scenes (docs/scores.md).
+# All constants were chosen on the validation scenes (docs/segmentation.md).
 # A cell's cosines with the object and with the background are means over this many best ones.
 _OBJECT_NEIGHBOURS = 3
 _BACKGROUND_NEIGHBOURS = 5
-# Distances from the voted place of the object, in cells. The object may reach this far beyond it.
+# Distances from the object, in cells. The object may reach this far beyond its voted place.
 _REACH = 1.0
 # Beyond the reach, a cell loses this much evidence for each cell of distance.
 _DISTANCE_PENALTY = 0.2
@@ -37,18 +37,16 @@ _DISTANCE_PENALTY = 0.2
 _BACKGROUND_DISTANCE = 2.0
 # Evidence is clipped, so that a few cells do not decide for a whole window of the guided filter.
 _EVIDENCE_LIMIT = 0.5
-
-# The guided filter: how many cells a window reaches in each direction, and the ridge weight.
-_WINDOW = 2.0
-_EPS = 1e-4
+# So many times the mask tells anew which cells of the photo show the object.
+_ROUNDS = 2
 
 # Longer side of the picture that edges are taken from, pixels.
 LONGEST = 1024
 
-# Moves the borders of evidence to the edges of a picture. Arguments: the picture; its evidence,
-# (height, width) float32, positive for the object; the side of a cell in pixels of the picture.
-# Returns the refined evidence, of the same shape.
-Refine = Callable[[Image.Image, NDArray[np.float32], float], NDArray[np.float32]]
+# Draws the mask of a photo, (height, width) bool, from the evidence of its cells. Arguments: the
+# evidence, (grid, grid) float32, positive for the object; the photo's frame; the photo, RGB, of any
+# size.
+Draw = Callable[[NDArray[np.float32], Frame, Image.Image], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -89,18 +87,63 @@ class ObjectTokens:
         return cls(reference.for_scoring(device), torch.from_numpy(rest).to(device))
 
 
-def object_evidence(
-    tokens: ObjectTokens, candidates: CandidateMaps, places: int = 1
-) -> "torch.Tensor":
-    """How much more each cell resembles the object than the background, (batch, cells) float32.
+@dataclass(frozen=True)
+class Resemblance:
+    """How the cells of one photo resemble an object, on the scoring device.
 
-    Evidence is a difference of two means of centred cosines. The first is the mean of the cell's
-    best 3 cosines with the object: with its cells in the reference photo, and with its cells in
-    this photo as `object_cells` finds them. The second is the mean of the cell's best 5 cosines
-    with the background: with the other cells of the reference photo, and with the cells of this
-    photo that are far from the voted place of the object. Cells lose evidence with their distance
-    from that place, so that a look-alike elsewhere is not taken. Evidence lies in -0.5..0.5, and
-    the object's cells are those above 0.
+    with_object: (cells, n), centred cosines with the object's cells in the reference photo.
+    with_background: (cells, m), those with the other cells of the reference photo.
+    among: (cells, cells), those with the photo's own cells; -1 for a cell with itself, which says
+    nothing. valid: (cells,) bool. found: (cells,) bool, the object's cells by `object_cells`.
+    distance: (cells,) float32, in cells from the object's voted place, at most 0 within it.
+    """
+
+    with_object: "torch.Tensor"
+    with_background: "torch.Tensor"
+    among: "torch.Tensor"
+    valid: "torch.Tensor"
+    found: "torch.Tensor"
+    distance: "torch.Tensor"
+
+    def evidence(self) -> "torch.Tensor":
+        """How much more each cell resembles the object than the background, (cells,) float32.
+
+        Evidence is a difference of two means of centred cosines. The first is the mean of the
+        cell's best 3 cosines with the object: with its cells in the reference photo, and with its
+        cells in this photo. The second is the mean of the cell's best 5 cosines with the
+        background: with the other cells of the reference photo, and with the cells of this photo
+        that are far from the object. Cells lose evidence with their distance from the object, so
+        that a look-alike elsewhere is not taken. Evidence lies in -0.5..0.5, and the object's cells
+        are those above 0.
+        """
+        import torch
+
+        background = self.valid & (self.distance > _BACKGROUND_DISTANCE)
+        to_object = torch.cat([self.with_object, self.among[:, self.found]], dim=1)
+        to_rest = torch.cat([self.with_background, self.among[:, background]], dim=1)
+        evidence = _mean_of_best(to_object, _OBJECT_NEIGHBOURS)
+        evidence = evidence - _mean_of_best(to_rest, _BACKGROUND_NEIGHBOURS)
+        penalty = _DISTANCE_PENALTY * (self.distance - _REACH).clamp(min=0)
+        return (evidence - penalty).clamp(-_EVIDENCE_LIMIT, _EVIDENCE_LIMIT)
+
+    def with_cells(self, cells: NDArray[np.bool_]) -> "Resemblance":
+        """The same where the photo shows the object in other cells, (grid, grid) bool, at least
+        one; it may also reach beyond these.
+        """
+        import torch
+        from scipy import ndimage
+
+        away = ndimage.distance_transform_cdt(~cells, metric="chessboard").ravel()
+        device = self.distance.device
+        distance = torch.from_numpy(away.astype(np.float32)).to(device).minimum(self.distance)
+        found = torch.from_numpy(cells.ravel()).to(device)
+        return replace(self, found=found, distance=distance)
+
+
+def resemblances(
+    tokens: ObjectTokens, candidates: CandidateMaps, places: int = 1
+) -> Iterator[Resemblance]:
+    """How each candidate resembles an object, one after the other.
 
     places: the number of places in each photo at which the object is searched for, one after the
     other (see `object_places`).
@@ -118,40 +161,34 @@ def object_evidence(
         to_place = distance_to_object(scoring, remaining)
         found = found | object_cells(remaining, to_place, heat)
         distance = torch.minimum(distance, to_place)
-    background = candidates.valid & (distance > _BACKGROUND_DISTANCE)
-    evidence = torch.empty_like(distance)
     with_object = candidates.appearance.cosines(scoring.tokens)
     with_background = candidates.appearance.cosines(tokens.background)
     # One photo at a time, because a matrix of cells by cells is large.
     for row, cells in enumerate(unit(candidates.appearance.levels.float())):
-        to_object = torch.cat([with_object[row], cells @ cells[found[row]].T], dim=1)
-        to_rest = torch.cat([with_background[row], cells @ cells[background[row]].T], dim=1)
-        evidence[row] = _mean_of_best(to_object, _OBJECT_NEIGHBOURS)
-        evidence[row] -= _mean_of_best(to_rest, _BACKGROUND_NEIGHBOURS)
-    penalty = _DISTANCE_PENALTY * (distance - _REACH).clamp(min=0)
-    return (evidence - penalty).clamp(-_EVIDENCE_LIMIT, _EVIDENCE_LIMIT)
+        among = (cells @ cells.T).fill_diagonal_(-1.0)
+        yield Resemblance(
+            *(with_object[row], with_background[row], among),
+            *(candidates.valid[row], found[row], distance[row]),
+        )
 
 
-def sharpen(
-    picture: Image.Image, evidence: NDArray[np.float32], cell: float
-) -> NDArray[np.float32]:
-    """A `Refine` without a model: a guided filter, guided by the colours of the picture."""
-    guide = np.asarray(picture, dtype=np.float32) / np.float32(255.0)
-    return guided_filter(guide, evidence, max(1, round(_WINDOW * cell)), _EPS)
+def find_object(
+    seen: Resemblance, frame: Frame, picture: Image.Image, draw: Draw = cut_object
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The evidence of a photo's cells, (grid, grid) float32, and its mask, (height, width) bool.
 
-
-def draw_mask(
-    evidence: NDArray[np.float32], frame: Frame, picture: Image.Image, refine: Refine = sharpen
-) -> NDArray[np.bool_]:
-    """The mask of a photo from the evidence of its cells, (height, width) bool.
-
-    evidence: (grid, grid) float32. picture: the photo, RGB, of any size.
+    The first evidence knows the object as the reference photo shows it, near its voted place. The
+    mask drawn from it follows the object's colours and edges beyond that; its cells are the object
+    for the next evidence, and so on.
     """
-    drawn = frame.to_photo(evidence, *picture.size)
-    refined = refine(picture, drawn, frame.cell[0] * picture.width / frame.width)
-    size = frame.width, frame.height
-    full = Image.fromarray(refined).resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(full) > 0
+    shape = frame.grid, frame.grid
+    evidence = seen.evidence().cpu().numpy().reshape(shape)
+    for _ in range(_ROUNDS):
+        cells = frame.coverage(cut_object(evidence, frame, picture)) > 0.5
+        if not cells.any():
+            break
+        evidence = seen.with_cells(cells).evidence().cpu().numpy().reshape(shape)
+    return evidence, draw(evidence, frame, picture)
 
 
 def segment(
@@ -159,7 +196,7 @@ def segment(
     candidates: CandidateMaps,
     frames: Sequence[Frame],
     pictures: Sequence[Image.Image],
-    refine: Refine = sharpen,
+    draw: Draw = cut_object,
     places: int = 1,
 ) -> list[Segmentation]:
     """Segment the object in photos whose maps were already extracted.
@@ -169,22 +206,21 @@ def segment(
     """
     import torch
 
+    segmented = []
     with torch.inference_mode():
-        evidence = object_evidence(tokens, candidates, places).cpu().numpy()
         scores = consistent(tokens.scoring, candidates).tolist()
-    found = []
-    for flat, score, frame, picture in zip(evidence, scores, frames, pictures, strict=True):
-        cells = flat.reshape(frame.grid, frame.grid)
-        mask = draw_mask(cells, frame, picture, refine)
-        found.append(Segmentation(score, cells, mask, box_around(mask), picture))
-    return found
+        photos = resemblances(tokens, candidates, places)
+        for seen, score, frame, picture in zip(photos, scores, frames, pictures, strict=True):
+            evidence, mask = find_object(seen, frame, picture, draw)
+            segmented.append(Segmentation(score, evidence, mask, box_around(mask), picture))
+    return segmented
 
 
 def segment_photos(
     reference: Reference,
     photos: Sequence[Path],
     extractor: FeatureExtractor,
-    refine: Refine = sharpen,
+    draw: Draw = cut_object,
 ) -> Iterator[tuple[Path, Segmentation | WaldoError]]:
     """Segment the object in photo files, in their order.
 
@@ -212,7 +248,7 @@ def segment_photos(
                 yield path, ModelError(f"{path}: the model gave no finite features for it")
                 continue
             candidates = candidates_of(maps, reference, extractor.device)
-            yield path, segment(tokens, candidates, [maps.frame], [picture], refine)[0]
+            yield path, segment(tokens, candidates, [maps.frame], [picture], draw)[0]
 
 
 def candidates_of(maps: FeatureMaps, reference: Reference, device: "torch.device") -> CandidateMaps:

@@ -17,8 +17,7 @@ from features.extractor import FeatureExtractor
 from features.photo import Photo
 from indexer.protocols import Extractor
 from search.segmentation.drawing import ContactSheet, read_ids, tinted, write_ids
-from search.segmentation.frames import Video, open_video
-from search.segmentation.overlay_video import OverlayVideo
+from search.segmentation.frames import OverlayVideo, Video, open_video
 from search.segmentation.propagate import BATCH, carry_labels
 
 # Maps have at least this many cells per side, because masks are no finer than their cells; frames

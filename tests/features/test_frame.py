@@ -93,3 +93,12 @@ def test_map_drawn_over_the_photo_lies_where_the_cells_are() -> None:
     # Padding below must not darken the last row.
     flat = np.where(frame.valid(), 1.0, -9.0).astype(np.float32)
     np.testing.assert_allclose(frame.to_photo(flat, 50, 25), 1.0)
+
+
+def test_a_part_of_the_photo_is_drawn_as_in_the_whole() -> None:
+    frame = Frame(400, 200, 64, 8)
+    cells = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    whole = frame.to_photo(cells, 400, 200)
+    part = frame.to_photo(cells, 150, 80, (100, 60, 250, 140))
+    # Pillow's filters end at the border of the part.
+    np.testing.assert_allclose(part[30:-30, 30:-30], whole[90:110, 130:220], atol=1e-4)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import ModelError
+from features.frame import Frame
 from search.segmentation.cascade import Prompt, Proposals, agreement, prompted_by
 from search.segmentation.sam import Sam
 from search.segmentation.segment import box_around
@@ -93,13 +94,13 @@ def test_a_folder_without_sam_is_refused(folders: dict[str, Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["sam", "sam2"])
-def test_sam_refines_evidence(kind: str, folders: dict[str, Path]) -> None:
-    evidence = np.full((60, 90), -0.5, dtype=np.float32)
-    evidence[20:40, 30:60] = 0.5
-    refine = prompted_by(Sam.load(str(folders[kind]), "cpu"))
-    drawn = refine(Image.fromarray(smooth_pixels(90, 60)), evidence, 4.0)
-    assert drawn.shape == (60, 90)
-    assert np.isfinite(drawn).all()
+def test_sam_draws_masks(kind: str, folders: dict[str, Path]) -> None:
+    evidence = np.full((9, 9), -0.5, dtype=np.float32)
+    evidence[2:4, 3:6] = 0.5
+    draw = prompted_by(Sam.load(str(folders[kind]), "cpu"))
+    drawn = draw(evidence, Frame(180, 120, 72, 9), Image.fromarray(smooth_pixels(90, 60)))
+    assert drawn.shape == (120, 180)
+    assert drawn.dtype == bool
 
 
 @dataclass
@@ -134,7 +135,10 @@ PART, TOO_MUCH, ELSEWHERE = (
     rectangle(0, 40, 0, 60),
     rectangle(0, 8, 45, 60),
 )
-EVIDENCE = np.where(OBJECT, np.float32(0.5), np.float32(-0.5))
+# A cell per pixel; the rows below the picture are padding.
+FRAME = Frame(60, 40, 60, 60)
+EVIDENCE = np.full((60, 60), -0.5, dtype=np.float32)
+EVIDENCE[:40][OBJECT] = 0.5
 PICTURE = Image.new("RGB", (60, 40))
 
 
@@ -144,8 +148,8 @@ def test_the_mask_that_agrees_best_is_taken_whatever_its_index(order: tuple[int,
     first = [[almost, PART, TOO_MUCH][i] for i in order]
     second = [[OBJECT, PART, TOO_MUCH][i] for i in order]
     model = KnownMasks([first, second])
-    found = prompted_by(model)(PICTURE, EVIDENCE, 1.0)
-    np.testing.assert_array_equal(found > 0, OBJECT)
+    found = prompted_by(model)(EVIDENCE, FRAME, PICTURE)
+    np.testing.assert_array_equal(found, OBJECT)
     points, cascaded = model.asked
     assert points.box is None
     assert points.logits is None
@@ -175,31 +179,31 @@ def test_segment_by_sam(waldo: CommandLine, folders: dict[str, Path], tmp_path: 
 
 def test_a_worse_second_round_is_not_taken() -> None:
     model = KnownMasks([[OBJECT, PART], [PART, ELSEWHERE]])
-    found = prompted_by(model)(PICTURE, EVIDENCE, 1.0)
-    np.testing.assert_array_equal(found > 0, OBJECT)
+    found = prompted_by(model)(EVIDENCE, FRAME, PICTURE)
+    np.testing.assert_array_equal(found, OBJECT)
 
 
 def test_a_look_alike_is_not_taken() -> None:
     beside = EVIDENCE.copy()
     beside[:8, 45:] = -0.1
     model = KnownMasks([[ELSEWHERE, PART], [ELSEWHERE, OBJECT | ELSEWHERE, PART]])
-    found = prompted_by(model)(PICTURE, beside, 1.0)
-    np.testing.assert_array_equal(found > 0, OBJECT | ELSEWHERE)
-    assert agreement(OBJECT, beside) > agreement(OBJECT | ELSEWHERE, beside)
-    assert agreement(ELSEWHERE, beside) < 0
+    found = prompted_by(model)(beside, FRAME, PICTURE)
+    np.testing.assert_array_equal(found, OBJECT | ELSEWHERE)
+    assert agreement(OBJECT, beside[:40]) > agreement(OBJECT | ELSEWHERE, beside[:40])
+    assert agreement(ELSEWHERE, beside[:40]) < 0
 
 
-def test_the_guided_filter_decides_where_no_mask_agrees() -> None:
+def test_the_minimum_cut_decides_where_no_mask_agrees() -> None:
     model = KnownMasks([[ELSEWHERE], [ELSEWHERE]])
-    found = prompted_by(model)(PICTURE, EVIDENCE, 1.0)
-    assert (found[OBJECT] > 0).mean() > 0.8
-    assert not (found[ELSEWHERE] > 0).any()
+    found = prompted_by(model)(EVIDENCE, FRAME, PICTURE)
+    assert found[OBJECT].mean() > 0.8
+    assert not found[ELSEWHERE].any()
     nothing = KnownMasks([[np.zeros_like(OBJECT)]])
-    assert (prompted_by(nothing)(PICTURE, EVIDENCE, 1.0)[OBJECT] > 0).mean() > 0.8
+    assert prompted_by(nothing)(EVIDENCE, FRAME, PICTURE)[OBJECT].mean() > 0.8
 
 
 def test_the_model_is_not_asked_where_there_is_no_evidence() -> None:
     model = KnownMasks([])
-    found = prompted_by(model)(PICTURE, np.full_like(EVIDENCE, -0.1), 1.0)
-    assert not (found > 0).any()
+    found = prompted_by(model)(np.full_like(EVIDENCE, -0.1), FRAME, PICTURE)
+    assert not found.any()
     assert model.asked == []
