@@ -111,7 +111,8 @@ def read_lines(file: BinaryIO) -> Iterator[ListLine]:
             text = b"".join(lines).decode(encoding or "")
         except UnicodeDecodeError as error:
             raise WaldoError(f"not {encoding}, as it begins ({error.reason})") from None
-        read = ((line, str(encoding)) for line in text.split("\n"))
+        # A program that converts a list may leave its mark before the new one.
+        read = ((line, str(encoding)) for line in text.removeprefix("\ufeff").split("\n"))
     else:
         read = map(_decoded, lines)
     for number, (line, name) in enumerate(read, start=1):

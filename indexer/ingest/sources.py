@@ -237,9 +237,11 @@ def _check_not_empty(source: Source, index_dir: Path, exclude: Exclusion) -> Non
             raise SourceError(f"{source.path}: no picture in this folder; check the path")
     elif source.kind == "list":
         if not any(isinstance(f, Found) for f in files):
+            note = next((line.note for line in _lines(source) if line.note), "")
             raise SourceError(
                 f"{source.path}: not a picture, and as a list of photos (one path per line, "
-                "relative to the list's folder) it names no file that exists; check its lines"
+                f"relative to the list's folder) it names no file that exists{note}; check its "
+                "lines"
             )
     elif not is_picture(source.path):
         raise SourceError(f"{source.path}: neither a picture nor a list of photos; leave it out")

@@ -247,8 +247,8 @@ def _report_text(report: "IndexReport", seconds: float) -> str:
     skipped = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in kinds if count]
     text = f"{parts[0]}: {', '.join(parts[1:])}"
     if skipped:
-        text += f"; skipped {' and '.join(skipped)}"
-    text += f", in {seconds:.1f} s"
+        text += f"; skipped {' and '.join(skipped)},"
+    text += f" in {seconds:.1f} s"
     if report.failed:
         text += f"; what failed and why: {report.index_dir / 'failures.jsonl'}"
     return text

@@ -171,7 +171,12 @@ class TestRefusals:
 
     def test_a_list_that_names_no_file(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("milk\nbread\n")
-        with pytest.raises(SourceError, match="names no file"):
+        with pytest.raises(SourceError, match="names no file that exists; check"):
+            open_sources([tmp_path / "notes.txt"], tmp_path / "i")
+        (tmp_path / "notes.txt").write_bytes(
+            "th\N{LATIN SMALL LETTER E WITH ACUTE}".encode("cp1252")
+        )
+        with pytest.raises(SourceError, match=r"exists \(the list is read as Windows-1252\)"):
             open_sources([tmp_path / "notes.txt"], tmp_path / "i")
 
     def test_a_file_that_is_neither_picture_nor_list(self, tmp_path: Path) -> None:

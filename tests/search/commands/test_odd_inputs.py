@@ -130,3 +130,20 @@ def test_a_line_break_in_a_name_keeps_the_table_whole(
     assert len(lines) == 1 + 3
     assert any("a\\nb.jpg'" in line for line in lines)
     assert any("tab\\tc.jpg'" in line for line in lines)
+
+
+def test_what_a_run_skips_and_keeps_is_counted(waldo: CommandLine, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "drive").mkdir(parents=True)
+    for number, name in enumerate(("a.jpg", "drive/b.jpg", "c.png")):
+        save_photo(folder / name, seed=number)
+    for name in ("film.MOV", "film.mp4", "raw.CR3", "notes.pdf"):
+        (folder / name).write_bytes(b"\0\0\0\x18ftyp" + bytes(40))
+    ask = ("index", folder, "--index", tmp_path / "index")
+    report = json.loads(waldo(*ask, "--json", "--exclude", "*.png").out)
+    counted = ("total", "new", "passed_over", "videos", "raw_files")
+    assert [report[name] for name in counted] == [2, 2, 4, 2, 1]
+    (folder / "drive" / "b.jpg").rename(tmp_path / "away.jpg")
+    text = waldo(*ask).out
+    assert f"3 photos in {tmp_path / 'index'}: 1 new, 1 failed, 1 kept" in text
+    assert "skipped 2 videos and 1 raw file, in " in text

@@ -86,13 +86,16 @@ def test_lists_are_told_by_their_content(tmp_path: Path) -> None:
         assert list(read_queries([str(path)], Query(Path()))) == [Query(path)]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "converted"]
+)
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_lists_of_every_encoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, end: str
 ) -> None:
     names = ["café.jpg", "東京.jpg", "plain.jpg"]
-    content = end.join(names).encode(encoding)
+    text = end.join(names)
+    content = f"\ufeff{text}".encode("utf-16") if encoding == "converted" else text.encode(encoding)
     (tmp_path / "list").write_bytes(content)
     expected = [Query(Path(name)) for name in names]
     assert list(read_queries([str(tmp_path / "list")], Query(Path()))) == expected
