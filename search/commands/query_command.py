@@ -302,11 +302,14 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
     from search.commands.pages.answer_page import write_answer_page
     from search.commands.tables import answer_json, not_found_line
     from search.segmentation.mask_files import Failure, export_matches, write_match_masks
+    from search.segmentation.match_masks import fit_boxes
 
     for line in answer.damaged:
         say(f"warning: {line}")
     if changed := sum(match.changed for match in answer.matches):
         say(f"warning: {changed} of these photos changed since indexed; run `waldo index` again")
+    if output.html is not None or output.masks is not None:
+        answer = fit_boxes(index, answer)  # because the photos are opened anyway
     if output.html is not None:
         write_answer_page(answer, output.html)
         say(f"page: {output.html.resolve()}")

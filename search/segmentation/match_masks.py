@@ -1,15 +1,25 @@
-"""The masks of a query's matches, at all their places, from the maps of the index."""
+"""The masks of a query's matches, at all their places, and boxes around them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from features.errors import PhotoError
+from features.errors import PhotoError, WaldoError
 from indexer.errors import IndexDamagedError
 from search.candidates import to_candidates
 from search.index import Index
 from search.query import Answer, Match
-from search.segmentation.segment import ObjectTokens, Segmentation, load_picture, segment
+from search.segmentation.segment import (
+    ObjectTokens,
+    Segmentation,
+    box_around,
+    load_picture,
+    segment,
+)
+
+Box = tuple[int, int, int, int]
 
 
 def segment_match(index: Index, answer: Answer) -> Callable[[Match], Segmentation]:
@@ -34,3 +44,35 @@ def segment_match(index: Index, answer: Answer) -> Callable[[Match], Segmentatio
         return segment(best, candidates, [frame], [picture], places=places)[0]
 
     return segmented
+
+
+def fit_boxes(index: Index, answer: Answer) -> Answer:
+    """The answer with the boxes of its matches around their masks, for which photos are opened.
+
+    A match whose photo is gone, is broken or was changed keeps its boxes, which are those of cells.
+    """
+    segmented = segment_match(index, answer)
+
+    def fitted(match: Match) -> Match:
+        try:
+            return replace(match, boxes=boxes_in(segmented(match).mask, match.boxes))
+        except WaldoError:
+            return match
+
+    return replace(answer, matches=[fitted(match) for match in answer.matches])
+
+
+def boxes_in(mask: NDArray[np.bool_], boxes: Sequence[Box]) -> tuple[Box, ...]:
+    """Each box fitted to the pixels of a (height, width) mask that are nearer to it than to others.
+
+    A box to which no pixel is nearest stays as it is.
+    """
+    columns, rows = np.arange(mask.shape[1]) + 0.5, np.arange(mask.shape[0])[:, None] + 0.5
+    least, nearest = np.full(mask.shape, np.inf), np.zeros(mask.shape, dtype=np.uint8)
+    for number, (x0, y0, x1, y1) in enumerate(boxes if len(boxes) > 1 else ()):
+        across = np.maximum(np.maximum(x0 - columns, columns - x1), 0)
+        down = np.maximum(np.maximum(y0 - rows, rows - y1), 0)
+        away = across**2 + down**2
+        nearest[away < least] = number
+        least = np.minimum(least, away)
+    return tuple(box_around(mask & (nearest == number)) or box for number, box in enumerate(boxes))

@@ -24,6 +24,7 @@ from search.query import Query
 from search.reference import Reference, make_reference
 from search.scores import token_heat
 from search.segmentation.mask_files import write_masks
+from search.segmentation.match_masks import boxes_in
 from search.segmentation.segment import (
     ObjectTokens,
     box_around,
@@ -326,8 +327,28 @@ def test_query_writes_masks_and_photos_of_its_matches(
         assert copy.read_bytes() == path.read_bytes()
         with Image.open(match["mask"]) as mask, Image.open(path) as photo:
             assert mask.size == photo.size
+            drawn = np.asarray(mask) > 0
+        # The boxes follow the mask.
+        for box in match["boxes"]:
+            assert box_around(drawn & inside(box, drawn.shape)) == tuple(box)
     # The same query may write its files again.
     assert waldo(*collection.query, "--masks", masks, "--export", copies).code == 0
+
+
+def inside(box: Sequence[int], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    x0, y0, x1, y1 = box
+    mask = np.zeros(shape, dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_each_box_takes_the_pixels_that_are_nearest_to_it() -> None:
+    boxes = ((10, 10, 30, 30), (60, 10, 80, 30), (10, 70, 30, 90))
+    first, second = (5, 12, 35, 28), (62, 8, 95, 40)
+    mask = inside(first, (100, 100)) | inside(second, (100, 100))
+    assert boxes_in(mask, boxes) == (first, second, boxes[2])
+    assert boxes_in(mask, boxes[:1]) == ((5, 8, 95, 40),)
+    assert boxes_in(np.zeros((100, 100), dtype=bool), boxes) == boxes
 
 
 def test_query_warns_of_photos_that_are_gone(
