@@ -27,6 +27,7 @@ from indexer.store.filters import PhotoFilter
 from search.candidates import ScoringReference
 from search.clock import Clock
 from search.confidence import MINIMUM_PHOTOS, confidences, minimum_remaining_score
+from search.expansion import expand
 from search.fusion import default_weights, stored_weights
 from search.localise import localise
 from search.query import Answer, Match, Query, SearchOptions
@@ -53,7 +54,8 @@ MAPS = ("disk", "ram", "gpu")
 class Ranking:
     """Candidates in the order of their final scores, best first.
 
-    ids: (n,) int64. scores: (n,) float32. recall_scores: (n,) float32, by recall.
+    ids: (n,) int64. scores: (n,) float32. own_scores: (n,) float32, by the query's photos without
+    its first matches. recall_scores: (n,) float32, by recall.
     references: (n,) int64, the number of the reference that each photo resembles most.
     confidences: (n,) float64, or None where they cannot be estimated. damaged: a line for each
     candidate that was left out.
@@ -61,6 +63,7 @@ class Ranking:
 
     ids: NDArray[np.int64]
     scores: NDArray[np.float32]
+    own_scores: NDArray[np.float32]
     recall_scores: NDArray[np.float32]
     references: NDArray[np.int64]
     confidences: NDArray[np.float64] | None
@@ -79,6 +82,11 @@ class _Asked:
     references: tuple[Reference, ...]
     prepared: list[ScoringReference]
     unlike: list[ScoringReference]
+
+    @property
+    def hashes(self) -> set[str]:
+        """The content hashes of the photos that show the object."""
+        return {reference.maps.content_hash for reference in self.references}
 
 
 class Index:
@@ -127,18 +135,15 @@ class Index:
         candidates = self._recall(query, asked, descriptor, options, clock)
         ranking = self._rank(asked, candidates, options, clock)
         with clock("localise"):
-            # At least two: where the best is the reference photo itself, the confidence of the
-            # next says whether the object was found.
-            best, damaged = self._matches(ranking, asked, max(2, options.top), options.rerank)
-        others = [match.confidence for match in best if not match.is_query]
+            best, damaged = self._matches(ranking, asked, options.top, options.rerank)
         least = options.min_confidence
-        matches = [m for m in best[: options.top] if least is None or (m.confidence or 0) >= least]
+        matches = [m for m in best if least is None or (m.confidence or 0) >= least]
         return Answer(
             query=query,
             options=options,
             references=asked.references,
             matches=matches,
-            best_confidence=others[0] if others else None,
+            best_confidence=self._best_confidence(ranking, asked),
             n_photos=self.reader.n_photos,
             damaged=[*ranking.damaged, *damaged, *self._undescribed(descriptor)],
             timing=clock.stages(),
@@ -203,15 +208,22 @@ class Index:
         """Candidates by their final scores."""
         if not options.rerank:
             first = np.zeros(len(candidates.ids), dtype=np.int64)
-            return Ranking(candidates.ids, candidates.scores, candidates.scores, first, None, [])
+            scores = candidates.scores
+            return Ranking(candidates.ids, scores, scores, scores, first, None, [])
         every = [*asked.prepared, *asked.unlike]
         scored = score_references(
             self.reader, candidates.ids, every, [asked.score], clock, stage="score"
         )
         by_reference = scored.by_score[asked.score.name]
         wanted, unwanted = np.split(by_reference, [len(asked.prepared)])
-        scores = combine(wanted, unwanted)
-        sure = confidences(scores)
+        own = combine(wanted, unwanted)
+        expanded = expand(
+            *(self.reader, scored.ids, wanted, own, asked.prepared, asked.hashes, asked.score),
+            clock,
+        )
+        scores = combine(expanded[None], unwanted)
+        # By the query's own scores: a match that asks must not vouch for itself, nor for others.
+        sure = confidences(own)
         if sure is None and options.min_confidence is not None:
             raise WaldoError(
                 f"min-confidence: {len(scores)} photos are too few to estimate a confidence; at "
@@ -224,6 +236,7 @@ class Index:
         return Ranking(
             scored.ids[order],
             scores[order],
+            own[order],
             recalled[order],
             wanted.argmax(axis=0)[order],
             None if sure is None else sure[order],
@@ -239,12 +252,11 @@ class Index:
         least = np.full(len(rows), np.inf, dtype=np.float32)
         # A score that is a mean over the map hardly changes when one place is masked out.
         if reranked and asked.score.recall == "words":
-            least = minimum_remaining_score(ranking.scores, ranking.scores[rows])
+            least = minimum_remaining_score(ranking.own_scores, ranking.own_scores[rows])
         evidence = localise(
             *(self.reader, maps, asked.prepared, ranking.references[rows], asked.score, least),
             asked.unlike,
         )
-        hashes = {reference.maps.content_hash for reference in asked.references}
         reader = self.reader
         size, grid = self.extractor.image_size, self.extractor.grid
         matches = []
@@ -265,13 +277,23 @@ class Index:
                     boxes=tuple(frame.box_of(cells) for cells in found),
                     heatmap=evidence.heat[place].reshape(grid, grid),
                     frame=frame,
-                    is_query=record.content_hash in hashes,
+                    is_query=record.content_hash in asked.hashes,
                     reference=int(ranking.references[row]),
                     copies=tuple(r.path for r in reader.photos(reader.copies_of(record.id))),
                     changed=record.is_changed(),
                 )
             )
         return matches, maps.damaged
+
+    def _best_confidence(self, ranking: Ranking, asked: _Asked) -> float | None:
+        """The highest confidence of a photo other than the query's, if any can be estimated."""
+        if ranking.confidences is None:
+            return None
+        for row in np.argsort(-ranking.confidences, kind="stable"):
+            [record] = self.reader.photos(ranking.ids[[row]])
+            if record.content_hash not in asked.hashes:
+                return float(ranking.confidences[row])
+        return None
 
     def _descriptor(self, name: str) -> ImageDescriptor:
         """A descriptor that the index has; its model is found when it is first asked for."""

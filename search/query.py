@@ -66,9 +66,10 @@ class Match:
     """One photo of the collection, as an answer.
 
     rank: from 1. path: the file. id: its id in the index. score: decides the rank, higher is
-    better. recall_score: what recall ranked by: the inner product that is mean(S_DF) of PDM Eq. 7,
-    the similarity of visual words, or the cosine of descriptors.
-    confidence: 0..1, the estimated precision at this score; None where there are too few photos to
+    better; by the query and its first matches (`expansion`). recall_score: what recall ranked by:
+    the inner product that is mean(S_DF) of PDM Eq. 7, the similarity of visual words, or the cosine
+    of descriptors. confidence: 0..1, the estimated precision at the photo's score by the query
+    alone, so it may rise from one rank to the next; None where there are too few photos to
     estimate it. boxes: [x0, y0, x1, y1] around each instance of the object in the photo, best
     first, at least one; pixels of the upright photo. box: the first.
     heatmap: (grid, grid) float32, the score's evidence by cell. frame: maps cells to pixels.
@@ -107,7 +108,7 @@ class Answer:
     n_photos: the size of the collection.
     damaged: one line for each stored row that is damaged and was left out, and one where photos
     lack the descriptor that recall uses.
-    timing: seconds by stage: extract, recall, fetch, score, localise, total.
+    timing: seconds by stage: extract, recall, fetch, score, expand, localise, total.
     """
 
     query: Query

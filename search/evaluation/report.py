@@ -12,6 +12,7 @@ import numpy as np
 from features.errors import WaldoError
 from indexer.store.files import write_atomically
 from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.methods.methods import MapMethod
 from search.evaluation.metrics.class_map import ClassMapQuality
 from search.evaluation.metrics.summary import query_precision, summary
 from search.evaluation.paper import published
@@ -32,6 +33,7 @@ def evaluation_json(
     """The report of a benchmark of searches, JSON-ready; metrics are fractions, 0..1.
 
     fingerprint: the model's, as its index has it. codec: the quality of the stored maps.
+    Confidence is judged by scores without expansion; None where these were not measured too.
     class_map: how well S_S separates classes; None where the benchmark has no masks to measure it.
     "timings" are seconds by stage, and under "methods" those of scoring by method. "paper" holds
     published figures, in percent, for a benchmark that has them.
@@ -39,12 +41,18 @@ def evaluation_json(
     scores = {result.method.name: result.scores for result in evaluation.results}
     default = scores.get(DEFAULT_SCORE)
     seconds = evaluation.seconds
+    methods = {name: summary(benchmark, rows, default) for name, rows in scores.items()}
+    for result in evaluation.results:
+        if isinstance(result.method, MapMethod) and result.method.expanded:
+            # As in searches: an expanded score's matches would vouch for themselves.
+            own = methods.get(result.method.name.replace("-expanded", ""), {})
+            methods[result.method.name]["confidence"] = own.get("confidence")
     report: dict[str, Any] = {
         "protocol": benchmark.protocol,
         "model": fingerprint,
         "codec": codec,
         "versions": versions(),
-        "methods": {name: summary(benchmark, rows, default) for name, rows in scores.items()},
+        "methods": methods,
         "n_queries": len(benchmark.queries),
         "n_gallery": len(benchmark.gallery),
         "timings": {

@@ -1,5 +1,6 @@
 """Running methods over a benchmark: every method scores the whole gallery for every query."""
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,13 +38,19 @@ from search.evaluation.methods.methods import (
     SingleMethod,
     StoreMethod,
     WordMethod,
+    candidates_first,
 )
 from search.evaluation.metrics.summary import Scores
 from search.evaluation.run_store import RunScores, gallery_folder, open_scores, run_folder
 from search.evaluation.steps import OnStep, ignore_step
+from search.expansion import expand
+from search.query import SearchOptions
 from search.reference import make_references
 from search.rerank import score_references
-from search.scores import bind_score
+from search.scores import Score, bind_score
+
+# A search compares this many photos by default.
+_CANDIDATES = SearchOptions().candidates
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,10 @@ class MethodResult:
 class Evaluation:
     """What a run found.
 
-    results: one per method. seconds: by stage ("indexing", "query features", "fetch") and by method
-    (its scoring), including those of interrupted runs before it; what methods share counts for the
-    first of them. folder: where the scores lie; to be deleted when they are no longer needed.
+    results: one per method. seconds: by stage ("indexing", "query features", "fetch", "expand") and
+    by method (its scoring), including those of interrupted runs before it; what methods share
+    counts for the first of them. folder: where the scores lie; to be deleted when they are no
+    longer needed.
     """
 
     results: list[MethodResult]
@@ -311,7 +319,8 @@ class _Gallery:
         for region, references in asked.items():
             chosen = [m for m in methods if isinstance(m, MapMethod) and m.region == region]
             if chosen:
-                scores |= self._map_scores(chosen, references, doing)
+                photos = [query.query.photo for query in queries]
+                scores |= self._map_scores(chosen, references, photos, doing)
         return scores
 
     def _references(
@@ -328,9 +337,16 @@ class _Gallery:
         return asked
 
     def _map_scores(
-        self, methods: list[MapMethod], references: list[ScoringReference], doing: str
+        self,
+        methods: list[MapMethod],
+        references: list[ScoringReference],
+        photos: list[Path],
+        doing: str,
     ) -> dict[str, NDArray[np.float32]]:
-        """Scores by full maps, (n_references, n_gallery) float32 for each method."""
+        """Scores by full maps, (n_references, n_gallery) float32 for each method.
+
+        photos: those that show the references.
+        """
         # By the extractor that fitted the codec: it knows the class vectors of all nouns already.
         scores = [
             replace(bind_score(method.score, self.source, references), name=method.name)
@@ -343,7 +359,29 @@ class _Gallery:
         )
         if scored.damaged:
             raise WaldoError(scored.damaged[0])
+        for method, score in zip(methods, scores, strict=True):
+            if method.expanded:
+                rows = scored.by_score[score.name]
+                scored.by_score[score.name] = np.stack(
+                    [
+                        self._expanded(*asked, score)
+                        for asked in zip(rows, references, photos, strict=True)
+                    ]
+                )
         return scored.by_score
+
+    def _expanded(
+        self, row: NDArray[np.float32], reference: ScoringReference, photo: Path, score: Score
+    ) -> NDArray[np.float32]:
+        """A query's scores, (n_gallery,) float32, after its first matches were asked with."""
+        own = {hashlib.sha256(photo.read_bytes()).hexdigest()}
+        best = np.argsort(-row, kind="stable")[:_CANDIDATES]
+        some, clock = row[best], self.run.scores.clock
+        then = row.copy()
+        then[best] = expand(
+            *(self.reader, self.ids[best], some[None], some, [reference], own, score, clock)
+        )
+        return candidates_first(row, then, _CANDIDATES)
 
     def _word_scores(self, reference: ScoringReference) -> NDArray[np.float32]:
         """Recall's score of each photo by visual words, (n_gallery,) float32."""

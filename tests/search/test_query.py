@@ -92,7 +92,15 @@ def test_boxes_lie_in_the_photos(index: Index, gallery: Path) -> None:
         x0, y0, x1, y1 = match.box
         assert 0 <= x0 < x1 <= match.frame.width
         assert 0 <= y0 < y1 <= match.frame.height
-    assert set(answer.timing) == {"extract", "recall", "fetch", "score", "localise", "total"}
+    assert set(answer.timing) == {
+        "extract",
+        "recall",
+        "fetch",
+        "score",
+        "expand",
+        "localise",
+        "total",
+    }
 
 
 def test_candidates_limit_what_is_re_ranked(index: Index, gallery: Path) -> None:

@@ -80,9 +80,11 @@ def test_three_more_photos_read_each_candidate_once(
     with Index(reader, tiny) as index:
         options = SearchOptions(top=5)
         answer = index.search(Query(photos[0], "dog", box=BOX, also=also, unlike=unlike), options)
-    # All candidates once, to score them; then those that are shown, to find the object in them.
+    # All candidates once, to score them; the two matches that ask, and all once more by these; then
+    # those that are shown, to find the object in them.
     assert sorted(reads[:COUNT]) == sorted(reader.ids.tolist())
-    assert reads[COUNT:] == [match.id for match in answer.matches]
+    assert sorted(reads[COUNT + 2 : 2 * COUNT + 2]) == sorted(reader.ids.tolist())
+    assert reads[2 * COUNT + 2 :] == [match.id for match in answer.matches]
     best = {match.path: match.reference for match in answer.matches[:4]}
     assert best == {photos[i].resolve(): i for i in range(4)}
 

@@ -68,9 +68,14 @@ class StoreMethod:
 
 @dataclass(frozen=True)
 class MapMethod(StoreMethod):
-    """A score of full maps. score: how it compares them."""
+    """A score of full maps.
+
+    score: how it compares them. expanded: whether the first matches are asked with too, as searches
+    do (`search.expansion`), among the best 400 photos; the others follow these.
+    """
 
     score: Score
+    expanded: bool = field(default=False, kw_only=True)
 
     @property
     def needs_class(self) -> bool:
@@ -131,19 +136,32 @@ class RerankedMethod:
         first, then: (n, n_gallery) float32, the two methods' own scores. Of equal scores by
         `first`, the earlier photo is the candidate.
         """
-        count = first.shape[1]
-        order = np.argsort(-first, axis=1, kind="stable")
-        rest = order[:, self.candidates :]
-        scores = then.astype(np.float32, copy=True)
-        for row in range(len(scores)):
-            # Equal scores stay equal: the levels of the rest are numbered from the lowest.
-            _, levels = np.unique(first[row, rest[row]], return_inverse=True)
-            floor = np.floor(scores[row, order[row, : self.candidates]].min())
-            scores[row, rest[row]] = floor - 1 - count + levels
-        return scores
+        return np.stack(
+            [
+                candidates_first(by_first, by_then, self.candidates)
+                for by_first, by_then in zip(first, then, strict=True)
+            ]
+        )
 
 
 Method = SingleMethod | RerankedMethod
+
+
+def candidates_first(
+    first: NDArray[np.float32], then: NDArray[np.float32], candidates: int
+) -> NDArray[np.float32]:
+    """Scores of a query, (n_gallery,) float32: the candidates' by `then`, the rest lower.
+
+    first: (n_gallery,) float32; the photos with the best of these are the candidates, and the rest
+    keep their order by it. then: (n_gallery,) float32, only looked at for candidates.
+    """
+    order = np.argsort(-first, kind="stable")
+    best, rest = order[:candidates], order[candidates:]
+    scores = then.astype(np.float32, copy=True)
+    # Equal scores stay equal: the levels of the rest are numbered from the lowest.
+    _, levels = np.unique(first[rest], return_inverse=True)
+    scores[rest] = np.floor(scores[best].min()) - 1 - len(first) + levels
+    return scores
 
 
 def class_oracle(benchmark: Benchmark) -> Iterator[NDArray[np.float32]]:
@@ -181,6 +199,10 @@ _DEFAULT_METHODS: tuple[SingleMethod, ...] = (
         MapMethod(f"{score.name}-by-class", MODEL, score, hint="class")
         for score in SCORES.values()
         if score.name != "semantic"  # it uses no region anyway
+    ),
+    MapMethod("consistent-expanded", MODEL, SCORES["consistent"], expanded=True),
+    MapMethod(
+        "consistent-expanded-by-class", MODEL, SCORES["consistent"], expanded=True, hint="class"
     ),
     WordMethod("words", MODEL),
     WordMethod("words-by-class", MODEL, hint="class"),
