@@ -62,10 +62,14 @@ def vector(image: Image.Image, descriptor: ImageDescriptor) -> np.ndarray:
 def exhaustive(
     wanted: np.ndarray, photos: Path, descriptor: ImageDescriptor
 ) -> list[tuple[str, float]]:
-    """Every photo's name and cosine, best first, equal ones in order of names (and so of ids)."""
+    """Every photo's name and cosine, best first, equal ones in order of names (and so of ids).
+
+    The copy, which is no match of its own, is left out.
+    """
     cosines = {
         path.name: float(vector(load_photo(path).image, descriptor) @ wanted)
         for path in sorted(photos.iterdir())
+        if path.name != "copy.png"
     }
     return sorted(cosines.items(), key=lambda item: (-round(item[1], 6), item[0]))
 
