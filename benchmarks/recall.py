@@ -32,12 +32,13 @@ import faiss
 import numpy as np
 from harness import make_parser, peak_memory
 from numpy.typing import NDArray
-from synthetic_words import WORDS, WordCollection, WordQuery
+from synthetic_words import WORDS, WordCollection
 
 from indexer.recall.base_rule import RecallRule
 from indexer.recall.faiss_base import build_base
 from indexer.recall.inverted_file import load_word_recall, refresh_word_recall
 from indexer.recall.vectors import RecallIndex
+from indexer.recall.word_query import WordQuery
 from indexer.store.files import StoredFile, describe_file
 from indexer.store.manifest import Derived, Manifest, MapShard
 from indexer.store.mapstore import Place

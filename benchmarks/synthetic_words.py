@@ -26,6 +26,8 @@ import numpy as np
 from harness import make_parser
 from numpy.typing import NDArray
 
+from indexer.recall.word_query import WordQuery
+
 WORDS, DIMENSIONS = 8192, 64
 KINDS, GROUPS, SURFACES_PER_KIND = 512, 40, 12
 # How far groups lie apart, kinds of a group, words of a kind, surfaces of a kind, and cells of a
@@ -46,14 +48,9 @@ PHOTOS_PER_PART, SURFACES_PER_PART = 10_000, 256
 
 
 @dataclass(frozen=True, eq=False)
-class WordQuery:
-    """The cells of an object.
+class ObjectQuery(WordQuery):
+    """The cells of an object, with the 16 nearest words of each. shows: the object."""
 
-    near: (cells, 16) uint16, the nearest words. cosines: (cells, 16) float32. shows: the object.
-    """
-
-    near: NDArray[np.uint16]
-    cosines: NDArray[np.float32]
     shows: int
 
 
@@ -105,13 +102,13 @@ class WordCollection:
             own = np.split(words[first], np.cumsum(first.sum(axis=1))[:-1])
             yield WordPhotos(own, shown)
 
-    def queries(self, count: int) -> list[WordQuery]:
+    def queries(self, count: int) -> list[ObjectQuery]:
         """The cells of some objects, each as another photo of it would show them."""
         found = []
         for shows in self._random.integers(len(self._objects), size=count).tolist():
             parts = self._turned(self._objects[shows])
             cells = self._cells(self._random.choice(parts, self._random.integers(*CELLS)))
-            found.append(WordQuery(*self._nearest(cells, WORDS_PER_CELL), shows))
+            found.append(ObjectQuery(*self._nearest(cells, WORDS_PER_CELL), shows))
         return found
 
     def _directions(self, count: int) -> NDArray[np.float64]:
@@ -154,7 +151,7 @@ def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
     return unit.astype(np.float32)
 
 
-def read_scenes(root: Path) -> tuple[WordPhotos, list[WordQuery]]:
+def read_scenes(root: Path) -> tuple[WordPhotos, list[ObjectQuery]]:
     """The words of the scenes in a folder, and of their queries; the model is run."""
     from features.extractor import FeatureExtractor
     from features.frame import Frame
@@ -190,7 +187,7 @@ def read_scenes(root: Path) -> tuple[WordPhotos, list[WordQuery]]:
                 appearance, _ = reader.decode(reader.read_maps([record.id]))
                 cells = appearance[0].numpy()[mask_cells(frame, mask).reshape(-1)]
                 near = reader.words_in(cells, codec.number)
-                queries.append(WordQuery(*near, numbers[query["instance"]]))
+                queries.append(ObjectQuery(*near, numbers[query["instance"]]))
     most = max(map(len, shown.values()))
     objects = np.full((len(shown), most), -1)
     for row, own in enumerate(shown.values()):
@@ -198,7 +195,7 @@ def read_scenes(root: Path) -> tuple[WordPhotos, list[WordQuery]]:
     return WordPhotos([words[records[name].id] for name in shown], objects), queries
 
 
-def describe(photos: WordPhotos, queries: Sequence[WordQuery]) -> dict[str, NDArray[np.float64]]:
+def describe(photos: WordPhotos, queries: Sequence[ObjectQuery]) -> dict[str, NDArray[np.float64]]:
     """Names and values of what is known of a collection."""
     has = np.zeros((len(photos.words), WORDS), dtype=bool)
     for row, own in enumerate(photos.words):

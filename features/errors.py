@@ -12,7 +12,7 @@ class PhotoError(WaldoError):
 
 
 class UnreadableError(PhotoError):
-    """The system cannot read the file of a photo: it is missing, a folder, or its disk fails."""
+    """A photo's file cannot be read: it is missing, it is a folder, or its disk fails."""
 
 
 class NotAPictureError(WaldoError):

@@ -1,7 +1,7 @@
 """Lists of photos, as `waldo index` and `waldo query` take them.
 
-Each line is the path of a photo, or a JSON object with "photo" and more. Whether a file is a list,
-and how its text is encoded, follows from its content, not from its name. A pipe is a list.
+Each line is the path of a photo, or a JSON object with "photo" and other keys. Whether a file is a
+list, and how its text is encoded, follows from its content, not from its name. A pipe is a list.
 """
 
 import codecs
@@ -29,7 +29,8 @@ _MARKS = (
 _GUESS = "Windows-1252"
 # Control characters that a text may hold: tab, line feed, form feed, carriage return.
 _LAYOUT = "\t\n\f\r"
-_HEAD = 65_536  # bytes by which a list is told from other files
+# Bytes at the beginning of a file that show whether it is a list.
+_HEAD = 65_536
 
 
 @dataclass(frozen=True, slots=True)

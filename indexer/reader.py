@@ -286,7 +286,7 @@ class IndexReader:
         return np.sort(self._table.ids[live][_first_of_each(self._table.hashes[live])])
 
     def copies_of(self, photo_id: int) -> list[int]:
-        """The ids of the other photos with the content of a photo, rising."""
+        """The ids of the other photos that have the same content as a photo, rising."""
         if len(self._contents) == self.n_photos:
             return []
         [row] = self._table.rows_of(np.array([photo_id]))

@@ -102,7 +102,7 @@ class Decoder:
         try:
             # A photo of a size that no known photo has is new: it need not be hashed first.
             reused = None
-            # An earlier Waldo may have taken the thumbnail of a raw file for a photo.
+            # An earlier version of Waldo may have indexed the thumbnail of a raw file.
             if (
                 self.known is not None
                 and self.known.has_size(found.size)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def class_note(index: "Index", answer: "Answer") -> str | None:
-    """What is to be said about the class name of a query; None for nothing.
+    """What people should know about the class name of a query; None if nothing.
 
     That the name is not needed, or what it adds to the region; or, where the name alone selects the
     object, that the photo hardly shows such a thing.

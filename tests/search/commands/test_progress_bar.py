@@ -1,7 +1,6 @@
 """Progress as people see it, in a file and on a terminal."""
 
 import io
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,19 +14,31 @@ class Terminal(io.StringIO):
         return True
 
 
+class Clock:
+    """A clock that a test moves on."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress_bar, "time", clock)
+    return clock
+
+
 def indexing(new: int, skipped: int) -> Progress:
     return Progress("index", new + skipped, 100, new, skipped, failed=0, seconds=1.0)
 
 
-def test_a_file_gets_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=lambda: now))
+def test_a_file_gets_a_line_now_and_then(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressDisplay() as display:
         for done in range(0, 101, 4):
             display.show("reading maps", done, 100)
-            now += 1.0
+            clock.now += 1.0
         display.show("scoring", 3, None)
     lines = capsys.readouterr().err.splitlines()
     # Every ten seconds, at 4 photos per second.
@@ -38,32 +49,28 @@ def test_a_file_gets_a_line_now_and_then(
 
 
 def test_unchanged_photos_do_not_count_for_the_rate(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = 0.0
-    monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=lambda: now))
     with ProgressDisplay() as display:
         for new in range(11):
             display(indexing(new, skipped=5 * new))
-            now += 1.0
+            clock.now += 1.0
     # 50 of 100 photos need no work; of the others one is done each second.
     assert capsys.readouterr().err == "indexing: 10/50, 1.0/s, 0:00:40 left\n"
 
 
 def test_the_sample_and_the_rest_are_one_bar(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of 100 photos, 40 are extracted for the sample, and 4 more each second."""
-    now = 0.0
-    monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=lambda: now))
     with ProgressDisplay() as display:
         for sampled in range(0, 41, 4):
-            display(Progress("fit", sampled, 100, sampled, 0, 0, now, waiting=sampled))
-            now += 1.0
+            display(Progress("fit", sampled, 100, sampled, 0, 0, clock.now, waiting=sampled))
+            clock.now += 1.0
         # Every second photo that is recorded was in the sample.
         for done in range(0, 81, 8):
-            display(Progress("index", done, 100, done, 0, 0, now, waiting=40 - done // 2))
-            now += 1.0
+            display(Progress("index", done, 100, done, 0, 0, clock.now, waiting=40 - done // 2))
+            clock.now += 1.0
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["indexing: 40/100", "indexing: 76/100"]
     assert all(", 4." in line or ", 3." in line for line in lines)
