@@ -308,15 +308,15 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
         say(f"warning: {line}")
     if changed := sum(match.changed for match in answer.matches):
         say(f"warning: {changed} of these photos changed since indexed; run `waldo index` again")
-    if output.html is not None or output.masks is not None:
-        answer = fit_boxes(index, answer)  # because the photos are opened anyway
+    written, failures = None, list[Failure]()
+    if output.masks is not None:
+        answer, written, failures = write_match_masks(output.masks, index, answer)
+        say(f"masks: {output.masks.resolve()}")
+    elif output.html is not None:
+        answer = fit_boxes(index, answer)  # because the page opens the photos anyway
     if output.html is not None:
         write_answer_page(answer, output.html)
         say(f"page: {output.html.resolve()}")
-    written, failures = None, list[Failure]()
-    if output.masks is not None:
-        written, failures = write_match_masks(output.masks, index, answer)
-        say(f"masks: {output.masks.resolve()}")
     if output.export is not None:
         failures += export_matches(output.export, answer)
         say(f"photos: {output.export.resolve()}")

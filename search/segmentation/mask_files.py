@@ -3,7 +3,7 @@
 import filecmp
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,11 @@ from features.extractor import FeatureExtractor
 from features.photo import is_picture
 from indexer.ingest.sources import Found, list_photos, open_sources
 from search.index import Index
-from search.query import Answer
+from search.query import Answer, Match
 from search.reference import Reference
 from search.segmentation.drawing import tinted
 from search.segmentation.graph_cut import cut_object
-from search.segmentation.match_masks import segment_match
+from search.segmentation.match_masks import segment_matches
 from search.segmentation.segment import Draw, Segmentation, segment_photos
 
 
@@ -105,25 +105,27 @@ def write_masks(
 
 def write_match_masks(
     out: Path, index: Index, answer: Answer
-) -> tuple[list[WrittenMask | None], list[Failure]]:
+) -> tuple[Answer, list[WrittenMask | None], list[Failure]]:
     """Write NNN-STEM.mask.png and NNN-STEM.overlay.jpg for each match; NNN is its rank.
 
-    Returns one entry per match, and the failures. The entry is None where the photo is gone or was
-    changed since it was indexed. Raises WaldoError where a match lies in `out`.
+    Returns the answer with boxes around the masks, one entry per match, and the failures. The entry
+    is None where the photo is gone or was changed since it was indexed. Raises WaldoError where a
+    match lies in `out`.
     """
     check_out(out, (match.path for match in answer.matches))
     out.mkdir(parents=True, exist_ok=True)
+    matches: list[Match] = []
     written: list[WrittenMask | None] = []
     failures = []
-    segmented = segment_match(index, answer)
-    for match in answer.matches:
-        try:
-            name = f"{match.rank:03}-{match.path.stem}"
-            written.append(_write(out, name, match.path, segmented(match)))
-        except WaldoError as error:
+    for match, found in segment_matches(index, answer):
+        matches.append(match)
+        if isinstance(found, WaldoError):
             written.append(None)
-            failures.append(Failure(match.path, str(error)))
-    return written, failures
+            failures.append(Failure(match.path, str(found)))
+        else:
+            name = f"{match.rank:03}-{match.path.stem}"
+            written.append(_write(out, name, match.path, found))
+    return replace(answer, matches=matches), written, failures
 
 
 def export_matches(out: Path, answer: Answer) -> list[Failure]:

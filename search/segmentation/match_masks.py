@@ -1,10 +1,13 @@
 """The masks of a query's matches, at all their places, and boxes around them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from features.errors import PhotoError, WaldoError
 from indexer.errors import IndexDamagedError
@@ -22,44 +25,33 @@ from search.segmentation.segment import (
 Box = tuple[int, int, int, int]
 
 
-def segment_match(index: Index, answer: Answer) -> Callable[[Match], Segmentation]:
-    """A function that finds the object in a match of an answer, by the reference it resembles most.
+def segment_matches(
+    index: Index, answer: Answer
+) -> Iterator[tuple[Match, Segmentation | WaldoError]]:
+    """Each match of an answer with boxes around its mask, and where its photo shows the object.
 
-    The function raises PhotoError for a photo that is gone, is broken, or was changed since it was
-    indexed, and IndexDamagedError for maps that cannot be read.
+    The object is looked for by the reference that the match resembles most. A match keeps its
+    boxes, which are those of cells, where an error comes instead: PhotoError for a photo that is
+    gone, is broken or was changed since it was indexed, IndexDamagedError for maps that cannot be
+    read.
     """
     device = index.extractor.device
     tokens = [ObjectTokens.of(reference, device) for reference in answer.references]
-
-    def segmented(match: Match) -> Segmentation:
-        if match.changed:
-            raise PhotoError(f"{match.path}: was changed since it was indexed; index it again")
-        picture, frame = load_picture(match.path), match.frame
-        maps = index.reader.read_maps(np.array([match.id]))
-        if len(maps.ids) == 0:
-            raise IndexDamagedError(maps.damaged[0])
-        best = tokens[match.reference]
-        candidates = to_candidates(index.reader, maps, [best.scoring])
-        places = len(match.boxes)
-        return segment(best, candidates, [frame], [picture], places=places)[0]
-
-    return segmented
+    for match, picture in _pictures(answer.matches):
+        try:
+            found = _segment(index, match, tokens[match.reference], picture())
+        except WaldoError as error:
+            yield match, error
+        else:
+            yield replace(match, boxes=boxes_in(found.mask, match.boxes)), found
 
 
 def fit_boxes(index: Index, answer: Answer) -> Answer:
     """The answer with the boxes of its matches around their masks, for which photos are opened.
 
-    A match whose photo is gone, is broken or was changed keeps its boxes, which are those of cells.
+    A match whose photo is gone, is broken or was changed keeps its boxes.
     """
-    segmented = segment_match(index, answer)
-
-    def fitted(match: Match) -> Match:
-        try:
-            return replace(match, boxes=boxes_in(segmented(match).mask, match.boxes))
-        except WaldoError:
-            return match
-
-    return replace(answer, matches=[fitted(match) for match in answer.matches])
+    return replace(answer, matches=[match for match, _ in segment_matches(index, answer)])
 
 
 def boxes_in(mask: NDArray[np.bool_], boxes: Sequence[Box]) -> tuple[Box, ...]:
@@ -76,3 +68,33 @@ def boxes_in(mask: NDArray[np.bool_], boxes: Sequence[Box]) -> tuple[Box, ...]:
         nearest[away < least] = number
         least = np.minimum(least, away)
     return tuple(box_around(mask & (nearest == number)) or box for number, box in enumerate(boxes))
+
+
+def _pictures(matches: Sequence[Match]) -> Iterator[tuple[Match, Callable[[], Image.Image]]]:
+    """Each match with a function that gives its photo, or raises the error of reading it.
+
+    A photo is decoded in a thread while the one before it is segmented.
+    """
+    with ThreadPoolExecutor(max_workers=1) as decoder:
+        ahead: Future[Image.Image] | None = None
+        for match, following in zip_longest(matches, matches[1:]):
+            opened = ahead or decoder.submit(_open, match)
+            ahead = None if following is None else decoder.submit(_open, following)
+            yield match, opened.result
+
+
+def _open(match: Match) -> Image.Image:
+    if match.changed:
+        raise PhotoError(f"{match.path}: was changed since it was indexed; index it again")
+    return load_picture(match.path)
+
+
+def _segment(
+    index: Index, match: Match, tokens: ObjectTokens, picture: Image.Image
+) -> Segmentation:
+    maps = index.reader.read_maps(np.array([match.id]))
+    if len(maps.ids) == 0:
+        raise IndexDamagedError(maps.damaged[0])
+    candidates = to_candidates(index.reader, maps, [tokens.scoring])
+    places = len(match.boxes)
+    return segment(tokens, candidates, [match.frame], [picture], places=places)[0]

@@ -99,7 +99,7 @@ def test_masks_of_matches_extract_no_photo_again(
     query = Query(photos[0], "dog", box=BOX, also=(Query(photos[1], "dog", box=BOX),))
     with Index(reader, tiny) as index:
         answer = index.search(query, SearchOptions(top=3))
-        written, failures = write_match_masks(tmp_path / "masks", index, answer)
+        _, written, failures = write_match_masks(tmp_path / "masks", index, answer)
     assert len(written) == 3
     assert failures == []
     hashes = [reference.maps.content_hash for reference in answer.references]

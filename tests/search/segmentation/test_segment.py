@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,15 @@ from search.localise import distance_to_object, object_cells
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.scores import token_heat
+from search.segmentation import match_masks
 from search.segmentation.mask_files import write_masks
 from search.segmentation.match_masks import boxes_in
 from search.segmentation.segment import (
     ObjectTokens,
+    Segmentation,
     box_around,
     candidates_of,
+    load_picture,
     resemblances,
     segment,
     segment_photos,
@@ -333,6 +337,29 @@ def test_query_writes_masks_and_photos_of_its_matches(
             assert box_around(drawn & inside(box, drawn.shape)) == tuple(box)
     # The same query may write its files again.
     assert waldo(*collection.query, "--masks", masks, "--export", copies).code == 0
+
+
+def test_a_match_is_opened_and_segmented_once(
+    waldo: CommandLine, collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, segmented = [], []
+
+    def opening(path: Path) -> Image.Image:
+        opened.append(path.name)
+        return load_picture(path)
+
+    def segmenting(*given: Any, **named: Any) -> list[Segmentation]:
+        segmented.append(given)
+        return segment(*given, **named)
+
+    monkeypatch.setattr(match_masks, "load_picture", opening)
+    monkeypatch.setattr(match_masks, "segment", segmenting)
+    files = ("--masks", tmp_path / "masks", "--html", tmp_path / "page.html")
+    result = waldo(*collection.query, *files, "--json")
+    assert result.code == 0
+    paths = [Path(match["path"]).name for match in json.loads(result.out)["matches"]]
+    assert opened == paths
+    assert len(segmented) == len(paths)
 
 
 def inside(box: Sequence[int], shape: tuple[int, ...]) -> NDArray[np.bool_]:
