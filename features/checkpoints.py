@@ -111,32 +111,6 @@ def files_digest(folder: Path, files: Iterable[Path]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def device_and_precision(device: str) -> tuple["torch.device", "torch.dtype"]:
-    """The device that a model runs on, and the precision that it has there.
-
-    device: "auto" (a GPU where there is one), or any torch device. Raises ModelError for a device
-    that cannot be used here.
-    """
-    import torch
-
-    try:
-        target = torch.device(_pick_device() if device == "auto" else device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"device {device}: not usable here ({reason})") from None
-    # Half precision only where the hardware is made for it.
-    return target, torch.float16 if target.type in ("cuda", "mps") else torch.float32
-
-
-def _pick_device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def load_pretrained(
     model_class: Any, folder: Path, dtype: "torch.dtype | None" = None, **settings: Any
 ) -> Any:
@@ -203,6 +177,11 @@ def explained_errors(model: str, folder: Path, needed: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of torch, which may not be imported
+            raise ModelError(
+                f"{model}: the device's memory does not suffice for it; use another device, such "
+                "as cpu"
+            ) from None
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{model}: cannot be loaded from {folder} ({reason}); Waldo needs {needed}"

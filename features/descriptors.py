@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 
 from features.checkpoints import (
     Layout,
-    device_and_precision,
     explained_errors,
     files_digest,
     load_pretrained,
     locate,
     quiet_libraries,
     read_config,
+)
+from features.device import (
+    Batches,
+    Precision,
+    computing_type,
+    find_device,
+    in_fingerprint,
+    precision_of,
+    upload,
+    usual_precision,
 )
 from features.errors import ModelError
 from features.image_processor import ImageProcessor
@@ -107,35 +116,50 @@ class ImageDescriptor:
 
     name: from `descriptor_name`. revision: the hub's commit, or "sha256:..." over the files of a
     local folder. dim: d, the length of a vector. batch_size: photos per batch; smaller batches are
-    filled up, so that a vector does not depend on how many other photos share its batch. The
-    weights are read when they are first used; `describe` raises ModelError where they are broken,
-    or the device cannot be used.
+    filled up, so that a vector does not depend on how many other photos share its batch. It is
+    halved where a GPU's memory does not suffice. The weights are read when they are first used;
+    `describe` raises ModelError where they are broken, or the device cannot be used.
     """
 
     def __init__(
-        self, name: str, revision: str, checkpoint: "_Checkpoint", device: str, batch_size: int
+        self,
+        name: str,
+        revision: str,
+        checkpoint: "_Checkpoint",
+        device: str,
+        batch_size: int,
+        precision: Precision | None = None,
     ) -> None:
+        """precision: as for `load_model`."""
         self.name = name
         self.revision = revision
-        self.batch_size = batch_size
         self.dim = checkpoint.dim
+        self._batches = Batches(batch_size)
         self._checkpoint = checkpoint
         self._device = device
+        self._precision = precision
 
     @classmethod
     def load(
-        cls, name: str, device: str = "auto", batch_size: int = 8, revision: str | None = None
+        cls,
+        name: str,
+        device: str = "auto",
+        batch_size: int = 8,
+        revision: str | None = None,
+        precision: Precision | None = None,
     ) -> "ImageDescriptor":
         """By a name in `DESCRIPTORS`, a local folder in transformers' layout, or a hub id.
 
-        revision: a hub commit. A hub model that is not on this machine yet is downloaded. Raises
-        ModelError where the files cannot be had, or are not DINOv2, CLIP or SigLIP.
+        revision: a hub commit. precision: as for `load_model`. A hub model that is not on this
+        machine yet is downloaded. Raises ModelError where the files cannot be had, or are not
+        DINOv2, CLIP or SigLIP.
         """
         folder, commit = locate("descriptor", name, DESCRIPTORS, _LAYOUT, revision)
         files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
         found = commit or files_digest(folder, files)
         name = descriptor_name(name)
-        return cls(name, found, _Checkpoint.read(name, folder), device, batch_size)
+        checkpoint = _Checkpoint.read(name, folder)
+        return cls(name, found, checkpoint, device, batch_size, precision)
 
     @classmethod
     def from_fingerprint(
@@ -147,7 +171,7 @@ class ImageDescriptor:
         """
         name, revision = str(fingerprint["model"]), str(fingerprint["revision"])
         pinned = None if revision.startswith("sha256:") else revision
-        descriptor = cls.load(name, device, batch_size, pinned)
+        descriptor = cls.load(name, device, batch_size, pinned, precision_of(fingerprint))
         if descriptor.fingerprint() != fingerprint:
             raise ModelError(
                 f"the index was made with another version of the descriptor {name}; "
@@ -155,9 +179,19 @@ class ImageDescriptor:
             )
         return descriptor
 
+    @property
+    def batch_size(self) -> int:
+        return self._batches.size
+
     def fingerprint(self) -> dict[str, str | int]:
         """Everything that decides the numbers; vectors of equal fingerprints can be compared."""
-        return {"model": self.name, "revision": self.revision, "preprocessing": PREPROCESSING}
+        precision = self._precision or usual_precision(self._device)
+        return {
+            "model": self.name,
+            "revision": self.revision,
+            "preprocessing": PREPROCESSING,
+            **in_fingerprint(precision),
+        }
 
     def get_ready(self) -> None:
         """Read the model's weights now. Raises ModelError."""
@@ -165,8 +199,12 @@ class ImageDescriptor:
 
     @cached_property
     def _model(self) -> Any:
-        target, dtype = device_and_precision(self._device)
-        return self._checkpoint.model().to(target, dtype)
+        import torch
+
+        device = find_device(self._device)
+        precision = self._precision or usual_precision(self._device)
+        rounded = self._checkpoint.model().to(getattr(torch, precision))
+        return rounded.to(device, computing_type(device, precision))
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """The pixels that the model sees of a photo, (height, width, 3) uint8; safe for threads.
@@ -183,18 +221,20 @@ class ImageDescriptor:
 
         A vector is NaN where the model's numbers overflow.
         """
+        _ = self._model  # before a batch, so that no batch is blamed for memory that it takes
+        found = self._batches.map(self._vectors, inputs)
+        return np.concatenate([np.empty((0, self.dim), np.float32), *found])
+
+    def _vectors(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """`describe` of at most one batch."""
         import torch
 
-        vectors = np.empty((len(inputs), self.dim), dtype=np.float32)
-        for start in range(0, len(inputs), self.batch_size):
-            some = list(inputs[start : start + self.batch_size])
-            filled = np.stack([*some, *[some[0]] * (self.batch_size - len(some))])
-            pixels = torch.from_numpy(self._checkpoint.processor.normalise(filled))
-            with torch.inference_mode():
-                output = self._model(pixels.to(self._model.device, self._model.dtype))
-                found = self._checkpoint.kind.vector(output).float().cpu().numpy()
-            lengths = np.linalg.norm(found, axis=1, keepdims=True)
-            vectors[start : start + len(some)] = (found / lengths)[: len(some)]
+        filled = np.stack([*inputs, *[inputs[0]] * (self.batch_size - len(inputs))])
+        pixels = upload(self._checkpoint.processor.normalise(filled), self._model.device)
+        with torch.inference_mode():
+            output = self._model(pixels.to(self._model.dtype))
+            found = self._checkpoint.kind.vector(output)[: len(inputs)].float().cpu().numpy()
+        vectors: NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True)
         return vectors
 
 

@@ -32,3 +32,7 @@ class ModelError(WaldoError):
 
 class RegionError(WaldoError):
     """A mask, box, point or class name does not select anything in the reference photo."""
+
+
+class LittleMemoryWarning(UserWarning):
+    """A device's memory is too small for the work at hand, which goes on in smaller parts."""

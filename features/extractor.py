@@ -1,5 +1,6 @@
 """Photos in, feature maps out: a diffusion model with the settings that features are taken by."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -7,15 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from features.device import Batches, Precision, in_fingerprint, precision_of
 from features.diffusion.inversion import invert
 from features.diffusion.loading import load_model
 from features.diffusion.model import Conditioning, DiffusionModel
 from features.diffusion.presets import PRESETS, FeatureSettings
+from features.diffusion.vocabulary import nouns
 from features.errors import ModelError
 from features.maps import FeatureMaps
 from features.photo import ModelInput
 from features.regions import CLASS_THRESHOLD, class_cells, named_cells
-from features.vocabulary import nouns
 
 if TYPE_CHECKING:
     import torch
@@ -31,23 +33,31 @@ class FeatureExtractor:
     they are broken, the methods that use them raise ModelError.
     image_size: side of the model's square input, pixels. grid, dim: maps are (grid, grid, dim).
     batch_size: photos per UNet evaluation; smaller batches are filled up, so that a photo's numbers
-    do not depend on how many other photos share its batch.
+    do not depend on how many other photos share its batch. It is halved where a GPU's memory does
+    not suffice.
     """
 
     def __init__(self, model: DiffusionModel, settings: FeatureSettings, batch_size: int) -> None:
         self.model = model
         self.settings = settings
-        self.batch_size = batch_size
+        self._batches = Batches(batch_size)
         self.image_size = settings.image_size
         self.grid, self.dim = model.architecture.map_shape(settings)
 
     @classmethod
-    def load(cls, name: str, device: str = "auto", batch_size: int = 8) -> "FeatureExtractor":
+    def load(
+        cls,
+        name: str,
+        device: str = "auto",
+        batch_size: int = 8,
+        precision: Precision | None = None,
+    ) -> "FeatureExtractor":
         """A model by preset name, local folder or hub id, with its own settings.
 
-        Raises ModelError where it cannot be found, downloaded or used.
+        precision: as for `load_model`. Raises ModelError where it cannot be found, downloaded or
+        used.
         """
-        model = load_model(name, device)
+        model = load_model(name, device, precision=precision)
         preset = PRESETS.get(name)
         settings = preset.settings if preset else model.architecture.inspected_settings()
         return cls(model, settings, batch_size)
@@ -61,7 +71,8 @@ class FeatureExtractor:
         Raises ModelError where its model cannot be found any more, or has changed.
         """
         name, revision = str(fingerprint["model"]), str(fingerprint["revision"])
-        model = load_model(name, device, None if revision.startswith("sha256:") else revision)
+        pinned = None if revision.startswith("sha256:") else revision
+        model = load_model(name, device, pinned, precision_of(fingerprint))
         extractor = cls(model, FeatureSettings.from_dict(dict(fingerprint)), batch_size)
         if extractor.fingerprint() != fingerprint:
             raise ModelError(
@@ -74,13 +85,21 @@ class FeatureExtractor:
     def device(self) -> "torch.device":
         return self.model.device
 
+    @property
+    def batch_size(self) -> int:
+        return self._batches.size
+
     def fingerprint(self) -> dict[str, str | int]:
-        """Everything that decides the numbers; maps of equal fingerprints can be compared."""
+        """Everything that decides the numbers; maps of equal fingerprints can be compared.
+
+        Raises ModelError where the usual precision of a device is asked for that cannot be used.
+        """
         return {
             "model": self.model.name,
             "revision": self.model.revision,
             "preprocessing": PREPROCESSING,
             **self.settings.as_dict(),
+            **in_fingerprint(self.model.precision),
         }
 
     def get_ready(self) -> None:
@@ -150,26 +169,31 @@ class FeatureExtractor:
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         """Feature maps of photos that were prepared for `image_size` and `grid`, in their order.
 
-        Numbers beyond the range of float16 become infinite.
+        Numbers beyond the range of float16 become infinite. Where the memory of a GPU does not
+        suffice, it warns with LittleMemoryWarning and goes on in smaller batches. Raises ModelError
+        where it does not suffice for one photo.
         """
-        maps: list[FeatureMaps] = []
-        for start in range(0, len(inputs), self.batch_size):
-            maps += self._extract_batch(inputs[start : start + self.batch_size])
-        return maps
+        if inputs:
+            _ = self._conditioning  # before a batch, so that no batch is blamed for its memory
+        return list(itertools.chain(*self._batches.map(self._extract_batch, inputs)))
 
     @cached_property
     def _conditioning(self) -> Conditioning:
         return self.model.condition(self.settings.prompt)
 
     def _extract_batch(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
+        import torch
+
         filled = [*inputs, *[inputs[0]] * (self.batch_size - len(inputs))]
         latents = self.model.encode_photos(np.stack([photo.pixels for photo in filled]))
         settings = self.settings
         hashes = [photo.content_hash for photo in filled]
-        noisy = invert(self.model, latents, settings, self._conditioning, hashes).latents
+        noisy = invert(self.model, latents, settings, self._conditioning, hashes)
         features = self.model.features(noisy, settings.timestep, self._conditioning, settings.block)
-        shape = (self.batch_size, self.grid, self.grid, self.dim)
-        appearance, semantic = (values.half().cpu().numpy().reshape(shape) for values in features)
+        shape = (2, self.batch_size, self.grid, self.grid, self.dim)
+        # One copy to the CPU, because each waits for the device.
+        both = torch.stack([values.half() for values in features])
+        appearance, semantic = both.cpu().numpy().reshape(shape)
         # The photos that only filled up the batch are dropped.
         return [
             FeatureMaps(appearance[i], semantic[i], photo.frame, photo.content_hash)

@@ -10,26 +10,14 @@ and inversion looks for the z_t that this step maps to a known z_s.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from features.device import upload
 from features.diffusion.model import Conditioning, DiffusionModel
 from features.diffusion.presets import FeatureSettings
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Inversion:
-    """latents: noisy latents at the settings' timestep, shaped as the clean ones, float32.
-
-    residuals: per step, per fixed-point iteration, the largest relative change in the batch,
-    |f(z) - z| / |z|; empty for methods without iterations.
-    """
-
-    latents: "torch.Tensor"
-    residuals: list[list[float]]
 
 
 def inversion_timesteps(settings: FeatureSettings) -> list[int]:
@@ -43,29 +31,27 @@ def invert(
     settings: FeatureSettings,
     conditioning: Conditioning,
     content_hashes: Sequence[str],
-) -> Inversion:
-    """Noisy latents at `settings.timestep`, by `settings.inversion`.
+) -> "torch.Tensor":
+    """Noisy latents at `settings.timestep`, by `settings.inversion`; shaped as the clean ones.
 
     latents: clean, (batch, channels, height, width). content_hashes: one per photo; they alone seed
     the noise, never the place in the batch.
     """
     if settings.inversion == "none":
-        return Inversion(latents, [])
+        return latents
     if settings.inversion == "noise":
         alpha = float(model.alphas_cumprod[settings.timestep])
         noise = _content_noise(latents, content_hashes)
-        return Inversion(alpha**0.5 * latents + (1.0 - alpha) ** 0.5 * noise, [])
+        return alpha**0.5 * latents + (1.0 - alpha) ** 0.5 * noise
     iterations = 1 if settings.inversion == "ddim" else settings.iterations
-    residuals = []
     alpha_from = 1.0
     for timestep in inversion_timesteps(settings):
         alpha_to = float(model.alphas_cumprod[timestep])
-        latents, changes = _invert_step(
+        latents = _invert_step(
             model, latents, timestep, alpha_from, alpha_to, conditioning, iterations
         )
-        residuals.append(changes)
         alpha_from = alpha_to
-    return Inversion(latents, residuals)
+    return latents
 
 
 def _invert_step(
@@ -76,7 +62,7 @@ def _invert_step(
     alpha_to: float,
     conditioning: Conditioning,
     iterations: int,
-) -> tuple["torch.Tensor", list[float]]:
+) -> "torch.Tensor":
     """One step up, solving z = f(z) with f(z) = A start + B e(z, t) by fixed-point iteration.
 
     One iteration from z = start is DDIM inversion, which takes the noise at the wrong end of the
@@ -86,15 +72,12 @@ def _invert_step(
     keep = (alpha_to / alpha_from) ** 0.5
     gain = (1.0 - alpha_to) ** 0.5 - keep * (1.0 - alpha_from) ** 0.5
     current, previous = start, None
-    residuals = []
     for _ in range(iterations):
         noise = model.predict_noise(current, timestep, conditioning)
         value = keep * start + gain * noise
-        change = (value - current).flatten(1).norm(dim=1) / current.flatten(1).norm(dim=1)
-        residuals.append(float(change.max()))
         current = value if previous is None else (value + previous) / 2
         previous = value
-    return current, residuals
+    return current
 
 
 def _content_noise(latents: "torch.Tensor", content_hashes: Sequence[str]) -> "torch.Tensor":
@@ -107,4 +90,4 @@ def _content_noise(latents: "torch.Tensor", content_hashes: Sequence[str]) -> "t
         # Always drawn on the CPU, because a GPU gives other numbers for the same seed.
         generator = torch.Generator().manual_seed(seed)
         noises.append(torch.randn(latents.shape[1:], generator=generator))
-    return torch.stack(noises).to(latents.device)
+    return upload(torch.stack(noises).numpy(), latents.device)

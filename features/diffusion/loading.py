@@ -17,6 +17,7 @@ from features.checkpoints import (
     locate,
     quiet_libraries,
 )
+from features.device import Precision, computing_type
 from features.diffusion.architecture import Architecture
 from features.diffusion.model import DiffusionModel, Parts
 from features.diffusion.presets import PRESETS, bundled_path
@@ -30,13 +31,19 @@ _NEEDED = "a whole pipeline in diffusers' layout with safetensors weights"
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 
 
-def load_model(name: str, device: str = "auto", revision: str | None = None) -> DiffusionModel:
+def load_model(
+    name: str,
+    device: str = "auto",
+    revision: str | None = None,
+    precision: Precision | None = None,
+) -> DiffusionModel:
     """Find a model by preset name, local folder in diffusers' layout, or hub id.
 
     device: "auto" (a GPU where there is one), or any torch device. revision: a hub commit.
-    A hub model that is not on this machine yet is downloaded. Raises ModelError where the files
-    cannot be had, or are not of the Stable Diffusion family; the model raises it where its weights
-    turn out to be broken, or the device cannot be used.
+    precision: of the weights; None for what is usual on the device. A hub model that is not on this
+    machine yet is downloaded. Raises ModelError where the files cannot be had, or are not of the
+    Stable Diffusion family; the model raises it where its weights turn out to be broken, or the
+    device cannot be used.
     """
     folder, resolved, variant = _locate(name, revision)
     if Path(name).is_dir() and name not in PRESETS:
@@ -45,7 +52,7 @@ def load_model(name: str, device: str = "auto", revision: str | None = None) -> 
         architecture = Architecture.read(folder)
     read = partial(read_parts, name, folder, variant, architecture)
     vocabulary = Vocabulary(folder / "tokenizer")
-    return DiffusionModel(name, resolved, architecture, device, vocabulary, read)
+    return DiffusionModel(name, resolved, architecture, device, vocabulary, read, precision)
 
 
 def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:
@@ -90,12 +97,15 @@ def read_parts(
     variant: str | None,
     architecture: Architecture,
     device: "torch.device",
-    dtype: "torch.dtype",
+    precision: Precision,
 ) -> Parts:
     """The parts of a pipeline in a folder. Raises ModelError where its weights are broken.
 
-    variant: of its weight files. dtype: precision of the UNet and the text encoders.
+    variant: of its weight files. precision: of the UNet and the text encoders.
     """
+    import torch
+
+    dtype = getattr(torch, precision)
     classes = architecture.classes
     text_parts = [part for part in classes if part.startswith("text_encoder")]
     with explained_errors(f"model {name}", folder, _NEEDED):
@@ -120,6 +130,8 @@ def read_parts(
             scheduler = library_class("DDIMScheduler").from_config(schedule)
     vae.decoder = None
     for module in (unet, vae, *encoders):
+        if computing_type(device, precision) != dtype:
+            module.float()
         module.requires_grad_(False).eval()
         module.to(device)
     alphas = scheduler.alphas_cumprod.double()

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.checkpoints import device_and_precision
+from features.device import (
+    Precision,
+    computing_type,
+    find_device,
+    upload,
+    usual_precision,
+)
 from features.diffusion.architecture import Architecture
 from features.diffusion.capture import capture, transformer_block, transformer_blocks
 from features.diffusion.words import Vocabulary
@@ -20,18 +26,22 @@ if TYPE_CHECKING:
 
 # Names per batch of the text encoder.
 _NAMES_AT_ONCE = 64
+# Photos per batch of the VAE, which computes in float32 and takes most of the memory.
+_PHOTOS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Conditioning:
     """A prompt as the UNet takes it.
 
-    states: (prompts, tokens, width) text encoder output. pooled: (prompts, width) for SDXL, else
-    None. Features are taken under one prompt.
+    states: (prompts, tokens, width) text encoder output. pooled: (prompts, width), and sizes: (1,
+    6), the original size, the crop's corner and the target size, each (height, width) in pixels;
+    both for SDXL, else None. Features are taken under one prompt.
     """
 
     states: "torch.Tensor"
     pooled: "torch.Tensor | None"
+    sizes: "torch.Tensor | None"
 
 
 @dataclass(frozen=True)
@@ -67,10 +77,12 @@ class DiffusionModel:
         architecture: Architecture,
         device: str,
         vocabulary: Vocabulary,
-        read: "Callable[[torch.device, torch.dtype], Parts]",
+        read: "Callable[[torch.device, Precision], Parts]",
+        precision: Precision | None = None,
     ) -> None:
         """device: "auto" (a GPU where there is one), or any torch device. vocabulary: of the first
-        tokenizer. read: reads the weights onto a device; raises ModelError.
+        tokenizer. read: reads the weights onto a device in a precision; raises ModelError.
+        precision: None for what is usual on the device.
         """
         self.name = name
         self.revision = revision
@@ -78,23 +90,25 @@ class DiffusionModel:
         self._device_name = device
         self.vocabulary = vocabulary
         self._read = read
+        self._precision = precision
 
     @cached_property
-    def _target(self) -> "tuple[torch.device, torch.dtype]":
-        return device_and_precision(self._device_name)
-
-    @property
     def device(self) -> "torch.device":
-        return self._target[0]
+        return find_device(self._device_name)
+
+    @cached_property
+    def precision(self) -> Precision:
+        """That of the weights of the UNet and the text encoders."""
+        return self._precision or usual_precision(self._device_name)
 
     @property
     def dtype(self) -> "torch.dtype":
-        """The precision of the UNet and the text encoders."""
-        return self._target[1]
+        """What the UNet and the text encoders compute in."""
+        return computing_type(self.device, self.precision)
 
     @cached_property
     def _parts(self) -> Parts:
-        parts = self._read(*self._target)
+        parts = self._read(self.device, self.precision)
         said = {block.path: block.dim for block in self.architecture.blocks}
         if transformer_blocks(parts.unet) != said:
             raise ModelError(
@@ -123,13 +137,17 @@ class DiffusionModel:
         import torch
 
         weight = next(self.vae.parameters())
-        image = torch.from_numpy(pixels).to(weight.device, weight.dtype).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            encoded = self.vae.encode(image / 127.5 - 1.0)
-            # The mode, not a sample: the same photo gives the same latent.
-            latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mode()
+        photos = upload(pixels, weight.device)
         shift = self.vae.config.get("shift_factor") or 0.0
-        return (latents.float() - shift) * self.vae.config.scaling_factor
+        found = []
+        with torch.inference_mode():
+            for some in photos.split(_PHOTOS_AT_ONCE):
+                image = some.to(weight.dtype).permute(0, 3, 1, 2)
+                encoded = self.vae.encode(image / 127.5 - 1.0)
+                # The mode, not a sample: the same photo gives the same latent.
+                latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mode()
+                found.append((latents.float() - shift) * self.vae.config.scaling_factor)
+            return torch.cat(found)
 
     def condition(self, prompt: str | list[str]) -> Conditioning:
         """The conditioning of a prompt, padded to the text encoder's length as in the pipeline.
@@ -152,10 +170,12 @@ class DiffusionModel:
                 pooled = output[0]
             else:
                 states.append(output[0])
-        return Conditioning(
-            torch.cat(states, dim=-1),
-            pooled.to(self.dtype) if is_xl and pooled is not None else None,
-        )
+        joined = torch.cat(states, dim=-1).to(self.dtype)
+        if pooled is None:
+            return Conditioning(joined, None, None)
+        size = float(self.architecture.native_size)
+        sizes = torch.tensor([[size, size, 0.0, 0.0, size, size]])
+        return Conditioning(joined, pooled.to(self.dtype), sizes.to(self.device, self.dtype))
 
     def check_class_name(self, name: str) -> None:
         """Raise RegionError where the model certainly knows no word of a class name.
@@ -258,27 +278,30 @@ class DiffusionModel:
             *(self.name, f"random:{seed}", self.architecture, self._device_name),
             vocabulary=self.vocabulary,
             read=read,
+            precision=self._precision,
         )
+
+    @cached_property
+    def _timesteps(self) -> "torch.Tensor":
+        """All timesteps on the device, where the UNet would have to wait for a number."""
+        import torch
+
+        return torch.arange(len(self.alphas_cumprod), device=self.device)
 
     def _forward(
         self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
     ) -> "torch.Tensor":
-        import torch
-
         batch = len(latents)
         added = None
-        if conditioning.pooled is not None:
-            size = float(self.architecture.native_size)
-            # Original size, crop corner and target size, each (height, width).
-            time_ids = torch.tensor([[size, size, 0.0, 0.0, size, size]], device=self.device)
+        if conditioning.pooled is not None and conditioning.sizes is not None:
             added = {
                 "text_embeds": conditioning.pooled.expand(batch, -1),
-                "time_ids": time_ids.to(self.dtype).expand(batch, -1),
+                "time_ids": conditioning.sizes.expand(batch, -1),
             }
         output: torch.Tensor = self.unet(
             latents.to(self.dtype),
-            timestep,
-            encoder_hidden_states=conditioning.states.to(self.dtype).expand(batch, -1, -1),
+            self._timesteps[timestep],
+            encoder_hidden_states=conditioning.states.expand(batch, -1, -1),
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
@@ -297,17 +320,23 @@ class DiffusionModel:
 
 
 def _with_new_weights(parts: Parts, seed: int) -> Parts:
-    """Copies of the modules, initialised as the seed decides."""
+    """Copies of the modules, initialised as the seed decides, whatever their device and precision:
+    the numbers are drawn on the CPU in float32.
+    """
     import copy
 
     import torch
 
     modules = copy.deepcopy([parts.unet, parts.vae, *parts.text_encoders])
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in modules:
             for layer in module.modules():
-                if hasattr(layer, "reset_parameters"):
+                weight = next(layer.parameters(), None)
+                if hasattr(layer, "reset_parameters") and weight is not None:
+                    device, dtype = weight.device, weight.dtype
+                    layer.to("cpu", torch.float32)
                     layer.reset_parameters()
+                    layer.to(device, dtype)
     unet, vae, *text_encoders = modules
     return replace(parts, unet=unet, vae=vae, text_encoders=tuple(text_encoders))

@@ -8,7 +8,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated, NoReturn
+from functools import partial
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,7 +17,7 @@ from search.commands.collection_commands import compact, index, info, models, re
 from search.commands.evaluation_commands import evaluate, fit_weights, prepare, report
 from search.commands.help import EXAMPLES, GroupedCommand, GroupedCommands
 from search.commands.mask_commands import propagate, segment
-from search.commands.options import say_error
+from search.commands.options import say, say_error
 from search.commands.query_command import query
 
 # OpenMP's threads spin at the end of every parallel loop. Where another process needs a core, the
@@ -78,6 +79,7 @@ def main() -> NoReturn:
     # Pillow warns of broken EXIF, which is ignored, and of large photos, which are allowed; those
     # over its limit are refused with an error of our own.
     warnings.filterwarnings("ignore", module="PIL")
+    warnings.showwarning = partial(_show_warning, warnings.showwarning)
     try:
         app()
     except WaldoError as error:
@@ -93,7 +95,21 @@ def main() -> NoReturn:
         # A full disk, no permission: what the system says, and about which file.
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # of torch, which may not be imported
+            raise
+        _fail("the device's memory is full; use another one, such as --device cpu")
     sys.exit(0)
+
+
+def _show_warning(
+    usual: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any
+) -> None:
+    """Show Waldo's own warnings in one line, without a place in the code; others as usual."""
+    if category.__module__ == "features.errors":
+        say(f"warning: {message}")
+    else:
+        usual(message, category, *where)
 
 
 def _fail(message: str) -> NoReturn:

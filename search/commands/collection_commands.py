@@ -78,6 +78,7 @@ def index(
     started = time.monotonic()
     from dataclasses import asdict
 
+    from features.device import precision_of
     from features.extractor import FeatureExtractor
     from indexer.ingest.build import index_photos
     from indexer.ingest.sources import Exclusion, open_sources
@@ -94,7 +95,8 @@ def index(
     name = model or (str(stored.fingerprint["model"]) if stored else "tiny")
     if stored is None:
         say(f"loading the model {name}")
-    extractor = FeatureExtractor.load(name, device, batch_size)
+    precision = precision_of(stored.fingerprint) if stored else None
+    extractor = FeatureExtractor.load(name, device, batch_size, precision)
     descriptors = load_descriptors(descriptor or [], stored, device, batch_size)
     try:
         with ProgressDisplay() as display:

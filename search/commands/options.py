@@ -38,7 +38,7 @@ def model_names() -> list[str]:
 
 def class_names() -> list[str]:
     """The nouns that class names are expected to be."""
-    from features.vocabulary import nouns
+    from features.diffusion.vocabulary import nouns
 
     return nouns()
 

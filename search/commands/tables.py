@@ -279,8 +279,8 @@ def _mask_path(written: "WrittenMask | None") -> str | None:
 def bundled_words() -> list[str]:
     """The nouns whose words the bundled model all knows, sorted."""
     from features.diffusion.presets import bundled_path
+    from features.diffusion.vocabulary import nouns
     from features.diffusion.words import Vocabulary
-    from features.vocabulary import nouns
 
     known = Vocabulary(bundled_path(PRESETS["tiny"].source) / "tokenizer").words
     assert known is not None  # its tokenizer has a list of words

@@ -12,12 +12,12 @@ from PIL import Image
 
 from features.checkpoints import (
     Layout,
-    device_and_precision,
     explained_errors,
     load_pretrained,
     locate,
     read_config,
 )
+from features.device import find_device
 from features.library_parts import library_class
 from search.segmentation.cascade import Prompt, Proposals
 
@@ -152,7 +152,7 @@ class Sam:
 
 
 def _read_model(name: str, folder: Path, model_class: str, device: str) -> Any:
-    target, _ = device_and_precision(device)
+    target = find_device(device)
     with explained_errors(f"sam {name}", folder, _NEEDED):
         model = load_pretrained(library_class(model_class), folder)
     return model.requires_grad_(False).eval().to(target)

@@ -201,7 +201,8 @@ def test_a_fingerprint_needs_no_torch(descriptor_folder: Folder) -> None:
 import sys
 from features.descriptors import ImageDescriptor
 for folder in sys.argv[1:]:
-    found = ImageDescriptor.from_fingerprint(ImageDescriptor.load(folder).fingerprint())
+    stored = ImageDescriptor.load(folder, "cpu").fingerprint()
+    found = ImageDescriptor.from_fingerprint(stored)
     print(found.dim, sorted({"torch", "transformers"} & set(sys.modules)))
 """
     folders = [str(descriptor_folder(kind)) for kind in KINDS]

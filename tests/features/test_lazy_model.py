@@ -16,10 +16,10 @@ from features.diffusion.architecture import Architecture
 from features.diffusion.capture import transformer_block
 from features.diffusion.loading import load_model
 from features.diffusion.presets import PRESETS
+from features.diffusion.vocabulary import nouns
 from features.errors import ModelError, RegionError
 from features.extractor import FeatureExtractor
 from features.photo import load_model_input
-from features.vocabulary import nouns
 from tests.helpers.pictures import save_photo
 from tests.helpers.pipelines import FAMILIES
 
@@ -154,7 +154,7 @@ def test_a_fingerprint_needs_no_torch(pipeline_folder: Folder) -> None:
 import sys
 from features.extractor import FeatureExtractor
 for name in sys.argv[1:]:
-    extractor = FeatureExtractor.load(name)
+    extractor = FeatureExtractor.load(name, "cpu")
     assert FeatureExtractor.from_fingerprint(extractor.fingerprint()).grid == extractor.grid
 heavy = {"torch", "diffusers", "transformers", "tokenizers"} & set(sys.modules)
 print(sorted(heavy), extractor.fingerprint()["revision"])
@@ -162,7 +162,7 @@ print(sorted(heavy), extractor.fingerprint()["revision"])
     folder = str(pipeline_folder("sdxl"))
     command = [sys.executable, "-c", code, "tiny", folder]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    expected = FeatureExtractor.load(folder).fingerprint()["revision"]
+    expected = FeatureExtractor.load(folder, "cpu").fingerprint()["revision"]
     assert run.stdout == f"[] {expected}\n"
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from features.diffusion.vocabulary import nouns
 from features.errors import RegionError
 from features.extractor import FeatureExtractor
-from features.vocabulary import nouns
 from training.names import BACKGROUND, CLASSES, MORE_NOUNS, SYNONYMS
 
 
@@ -21,9 +21,9 @@ def test_nouns_are_many_and_each_is_one_line() -> None:
 
 
 def test_words_carry_their_licence() -> None:
-    import features.vocabulary
+    import features.diffusion.vocabulary
 
-    text = Path(features.vocabulary.__file__).with_name("nouns.txt").read_text()
+    text = Path(features.diffusion.vocabulary.__file__).with_name("nouns.txt").read_text()
     assert "# WordNet 3.0 Copyright 2006 by Princeton University.  All rights reserved." in text
 
 
