@@ -1,7 +1,8 @@
 """Masks of an object: `waldo segment` for photos, `waldo propagate` for videos."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,7 @@ from search.commands.options import (
     MaskOption,
     ModelOption,
     PointOption,
+    check_confidence,
     load_extractor,
     object_in,
     print_json,
@@ -20,6 +22,24 @@ from search.commands.options import (
     say,
     say_error,
 )
+
+if TYPE_CHECKING:
+    from features.extractor import FeatureExtractor
+    from search.query import Query
+    from search.segmentation.mask_files import Failure, NotHere, WrittenMask
+
+# Photos of less confidence are taken not to show the object.
+_LEAST_CONFIDENCE = 0.5
+
+LeastConfidenceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-confidence",
+        metavar="C",
+        help="Mark only photos that show the object with at least this confidence, from 0 to 1; 0 "
+        "marks all. Default: 0.5 by the bundled model, 0 by others.",
+    ),
+]
 
 
 def segment(
@@ -43,13 +63,13 @@ def segment(
             help="Draw the masks by SAM or SAM 2: a folder in transformers' layout, or a hub id.",
         ),
     ] = None,
+    min_confidence: LeastConfidenceOption = None,
     model: ModelOption = "tiny",
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
 ) -> None:
-    """Find the pixels of the object of REFERENCE in other photos."""
+    """Find the pixels of the object of REFERENCE in other photos that show it."""
     from search.commands.progress_bar import ProgressDisplay
-    from search.commands.tables import segment_json, segment_table
     from search.reference import make_reference
     from search.segmentation.cascade import prompted_by
     from search.segmentation.graph_cut import cut_object
@@ -57,10 +77,12 @@ def segment(
     from search.segmentation.sam import Sam
 
     # Wrong arguments are refused before a model is loaded.
+    check_confidence(min_confidence)
     asked = object_in(reference, class_name, mask, box, point)
     check_out(out, [reference] if mask is None else [reference, mask])
     photos, failures = list_targets(targets, out)
     extractor = load_extractor(model, device, batch_size=max(1, min(8, len(photos))))
+    least = _least_confidence(min_confidence, extractor)
     mask_model = None if sam is None else Sam.load(sam, device)
     described = make_reference(asked, extractor)
     if mask_model is not None:
@@ -68,19 +90,47 @@ def segment(
         mask_model.get_ready()
     draw = cut_object if mask_model is None else prompted_by(mask_model)
     with ProgressDisplay() as display:
-        written, failed = write_masks(
-            *(out, described, photos, extractor, draw),
+        found, failed = write_masks(
+            *(out, described, photos, extractor, draw, least),
             on_done=lambda done: display.show("photos", done, len(photos)),
         )
     failures += failed
     for failure in failures:
         say_error(failure.reason)
-    if json_output:
-        print_json(segment_json(asked, written, failures))
-    else:
-        print_table(segment_table(written))
+    _print_found(asked, found, failures, json_output)
     if failures:
         raise typer.Exit(2)
+
+
+def _least_confidence(asked: float | None, extractor: "FeatureExtractor") -> float:
+    """The confidence from which photos show the object. Raises WaldoError where one is asked for
+    that was not measured for the model.
+    """
+    from features.errors import WaldoError
+    from search.segmentation.segment import has_confidence
+
+    if asked is None:
+        return _LEAST_CONFIDENCE
+    if asked > 0 and not has_confidence(extractor):
+        raise WaldoError("--min-confidence: was measured for the model tiny only; leave it out")
+    return asked
+
+
+def _print_found(
+    asked: "Query",
+    found: "Sequence[WrittenMask | NotHere]",
+    failures: "Sequence[Failure]",
+    json_output: bool,
+) -> None:
+    from search.commands.tables import segment_json, segment_table
+    from search.segmentation.mask_files import NotHere
+
+    if json_output:
+        print_json(segment_json(asked, found, failures))
+    else:
+        print_table(segment_table(found))
+    if absent := sum(isinstance(one, NotHere) for one in found):
+        say(f"not here: {absent} of {len(found)} photos; --min-confidence 0 marks them, too")
 
 
 def propagate(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from indexer.codec.machine import Machine
     from indexer.store.filters import PhotoFilter
     from search.query import Answer, Match, Query
-    from search.segmentation.mask_files import Failure, WrittenMask
+    from search.segmentation.mask_files import Failure, NotHere, WrittenMask
 
 # The least confidence that each word stands for. What is below may be chance.
 _WORDS = ((0.9, "sure"), (0.5, "likely"))
@@ -233,9 +233,11 @@ def not_found_line(answer: "Answer") -> str:
 
 
 def segment_json(
-    query: "Query", written: "Sequence[WrittenMask]", failures: "Sequence[Failure]"
+    query: "Query", found: "Sequence[WrittenMask | NotHere]", failures: "Sequence[Failure]"
 ) -> dict[str, Any]:
     """Masks as JSON-ready values; boxes and areas are in pixels of the upright photo."""
+    from search.segmentation.mask_files import NotHere
+
     return {
         "reference": {**_view_json(query), "class": query.class_name},
         "masks": [
@@ -246,28 +248,41 @@ def segment_json(
                 "box": one.box,
                 "area": one.area,
                 "score": one.score,
+                "confidence": one.confidence,
             }
-            for one in written
+            for one in found
+            if not isinstance(one, NotHere)
+        ],
+        "not_here": [
+            {"path": str(one.path), "score": one.score, "confidence": one.confidence}
+            for one in found
+            if isinstance(one, NotHere)
         ],
         "failed": [{"path": str(one.path), "reason": one.reason} for one in failures],
     }
 
 
-def segment_table(written: "Sequence[WrittenMask]") -> "Table":
-    """The masks, one per row: scores, areas in percent of the photo, boxes and paths."""
+def segment_table(found: "Sequence[WrittenMask | NotHere]") -> "Table":
+    """The photos, one per row: scores, how likely each shows the object, areas in percent of the
+    photo, boxes, and paths as seen from here. A photo without the object has no mask.
+    """
     from rich.text import Text
 
-    table = _table("score", "area")
+    from search.segmentation.mask_files import NotHere
+
+    table = _table("score", "confidence", "area")
     table.add_column("box", no_wrap=True)
     table.add_column("photo", overflow="fold")
     table.add_column("mask", overflow="fold")
-    for one in written:
+    for one in found:
+        where = ("", "not here", "")
+        if not isinstance(one, NotHere):
+            where = (f"{100 * one.share:.1f} %", _box(one.box), shown_path(one.mask))
+        area, box, mask = where
         table.add_row(
             f"{one.score:.4f}",
-            f"{100 * one.share:.1f} %",
-            _box(one.box),
-            Text(in_one_line(str(one.path))),
-            Text(in_one_line(str(one.mask))),
+            "" if one.confidence is None else f"{one.confidence:.2f}",
+            *(area, box, Text(shown_path(one.path)), Text(mask)),
         )
     return table
 

@@ -1,6 +1,7 @@
 """Masks written as files: those of `waldo segment`, and those of the matches of a query."""
 
 import filecmp
+import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,14 @@ from search.reference import Reference
 from search.segmentation.drawing import tinted
 from search.segmentation.graph_cut import cut_object
 from search.segmentation.match_masks import segment_matches
-from search.segmentation.segment import Draw, Segmentation, segment_photos
+from search.segmentation.segment import (
+    Draw,
+    Segmentation,
+    confidence_of,
+    has_confidence,
+    score_of,
+    segment_photos,
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,8 @@ class WrittenMask:
     path: the photo.
     mask: a PNG of the size of the upright photo, 255 on the object, 0 elsewhere.
     overlay: a JPEG of the photo with the object tinted, at most 1,024 pixels wide or high.
-    score: the similarity of the photo and the object.
+    score: the similarity of the photo and the object. confidence: 0..1, how likely the photo is to
+    show the object; None where that is not known.
     box: [x0, y0, x1, y1] around the mask; None where the mask is empty.
     area, share: the size of the mask, in pixels and as a share of the photo's pixels.
     """
@@ -38,9 +47,21 @@ class WrittenMask:
     mask: Path
     overlay: Path
     score: float
+    confidence: float | None
     box: tuple[int, int, int, int] | None
     area: int
     share: float
+
+
+@dataclass(frozen=True)
+class NotHere:
+    """A photo that is taken not to show the object. path: absolute. score, confidence: as in
+    WrittenMask.
+    """
+
+    path: Path
+    score: float
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -82,25 +103,33 @@ def write_masks(
     photos: Sequence[Path],
     extractor: FeatureExtractor,
     draw: Draw = cut_object,
+    least: float = 0.0,
     on_done: Callable[[int], None] = lambda done: None,
-) -> tuple[list[WrittenMask], list[Failure]]:
-    """Segment photos, and write STEM.mask.png and STEM.overlay.jpg for each.
+) -> tuple[list[WrittenMask | NotHere], list[Failure]]:
+    """Segment photos, and write STEM.mask.png and STEM.overlay.jpg for those that show the object.
 
-    Photos with equal stems get -2, -3 and so on. on_done: called with the number of photos done.
-    Returns what was written, and the photos that failed.
+    Photos with equal stems get -2, -3 and so on. least: 0..1, photos of less confidence are taken
+    not to show the object; all show it by a model whose confidence is not known. on_done: called
+    with the number of photos done. Returns what was found, in the order of the photos, and the
+    photos that failed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    written: list[WrittenMask] = []
+    found_in: list[WrittenMask | NotHere] = []
     failures: list[Failure] = []
     names: set[str] = set()
-    found_in = segment_photos(reference, photos, extractor, draw)
-    for done, (path, found) in enumerate(found_in, start=1):
+    known = has_confidence(extractor)
+    lowest = score_of(least) if known else -math.inf
+    segmented = segment_photos(reference, photos, extractor, draw, lowest)
+    for done, (path, found) in enumerate(segmented, start=1):
         if isinstance(found, WaldoError):
             failures.append(Failure(path, str(found)))
+        elif found.score < lowest:
+            found_in.append(NotHere(path, found.score, confidence_of(found.score)))
         else:
-            written.append(_write(out, _unused(path.stem, names), path, found))
+            sure = confidence_of(found.score) if known else None
+            found_in.append(_write(out, _unused(path.stem, names), path, found, sure))
         on_done(done)
-    return written, failures
+    return found_in, failures
 
 
 def write_match_masks(
@@ -124,7 +153,7 @@ def write_match_masks(
             failures.append(Failure(match.path, str(found)))
         else:
             name = f"{match.rank:03}-{match.path.stem}"
-            written.append(_write(out, name, match.path, found))
+            written.append(_write(out, name, match.path, found, match.confidence))
     return replace(answer, matches=matches), written, failures
 
 
@@ -153,7 +182,9 @@ def export_matches(out: Path, answer: Answer) -> list[Failure]:
     return failures
 
 
-def _write(out: Path, name: str, path: Path, found: Segmentation) -> WrittenMask:
+def _write(
+    out: Path, name: str, path: Path, found: Segmentation, sure: float | None
+) -> WrittenMask:
     picture = found.picture
     mask = Image.fromarray(found.mask.astype(np.uint8) * 255)
     small = (np.asarray(mask.resize(picture.size, Image.Resampling.BOX)) > 127).astype(np.uint8)
@@ -163,7 +194,7 @@ def _write(out: Path, name: str, path: Path, found: Segmentation) -> WrittenMask
     tinted(picture, small).save(overlay_path, quality=90)
     area = int(found.mask.sum())
     share = area / found.mask.size
-    return WrittenMask(path, mask_path, overlay_path, found.score, found.box, area, share)
+    return WrittenMask(path, mask_path, overlay_path, found.score, sure, found.box, area, share)
 
 
 def _unused(stem: str, names: set[str]) -> str:

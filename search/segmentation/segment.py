@@ -1,5 +1,6 @@
 """Which pixels of a photo show the object of a reference photo: personalized segmentation."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,10 @@ _BACKGROUND_DISTANCE = 2.0
 _EVIDENCE_LIMIT = 0.5
 # So many times the mask tells anew which cells of the photo show the object.
 _ROUNDS = 2
+
+# The log-odds that a photo shows the object grow with its score in a straight line.
+_CONFIDENCE_SLOPE = 24.4
+_CONFIDENCE_OFFSET = -12.0
 
 # Longer side of the picture that edges are taken from, pixels.
 LONGEST = 1024
@@ -198,11 +203,13 @@ def segment(
     pictures: Sequence[Image.Image],
     draw: Draw = cut_object,
     places: int = 1,
+    least: float = -math.inf,
 ) -> list[Segmentation]:
     """Segment the object in photos whose maps were already extracted.
 
     frames, pictures: one per candidate; a picture is the upright RGB photo, of any size.
     places: the number of places at which each photo shows the object.
+    least: a photo that scores less is taken not to show the object; its mask is empty.
     """
     import torch
 
@@ -211,7 +218,11 @@ def segment(
         scores = consistent(tokens.scoring, candidates).tolist()
         photos = resemblances(tokens, candidates, places)
         for seen, score, frame, picture in zip(photos, scores, frames, pictures, strict=True):
-            evidence, mask = find_object(seen, frame, picture, draw)
+            if score < least:
+                evidence = seen.evidence().cpu().numpy().reshape(frame.grid, frame.grid)
+                mask = np.zeros((frame.height, frame.width), dtype=bool)
+            else:
+                evidence, mask = find_object(seen, frame, picture, draw)
             segmented.append(Segmentation(score, evidence, mask, box_around(mask), picture))
     return segmented
 
@@ -221,9 +232,11 @@ def segment_photos(
     photos: Sequence[Path],
     extractor: FeatureExtractor,
     draw: Draw = cut_object,
+    least: float = -math.inf,
 ) -> Iterator[tuple[Path, Segmentation | WaldoError]]:
     """Segment the object in photo files, in their order.
 
+    least: a photo that scores less is taken not to show the object; its mask is empty.
     A photo that cannot be segmented comes with the error that says why. There is no collection to
     centre cosines on; they are centred on the mean of the reference photo and the photo itself, so
     the mask of a photo does not depend on the other photos. The reference photo itself is not
@@ -248,7 +261,8 @@ def segment_photos(
                 yield path, ModelError(f"{path}: the model gave no finite features for it")
                 continue
             candidates = candidates_of(maps, reference, extractor.device)
-            yield path, segment(tokens, candidates, [maps.frame], [picture], draw)[0]
+            found = segment(tokens, candidates, [maps.frame], [picture], draw, least=least)
+            yield path, found[0]
 
 
 def candidates_of(maps: FeatureMaps, reference: Reference, device: "torch.device") -> CandidateMaps:
@@ -271,6 +285,26 @@ def load_picture(path: Path) -> Image.Image:
     Raises WaldoError where the photo cannot be read.
     """
     return shrunk(load_photo(path, LONGEST), LONGEST)
+
+
+def has_confidence(extractor: FeatureExtractor) -> bool:
+    """Whether `confidence_of` was measured for the model of an extractor."""
+    return extractor.fingerprint()["model"] == "tiny"
+
+
+def confidence_of(score: float) -> float:
+    """How likely it is that a photo shows the object, 0..1, by its score; for the bundled model.
+
+    Of the photos in question, half are taken to show it. benchmarks/not_here.py measures it.
+    """
+    return 1 / (1 + math.exp(-(_CONFIDENCE_SLOPE * score + _CONFIDENCE_OFFSET)))
+
+
+def score_of(confidence: float) -> float:
+    """The least score with a confidence, 0..1: the inverse of `confidence_of`."""
+    if confidence in (0, 1):
+        return math.copysign(math.inf, confidence - 0.5)
+    return (math.log(confidence / (1 - confidence)) - _CONFIDENCE_OFFSET) / _CONFIDENCE_SLOPE
 
 
 def box_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:

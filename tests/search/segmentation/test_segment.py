@@ -32,8 +32,10 @@ from search.segmentation.segment import (
     Segmentation,
     box_around,
     candidates_of,
+    confidence_of,
     load_picture,
     resemblances,
+    score_of,
     segment,
     segment_photos,
 )
@@ -261,6 +263,44 @@ def test_segment_writes_masks_and_overlays(
     assert sorted(path.name for path in out.iterdir()) == sorted(
         Path(mask[kind]).name for mask in answer["masks"] for kind in ("mask", "overlay")
     )
+
+
+def test_segment_says_where_the_object_is_not(
+    waldo: CommandLine, scene: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = Path("photos")
+    photos.mkdir()
+    shutil.copy(scene["target"], photos / "shown.jpg")
+    shutil.copy(ROOT / "data" / "demo" / "query" / "cat.jpg", photos / "cat.jpg")
+    asked = ("segment", scene["photo"], photos, "--mask", scene["mask"], "--device", "cpu")
+    result = waldo(*asked, "--out", "masks", "--json")
+    assert result.code == 0
+    answer = json.loads(result.out)
+    [shown], [other] = answer["masks"], answer["not_here"]
+    assert (Path(shown["path"]).name, Path(other["path"]).name) == ("shown.jpg", "cat.jpg")
+    assert other["confidence"] < 0.5 <= shown["confidence"]
+    assert other["confidence"] == pytest.approx(confidence_of(other["score"]))
+    assert sorted(path.name for path in Path("masks").iterdir()) == [
+        "shown.mask.png",
+        "shown.overlay.jpg",
+    ]
+    assert "not here: 1 of 2 photos" in result.err
+    table = waldo(*asked, "--out", "masks")
+    [row] = [line for line in table.out.splitlines() if "cat.jpg" in line]
+    assert "not here" in row
+    assert str(tmp_path) not in table.out
+    every = json.loads(waldo(*asked, "--out", "all", "--min-confidence", "0", "--json").out)
+    assert len(every["masks"]) == 2
+    assert every["not_here"] == []
+    assert waldo.refusal(*asked, "--out", "all", "--min-confidence", "90")
+
+
+def test_scores_of_confidences_are_the_inverse() -> None:
+    for score in (-0.5, 0.0, 0.4, 0.7):
+        assert score_of(confidence_of(score)) == pytest.approx(score)
+    assert score_of(0) == -np.inf
+    assert score_of(1) == np.inf
 
 
 def test_masks_are_not_written_into_the_folder_of_the_photos(
