@@ -1,4 +1,6 @@
-"""The confidence of a match: the estimated precision at its score."""
+"""How sure a match is: the estimated precision at its score, and the probability that this photo
+shows the object.
+"""
 
 import math
 
@@ -11,6 +13,11 @@ MINIMUM_PHOTOS = 20
 # Quantiles of the normal distribution, in standard deviations above its median.
 _QUANTILE_99 = 2.3263
 _QUANTILE_90 = 1.2816
+
+# Logistic regression of "the photo shows the object" on `evidence`: the constant and the weights.
+# `python benchmarks/confidence.py --fit` fits them (docs/scores.md).
+_CONSTANT = -5.83
+_WEIGHTS = (1.28, -0.25, 3.56)
 
 # Another instance must keep this share of the photo's score above the median (docs/scores.md).
 _REMAINING_SHARE = 0.5
@@ -40,6 +47,45 @@ def confidences(scores: NDArray[np.float32]) -> NDArray[np.float64] | None:
     result = np.empty(len(values))
     result[order] = 1 - np.minimum(rates, 1.0)
     return result
+
+
+def probabilities(
+    scores: NDArray[np.float32], searched: int, own: NDArray[np.bool_]
+) -> NDArray[np.float64] | None:
+    """How likely each photo is to show the object, (n,) in 0..1; None for fewer than 20 photos.
+
+    This is a logistic regression on the photo's `evidence`, fitted to queries by the score
+    `consistent` with query expansion; it suits other late interaction too, and no means over the
+    map. A higher score is always more probable. The parameters are those of `evidence`.
+    """
+    if len(scores) < MINIMUM_PHOTOS:
+        return None
+    logits = _CONSTANT + evidence(scores, searched, own) @ np.array(_WEIGHTS)
+    result: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
+    return result
+
+
+def evidence(
+    scores: NDArray[np.float32], searched: int, own: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """What tells whether a photo shows the object, by the scores alone, (n, 3):
+
+    - its height: how far its score is above chance, in standard deviations;
+    - the logarithm of the number of photos that were searched: in more photos, chance reaches
+      higher scores;
+    - its height as a share of the first match's, 0..1: behind a clear first match, other photos
+      that look like it are often wrong ones.
+
+    scores: (n,), n >= 20, the final scores of all photos that were compared. searched: the number
+    of photos that recall chose them from. own: (n,) bool, the query's own photos, which are no
+    first matches.
+    """
+    values = scores.astype(np.float64)
+    median, deviation = _chance_distribution(values)
+    heights = (values - median) / deviation
+    first = heights[~own].max(initial=0)
+    shares = (heights / max(first, 1e-9)).clip(0, 1)
+    return np.stack([heights, np.full(len(values), math.log(searched)), shares], axis=1)
 
 
 def minimum_remaining_score(

@@ -26,7 +26,12 @@ from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
 from search.candidates import ScoringReference
 from search.clock import Clock
-from search.confidence import MINIMUM_PHOTOS, confidences, minimum_remaining_score
+from search.confidence import (
+    MINIMUM_PHOTOS,
+    confidences,
+    minimum_remaining_score,
+    probabilities,
+)
 from search.expansion import expand
 from search.fusion import default_weights, stored_weights
 from search.localise import localise
@@ -57,8 +62,8 @@ class Ranking:
     ids: (n,) int64. scores: (n,) float32. own_scores: (n,) float32, by the query's photos without
     its first matches. recall_scores: (n,) float32, by recall.
     references: (n,) int64, the number of the reference that each photo resembles most.
-    confidences: (n,) float64, or None where they cannot be estimated. damaged: a line for each
-    candidate that was left out.
+    confidences, probabilities: (n,) float64, or None where they cannot be estimated.
+    damaged: a line for each candidate that was left out.
     """
 
     ids: NDArray[np.int64]
@@ -67,6 +72,7 @@ class Ranking:
     recall_scores: NDArray[np.float32]
     references: NDArray[np.int64]
     confidences: NDArray[np.float64] | None
+    probabilities: NDArray[np.float64] | None
     damaged: list[str]
 
 
@@ -132,8 +138,11 @@ class Index:
         clock = Clock()
         with clock("extract"):
             asked = self._extract(query, options)
-        candidates = self._recall(query, asked, descriptor, options, clock)
-        ranking = self._rank(asked, candidates, options, clock)
+        with clock("recall"):
+            allowed = self._allowed(options.filter)
+        candidates = self._recall(query, asked, descriptor, allowed, options, clock)
+        searched = self.reader.n_photos if allowed is None else len(allowed)
+        ranking = self._rank(asked, candidates, searched, options, clock)
         with clock("localise"):
             best, damaged = self._matches(ranking, asked, options.top, options.rerank)
         least = options.min_confidence
@@ -180,6 +189,7 @@ class Index:
         query: Query,
         asked: _Asked,
         descriptor: ImageDescriptor | None,
+        allowed: NDArray[np.int64] | None,
         options: SearchOptions,
         clock: Clock,
     ) -> Candidates:
@@ -193,7 +203,6 @@ class Index:
             if descriptor is None:
                 recalls = [recall_by_maps(reader, each, asked.score) for each in asked.references]
             wanted = max(options.candidates, options.top) if options.rerank else options.top
-            allowed = self._allowed(options.filter)
             candidates = find_candidates(recalls, wanted, allowed)
         if len(candidates.ids) == 0:
             raise WaldoError(
@@ -203,13 +212,18 @@ class Index:
         return candidates
 
     def _rank(
-        self, asked: _Asked, candidates: Candidates, options: SearchOptions, clock: Clock
+        self,
+        asked: _Asked,
+        candidates: Candidates,
+        searched: int,
+        options: SearchOptions,
+        clock: Clock,
     ) -> Ranking:
-        """Candidates by their final scores."""
+        """Candidates by their final scores. searched: the photos that recall chose them from."""
         if not options.rerank:
             first = np.zeros(len(candidates.ids), dtype=np.int64)
             scores = candidates.scores
-            return Ranking(candidates.ids, scores, scores, scores, first, None, [])
+            return Ranking(candidates.ids, scores, scores, scores, first, None, None, [])
         every = [*asked.prepared, *asked.unlike]
         scored = score_references(
             self.reader, candidates.ids, every, [asked.score], clock, stage="score"
@@ -229,6 +243,9 @@ class Index:
                 f"min-confidence: {len(scores)} photos are too few to estimate a confidence; at "
                 f"least {MINIMUM_PHOTOS} must be compared"
             )
+        likely = None
+        if asked.score.recall == "words":  # means over the map are distributed otherwise
+            likely = probabilities(scores, searched, self._shows_query(scored.ids, asked))
         by_id = dict(zip(candidates.ids.tolist(), candidates.scores.tolist(), strict=True))
         recalled = np.array([by_id[number] for number in scored.ids.tolist()], dtype=np.float32)
         # Equal scores are in the order of their ids, whatever the order of recall.
@@ -240,6 +257,7 @@ class Index:
             recalled[order],
             wanted.argmax(axis=0)[order],
             None if sure is None else sure[order],
+            None if likely is None else likely[order],
             scored.damaged,
         )
 
@@ -265,7 +283,7 @@ class Index:
         ):
             frame = Frame(record.width, record.height, size, grid)
             found = [cells.reshape(grid, grid) for cells in evidence.places[place] if cells.any()]
-            sure = ranking.confidences
+            sure, likely = ranking.confidences, ranking.probabilities
             matches.append(
                 Match(
                     rank=place + 1,
@@ -281,6 +299,7 @@ class Index:
                     reference=int(ranking.references[row]),
                     copies=tuple(r.path for r in reader.photos(reader.copies_of(record.id))),
                     changed=record.is_changed(),
+                    probability=None if likely is None else float(likely[row]),
                 )
             )
         return matches, maps.damaged
@@ -289,11 +308,12 @@ class Index:
         """The highest confidence of a photo other than the query's, if any can be estimated."""
         if ranking.confidences is None:
             return None
-        for row in np.argsort(-ranking.confidences, kind="stable"):
-            [record] = self.reader.photos(ranking.ids[[row]])
-            if record.content_hash not in asked.hashes:
-                return float(ranking.confidences[row])
-        return None
+        others = ranking.confidences[~self._shows_query(ranking.ids, asked)]
+        return float(others.max()) if len(others) else None
+
+    def _shows_query(self, ids: NDArray[np.int64], asked: _Asked) -> NDArray[np.bool_]:
+        """Which photos are the query's own, by their content, (n,) bool."""
+        return np.array([r.content_hash in asked.hashes for r in self.reader.photos(ids)])
 
     def _descriptor(self, name: str) -> ImageDescriptor:
         """A descriptor that the index has; its model is found when it is first asked for."""

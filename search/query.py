@@ -70,8 +70,9 @@ class Match:
     the inner product that is mean(S_DF) of PDM Eq. 7, the similarity of visual words, or the cosine
     of descriptors. confidence: 0..1, the estimated precision at the photo's score by the query
     alone, so it may rise from one rank to the next; None where there are too few photos to
-    estimate it. boxes: [x0, y0, x1, y1] around each instance of the object in the photo, best
-    first, at least one; pixels of the upright photo. box: the first.
+    estimate it. probability: 0..1, how likely this photo is to show the object; None there too, and
+    by scores that are means over the map. boxes: [x0, y0, x1, y1] around each instance of the
+    object in the photo, best first, at least one; pixels of the upright photo. box: the first.
     heatmap: (grid, grid) float32, the score's evidence by cell. frame: maps cells to pixels.
     is_query: the file is the reference photo itself or an exact copy of it.
     reference: which of the answer's references the photo resembles most.
@@ -92,6 +93,7 @@ class Match:
     reference: int
     copies: tuple[Path, ...] = ()
     changed: bool = False
+    probability: float | None = None
 
     @property
     def box(self) -> tuple[int, int, int, int]:

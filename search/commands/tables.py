@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from search.query import Answer, Match, Query
     from search.segmentation.mask_files import Failure, NotHere, WrittenMask
 
-# The least confidence that each word stands for. What is below may be chance.
-_WORDS = ((0.9, "sure"), (0.5, "likely"))
+# The least probability that each word stands for. What is below may be chance.
+_WORDS = ((0.8, "sure"), (0.5, "likely"))
 CHANCE = "maybe chance"
 # What is said of a photo whose boxes are those of an earlier content.
 CHANGED = "changed since it was indexed"
@@ -57,6 +57,7 @@ def answer_json(
                 "score": match.score,
                 "recall_score": match.recall_score,
                 "confidence": match.confidence,
+                "probability": match.probability,
                 "box": match.box,
                 "boxes": match.boxes,
                 "is_query": match.is_query,
@@ -129,10 +130,10 @@ def terminal_table(answer: "Answer", everything: bool) -> "Table":
 
 def _add_rows(table: "Table", told: "list[tuple[Match, str]]") -> None:
     for match, word in told:
-        sure = "" if match.confidence is None else f"{match.confidence:.2f}"
+        likely = likelihood(match)
         table.add_row(
             str(match.rank),
-            f"{word:<{len(CHANCE)}} {sure}",
+            f"{word:<{len(CHANCE)}} {'' if likely is None else f'{likely:.2f}'}",
             _box(match.box),
             _with_note(match, shown_path(match.path)),
         )
@@ -150,9 +151,15 @@ def folded_line(answer: "Answer") -> str | None:
 
 def sureness(match: "Match") -> str:
     """How sure a match is, in a word or two: nothing where that cannot be estimated."""
-    if match.is_query or match.confidence is None:
+    likely = likelihood(match)
+    if match.is_query or likely is None:
         return ""
-    return next((word for least, word in _WORDS if match.confidence >= least), CHANCE)
+    return next((word for least, word in _WORDS if likely >= least), CHANCE)
+
+
+def likelihood(match: "Match") -> float | None:
+    """The probability that the photo shows the object; by scores that give none, the confidence."""
+    return match.confidence if match.probability is None else match.probability
 
 
 def taken_line(answer: "Answer") -> str:

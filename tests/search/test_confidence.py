@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from search.confidence import MINIMUM_PHOTOS, confidences
+from search.confidence import MINIMUM_PHOTOS, confidences, evidence, probabilities
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.metrics.absence import absence
 from search.query import Query
@@ -45,8 +45,47 @@ def test_chance_reaches_a_confidence_as_often_as_promised(count: int) -> None:
         assert np.mean(np.array(best) >= least) == pytest.approx(1 - least, abs=0.12)
 
 
+def test_evidence_equals_its_definition() -> None:
+    scores = np.random.default_rng(3).normal(0.4, 0.05, 200).astype(np.float32)
+    own = np.zeros(200, dtype=bool)
+    own[9] = True
+    scores[9], scores[4] = 1.0, 0.7  # the query's own photo, and the first match
+    middle, high = np.quantile(scores.astype(np.float64), [0.5, 0.9])
+    spread = (high - middle) / norm.ppf(0.9)
+    first = max(scores[row] for row in range(200) if row != 9) - middle
+    expected = [
+        [(score - middle) / spread, np.log(5000), min(max((score - middle) / first, 0), 1)]
+        for score in scores.astype(np.float64)
+    ]
+    np.testing.assert_allclose(evidence(scores, 5000, own), expected, atol=1e-3)
+
+
+def test_a_photo_is_more_probable_by_its_score_and_among_fewer_photos() -> None:
+    scores = np.random.default_rng(4).normal(0.4, 0.05, 100).astype(np.float32)
+    none = np.zeros(100, dtype=bool)
+    few, many = probabilities(scores, 100, none), probabilities(scores, 10_000, none)
+    assert few is not None
+    assert many is not None
+    assert (few > many).all()
+    assert 0 < many.min() < few.max() < 0.7  # all by chance
+    assert (np.diff(few[scores.argsort()]) > 0).all()  # no plateaus
+    scores[3] = 0.9
+    clear = probabilities(scores, 100, none)
+    assert clear is not None
+    assert clear[3] > 0.95
+    assert np.delete(clear, 3).max() < few.max()  # far behind a clear first match
+    as_query = probabilities(scores, 100, np.arange(100) == 3)
+    assert as_query is not None
+    assert np.delete(as_query, 3).max() > np.delete(clear, 3).max()
+
+
 def test_too_few_photos_have_no_confidence() -> None:
     assert confidences(np.zeros(MINIMUM_PHOTOS - 1, np.float32)) is None
+    few = np.zeros(MINIMUM_PHOTOS - 1, np.float32)
+    assert probabilities(few, 19, np.zeros(19, dtype=bool)) is None
+    alike = probabilities(np.ones(20, np.float32), 20, np.ones(20, dtype=bool))
+    assert alike is not None
+    assert alike.max() < 0.5
     same = confidences(np.zeros(MINIMUM_PHOTOS, np.float32))
     assert same is not None
     assert np.isfinite(same).all()

@@ -12,7 +12,7 @@ from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
 from search.candidates import ScoringReference, to_candidates
 from search.clock import Clock
-from search.confidence import confidences
+from search.confidence import confidences, probabilities
 from search.evaluation.benchmarks.folders import read_folders
 from search.evaluation.methods.methods import find_method
 from search.evaluation.retrieval import run_methods
@@ -160,6 +160,27 @@ def test_matches_that_ask_do_not_make_themselves_or_others_surer(
     )
     assert answer.timing["expand"] > 0
     assert answer.matches[0].is_query
+
+
+def test_a_probability_is_that_of_the_final_score(
+    reader: IndexReader, tiny: FeatureExtractor, query: Query, folder: Path
+) -> None:
+    index = Index(reader, tiny)
+    matches = index.search(query, SearchOptions(top=25)).matches
+    assert len(matches) == 24  # all photos
+    scores = np.array([match.score for match in matches], dtype=np.float32)
+    likely = probabilities(scores, 24, np.array([match.is_query for match in matches]))
+    assert likely is not None
+    assert [match.probability for match in matches] == pytest.approx(likely.tolist())
+    some = SearchOptions(candidates=20, top=20)
+    fewer = index.search(query, some).matches
+    scores = np.array([match.score for match in fewer], dtype=np.float32)
+    likely = probabilities(scores, 24, np.array([match.is_query for match in fewer]))
+    assert likely is not None
+    assert [match.probability for match in fewer] == pytest.approx(likely.tolist())
+    mean = index.search(query, SearchOptions(score="pdm")).matches
+    assert {match.probability for match in mean} == {None}
+    assert None not in {match.confidence for match in mean}
 
 
 def test_what_the_object_is_not_counts_after_the_expansion(
