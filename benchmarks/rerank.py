@@ -132,7 +132,8 @@ def product_rates(kept: int, tokens: int, device: torch.device) -> dict[str, flo
     if device.type == "cpu" and KERNELS["fbgemm"].is_offered():
         kernel = KERNELS["fbgemm"](functional.normalize(torch.randn(tokens, kept), dim=1))
         levels = torch.randint(-8, 8, (8192, kept)).to(torch.int8)
-        seconds = median_seconds(lambda: kernel.multiply(levels))
+        numbers = levels.float()
+        seconds = median_seconds(lambda: kernel.multiply(levels, numbers))
         rates["fbgemm"] = 2 * levels.numel() * tokens / seconds
     return rates
 

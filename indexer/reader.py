@@ -310,11 +310,6 @@ class IndexReader:
         places = [self._table.place(int(row)) for row in np.flatnonzero(self._table.live)]
         self._maps = ResidentMaps.load(self._store, places, device, progress)
 
-    @property
-    def holds_maps(self) -> bool:
-        """Whether `hold_maps` has been called, so that maps are not read from disk."""
-        return self._maps is not self._store
-
     def read_maps(self, ids: Sequence[int] | NDArray[np.int64]) -> MapBatch:
         """The maps of some photos. Raises KeyError for an id not in the index.
 

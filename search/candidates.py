@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 # Bytes of maps that are read at a time, while the maps before them are scored.
 _READ_BYTES = 8 * 2**20
 
-# Numbers (levels and cosines) in one block of candidates. Large blocks save calls on a CPU and keep
-# a GPU busy; a CPU's caches limit their size.
-_BLOCK_NUMBERS = {"cpu": 32_000_000, "gpu": 256_000_000}
+# Numbers (of tokens and cosines) in one block of candidates, which limit its memory.
+_BLOCK_NUMBERS = {"cpu": 64_000_000, "gpu": 256_000_000}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +109,6 @@ def read_ahead(reader: IndexReader, ids: NDArray[np.int64], clock: Clock) -> Ite
     """
     batch = max(1, _READ_BYTES // reader.photo_bytes)
     parts = [ids[start : start + batch] for start in range(0, len(ids), batch)]
-    if reader.holds_maps:
-        for part in parts:
-            with clock("fetch"):
-                maps = reader.read_maps(part)
-            yield maps
-        return
     with ThreadPoolExecutor(1) as thread:
         coming = [thread.submit(reader.read_maps, part) for part in parts[:1]]
         for number in range(len(parts)):

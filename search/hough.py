@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # deviation of a vote, in cells (docs/scores.md).
 SCALES = (0.5, 0.7, 1.0, 1.4, 2.0)
 _SIGMA = 1.0
+# On a CPU, votes are counted for as many photos at a time as keep these numbers in the cache.
+_BLOCK_NUMBERS = 250_000
 # Centres of votes are rounded to tenths of a cell, up to 6 cells outside the photo.
 _FINENESS = 10
 _FAR = 6
@@ -57,21 +59,38 @@ def place(
     offsets = positions - positions.mean(dim=0).round()
     scales = offsets.new_tensor(SCALES)
     centres = found[:, None] - scales[:, None, None] * offsets
-    # A two-dimensional Gaussian is one over rows times one over columns.
     gaussians = _gaussians(side, best.device)
     which = ((centres + _FAR) * _FINENESS).round_().clamp_(0, len(gaussians) - 1).int()
-    # (batch, scales, n, side) each
-    rows, columns = (
-        gaussians.index_select(0, places.flatten()).view(*places.shape, side)
-        for places in which.unbind(dim=3)
-    )
-    rows *= best[:, None, :, None]
-    votes = (rows.transpose(2, 3) @ columns).flatten(1)
-    most, winner = votes.max(dim=1)
+    photos = len(best)
+    if best.device.type == "cpu":
+        photos = max(1, _BLOCK_NUMBERS // (len(scales) * best.shape[1] * side))
+    strongest = [
+        _strongest(some, of, gaussians)
+        for some, of in zip(best.split(photos), which.split(photos), strict=True)
+    ]
+    most, winner = map(torch.cat, zip(*strongest, strict=True))
     scale = scales[winner // side**2]
     centre = torch.stack([winner % side**2 // side, winner % side], dim=1)
     places = centre[:, None] + scale[:, None, None] * offsets
     return Placement(most / best.shape[1], scale, places)
+
+
+def _strongest(
+    best: "torch.Tensor", which: "torch.Tensor", gaussians: "torch.Tensor"
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """The sum of votes at the most voted scale and cell of each photo, and which these are.
+
+    best: (batch, n). which: (batch, scales, n, 2) int32, the row of `gaussians` for the row and the
+    column of each vote. Returns (batch,) float32, and (batch,) int64 that counts cells within
+    scales.
+    """
+    # A two-dimensional Gaussian is one over rows times one over columns, (batch, scales, n, side).
+    rows, columns = (
+        gaussians.index_select(0, places.flatten()).view(*places.shape, gaussians.shape[1])
+        for places in which.unbind(dim=3)
+    )
+    rows *= best[:, None, :, None]
+    return (rows.transpose(2, 3) @ columns).flatten(1).max(dim=1)
 
 
 @cache

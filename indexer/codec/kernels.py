@@ -51,7 +51,8 @@ class Kernel(ABC):
         """wanted: (m, k) float32 on the CPU, of length 1 or 0."""
         import torch
 
-        # Allocating this for each block of photos would take longer than the products.
+        # Allocating these for each block of photos would take longer than the products.
+        self._numbers = torch.empty(0, wanted.shape[1])
         self._products = torch.empty(0, len(wanted))
 
     @classmethod
@@ -66,26 +67,25 @@ class Kernel(ABC):
         return True
 
     @abstractmethod
-    def multiply(self, levels: "torch.Tensor") -> "torch.Tensor":
+    def multiply(self, levels: "torch.Tensor", numbers: "torch.Tensor") -> "torch.Tensor":
         """The products of levels, (rows, k), with each wanted vector times a positive number of its
-        own: (rows, m) float32, in memory that may be written to."""
+        own: (rows, m) float32, in memory that may be written to.
 
-    def best(
-        self, levels: "torch.Tensor", lengths: "torch.Tensor", valid: "torch.Tensor"
-    ) -> "torch.Tensor":
-        """The valid cell of each photo that is most similar to each vector, (n, m) int64.
-
-        levels: (n, cells, k). lengths: (n, cells) float32, of the levels, positive. valid:
-        (n, cells) bool, at least one True per photo. Which of equal cells wins depends on their
-        places among the cells.
+        numbers: the levels in float32.
         """
-        import torch
 
-        products = self.multiply(levels.flatten(0, 1))
-        products *= lengths.reciprocal().flatten()[:, None]
-        if not valid.all():
-            products.masked_fill_(~valid.flatten()[:, None], -torch.inf)
-        return _best_cells(products.unflatten(0, valid.shape))
+    def best(self, levels: "torch.Tensor") -> "torch.Tensor":
+        """The cell of each photo that is most similar to each vector, (n, m) int64.
+
+        levels: (n, cells, k). Which of equal cells wins depends on their places among the cells.
+        """
+        rows = levels.flatten(0, 1)
+        numbers = rows
+        if not rows.is_floating_point():
+            numbers = self._numbers.resize_(rows.shape).copy_(rows)
+        products = self.multiply(rows, numbers)
+        products *= lengths(numbers).reciprocal_()
+        return _best_cells(products.unflatten(0, levels.shape[:2]))
 
 
 class Float32(Kernel):
@@ -98,11 +98,11 @@ class Float32(Kernel):
         self._wanted = wanted.T
         self.loss = 0.0
 
-    def multiply(self, levels: "torch.Tensor") -> "torch.Tensor":
+    def multiply(self, levels: "torch.Tensor", numbers: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         products = self._products.resize_(len(levels), self._wanted.shape[1])
-        return torch.mm(levels.float(), self._wanted, out=products)
+        return torch.mm(numbers, self._wanted, out=products)
 
 
 class BFloat16(Kernel):
@@ -123,7 +123,7 @@ class BFloat16(Kernel):
     def takes(cls, levels: "torch.dtype") -> bool:
         return not levels.is_floating_point
 
-    def multiply(self, levels: "torch.Tensor") -> "torch.Tensor":
+    def multiply(self, levels: "torch.Tensor", numbers: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         rounded = self._rounded.resize_(len(levels), self._wanted.shape[1])
@@ -168,11 +168,11 @@ class Fbgemm(Kernel):
     def takes(cls, levels: "torch.dtype") -> bool:
         return levels.itemsize == 1
 
-    def multiply(self, levels: "torch.Tensor") -> "torch.Tensor":
+    def multiply(self, levels: "torch.Tensor", numbers: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        products: torch.Tensor = multiply(levels.float(), 1.0, 64, self._packed)
+        products: torch.Tensor = multiply(numbers, 1.0, 64, self._packed)
         return products
 
 
@@ -201,7 +201,7 @@ class Int8(Kernel):
     def takes(cls, levels: "torch.dtype") -> bool:
         return levels.itemsize == 1
 
-    def multiply(self, levels: "torch.Tensor") -> "torch.Tensor":
+    def multiply(self, levels: "torch.Tensor", numbers: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         whole = self._whole.resize_(len(levels), self._wanted.shape[1])
@@ -220,14 +220,12 @@ def offered_kernels() -> list[type[Kernel]]:
     return [kernel for kernel in KERNELS.values() if kernel.is_offered()]
 
 
-def prepare_kernel(wanted: "torch.Tensor", levels: "torch.dtype") -> "Kernel | GpuProduct":
+def prepare_kernel(wanted: "torch.Tensor", levels: "torch.dtype") -> Kernel:
     """The kernel that compares levels of a type with wanted vectors fastest, prepared for them.
 
-    wanted: (m, k) float32, of length 1 or 0. The kernel loses at most LARGEST_LOSS. Raises
-    WaldoError if WALDO_KERNEL names a kernel that is unknown or not available.
+    wanted: (m, k) float32 on the CPU, of length 1 or 0. The kernel loses at most LARGEST_LOSS.
+    Raises WaldoError if WALDO_KERNEL names a kernel that is unknown or not available.
     """
-    if wanted.device.type != "cpu":
-        return GpuProduct(wanted)
     kernel = KERNELS[choose_kernel(levels, *wanted.shape)](wanted)
     # A vector with few large numbers is too coarse in 8 bits. The codec spreads vectors evenly, so
     # there is hardly ever one.
@@ -298,24 +296,22 @@ def _measure(levels: "torch.dtype", count: int, width: int) -> dict[str, float]:
     source = torch.Generator().manual_seed(0)
     shape = 2, min(2048, _MEASURED_PRODUCTS // (2 * count)), width
     cells = torch.randint(-8, 8, shape, generator=source).to(levels)
-    lengths = torch.linalg.vector_norm(cells.float(), dim=2).clamp(min=1)
     wanted = torch.nn.functional.normalize(torch.randn(count, width, generator=source), dim=1)
-    valid = torch.ones(shape[:2], dtype=torch.bool)
     found: dict[str, float] = {}
     for kernel in offered_kernels():
         if kernel.takes(levels):
             prepared = kernel(wanted)
-            prepared.best(cells[:, :16], lengths[:, :16], valid[:, :16])  # compiles the product
+            prepared.best(cells[:, :16])  # compiles the product
             hopeless = _HOPELESS * min(found.values(), default=math.inf)
             seconds: list[float] = []
             while len(seconds) < _REPETITIONS:
                 begin = time.thread_time()
-                prepared.best(cells, lengths, valid)
+                prepared.best(cells)
                 seconds.append(time.thread_time() - begin)
                 if len(seconds) > 1 and min(seconds) > hopeless:
                     break
             found[kernel.name] = min(seconds)
-    return {name: 1000 * taken / valid.numel() for name, taken in found.items()}
+    return {name: 1000 * taken / (shape[0] * shape[1]) for name, taken in found.items()}
 
 
 def fastest(seconds: dict[str, float]) -> str:
@@ -327,23 +323,27 @@ def fastest(seconds: dict[str, float]) -> str:
     return chosen
 
 
-class GpuProduct:
-    """Compares in bfloat16 on a GPU. wanted: (m, k) float32, of length 1 or 0."""
+def best_on_gpu(
+    wanted: "torch.Tensor", levels: "torch.Tensor", valid: "torch.Tensor"
+) -> "torch.Tensor":
+    """The valid cell of each photo that is most similar to each vector in bfloat16, (n, m) int64.
 
-    def __init__(self, wanted: "torch.Tensor") -> None:
-        import torch
+    wanted: (m, k) float32, of length 1 or 0. levels: (n, cells, k). valid: (n, cells) bool, at
+    least one True per photo.
+    """
+    import torch
 
-        self._wanted = wanted.to(torch.bfloat16)
+    numbers = levels.float()
+    units = (numbers / lengths(numbers)).bfloat16()
+    cosines = wanted.bfloat16() @ units.transpose(1, 2)
+    return cosines.masked_fill_(~valid[:, None], -torch.inf).argmax(dim=2)
 
-    def best(
-        self, levels: "torch.Tensor", lengths: "torch.Tensor", valid: "torch.Tensor"
-    ) -> "torch.Tensor":
-        """See `Kernel.best`."""
-        import torch
 
-        units = (levels / lengths[:, :, None]).to(self._wanted.dtype)
-        cosines = self._wanted @ units.transpose(1, 2)
-        return cosines.masked_fill_(~valid[:, None], -torch.inf).argmax(dim=2)
+def lengths(vectors: "torch.Tensor") -> "torch.Tensor":
+    """The lengths of (..., k) float32 vectors, (..., 1), at least 1e-12."""
+    import torch
+
+    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_(min=1e-12)
 
 
 def _best_cells(products: "torch.Tensor") -> "torch.Tensor":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.codec.kernels import prepare_kernel
+from indexer.codec.kernels import best_on_gpu, lengths, prepare_kernel
 
 if TYPE_CHECKING:
     import torch
@@ -84,21 +84,17 @@ class TokenMap:
         import torch
 
         wanted = self._centred(vectors)
+        if valid.device.type != "cpu":
+            chosen = best_on_gpu(wanted, self.levels, valid)
+            return _pair_cosines(wanted, self.levels, chosen), chosen
         n, cells = valid.shape
         cosines = wanted.new_empty((n, len(wanted)))
-        chosen = torch.empty((n, len(wanted)), dtype=torch.int64, device=valid.device)
+        chosen = torch.empty((n, len(wanted)), dtype=torch.int64)
         kernel = prepare_kernel(wanted, self.unpack(self.coded[:0]).dtype)
-        for photos in _blocks(valid, _BLOCK_NUMBERS // (cells * sum(wanted.shape))):
-            allowed = valid.index_select(0, photos)
-            inside = allowed.any(dim=0).nonzero().squeeze(1)
-            coded = _select(_select(self.coded, 0, photos), 1, inside)
-            levels = self.unpack(coded)
-            lengths = _lengths(levels.float())
-            best = kernel.best(levels, lengths.squeeze(2), allowed.index_select(1, inside))
-            rows = best + len(inside) * torch.arange(len(photos), device=best.device)[:, None]
-            found = levels.flatten(0, 1).index_select(0, rows.flatten()).float()
-            products = found.unflatten(0, best.shape).mul_(wanted).sum(dim=2)
-            cosines[photos] = products / lengths.flatten()[rows]
+        for photos, inside in _blocks(valid, _BLOCK_NUMBERS // (cells * sum(wanted.shape))):
+            levels = self.unpack(_select(_select(self.coded, 0, photos), 1, inside))
+            best = kernel.best(levels)
+            cosines[photos] = _pair_cosines(wanted, levels, best)
             chosen[photos] = inside[best]
         return cosines, chosen
 
@@ -110,38 +106,46 @@ class TokenMap:
         return self._within(unit(vectors - self.mean))
 
 
-def _blocks(valid: "torch.Tensor", most: int) -> "Iterator[torch.Tensor]":
-    """The photos in blocks to compare at once, int64. valid: (n, cells) bool.
+def _pair_cosines(
+    wanted: "torch.Tensor", levels: "torch.Tensor", cells: "torch.Tensor"
+) -> "torch.Tensor":
+    """The cosine of each vector with its cell of each photo, (n, m) float32.
 
-    On a CPU, the photos of a block have the same valid cells. So the others can be left out, and
-    what is found in a photo does not depend on the photos beside it. A block has at most `most`
-    photos, or 1. On a GPU there is one block.
+    wanted: (m, k), of length 1 or 0. levels: (n, cells, k). cells: (n, m) int64.
     """
     import torch
 
-    if valid.device.type != "cpu":
-        yield torch.arange(len(valid), device=valid.device)
-        return
+    rows = cells + levels.shape[1] * torch.arange(len(cells), device=cells.device)[:, None]
+    found = levels.flatten(0, 1).index_select(0, rows.flatten()).float().unflatten(0, cells.shape)
+    return (found * wanted).sum(dim=2) / lengths(found).squeeze(2)
+
+
+def _blocks(valid: "torch.Tensor", most: int) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+    """The photos in blocks to compare at once, and their valid cells: rising numbers, int64.
+
+    The photos of a block have the same valid cells. So the others can be left out, and what is
+    found in a photo does not depend on the photos beside it. A block has at most `most` photos, or
+    1. valid: (n, cells) bool on the CPU.
+    """
+    import torch
+
     shapes = np.packbits(valid.numpy(), axis=1)
-    _, which = np.unique(shapes, axis=0, return_inverse=True)
-    for shape in range(which.max(initial=-1) + 1):
-        photos = torch.from_numpy(np.flatnonzero(which == shape))
-        yield from photos.tensor_split(-(-len(photos) // max(1, most)))
+    left = np.arange(len(shapes))
+    while len(left):
+        same = (shapes[left] == shapes[left[0]]).all(axis=1)
+        inside = valid[left[0]].nonzero().squeeze(1)
+        photos = torch.from_numpy(left[same])
+        for block in photos.tensor_split(-(-len(photos) // max(1, most))):
+            yield block, inside
+        left = left[~same]
 
 
 def _select(values: "torch.Tensor", dim: int, index: "torch.Tensor") -> "torch.Tensor":
-    """As `index_select`, but no copy where the index is a run of consecutive numbers."""
-    first = int(index[0])
-    if bool((index[1:] - index[:-1] == 1).all()):
+    """As `index_select` by rising numbers, but no copy where these are a run."""
+    first, last = int(index[0]), int(index[-1])
+    if last - first + 1 == len(index):
         return values.narrow(dim, first, len(index))
     return values.index_select(dim, index)
-
-
-def _lengths(vectors: "torch.Tensor") -> "torch.Tensor":
-    """The lengths of (..., k) vectors, (..., 1), at least 1e-12."""
-    import torch
-
-    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12)
 
 
 def unit(vectors: "torch.Tensor") -> "torch.Tensor":
