@@ -115,9 +115,9 @@ class ImageDescriptor:
     """Photos in, one vector each.
 
     name: from `descriptor_name`. revision: the hub's commit, or "sha256:..." over the files of a
-    local folder. dim: d, the length of a vector. batch_size: photos per batch; smaller batches are
-    filled up, so that a vector does not depend on how many other photos share its batch. It is
-    halved where a GPU's memory does not suffice. The weights are read when they are first used;
+    local folder. dim: d, the length of a vector. batch_size: photos per batch, or fewer where
+    a GPU's memory does not suffice; smaller batches are filled up, so that a vector does not depend
+    on how many other photos share its batch. The weights are read when they are first used;
     `describe` raises ModelError where they are broken, or the device cannot be used.
     """
 
@@ -134,6 +134,7 @@ class ImageDescriptor:
         self.name = name
         self.revision = revision
         self.dim = checkpoint.dim
+        self.batch_size = batch_size
         self._batches = Batches(batch_size)
         self._checkpoint = checkpoint
         self._device = device
@@ -178,10 +179,6 @@ class ImageDescriptor:
                 "index the photos again into a new folder"
             )
         return descriptor
-
-    @property
-    def batch_size(self) -> int:
-        return self._batches.size
 
     def fingerprint(self) -> dict[str, str | int]:
         """Everything that decides the numbers; vectors of equal fingerprints can be compared."""
@@ -229,7 +226,7 @@ class ImageDescriptor:
         """`describe` of at most one batch."""
         import torch
 
-        filled = np.stack([*inputs, *[inputs[0]] * (self.batch_size - len(inputs))])
+        filled = np.stack([*inputs, *[inputs[0]] * (self._batches.size - len(inputs))])
         pixels = upload(self._checkpoint.processor.normalise(filled), self._model.device)
         with torch.inference_mode():
             output = self._model(pixels.to(self._model.dtype))

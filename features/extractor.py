@@ -32,14 +32,15 @@ class FeatureExtractor:
     The model's weights are read when they are first used, for features and class vectors. Where
     they are broken, the methods that use them raise ModelError.
     image_size: side of the model's square input, pixels. grid, dim: maps are (grid, grid, dim).
-    batch_size: photos per UNet evaluation; smaller batches are filled up, so that a photo's numbers
-    do not depend on how many other photos share its batch. It is halved where a GPU's memory does
-    not suffice.
+    batch_size: photos per UNet evaluation, or fewer where a GPU's memory does not suffice; smaller
+    batches are filled up, so that a photo's numbers do not depend on how many other photos share
+    its batch.
     """
 
     def __init__(self, model: DiffusionModel, settings: FeatureSettings, batch_size: int) -> None:
         self.model = model
         self.settings = settings
+        self.batch_size = batch_size
         self._batches = Batches(batch_size)
         self.image_size = settings.image_size
         self.grid, self.dim = model.architecture.map_shape(settings)
@@ -84,10 +85,6 @@ class FeatureExtractor:
     @property
     def device(self) -> "torch.device":
         return self.model.device
-
-    @property
-    def batch_size(self) -> int:
-        return self._batches.size
 
     def fingerprint(self) -> dict[str, str | int]:
         """Everything that decides the numbers; maps of equal fingerprints can be compared.
@@ -184,13 +181,14 @@ class FeatureExtractor:
     def _extract_batch(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         import torch
 
-        filled = [*inputs, *[inputs[0]] * (self.batch_size - len(inputs))]
+        size = self._batches.size
+        filled = [*inputs, *[inputs[0]] * (size - len(inputs))]
         latents = self.model.encode_photos(np.stack([photo.pixels for photo in filled]))
         settings = self.settings
         hashes = [photo.content_hash for photo in filled]
         noisy = invert(self.model, latents, settings, self._conditioning, hashes)
         features = self.model.features(noisy, settings.timestep, self._conditioning, settings.block)
-        shape = (2, self.batch_size, self.grid, self.grid, self.dim)
+        shape = (2, size, self.grid, self.grid, self.dim)
         # One copy to the CPU, because each waits for the device.
         both = torch.stack([values.half() for values in features])
         appearance, semantic = both.cpu().numpy().reshape(shape)

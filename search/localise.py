@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from features.device import upload
 from indexer.reader import IndexReader, MapBatch
 from search.candidates import CandidateMaps, ScoringReference, to_candidates
 from search.hough import place
@@ -72,7 +73,7 @@ def localise(
                 heat = score.heat(reference, candidates)
                 evidence.heat[photos] = heat.cpu().numpy()
                 scored = partial(_score_rest, score, reference, unlike)
-                enough = torch.from_numpy(least[photos]).to(heat.device)
+                enough = upload(least[photos], heat.device)
                 places = object_places(reference, candidates, heat, scored, enough)
                 for at, found in enumerate(places):
                     evidence.places[photos, at] = found.cpu().numpy()
@@ -86,11 +87,10 @@ def _score_rest(
     candidates: CandidateMaps,
 ) -> "torch.Tensor":
     """Scores by one photo of the object and those of what it is not, (batch,) float32."""
-    import torch
 
     by_each = [score.function(each, candidates).cpu().numpy() for each in (reference, *unlike)]
     combined = combine(np.stack(by_each[:1]), np.stack(by_each)[1:])
-    return torch.from_numpy(combined).to(candidates.valid.device)
+    return upload(combined, candidates.valid.device)
 
 
 def distance_to_object(reference: ScoringReference, candidates: CandidateMaps) -> "torch.Tensor":
@@ -128,9 +128,8 @@ def object_cells(
     region = (distance <= _MARGIN) & valid
     # Votes may point outside the photo.
     region |= ~region.any(dim=1, keepdim=True) & valid
-    nothing = heat.new_tensor(torch.nan)
-    middle = torch.where(valid, heat, nothing).nanmedian(dim=1).values
-    upper = torch.where(region, heat, nothing).nanquantile(0.75, dim=1)
+    middle = torch.where(valid, heat, torch.nan).nanmedian(dim=1).values
+    upper = torch.where(region, heat, torch.nan).nanquantile(0.75, dim=1)
     warm = region & (heat >= ((middle + upper) / 2)[:, None])
     return torch.where(warm.any(dim=1, keepdim=True), warm, region)
 

@@ -128,11 +128,11 @@ def read_parts(
         schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
         with only_what_is_used():
             scheduler = library_class("DDIMScheduler").from_config(schedule)
-    vae.decoder = None
-    for module in (unet, vae, *encoders):
-        if computing_type(device, precision) != dtype:
-            module.float()
-        module.requires_grad_(False).eval()
-        module.to(device)
+        vae.decoder = None
+        for module in (unet, vae, *encoders):
+            if computing_type(device, precision) != dtype:
+                module.float()
+            module.requires_grad_(False).eval()
+            module.to(device)
     alphas = scheduler.alphas_cumprod.double()
     return Parts(unet, vae, tuple(tokenizers), tuple(encoders), alphas)

@@ -15,6 +15,7 @@ et al. 2025). `benchmarks/codecs.py` measures what each quality costs.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,9 @@ class Codec:
         import torch
 
         if self.appearance is None or self.semantic is None:
-            means = torch.tensor(self.mean, device=encoded.device).chunk(2)
+            if encoded.device not in self._means:
+                self._means[encoded.device] = torch.tensor(self.mean, device=encoded.device)
+            means = self._means[encoded.device].chunk(2)
             appearance, semantic = map(TokenMap.plain, self._raw(encoded), means)
             return appearance, semantic
         cells = self.grid**2
@@ -133,6 +136,11 @@ class Codec:
             self.appearance.tokens(encoded[:, :first], cells),
             self.semantic.tokens(encoded[:, first:], cells),
         )
+
+    @cached_property
+    def _means(self) -> "dict[torch.device, torch.Tensor]":
+        """`mean` by the devices that it was copied to."""
+        return {}
 
     def _raw(self, encoded: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
         import torch

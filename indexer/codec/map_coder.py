@@ -1,6 +1,7 @@
 """How the tokens of one map become codes of 4 or 8 bits, and tokens again."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,9 +120,7 @@ class MapCoder:
         """The tokens in (n, bytes) uint8, on the device of those bytes. cells: tokens per photo."""
         import torch
 
-        def here(array: NDArray[np.float32]) -> torch.Tensor:
-            return torch.tensor(array, device=encoded.device)
-
+        mean, backward, half_steps = self._constants(encoded.device)
         numbers = len(self.backward)
         width = packed_bytes(numbers, self.bits)
 
@@ -133,10 +132,23 @@ class MapCoder:
             return codes.view(torch.int8).mul_(2).sub_(15)
 
         def scale() -> torch.Tensor:
-            return (here(self._steps()) / 2)[encoded[:, -cells:].int()]
+            return half_steps[encoded[:, -cells:].int()]
 
         packed = encoded[:, :-cells].unflatten(1, (cells, width))
-        return TokenMap(packed, unpack, scale, here(self.mean), here(self.backward))
+        return TokenMap(packed, unpack, scale, mean, backward)
+
+    def _constants(self, device: "torch.device") -> "tuple[torch.Tensor, ...]":
+        """`mean`, `backward` and half of each step on a device; they are copied there once."""
+        import torch
+
+        if device not in self._copies:
+            arrays = (self.mean, self.backward, self._steps() / 2)
+            self._copies[device] = tuple(torch.tensor(each, device=device) for each in arrays)
+        return self._copies[device]
+
+    @cached_property
+    def _copies(self) -> "dict[torch.device, tuple[torch.Tensor, ...]]":
+        return {}
 
 
 def _pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

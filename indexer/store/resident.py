@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 64 * 2**20
 
+# Memory of a GPU that is left to the model and to scoring, bytes; half of what is free where that
+# is less.
+_WORKSPACE = 6 * 2**30
+
 
 class ResidentMaps:
     """Maps in the memory of a device, read and checked once; `read` is that of `MapStore`."""
@@ -43,10 +47,12 @@ class ResidentMaps:
         # Photos that share maps share a row.
         ordered = sorted(set(places), key=lambda place: (place.shard, place.row, place.maps_id))
         needed, free = len(ordered) * size, free_memory(device)
+        if free is not None and device.type != "cpu":
+            free -= min(_WORKSPACE, free // 2)
         if free is not None and needed > free:
             raise WaldoError(
                 f"the maps of {len(ordered)} photos need {needed / 2**30:.2f} GiB of memory, and "
-                f"{free / 2**30:.2f} GiB are free on {device}; read maps from disk instead"
+                f"{free / 2**30:.2f} GiB are free for them on {device}; read maps from disk instead"
             )
         rows = torch.empty((len(ordered), size), dtype=torch.uint8, device=device)
         damaged: dict[Place, str] = {}
