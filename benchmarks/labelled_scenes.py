@@ -16,6 +16,7 @@ from features.maps import FeatureMaps
 from features.photo import load_model_input
 from indexer.codec.tokens import TokenMap
 from search.candidates import CandidateMaps
+from search.evaluation.benchmarks.labelled_objects import AnnotatedVideo
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.segmentation.segment import box_around
@@ -76,6 +77,16 @@ def questions(
                 for photo, own, others in scenes_with(query, root, labels)
             ],
         )
+
+
+def first_frame_reference(
+    sequence: AnnotatedVideo, mask: Mask, extractor: FeatureExtractor
+) -> Reference:
+    """The object that a mask covers in the first frame of a video."""
+    # A mask file holds one object, an annotation holds all. So the maps are taken by a box, and the
+    # cells of the object are selected afterwards.
+    maps = make_reference(Query(sequence.frames[0], box=box_of(mask)), extractor).maps
+    return Reference(maps, maps.frame.coverage(mask) > 0.5, None)
 
 
 def box_of(mask: Mask) -> Box:

@@ -30,6 +30,7 @@ from labelled_scenes import (
     as_candidates,
     box_of,
     extract_all,
+    first_frame_reference,
     iou,
     mean_maps,
     questions,
@@ -46,8 +47,6 @@ from search.candidates import CandidateMaps, ScoringReference
 from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.labelled_objects import read_annotation
 from search.localise import distance_to_object, object_cells
-from search.query import Query
-from search.reference import Reference, make_reference
 from search.scores import SCORES
 
 
@@ -66,12 +65,7 @@ def davis_questions(root: Path, extractor: FeatureExtractor) -> Iterator[Questio
     for sequence in read_davis(root):
         masks = [read_annotation(path) for path in sequence.annotations]
         for number in sequence.objects:
-            # A mask file holds one object, an annotation holds all. So the maps are taken by a box,
-            # and the cells of the object are selected afterwards.
-            box = box_of(masks[0] == number)
-            reference = make_reference(Query(sequence.frames[0], box=box), extractor)
-            covered = reference.maps.frame.coverage(masks[0] == number) > 0.5
-            by_mask = Reference(reference.maps, covered, None)
+            by_mask = first_frame_reference(sequence, masks[0] == number, extractor)
             for frame, mask in zip(sequence.frames[1:], masks[1:], strict=True):
                 if (mask == number).any():
                     yield Question(by_mask, frame, [box_of(mask == number)], [])

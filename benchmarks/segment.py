@@ -1,9 +1,12 @@
 """How well masks fit the object: mean IoU and boundary IoU, on photos that show it.
 
     python benchmarks/segment.py --scenes data/scenes
+    python benchmarks/segment.py --davis DIR        # the layout of DAVIS-2017
 
 Prints the first table of docs/segmentation.md. Every scene with the object of a query is
-segmented, once with the reference selected by its mask and once by its class name. The rivals are
+segmented, once with the reference selected by its mask and once by its class name. In DAVIS the
+reference is an object in the first frame, by its mask, and the photos are the later frames; without
+class names, S_DF is S_A there, and S_S is left out. The rivals are
 PDM's fused map S_DF, appearance alone (S_A) and semantics alone (S_S), each upsampled and cut at
 0.7 between its minimum and maximum; and the first evidence, upsampled alone and with its border
 moved by a guided filter. A look-alike is taken where the IoU of the mask with another object of the
@@ -19,11 +22,21 @@ from pathlib import Path
 
 import numpy as np
 from harness import add_model_options, make_parser, percent
-from labelled_scenes import Mask, box_of, extract_all, iou, read_labels, scenes_with
+from labelled_scenes import (
+    Mask,
+    box_of,
+    extract_all,
+    first_frame_reference,
+    iou,
+    read_labels,
+    scenes_with,
+)
 from PIL import Image
 
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
+from search.evaluation.benchmarks.davis import read_davis
+from search.evaluation.benchmarks.labelled_objects import read_annotation
 from search.evaluation.metrics.masks import boundary_iou, mask_iou
 from search.evaluation.object_masks import MASK_METHODS, MaskInput, first_evidence
 from search.query import Query
@@ -56,6 +69,17 @@ def questions(root: Path, extractor: FeatureExtractor) -> Iterator[Question]:
             reference = make_reference(asked, extractor)
             for photo, own, others in scenes_with(query, root, labels):
                 yield Question(way, reference, photo, own, others)
+
+
+def davis_questions(root: Path, extractor: FeatureExtractor) -> Iterator[Question]:
+    """The objects of each first frame, in the later frames that show them."""
+    for sequence in read_davis(root):
+        masks = [read_annotation(path) for path in sequence.annotations]
+        for number in sequence.objects:
+            reference = first_frame_reference(sequence, masks[0] == number, extractor)
+            for frame, mask in zip(sequence.frames[1:], masks[1:], strict=True):
+                if (mask == number).any():
+                    yield Question("mask", reference, frame, mask == number, [])
 
 
 def guided_mask(seen: MaskInput) -> Mask:
@@ -121,7 +145,10 @@ def print_rules(
 ) -> None:
     """Print how well the masks of each rule fit, and how much better than the first's."""
     first = None
-    for name, rule in RULES.items():
+    rules = dict(RULES)
+    if asked[0].reference.class_vector is None:
+        del rules["S_S > 0.7"]
+    for name, rule in rules.items():
         fits = measure(rule, asked, maps, extractor)
         first = first or fits
         print(
@@ -136,13 +163,18 @@ def print_rules(
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--scenes", type=Path, required=True)
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--scenes", type=Path)
+    data.add_argument("--davis", type=Path)
     add_model_options(parser)
     given = parser.parse_args()
     extractor = FeatureExtractor.load(given.model, given.device, batch_size=1)
-    asked = list(questions(given.scenes, extractor))
+    if given.scenes is not None:
+        asked = list(questions(given.scenes, extractor))
+    else:
+        asked = list(davis_questions(given.davis, extractor))
     maps = extract_all((question.photo for question in asked), extractor)
-    for way in ("mask", "class"):
+    for way in dict.fromkeys(question.way for question in asked):
         chosen = [question for question in asked if question.way == way]
         rivals = sum(bool(question.others) for question in chosen)
         print(f"by {way}: {len(chosen)} masks, {rivals} of them beside a look-alike")
