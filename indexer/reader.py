@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from features.device import upload
 from features.frame import Frame
 from indexer.codec.codec import Codec, load_codec
 from indexer.codec.tokens import TokenMap
@@ -366,7 +367,10 @@ class IndexReader:
         import torch
 
         [number] = set(batch.codecs.tolist())
-        return self._codecs[number].tokens(torch.as_tensor(batch.encoded, device=device))
+        encoded = batch.encoded
+        if isinstance(encoded, np.ndarray):
+            return self._codecs[number].tokens(upload(encoded, torch.device(device)))
+        return self._codecs[number].tokens(encoded.to(device))
 
     def matching(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:
         """Ids of the photos that pass a filter, rising. Raises WaldoError for a bad glob."""

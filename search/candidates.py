@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from features.device import upload
 from indexer.codec.tokens import TokenMap
 from indexer.reader import IndexReader, MapBatch
 from search.clock import Clock
@@ -150,9 +151,7 @@ def to_candidates(
 
     references: at least one; all of them will be compared with the candidates.
     """
-    import torch
-
     device = references[0].tokens.device
     appearance, semantic = reader.tokens(maps, device)
-    valid = torch.from_numpy(maps.valid).to(device)
+    valid = upload(maps.valid, device)
     return CandidateMaps(appearance, semantic, valid, tuple(references))

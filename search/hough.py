@@ -57,7 +57,7 @@ def place(
     # Votes are counted at whole cells. The centre is rounded to a cell, so that the reference photo
     # agrees fully with itself.
     offsets = positions - positions.mean(dim=0).round()
-    scales = offsets.new_tensor(SCALES)
+    scales = _scales(best.device)
     centres = found[:, None] - scales[:, None, None] * offsets
     gaussians = _gaussians(side, best.device)
     which = ((centres + _FAR) * _FINENESS).round_().clamp_(0, len(gaussians) - 1).int()
@@ -91,6 +91,14 @@ def _strongest(
     )
     rows *= best[:, None, :, None]
     return (rows.transpose(2, 3) @ columns).flatten(1).max(dim=1)
+
+
+@cache
+def _scales(device: "torch.device") -> "torch.Tensor":
+    """`SCALES` on a device, where they are copied once."""
+    import torch
+
+    return torch.tensor(SCALES, device=device)
 
 
 @cache

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.reader import IndexReader
+from features.device import Batches
+from indexer.reader import IndexReader, MapBatch
 from search.candidates import CandidateMaps, ScoringReference, read_ahead, scoring_blocks
 from search.clock import Clock
 from search.scores import Score
 
 if TYPE_CHECKING:
     import torch
+
+# As Python's `map`, from blocks to their scores.
+_Map = Callable[..., Iterable[NDArray[np.float32]]]
 
 # References whose tokens share one matrix product; more would leave blocks of few photos.
 _TOGETHER = 8
@@ -56,33 +60,56 @@ def score_references(
     ids: (n,) int64, photos of the index. references: at least one. scores: of different names.
     clock: gets the stage "fetch", and the time of each score as `stage`, or else by its name; what
     scores share counts for the first of them. on_photos: called with the number of photos done.
+    Where a GPU's memory does not suffice, it warns with LittleMemoryWarning and compares fewer
+    photos at a time.
     """
     kept: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     parts = {score.name: [np.empty((len(references), 0), np.float32)] for score in scores}
     damaged: list[str] = []
     done = 0
+    batches: Batches | None = None
     with _threads(references[0].tokens.device) as over_blocks:
+
+        def score_some(maps: MapBatch, some: range) -> dict[str, NDArray[np.float32]]:
+            photos = maps.rows(slice(some.start, some.stop))
+            return _score_photos(reader, photos, references, scores, clock, stage, over_blocks)
+
         for maps in read_ahead(reader, ids, clock):
             if on_photos is not None:
                 on_photos(done)
-            shape = len(references), len(maps.ids)
-            found = {score.name: np.empty(shape, dtype=np.float32) for score in scores}
-            for first in range(0, len(references), _TOGETHER):
-                group = references[first : first + _TOGETHER]
-                rows = slice(first, first + len(group))
-                blocks = list(scoring_blocks(reader, maps, group))
-                for score in scores:
-                    with clock(stage or score.name):
-                        values = over_blocks(partial(_score_block, score), blocks)
-                        for (columns, _), block_values in zip(blocks, values, strict=True):
-                            found[score.name][rows, columns] = block_values
-            for name, photos in found.items():
-                parts[name].append(photos)
+            batches = batches or Batches(max(1, len(maps.ids)), "candidates")
+            for found in batches.map(partial(score_some, maps), range(len(maps.ids))):
+                for name, photos in found.items():
+                    parts[name].append(photos)
             kept.append(maps.ids)
             damaged += maps.damaged
             done += len(maps.ids) + len(maps.damaged)
     by_score = {name: np.concatenate(values, axis=1) for name, values in parts.items()}
     return Scored(np.concatenate(kept), by_score, damaged)
+
+
+def _score_photos(
+    reader: IndexReader,
+    maps: MapBatch,
+    references: Sequence[ScoringReference],
+    scores: Sequence[Score],
+    clock: Clock,
+    stage: str | None,
+    over_blocks: _Map,
+) -> dict[str, NDArray[np.float32]]:
+    """(n_references, n) float32 by the name of each score, of n photos; see `score_references`."""
+    shape = len(references), len(maps.ids)
+    found = {score.name: np.empty(shape, dtype=np.float32) for score in scores}
+    for first in range(0, len(references), _TOGETHER):
+        group = references[first : first + _TOGETHER]
+        rows = slice(first, first + len(group))
+        blocks = list(scoring_blocks(reader, maps, group))
+        for score in scores:
+            with clock(stage or score.name):
+                values = over_blocks(partial(_score_block, score), blocks)
+                for (columns, _), block_values in zip(blocks, values, strict=True):
+                    found[score.name][rows, columns] = block_values
+    return found
 
 
 def _score_block(
@@ -98,7 +125,7 @@ def _score_block(
 
 
 @contextmanager
-def _threads(device: "torch.device") -> "Iterator[Callable[..., Iterable[NDArray[np.float32]]]]":
+def _threads(device: "torch.device") -> Iterator[_Map]:
     """A `map` that works on as many blocks at a time as torch has threads, on a CPU.
 
     Threads that share the work of each operation wait for each other after each; threads that have

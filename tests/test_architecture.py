@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "indexer.protocols": {"features", "indexer.store.manifest.Fingerprint"},
     "indexer.photo_lists": {"features"},
     "indexer.reader": {
+        "features.device",
         "features.frame",
         "indexer.errors",
         "indexer.codec",

@@ -26,6 +26,7 @@ from features.photo import ModelInput, load_model_input, load_photo
 from indexer.codec.quality import QUALITIES
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
+from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import METHODS
 from search.evaluation.metrics.masks import mask_iou
@@ -33,6 +34,7 @@ from search.evaluation.retrieval import run_methods
 from search.index import Index
 from search.query import Query, SearchOptions
 from search.reference import make_reference
+from search.rerank import score_references
 from search.scores import SCORES
 from search.segmentation.cascade import prompted_by
 from search.segmentation.frames import open_video
@@ -403,6 +405,31 @@ def test_full_memory_halves_a_batch_and_goes_on(
     gpu.total = gpu.used + 2**10
     with pytest.raises(ModelError, match="does not suffice for one of the photos"):
         tight.extract(photos)
+
+
+def test_full_memory_halves_what_is_scored_at_once(
+    gpu: SimulatedCuda, tiny_twins: Twins, indexes: Callable[[str], Path]
+) -> None:
+    reference = make_reference(Query(CAT, box=CAT_BOX), tiny_twins.gpu)
+    asked = [reference.for_scoring(tiny_twins.gpu.device)]
+    with IndexReader.open(indexes("none")) as reader:
+
+        def score() -> NDArray[np.float32]:
+            found = score_references(reader, reader.ids, asked, [SCORES["late"]], Clock())
+            return found.by_score["late"]
+
+        score()
+        gpu.waits.clear()
+        gpu.peak = before = gpu.used
+        expected = score()
+        # A block of photos waits for its result alone.
+        assert Counter(kind for kind, _ in gpu.waits.elements()) == {"download": 1}
+        gpu.total = before + (gpu.peak - before) // 2
+        with pytest.warns(LittleMemoryWarning, match="candidates at a time"):
+            np.testing.assert_allclose(score(), expected, atol=1e-3)
+        gpu.total = gpu.used + 2**10
+        with pytest.warns(LittleMemoryWarning), pytest.raises(ModelError, match="the candidates"):
+            score()
 
 
 def test_a_model_that_does_not_fit(gpu: SimulatedCuda) -> None:

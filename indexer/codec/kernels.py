@@ -326,7 +326,7 @@ def fastest(seconds: dict[str, float]) -> str:
 def best_on_gpu(
     wanted: "torch.Tensor", levels: "torch.Tensor", valid: "torch.Tensor"
 ) -> "torch.Tensor":
-    """The valid cell of each photo that is most similar to each vector in bfloat16, (n, m) int64.
+    """The valid cell of each photo that is most similar to each vector in float16, (n, m) int64.
 
     wanted: (m, k) float32, of length 1 or 0. levels: (n, cells, k). valid: (n, cells) bool, at
     least one True per photo.
@@ -334,8 +334,8 @@ def best_on_gpu(
     import torch
 
     numbers = levels.float()
-    units = (numbers / lengths(numbers)).bfloat16()
-    cosines = wanted.bfloat16() @ units.transpose(1, 2)
+    units = (numbers / lengths(numbers)).half()
+    cosines = wanted.half() @ units.transpose(1, 2)
     return cosines.masked_fill_(~valid[:, None], -torch.inf).argmax(dim=2)
 
 
