@@ -232,7 +232,8 @@ class Index:
         wanted, unwanted = np.split(by_reference, [len(asked.prepared)])
         own = combine(wanted, unwanted)
         expanded = expand(
-            *(self.reader, scored.ids, wanted, own, asked.prepared, asked.hashes, asked.score),
+            *(self.reader, scored.ids, wanted, own, asked.references, asked.score),
+            self.extractor.device,
             clock,
         )
         scores = combine(expanded[None], unwanted)
