@@ -112,9 +112,10 @@ class Gallery:
         name, rows, searched = compared
         rows = rows[np.argsort(self.ids[rows])]
         own = scores[rows]
+        asked_for = [reference.for_scoring(self.device)]
+        hashes = {reference.maps.content_hash}
         final = expand(
-            *(self.reader, self.ids[rows], own[None], own, [reference], SCORE, self.device),
-            Clock(),
+            self.reader, self.ids[rows], own[None], own, asked_for, hashes, SCORE, Clock()
         )
         nothing = np.zeros(len(rows), dtype=bool)  # the query's own photo is left out
         probability, confidence = probabilities(final, searched, nothing), confidences(own)
