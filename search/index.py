@@ -232,8 +232,7 @@ class Index:
         wanted, unwanted = np.split(by_reference, [len(asked.prepared)])
         own = combine(wanted, unwanted)
         expanded = expand(
-            *(self.reader, scored.ids, wanted, own, asked.references, asked.score),
-            self.extractor.device,
+            *(self.reader, scored.ids, wanted, own, asked.prepared, asked.hashes, asked.score),
             clock,
         )
         scores = combine(expanded[None], unwanted)

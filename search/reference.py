@@ -43,13 +43,12 @@ class Reference:
     """One object in one photo.
 
     maps: the photo's features. cells: (grid, grid) bool, the object's cells (M_r of PDM Eq. 3).
-    class_vector: C, (d,) float32, or None. exact: whether a mask says which cells are the object's.
+    class_vector: C, (d,) float32, or None.
     """
 
     maps: FeatureMaps
     cells: NDArray[np.bool_]
     class_vector: NDArray[np.float32] | None
-    exact: bool = False
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -174,9 +173,7 @@ def references_in(
     with _naming(photo.queries[0].photo):
         vectors = [_class_vector(query, extractor) for query in photo.queries]
         return [
-            Reference(maps, _cells(query, maps, extractor, tau), vector)
-            if mask is None
-            else Reference(maps, mask, vector, exact=True)
+            Reference(maps, _cells(query, maps, extractor, tau) if mask is None else mask, vector)
             for query, vector, mask, tau in zip(
                 *(photo.queries, vectors, photo.masks, taus or [None] * len(vectors)), strict=True
             )

@@ -1,5 +1,6 @@
 """Running methods over a benchmark: every method scores the whole gallery for every query."""
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from indexer.ingest.build import index_photos
 from indexer.ingest.progress import Progress
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
+from search.candidates import ScoringReference
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
 from search.evaluation.methods.ablation import changed_settings
 from search.evaluation.methods.baselines import EXTRACTORS
@@ -43,7 +45,7 @@ from search.evaluation.run_store import RunScores, gallery_folder, open_scores, 
 from search.evaluation.steps import OnStep, ignore_step
 from search.expansion import expand
 from search.query import SearchOptions
-from search.reference import Reference, make_references
+from search.reference import make_references
 from search.rerank import score_references
 from search.scores import Score, bind_score
 
@@ -296,7 +298,7 @@ class _Gallery:
         """Each method's scores of a batch of queries, (batch, n_gallery) float32."""
         run, place = self.run, self.run.scores.queries(batch)
         queries, total = run.benchmark.queries[place], len(run.benchmark.queries)
-        asked: dict[Region, list[Reference]] = {}
+        asked: dict[Region, list[ScoringReference]] = {}
         ways = {m.region: m for m in methods if not isinstance(m, DescriptorMethod)}
         if ways:
             run.on_step("features of the queries", place.start, total)
@@ -317,35 +319,42 @@ class _Gallery:
         for region, references in asked.items():
             chosen = [m for m in methods if isinstance(m, MapMethod) and m.region == region]
             if chosen:
-                scores |= self._map_scores(chosen, references, doing)
+                photos = [query.query.photo for query in queries]
+                scores |= self._map_scores(chosen, references, photos, doing)
         return scores
 
     def _references(
         self, ways: dict[Region, StoreMethod], queries: list[BenchmarkQuery]
-    ) -> dict[Region, list[Reference]]:
+    ) -> dict[Region, list[ScoringReference]]:
         """The queries as a method of each region asks them; each photo is extracted once."""
-        asked: dict[Region, list[Reference]] = {region: [] for region in ways}
+        asked: dict[Region, list[ScoringReference]] = {region: [] for region in ways}
         taus = [method.changes.tau for method in ways.values()]
         for query in queries:
             views = [method.asks(query.query) for method in ways.values()]
             references = make_references(views, self.extractor, taus)
             for region, reference in zip(ways, references, strict=True):
-                asked[region].append(reference)
+                asked[region].append(reference.for_scoring(self.extractor.device))
         return asked
 
     def _map_scores(
-        self, methods: list[MapMethod], references: list[Reference], doing: str
+        self,
+        methods: list[MapMethod],
+        references: list[ScoringReference],
+        photos: list[Path],
+        doing: str,
     ) -> dict[str, NDArray[np.float32]]:
-        """Scores by full maps, (n_references, n_gallery) float32 for each method."""
-        prepared = [reference.for_scoring(self.extractor.device) for reference in references]
+        """Scores by full maps, (n_references, n_gallery) float32 for each method.
+
+        photos: those that show the references.
+        """
         # By the extractor that fitted the codec: it knows the class vectors of all nouns already.
         scores = [
-            replace(bind_score(method.score, self.source, prepared), name=method.name)
+            replace(bind_score(method.score, self.source, references), name=method.name)
             for method in methods
         ]
         run, total = self.run, len(self.ids)
         scored = score_references(
-            *(self.reader, self.ids, prepared, scores, run.scores.clock),
+            *(self.reader, self.ids, references, scores, run.scores.clock),
             on_photos=lambda done: run.on_step(doing, done, total),
         )
         if scored.damaged:
@@ -354,28 +363,31 @@ class _Gallery:
             if method.expanded:
                 rows = scored.by_score[score.name]
                 scored.by_score[score.name] = np.stack(
-                    [self._expanded(*asked, score) for asked in zip(rows, references, strict=True)]
+                    [
+                        self._expanded(*asked, score)
+                        for asked in zip(rows, references, photos, strict=True)
+                    ]
                 )
         return scored.by_score
 
     def _expanded(
-        self, row: NDArray[np.float32], reference: Reference, score: Score
+        self, row: NDArray[np.float32], reference: ScoringReference, photo: Path, score: Score
     ) -> NDArray[np.float32]:
         """A query's scores, (n_gallery,) float32, after its first matches were asked with."""
+        own = {hashlib.sha256(photo.read_bytes()).hexdigest()}
         best = np.argsort(-row, kind="stable")[:_CANDIDATES]
-        some, device = row[best], self.extractor.device
+        some, clock = row[best], self.run.scores.clock
         then = row.copy()
         then[best] = expand(
-            *(self.reader, self.ids[best], some[None], some, [reference], score, device),
-            self.run.scores.clock,
+            *(self.reader, self.ids[best], some[None], some, [reference], own, score, clock)
         )
         return candidates_first(row, then, _CANDIDATES)
 
-    def _word_scores(self, reference: Reference) -> NDArray[np.float32]:
+    def _word_scores(self, reference: ScoringReference) -> NDArray[np.float32]:
         """Recall's score of each photo by visual words, (n_gallery,) float32."""
         reader = self.reader
         assert reader.word_recall is not None  # every index of this version has it
-        cells = reference.tokens()
+        cells = reference.tokens.cpu().numpy()
         found, scores = reader.word_recall.search(
             lambda codec: reader.words_in(cells, codec), len(self.ids)
         )

@@ -1,7 +1,6 @@
 """Query expansion against plain loops in float64, and who may ask."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +8,15 @@ import pytest
 import torch
 
 from features.extractor import FeatureExtractor
-from indexer.codec.tokens import TokenMap
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
-from search.candidates import CandidateMaps, ScoringReference, to_candidates
+from search.candidates import ScoringReference, to_candidates
 from search.clock import Clock
 from search.confidence import confidences, probabilities
 from search.evaluation.benchmarks.folders import read_folders
 from search.evaluation.methods.methods import find_method
 from search.evaluation.retrieval import run_methods
-from search.expansion import asking_weights, expand, refined_reference
+from search.expansion import asking_matches, expand
 from search.index import Index
 from search.localise import distance_to_object, object_cells
 from search.query import Query, SearchOptions
@@ -28,7 +26,6 @@ from search.scores import SCORES
 from tests.helpers.pictures import save_photo
 
 BOX = (10.0, 10.0, 60.0, 50.0)
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -69,42 +66,24 @@ def reference(query: Query, tiny: FeatureExtractor) -> Reference:
 
 def test_a_match_asks_the_less_the_farther_it_is_behind_the_first() -> None:
     scores = np.full(21, 0.2, dtype=np.float32)
-    scores[[7, 3, 11]] = 0.6, 0.5, 0.1
-    weights = asking_weights(scores, np.array([7, 3, 11]))
-    np.testing.assert_allclose(weights, [0.35, 0.35 * 0.75**4, 0], rtol=1e-5)
+    scores[[7, 3, 11]] = 0.6, 0.5, 0.4
+    asking = asking_matches(scores, [7, 3, 11])
+    assert asking.rows.tolist() == [7, 3]
+    np.testing.assert_allclose(asking.weights, [0.35, 0.35 * 0.75**4], rtol=1e-5)
 
 
-def test_matches_do_not_ask_when_the_first_is_as_other_photos() -> None:
-    assert asking_weights(np.full(21, 0.4, dtype=np.float32), np.array([7, 3])).tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("case", ["few photos", "no spread", "copies alone"])
-def test_scores_stay_where_no_match_stands_out(
-    reader: IndexReader, reference: Reference, case: str
-) -> None:
-    ids = reader.ids[: 19 if case == "few photos" else 24]
-    scores = np.linspace(1, 0, len(ids), dtype=np.float32)
-    if case == "no spread":
-        scores[:] = 0.4
-    hashes = [record.content_hash for record in reader.photos(ids)]
-    asked = [reference]
-    if case == "copies alone":
-        asked = [with_hash(reference, content_hash) for content_hash in hashes]
-    wanted = np.repeat(scores[None], len(asked), axis=0)
-    found = expand(reader, ids, wanted, scores, asked, SCORES["late"], CPU, Clock())
-    np.testing.assert_array_equal(found, scores)
-
-
-def with_hash(reference: Reference, content_hash: str) -> Reference:
-    """The same object in a photo of other content."""
-    return replace(reference, maps=replace(reference.maps, content_hash=content_hash))
-
-
-def own_scores(reader: IndexReader, references: list[Reference], score: str) -> np.ndarray:
-    """Scores of all photos without expansion, (n_references, n) float32."""
-    asked = [reference.for_scoring(CPU) for reference in references]
-    scored = score_references(reader, reader.ids, asked, [SCORES[score]], Clock())
-    return scored.by_score[score]
+@pytest.mark.parametrize(
+    ("scores", "best_first"),
+    [
+        (np.linspace(1, 0, 19, dtype=np.float32), [0, 1]),
+        (np.full(30, 0.4, dtype=np.float32), [0, 1]),
+        (np.linspace(1, 0, 30, dtype=np.float32), []),
+        (np.empty(0, np.float32), []),
+    ],
+    ids=["few photos", "no spread", "copies alone", "nothing"],
+)
+def test_nothing_asks_where_no_match_stands_out(scores: np.ndarray, best_first: list[int]) -> None:
+    assert len(asking_matches(scores, best_first).rows) == 0
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -117,100 +96,50 @@ def naive_late(tokens: np.ndarray, cells: np.ndarray, mean: np.ndarray) -> float
     return float(np.mean([max(token @ cell for cell in theirs) for token in ours]))
 
 
-def naive_found(tokens: np.ndarray, positions: np.ndarray, photo: CandidateMaps) -> np.ndarray:
-    """The cells of a photo at which an object is found, (cells,) bool; by the code of matches."""
-    values = torch.from_numpy(tokens).float()
-    places = torch.from_numpy(positions).float()
-    asked = ScoringReference(values, values, None, places)
-    heat = SCORES["late"].heat(asked, photo)
-    return object_cells(photo, distance_to_object(asked, photo), heat)[0].numpy()
-
-
-def naive_expansion(reader: IndexReader, reference: Reference) -> np.ndarray:
+def naive_expansion(reader: IndexReader, reference: ScoringReference, own: set[str]) -> np.ndarray:
     """`expand` by the score `late`, (n,) float64, over all photos of an index."""
     maps = reader.read_maps(reader.ids)
     appearance = reader.decode(maps)[0].numpy().astype(np.float64)
-    some = to_candidates(reader, maps, [reference.for_scoring(CPU)])
-    mean = some.appearance.mean.numpy().astype(np.float64)
-    everywhere = np.argwhere(np.ones((reader.grid, reader.grid)))
-
-    def as_photo(cells: np.ndarray, valid: np.ndarray) -> CandidateMaps:
-        tokens = TokenMap.plain(torch.from_numpy(cells).float()[None], some.appearance.mean)
-        return CandidateMaps(tokens, tokens, torch.from_numpy(valid)[None])
-
-    photos = [as_photo(*photo) for photo in zip(appearance, maps.valid, strict=True)]
-    query = reference.maps.appearance.astype(np.float64).reshape(len(everywhere), -1)
-    shown = as_photo(query, reference.maps.frame.valid().ravel())
-
-    def by(tokens: np.ndarray) -> np.ndarray:
-        each = zip(appearance, maps.valid, strict=True)
-        return np.array([naive_late(tokens, cells[valid], mean) for cells, valid in each])
-
-    own = reference.cells.ravel()
-    scores = by(query[own])
+    candidates = to_candidates(reader, maps, [reference])
+    mean = candidates.appearance.mean.numpy().astype(np.float64)
+    photos = [cells[valid] for cells, valid in zip(appearance, maps.valid, strict=True)]
+    tokens = reference.tokens.numpy().astype(np.float64)
+    scores = np.array([naive_late(tokens, photo, mean) for photo in photos])
+    heat = SCORES["late"].heat(reference, candidates)
+    found = object_cells(candidates, distance_to_object(reference, candidates), heat).numpy()
     records = reader.photos(maps.ids)
-    known = reference.maps.content_hash
-    others = [r for r in np.argsort(-scores)[:20] if records[r].content_hash != known]
-    shared, by_shared = own, scores
-    if not reference.exact:
-        shared = np.zeros_like(own)
-        for row in others[:2]:
-            found = naive_found(query[own], everywhere[own], photos[row])
-            shared |= own & naive_found(appearance[row][found], everywhere[found], shown)
-        by_shared = by(query[shared])
-        others.sort(key=lambda row: -by_shared[row])
-    total, weights = (scores + 2 * by_shared) / 3, 1.0
-    above = total - np.median(total)
+    others = [row for row in np.argsort(-scores) if records[row].content_hash not in own]
+    total, weights = scores.copy(), 1.0
     for row in others[:2]:
-        found = naive_found(query[shared], everywhere[shared], photos[row])
-        weight = 0.35 * np.clip(above[row] / above[others[0]], 0, 1) ** 4
-        by_match = by(appearance[row][found])
-        by_match[row] = naive_late(appearance[row][found], query[shared], mean)
-        total = total + weight * by_match
+        match = appearance[row][found[row]]
+        median = np.median(scores)
+        weight = 0.35 * ((scores[row] - median) / (scores[others[0]] - median)) ** 4
+        for photo, cells in enumerate(photos):
+            shown = tokens if photo == row else cells
+            total[photo] += weight * naive_late(match, shown, mean)
         weights += weight
     return total / weights
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["own photo known", "not known"])
-@pytest.mark.parametrize("exact", [False, True], ids=["box", "mask"])
+@pytest.mark.parametrize("known", [True, False], ids=["own photos known", "none known"])
 def test_the_score_is_the_weighted_mean_by_query_and_first_matches(
-    reader: IndexReader, reference: Reference, known: bool, exact: bool
+    reader: IndexReader, reference: Reference, known: bool
 ) -> None:
-    asked = replace(reference if known else with_hash(reference, "another"), exact=exact)
-    wanted = own_scores(reader, [asked], "late")
-    expanded = expand(reader, reader.ids, wanted, wanted[0], [asked], SCORES["late"], CPU, Clock())
-    np.testing.assert_allclose(expanded, naive_expansion(reader, asked), atol=1e-4)
+    own = {reference.maps.content_hash} if known else set()
+    asked = reference.for_scoring(torch.device("cpu"))
+    late = SCORES["late"]
+    scored = score_references(reader, reader.ids, [asked], [late], Clock())
+    wanted = scored.by_score["late"]
+    expanded = expand(reader, scored.ids, wanted, wanted[0], [asked], own, late, Clock())
+    np.testing.assert_allclose(expanded, naive_expansion(reader, asked, own), atol=1e-4)
     assert np.abs(expanded - wanted[0]).max() > 0.003
 
 
-def test_only_cells_that_matches_show_ask_again(reader: IndexReader, reference: Reference) -> None:
-    """Its own photo as the match of a query finds the object, and nothing else, in the query."""
-    everything = with_hash(replace(reference, cells=reference.maps.frame.valid()), "another")
-    match = reference.for_scoring(CPU)
-    like = to_candidates(reader, reader.read_maps(reader.ids[:1]), [match])
-    refined = refined_reference(everything, [match], like, SCORES["late"])
-    kept = {tuple(place) for place in refined.positions.int().tolist()}
-    inside = {tuple(place) for place in np.argwhere(reference.cells).tolist()}
-    assert len(kept) < 0.6 * everything.cells.sum()
-    assert len(kept & inside) > 0.6 * len(inside)
-
-
-def test_a_mask_keeps_its_cells_beside_a_box(reader: IndexReader, reference: Reference) -> None:
-    """Of several photos of the object, the best by each counts."""
-    photos = [reference, replace(reference, exact=True)]
-    wanted = own_scores(reader, photos, "late")
-    late = SCORES["late"]
-    both = expand(reader, reader.ids, wanted, wanted.max(axis=0), photos, late, CPU, Clock())
-    mask = expand(reader, reader.ids, wanted[1:], wanted[1], photos[1:], late, CPU, Clock())
-    assert np.abs(both - mask).max() > 0.001
-    assert np.corrcoef(both, mask)[0, 1] > 0.9
-
-
 def test_means_over_the_map_stay_as_they_are(reader: IndexReader, reference: Reference) -> None:
+    asked = reference.for_scoring(torch.device("cpu"))
     wanted = np.linspace(0, 1, 48, dtype=np.float32).reshape(2, 24)
-    expanded = expand(
-        *(reader, reader.ids, wanted, wanted[1], [reference] * 2, SCORES["pdm"], CPU, Clock())
-    )
+    score = SCORES["pdm"]
+    expanded = expand(reader, reader.ids, wanted, wanted[1], [asked] * 2, set(), score, Clock())
     np.testing.assert_array_equal(expanded, wanted.max(axis=0))
 
 
