@@ -403,4 +403,5 @@ def _holder(maps: str, extractor: Extractor) -> "torch.device":
         return torch.device("cpu")
     if extractor.device.type == "cpu":
         raise WaldoError("maps gpu: the model runs on the CPU; choose ram")
+    extractor.get_ready()  # because the maps take memory that its weights leave
     return extractor.device

@@ -31,7 +31,7 @@ from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import METHODS
 from search.evaluation.metrics.masks import mask_iou
 from search.evaluation.retrieval import run_methods
-from search.index import Index
+from search.index import Index, open_index
 from search.query import Query, SearchOptions
 from search.reference import make_reference
 from search.rerank import score_references
@@ -377,6 +377,15 @@ def test_resident_maps_leave_memory_for_searches(
         opened(indexes("none"), tiny_twins.gpu, "gpu")
     gpu.total = gpu.used + 2 * needed
     opened(indexes("none"), tiny_twins.gpu, "gpu").close()
+
+
+def test_resident_maps_leave_memory_for_a_model_that_is_not_read_yet(
+    gpu: SimulatedCuda, indexes: Callable[[str], Path]
+) -> None:
+    before = gpu.used
+    with open_index(indexes("none"), "cuda", "gpu") as index:
+        maps = len(PHOTOS) * index.reader.photo_bytes
+        assert gpu.used - before > 2 * maps
 
 
 def test_full_memory_halves_a_batch_and_goes_on(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from search.segmentation.mask_files import Failure, NotHere, WrittenMask
 
 # The least probability that each word stands for. What is below may be chance.
-_WORDS = ((0.8, "sure"), (0.5, "likely"))
+_WORDS = ((0.8, "sure"), (0.5, "likely"), (0.2, "possible"))
 CHANCE = "maybe chance"
 # What is said of a photo whose boxes are those of an earlier content.
 CHANGED = "changed since it was indexed"
