@@ -1,7 +1,7 @@
 """Reading an index: a reader keeps the committed state it opened, whatever writers do."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -293,6 +293,15 @@ class IndexReader:
         [row] = self._table.rows_of(np.array([photo_id]))
         same = (self._table.hashes == self._table.hashes[row]).all(axis=1) & self._table.live
         return [number for number in self._table.ids[same].tolist() if number != photo_id]
+
+    def has_content(
+        self, ids: NDArray[np.int64], content_hashes: Collection[str]
+    ) -> NDArray[np.bool_]:
+        """Which photos, (n,), have one of these contents (as in `PhotoRecord`), (n,) bool."""
+        wanted = np.frombuffer(bytes.fromhex("".join(content_hashes)), np.uint8).reshape(-1, 32)
+        hashes = self._table.hashes[self._table.rows_of(ids)]
+        found: NDArray[np.bool_] = (hashes[:, None] == wanted).all(axis=2).any(axis=1)
+        return found
 
     def find(self, content_hash: str) -> int | None:
         """The id of a photo with this content (as in `PhotoRecord`); None where there is none."""

@@ -245,7 +245,8 @@ class Index:
             )
         likely = None
         if asked.score.recall == "words":  # means over the map are distributed otherwise
-            likely = probabilities(scores, searched, self._shows_query(scored.ids, asked))
+            own = self.reader.has_content(scored.ids, asked.hashes)
+            likely = probabilities(scores, searched, own)
         by_id = dict(zip(candidates.ids.tolist(), candidates.scores.tolist(), strict=True))
         recalled = np.array([by_id[number] for number in scored.ids.tolist()], dtype=np.float32)
         # Equal scores are in the order of their ids, whatever the order of recall.
@@ -308,12 +309,8 @@ class Index:
         """The highest confidence of a photo other than the query's, if any can be estimated."""
         if ranking.confidences is None:
             return None
-        others = ranking.confidences[~self._shows_query(ranking.ids, asked)]
+        others = ranking.confidences[~self.reader.has_content(ranking.ids, asked.hashes)]
         return float(others.max()) if len(others) else None
-
-    def _shows_query(self, ids: NDArray[np.int64], asked: _Asked) -> NDArray[np.bool_]:
-        """Which photos are the query's own, by their content, (n,) bool."""
-        return np.array([r.content_hash in asked.hashes for r in self.reader.photos(ids)])
 
     def _descriptor(self, name: str) -> ImageDescriptor:
         """A descriptor that the index has; its model is found when it is first asked for."""

@@ -172,6 +172,11 @@ def test_a_photo_is_found_by_its_content_until_it_is_removed(tmp_path: Path) -> 
             assert found is not None
             assert reader.photos([found])[0].content_hash == record.content_hash
         assert reader.find("0" * 64) is None
+        asked = {"0" * 64, same[copy.name].content_hash, same[photos[2].name].content_hash}
+        known = reader.has_content(reader.ids, asked).tolist()
+        assert known == [record.content_hash in asked for record in records]
+        assert sum(known) == 3
+        assert not reader.has_content(reader.ids, []).any()
     remove(tmp_path / "index", [photos[0], copy])
     with IndexReader.open(tmp_path / "index") as reader:
         assert reader.find(same[photos[0].name].content_hash) is None
