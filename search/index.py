@@ -245,8 +245,8 @@ class Index:
             )
         likely = None
         if asked.score.recall == "words":  # means over the map are distributed otherwise
-            own = self.reader.has_content(scored.ids, asked.hashes)
-            likely = probabilities(scores, searched, own)
+            is_own = self.reader.has_content(scored.ids, asked.hashes)
+            likely = probabilities(scores, searched, is_own)
         by_id = dict(zip(candidates.ids.tolist(), candidates.scores.tolist(), strict=True))
         recalled = np.array([by_id[number] for number in scored.ids.tolist()], dtype=np.float32)
         # Equal scores are in the order of their ids, whatever the order of recall.
