@@ -228,9 +228,10 @@ class Diagram:
             for _, _, told, right, n in self.rows()
         )
         return (
-            '<svg viewBox="-20 -20 340 340" width="340"><rect width="300" height="300" fill="none" '
+            '<svg viewBox="-20 -20 340 350" width="340"><rect width="300" height="300" fill="none" '
             'stroke="#999"/><path d="M0 300L300 0" stroke="#999" stroke-dasharray="5"/>'
-            f"{dots}</svg>"
+            f'{dots}<text x="150" y="322" text-anchor="middle">told, 0 to 1</text>'
+            '<text transform="translate(-6 150)rotate(-90)" text-anchor="middle">right</text></svg>'
         )
 
 
@@ -310,7 +311,9 @@ def main() -> None:
             for d in diagrams
         )
         given.html.write_text(
-            f'<!doctype html><meta charset="utf-8"><title>Reliability</title>{figures}',
+            '<!doctype html><meta charset="utf-8"><title>Reliability</title>'
+            "<style>figure{display:inline-block;font:14px sans-serif;margin:12px;width:340px}"
+            f"</style>{figures}",
             encoding="utf-8",
         )
 
