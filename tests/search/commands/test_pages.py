@@ -109,11 +109,15 @@ def test_page_is_whole_in_itself(tmp_path: Path) -> None:
 
 
 def test_what_may_be_chance_is_folded_away(tmp_path: Path) -> None:
-    text = render_answer(answer(tmp_path, ["a.png", "b.png", "c.png"]))  # 0.45 and 0.3
+    found = answer(tmp_path, ["a.png", "b.png", "c.png"])
+    query, second, third = found.matches
+    second, third = replace(second, probability=0.2), replace(third, probability=0.19)
+    text = render_answer(replace(found, matches=[query, second, third]))
     shown, folded = text.split('<details class="chance">')
-    assert "2 more that may be chance" in folded
-    assert folded.count("<article>") == 2
-    assert shown.count("<article>") == 1
+    assert "1 more that may be chance" in folded
+    assert folded.count("<article>") == 1
+    assert shown.count("<article>") == 2
+    assert '<span class="word possible">possible</span>' in shown
     assert "Not found" not in text
     sure = replace(answer(tmp_path, ["a.png"]), options=SearchOptions(min_confidence=0.9))
     page = render_answer(replace(sure, matches=[]))
