@@ -12,8 +12,9 @@ find something at a minimum, with the object in the gallery and without it. `--h
 diagrams.
 
 `--fit` prints the constant and the weights for `search/confidence.py`. Each query is then also
-asked of a random part of its gallery, which may lack the object, and of the best photos of a
-gallery alone, as recall leaves them of a large collection.
+asked of smaller galleries: of all photos of its object and some others, as in people's own
+collections; of a random part, which may lack the object; and of the best photos alone, as recall
+leaves them of a large collection.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,7 @@ WAYS = ("region", "name")
 
 # How much a query counts in a fit by each gallery that it is asked of. Most searches are for
 # objects that some photo shows.
-WEIGHTS = {"whole": 3.0, "part": 2.0, "best": 1.0, "without": 0.3}
+WEIGHTS = {"whole": 3.0, "small": 2.0, "part": 1.0, "best": 1.0, "without": 0.3}
 
 
 @dataclass(frozen=True)
@@ -136,16 +137,19 @@ def galleries(
     others = whole[~asked.relevant[whole]]
     yield "whole", whole, len(whole)
     if for_fit:
-        # From 20 photos to all, as likely by their logarithm; and some photos of the object.
-        count = round(np.exp(rng.uniform(np.log(MINIMUM_PHOTOS), np.log(len(others)))))
-        shown = np.flatnonzero(asked.relevant)
-        shown = rng.choice(shown, rng.integers(len(shown) + 1), replace=False)
-        part = np.concatenate([rng.choice(others, count, replace=False), shown])
-        yield "part", part, len(part)
-        most = max(MINIMUM_PHOTOS, len(whole) // 2)
-        count = round(np.exp(rng.uniform(np.log(MINIMUM_PHOTOS), np.log(most))))
+        relevant = np.flatnonzero(asked.relevant)
+        some = rng.choice(relevant, rng.integers(len(relevant) + 1), replace=False)
+        for name, shown in (("small", relevant), ("part", some)):
+            chosen = rng.choice(others, random_count(len(others), rng), replace=False)
+            yield name, np.concatenate([chosen, shown]), len(chosen) + len(shown)
+        count = random_count(max(MINIMUM_PHOTOS, len(whole) // 2), rng)
         yield "best", whole[np.argsort(-scores[whole], kind="stable")[:count]], len(whole)
     yield "without", others, len(others)
+
+
+def random_count(most: int, rng: np.random.Generator) -> int:
+    """From 20 photos to `most`, as likely by their logarithm."""
+    return round(np.exp(rng.uniform(np.log(MINIMUM_PHOTOS), np.log(most))))
 
 
 def ask_all(

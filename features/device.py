@@ -71,7 +71,9 @@ def computing_type(device: "torch.device", precision: Precision) -> "torch.dtype
 
 
 def upload(array: "NDArray[Any]", device: "torch.device") -> "torch.Tensor":
-    """A copy of an array on a device; where that is a GPU, nothing waits for the copy."""
+    """An array on a device. A GPU gets a copy, for which nothing waits; on a CPU the memory is
+    shared.
+    """
     import torch
 
     tensor = torch.from_numpy(array)

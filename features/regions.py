@@ -155,11 +155,13 @@ def _object_around(maps: FeatureMaps, seed: tuple[int, int]) -> NDArray[np.bool_
     region[seed] = True
     surroundings = valid & (away >= _SURROUNDINGS * np.sqrt(valid.sum()))
     for _ in range(2):
-        like_region = (unit @ unit[region].T).max(axis=2)
+        # One product for all cells: numpy would make one for each row, and threads wait after each.
+        like_region = np.tensordot(unit, unit[region], axes=(2, 1)).max(axis=2)
         others = surroundings & (like_region < _TWIN)
         if not others.any():
             break
-        like_others = np.sort(unit @ unit[others].T, axis=2)[:, :, -_COMPARED:].mean(axis=2)
+        like_others = np.tensordot(unit, unit[others], axes=(2, 1))
+        like_others = np.sort(like_others, axis=2)[:, :, -_COMPARED:].mean(axis=2)
         chosen = valid & (like_region > like_others)
         chosen[seed] = True
         regions, _ = ndimage.label(chosen)

@@ -103,12 +103,17 @@ class CandidateMaps:
         return tokens.sum(dim=1) / self.valid.sum(dim=1, keepdim=True)
 
 
+def photos_per_read(reader: IndexReader) -> int:
+    """How many photos `read_ahead` reads at a time."""
+    return max(1, _READ_BYTES // reader.photo_bytes)
+
+
 def read_ahead(reader: IndexReader, ids: NDArray[np.int64], clock: Clock) -> Iterator[MapBatch]:
     """The maps of photos, batch by batch; the next batch is read while one is worked on.
 
     ids: (n,) int64, photos of the index. clock: gets the stage "fetch", the time spent waiting.
     """
-    batch = max(1, _READ_BYTES // reader.photo_bytes)
+    batch = photos_per_read(reader)
     parts = [ids[start : start + batch] for start in range(0, len(ids), batch)]
     with ThreadPoolExecutor(1) as thread:
         coming = [thread.submit(reader.read_maps, part) for part in parts[:1]]

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from features.device import Batches
 from indexer.reader import IndexReader, MapBatch
-from search.candidates import CandidateMaps, ScoringReference, read_ahead, scoring_blocks
+from search.candidates import (
+    CandidateMaps,
+    ScoringReference,
+    photos_per_read,
+    read_ahead,
+    scoring_blocks,
+)
 from search.clock import Clock
 from search.scores import Score
 
@@ -67,7 +73,7 @@ def score_references(
     parts = {score.name: [np.empty((len(references), 0), np.float32)] for score in scores}
     damaged: list[str] = []
     done = 0
-    batches: Batches | None = None
+    batches = Batches(photos_per_read(reader), "candidates")
     with _threads(references[0].tokens.device) as over_blocks:
 
         def score_some(maps: MapBatch, some: range) -> dict[str, NDArray[np.float32]]:
@@ -77,7 +83,6 @@ def score_references(
         for maps in read_ahead(reader, ids, clock):
             if on_photos is not None:
                 on_photos(done)
-            batches = batches or Batches(max(1, len(maps.ids)), "candidates")
             for found in batches.map(partial(score_some, maps), range(len(maps.ids))):
                 for name, photos in found.items():
                     parts[name].append(photos)

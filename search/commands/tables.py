@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from search.query import Answer, Match, Query
     from search.segmentation.mask_files import Failure, NotHere, WrittenMask
 
-# The least probability that each word stands for. What is below may be chance.
+# The least probability that each word stands for; and the least confidence, where there is no
+# probability. What is below may be chance.
 _WORDS = ((0.8, "sure"), (0.5, "likely"), (0.2, "possible"))
+_WORDS_BY_CONFIDENCE = ((0.9, "sure"), (0.5, "likely"))
 CHANCE = "maybe chance"
 # What is said of a photo whose boxes are those of an earlier content.
 CHANGED = "changed since it was indexed"
@@ -95,13 +97,14 @@ def _filter_json(wanted: "PhotoFilter | None") -> dict[str, Any]:
 
 def answer_table(answer: "Answer") -> "Table":
     """The matches, one per row: ranks, scores, boxes and paths. For files and pipes."""
-    table = _table("rank", "score", "confidence", "recall")
+    table = _table("rank", "score", "probability", "confidence", "recall")
     table.add_column("box", no_wrap=True)
     table.add_column("photo", overflow="fold")
     for match in answer.matches:
         table.add_row(
             str(match.rank),
             f"{match.score:.4f}",
+            "" if match.probability is None else f"{match.probability:.2f}",
             "" if match.confidence is None else f"{match.confidence:.2f}",
             f"{match.recall_score:.4g}",
             _box(match.box),
@@ -152,13 +155,18 @@ def folded_line(answer: "Answer") -> str | None:
 def sureness(match: "Match") -> str:
     """How sure a match is, in a word or two: nothing where that cannot be estimated."""
     likely = likelihood(match)
-    if match.is_query or likely is None:
+    if likely is None:
         return ""
-    return next((word for least, word in _WORDS if likely >= least), CHANCE)
+    words = _WORDS_BY_CONFIDENCE if match.probability is None else _WORDS
+    return next((word for least, word in words if likely >= least), CHANCE)
 
 
 def likelihood(match: "Match") -> float | None:
-    """The probability that the photo shows the object; by scores that give none, the confidence."""
+    """The probability that the photo shows the object; by scores that give none, the confidence.
+    None for the query photo itself, and where neither can be estimated.
+    """
+    if match.is_query:
+        return None
     return match.confidence if match.probability is None else match.probability
 
 

@@ -121,13 +121,15 @@ def write_masks(
     lowest = score_of(least) if known else -math.inf
     segmented = segment_photos(reference, photos, extractor, draw, lowest)
     for done, (path, found) in enumerate(segmented, start=1):
+        # A photo has the same name whether others show the object or not.
+        name = _unused(path.stem, names)
         if isinstance(found, WaldoError):
             failures.append(Failure(path, str(found)))
         elif found.score < lowest:
             found_in.append(NotHere(path, found.score, confidence_of(found.score)))
         else:
             sure = confidence_of(found.score) if known else None
-            found_in.append(_write(out, _unused(path.stem, names), path, found, sure))
+            found_in.append(_write(out, name, path, found, sure))
         on_done(done)
     return found_in, failures
 

@@ -302,8 +302,9 @@ def confidence_of(score: float) -> float:
 
 def score_of(confidence: float) -> float:
     """The least score with a confidence, 0..1: the inverse of `confidence_of`."""
-    if confidence in (0, 1):
-        return math.copysign(math.inf, confidence - 0.5)
+    if confidence == 0:
+        return -math.inf
+    confidence = min(confidence, 0.995)  # which is shown as 1.00
     return (math.log(confidence / (1 - confidence)) - _CONFIDENCE_OFFSET) / _CONFIDENCE_SLOPE
 
 

@@ -160,7 +160,7 @@ def test_text_stands_out_from_its_background(tmp_path: Path) -> None:
     assert len(themes) == 2
     pairs = [(theme["back"], theme[name]) for theme in themes for name in ("text", "soft", "link")]
     words = re.findall(r"\.word[.\w]* {[^}]*background: (#\w+)", text)
-    assert len(words) == 3
+    assert len(words) == 4
     for pair in [*pairs, *((back, "#fff") for back in words)]:
         dark, light = sorted(map(luminance, pair))
         assert (light + 0.05) / (dark + 0.05) >= 4.5, pair
