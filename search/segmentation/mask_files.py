@@ -155,7 +155,7 @@ def write_match_masks(
             failures.append(Failure(match.path, str(found)))
         else:
             name = f"{match.rank:03}-{match.path.stem}"
-            written.append(_write(out, name, match.path, found, match.confidence))
+            written.append(_write(out, name, match.path, found, match.probability))
     return replace(answer, matches=matches), written, failures
 
 
