@@ -207,7 +207,7 @@ class Diagram:
 
     @property
     def calibration_error(self) -> float:
-        """ECE: the mean distance of what was told from the share right, over all matches."""
+        """ECE: the mean difference between what was told and the share that is right."""
         return float(
             sum(n * abs(told - right) for *_, told, right, n in self.rows()) / len(self.told)
         )

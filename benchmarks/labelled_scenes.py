@@ -16,7 +16,8 @@ from features.maps import FeatureMaps
 from features.photo import load_model_input
 from indexer.codec.tokens import TokenMap
 from search.candidates import CandidateMaps
-from search.evaluation.benchmarks.labelled_objects import AnnotatedVideo
+from search.evaluation.benchmarks.davis import read_davis
+from search.evaluation.benchmarks.labelled_objects import read_annotation
 from search.query import Query
 from search.reference import Reference, make_reference
 from search.segmentation.segment import box_around
@@ -79,14 +80,21 @@ def questions(
         )
 
 
-def first_frame_reference(
-    sequence: AnnotatedVideo, mask: Mask, extractor: FeatureExtractor
-) -> Reference:
-    """The object that a mask covers in the first frame of a video."""
-    # A mask file holds one object, an annotation holds all. So the maps are taken by a box, and the
-    # cells of the object are selected afterwards.
-    maps = make_reference(Query(sequence.frames[0], box=box_of(mask)), extractor).maps
-    return Reference(maps, maps.frame.coverage(mask) > 0.5, None)
+def later_frames(root: Path, extractor: FeatureExtractor) -> Iterator[tuple[Reference, Path, Mask]]:
+    """Videos in the layout of DAVIS-2017: each object of a first frame, and each later frame that
+    shows it, with the true mask.
+    """
+    for sequence in read_davis(root):
+        masks = [read_annotation(path) for path in sequence.annotations]
+        for number in sequence.objects:
+            # A mask file holds one object, an annotation holds all. So the maps are taken by a box,
+            # and the cells of the object are selected afterwards.
+            first = masks[0] == number
+            maps = make_reference(Query(sequence.frames[0], box=box_of(first)), extractor).maps
+            reference = Reference(maps, maps.frame.coverage(first) > 0.5, None)
+            for frame, mask in zip(sequence.frames[1:], masks[1:], strict=True):
+                if (mask == number).any():
+                    yield reference, frame, mask == number
 
 
 def box_of(mask: Mask) -> Box:

@@ -30,8 +30,8 @@ from labelled_scenes import (
     as_candidates,
     box_of,
     extract_all,
-    first_frame_reference,
     iou,
+    later_frames,
     mean_maps,
     questions,
 )
@@ -62,13 +62,8 @@ class Seen:
 
 def davis_questions(root: Path, extractor: FeatureExtractor) -> Iterator[Question]:
     """The objects of each first frame, searched for in the later frames that show them."""
-    for sequence in read_davis(root):
-        masks = [read_annotation(path) for path in sequence.annotations]
-        for number in sequence.objects:
-            by_mask = first_frame_reference(sequence, masks[0] == number, extractor)
-            for frame, mask in zip(sequence.frames[1:], masks[1:], strict=True):
-                if (mask == number).any():
-                    yield Question(by_mask, frame, [box_of(mask == number)], [])
+    for reference, frame, mask in later_frames(root, extractor):
+        yield Question(reference, frame, [box_of(mask)], [])
 
 
 def voted_region(seen: Seen) -> NDArray[np.bool_]:

@@ -26,8 +26,8 @@ from labelled_scenes import (
     Mask,
     box_of,
     extract_all,
-    first_frame_reference,
     iou,
+    later_frames,
     read_labels,
     scenes_with,
 )
@@ -35,8 +35,6 @@ from PIL import Image
 
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
-from search.evaluation.benchmarks.davis import read_davis
-from search.evaluation.benchmarks.labelled_objects import read_annotation
 from search.evaluation.metrics.masks import boundary_iou, mask_iou
 from search.evaluation.object_masks import MASK_METHODS, MaskInput, first_evidence
 from search.query import Query
@@ -73,13 +71,8 @@ def questions(root: Path, extractor: FeatureExtractor) -> Iterator[Question]:
 
 def davis_questions(root: Path, extractor: FeatureExtractor) -> Iterator[Question]:
     """The objects of each first frame, in the later frames that show them."""
-    for sequence in read_davis(root):
-        masks = [read_annotation(path) for path in sequence.annotations]
-        for number in sequence.objects:
-            reference = first_frame_reference(sequence, masks[0] == number, extractor)
-            for frame, mask in zip(sequence.frames[1:], masks[1:], strict=True):
-                if (mask == number).any():
-                    yield Question("mask", reference, frame, mask == number, [])
+    for reference, frame, mask in later_frames(root, extractor):
+        yield Question("mask", reference, frame, mask, [])
 
 
 def guided_mask(seen: MaskInput) -> Mask:

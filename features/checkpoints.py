@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from features.errors import ModelError
+from features.errors import ModelError, is_full_memory
 from features.library_parts import only_what_is_used
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def explained_errors(model: str, folder: Path, needed: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        if type(error).__name__ == "OutOfMemoryError":  # of torch, which may not be imported
+        if is_full_memory(error):
             raise ModelError(
                 f"{model}: the device's memory does not suffice for it; use another device, such "
                 "as cpu"

@@ -180,14 +180,18 @@ class ImageDescriptor:
             )
         return descriptor
 
+    @cached_property
+    def precision(self) -> Precision:
+        """That of the model's weights."""
+        return self._precision or usual_precision(self._device)
+
     def fingerprint(self) -> dict[str, str | int]:
         """Everything that decides the numbers; vectors of equal fingerprints can be compared."""
-        precision = self._precision or usual_precision(self._device)
         return {
             "model": self.name,
             "revision": self.revision,
             "preprocessing": PREPROCESSING,
-            **in_fingerprint(precision),
+            **in_fingerprint(self.precision),
         }
 
     def get_ready(self) -> None:
@@ -199,9 +203,8 @@ class ImageDescriptor:
         import torch
 
         device = find_device(self._device)
-        precision = self._precision or usual_precision(self._device)
-        rounded = self._checkpoint.model().to(getattr(torch, precision))
-        return rounded.to(device, computing_type(device, precision))
+        rounded = self._checkpoint.model().to(getattr(torch, self.precision))
+        return rounded.to(device, computing_type(device, self.precision))
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """The pixels that the model sees of a photo, (height, width, 3) uint8; safe for threads.
@@ -218,7 +221,7 @@ class ImageDescriptor:
 
         A vector is NaN where the model's numbers overflow.
         """
-        _ = self._model  # before a batch, so that no batch is blamed for memory that it takes
+        _ = self._model  # first, since a model that does not fit needs no smaller batch
         found = self._batches.map(self._vectors, inputs)
         return np.concatenate([np.empty((0, self.dim), np.float32), *found])
 

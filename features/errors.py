@@ -34,5 +34,12 @@ class RegionError(WaldoError):
     """A mask, box, point or class name does not select anything in the reference photo."""
 
 
+def is_full_memory(error: BaseException) -> bool:
+    """Whether torch raised an error because a device's memory is full; it is not imported for this
+    question.
+    """
+    return type(error).__name__ == "OutOfMemoryError"
+
+
 class LittleMemoryWarning(UserWarning):
     """A device's memory is too small for the work at hand, which goes on in smaller parts."""

@@ -171,7 +171,7 @@ class FeatureExtractor:
         where it does not suffice for one photo.
         """
         if inputs:
-            _ = self._conditioning  # before a batch, so that no batch is blamed for its memory
+            _ = self._conditioning  # first, since a model that does not fit needs no smaller batch
         return list(itertools.chain(*self._batches.map(self._extract_batch, inputs)))
 
     @cached_property

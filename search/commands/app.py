@@ -74,7 +74,7 @@ def main() -> NoReturn:
     # OpenMP reads this once, when torch is imported. The user's own setting is kept.
     if not any(name in os.environ for name in _WAITING_VARIABLES):
         os.environ.update(PASSIVE_WAITING)
-    from features.errors import WaldoError
+    from features.errors import WaldoError, is_full_memory
 
     # Pillow warns of broken EXIF, which is ignored, and of large photos, which are allowed; those
     # over its limit are refused with an error of our own.
@@ -96,7 +96,7 @@ def main() -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}")
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # of torch, which may not be imported
+        if not is_full_memory(error):
             raise
         _fail("the device's memory is full; use another one, such as --device cpu")
     sys.exit(0)
