@@ -8,6 +8,7 @@ with open_index("holiday.waldo") as index:
         print(match.rank, match.path, match.score, match.box)
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from features.descriptors import ImageDescriptor, descriptor_name
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
+from features.maps import FeatureMaps
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
 
 # Where maps are between queries.
 MAPS = ("disk", "ram", "gpu")
+
+# The query photos whose features are kept: people ask of one photo several times in a row.
+_KEPT_PHOTOS = 8
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class Index:
         self._weights = stored or default_weights(str(extractor.fingerprint()["model"]))
         self._device = device
         self._descriptors: dict[str, ImageDescriptor] = {}
+        self._extracted: OrderedDict[str, FeatureMaps] = OrderedDict()  # by content hash
 
     def __enter__(self) -> "Index":
         return self
@@ -158,6 +164,13 @@ class Index:
             timing=clock.stages(),
         )
 
+    def preview(self, query: Query) -> Reference:
+        """What is taken as the object in a query's photo; those of `also` and `unlike` are ignored.
+
+        Raises as `search` for the photo and its region.
+        """
+        return self._reference(read_query_photo([query], self.extractor))
+
     def _extract(self, query: Query, options: SearchOptions) -> _Asked:
         """The features of the query's photos, and its score."""
         # All photos are read and checked before a model is loaded for the first of them.
@@ -180,9 +193,18 @@ class Index:
         if all(query.class_name is None and query.point is None for query in photo.queries):
             maps = stored_maps(photo, self.reader)  # so that no model has to be loaded
         if maps is None:
-            maps = extract_maps(photo, self.extractor)
+            maps = self._extracted_maps(photo)
         [reference] = references_in(photo, maps, self.extractor)
         return reference
+
+    def _extracted_maps(self, photo: QueryPhoto) -> FeatureMaps:
+        """The features of a query's photo, by the model, unless it was asked about lately."""
+        key = photo.input.content_hash
+        maps = self._extracted.pop(key, None) or extract_maps(photo, self.extractor)
+        self._extracted[key] = maps
+        if len(self._extracted) > _KEPT_PHOTOS:
+            self._extracted.popitem(last=False)
+        return maps
 
     def _recall(
         self,

@@ -132,3 +132,27 @@ def test_confidence_needs_photos_to_compare_with(index: Index, gallery: Path) ->
         index.search(query, SearchOptions(min_confidence=0.5))
     with pytest.raises(WaldoError, match="needs re-ranking"):
         index.search(query, SearchOptions(rerank=False, min_confidence=0.5))
+
+
+def test_a_preview_is_what_a_search_takes_as_the_object(index: Index, gallery: Path) -> None:
+    query = Query(gallery / "03.png", "dog", box=(10, 10, 60, 70))
+    [searched] = index.search(query, SearchOptions(top=1)).references
+    previewed = index.preview(query)
+    np.testing.assert_array_equal(previewed.cells, searched.cells)
+    assert previewed.box == searched.box
+    with pytest.raises(RegionError, match="box"):
+        index.preview(Query(gallery / "03.png", box=(500, 500, 600, 600)))
+
+
+def test_a_photo_asked_about_again_is_not_extracted_again(
+    index: Index, gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.preview(Query(gallery / "05.png", point=(40, 40)))
+
+    def fails(*_: object) -> None:
+        raise AssertionError("extracted again")
+
+    monkeypatch.setattr(type(index.extractor), "extract", fails)
+    index.preview(Query(gallery / "05.png", point=(50, 30)))
+    with pytest.raises(AssertionError, match="extracted again"):
+        index.preview(Query(gallery / "06.png", point=(40, 40)))
