@@ -41,7 +41,7 @@ class PhotoRecord:
     id: never changes. path: absolute, as of when it was indexed. relative_path: below its source,
     "/" between folders. content_hash: SHA-256 of the file, hexadecimal. width, height: in pixels,
     of the upright photo. size: of the file, bytes. mtime_ns: its modification time, nanoseconds
-    since 1970.
+    since 1970. taken_ns: the date taken, as `Photo.taken_ns` has it.
     """
 
     id: int
@@ -52,6 +52,7 @@ class PhotoRecord:
     height: int
     size: int
     mtime_ns: int
+    taken_ns: int | None
 
     def is_changed(self) -> bool:
         """Whether the file has another content now; False where it cannot be read.
@@ -157,6 +158,13 @@ class IndexReader:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def is_current(self) -> bool:
+        """Whether no writer has committed since this state was opened.
+
+        Raises IndexMissingError, IndexFormatError, IndexDamagedError.
+        """
+        return read_manifest(self.index_dir) == self._manifest
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -268,9 +276,19 @@ class IndexReader:
                     table.number("height", row),
                     table.number("size", row),
                     table.number("mtime_ns", row),
+                    table.taken_ns[int(row)].as_py(),
                 )
             )
         return records
+
+    def paths(self) -> list[str]:
+        """The absolute path of every photo, in the order of `ids`."""
+        table, roots = self._table, [source.root for source in self._manifest.sources]
+        rows = zip(
+            *(table.numbers["source"].tolist(), table.paths.to_pylist(), table.live.tolist()),
+            strict=True,
+        )
+        return [absolute_path(roots[source], path) for source, path, live in rows if live]
 
     def distinct(self, ids: NDArray[np.int64] | None = None) -> NDArray[np.int64] | None:
         """Of some photos, or of all for None, one for each content: the lowest id. None where all

@@ -108,6 +108,22 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search.evaluation.methods",
         "search.evaluation.metrics",
     },
+    # What the command line and the page both tell of an answer.
+    "search.presentation": {
+        "features",
+        "indexer.protocols",
+        "indexer.store.filters.PhotoFilter",
+        "search",
+    },
+    # The page and its API: a thin face of the Python API, as the command line is.
+    "search.server": {
+        "features",
+        "indexer.reader",
+        "indexer.store.filters",
+        "search",
+        "search.segmentation",
+        "search.presentation",
+    },
     # The command line imports everything, and nothing imports it.
     "search.commands": {
         "features",
@@ -118,6 +134,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search.evaluation.benchmarks",
         "search.evaluation.methods",
         "search.evaluation.metrics",
+        "search.presentation",
+        "search.server",
     },
 }
 

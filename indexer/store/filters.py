@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING
 from unicodedata import normalize
@@ -19,6 +20,7 @@ from indexer.store.photos import PhotoTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = 3600 * 10**9
 _WILDCARDS = frozenset("*?[")
 _TOKENS = re.compile(r"\*\*/|\*+|\?|\[!?\]?[^\]/]*\]|.", re.DOTALL)
@@ -55,6 +57,31 @@ class PhotoFilter:
         if self.paths:
             passing &= _at_paths(self.paths, table, sources)
         return passing
+
+
+def time_span(name: str, text: str) -> tuple[int, int]:
+    """A year, month or day in UTC: its first nanosecond since 1970, and the first one after it.
+
+    name: what the error calls it. Raises WaldoError for a text of another form.
+    """
+    parts = text.split("-")
+    try:
+        if not all(part.isascii() and part.isdigit() for part in parts):
+            raise ValueError(text)
+        if [len(part) for part in parts] != [4, 2, 2][: len(parts)]:
+            raise ValueError(text)
+        year, month, day = (*map(int, parts), 1, 1)[:3]
+        start = datetime(year, month, day, tzinfo=UTC)
+        if len(parts) == 1:
+            end = start.replace(year=year + 1)
+        elif len(parts) == 2:
+            end = start.replace(year=year + month // 12, month=month % 12 + 1)
+        else:
+            end = start + timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise WaldoError(f"{name} {text}: must be YYYY, YYYY-MM or YYYY-MM-DD") from None
+    first, after = ((at - _EPOCH) // timedelta(seconds=1) * 10**9 for at in (start, end))
+    return first, after
 
 
 def real_folders(folders: Iterable[str]) -> dict[str, str]:

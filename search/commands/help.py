@@ -23,6 +23,10 @@ waldo query beach.jpg --box 120,80,340,300 --html found.html
 # copy the photos that surely show it
 waldo query my-dog.jpg --class dog --min-confidence 0.9 -0 | xargs -0 cp -t found
 """,
+    "serve": """
+# search in the browser: drop a photo, draw a box
+waldo serve --open
+""",
     "segment": """
 # masks of the dog in all photos of a folder
 waldo segment my-dog.jpg ~/Pictures/2024 --box 120,80,340,300 --out masks

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from indexer.store.filters import PhotoFilter
     from indexer.store.manifest import Manifest
     from search.query import Query
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The names that a shell completes. They are repeated here, because the modules that hold the scores
 # and the benchmarks import numpy; a test compares them.
@@ -222,41 +219,17 @@ def photo_filter(
     paths: list[str] | None, since: str | None, until: str | None
 ) -> "PhotoFilter | None":
     """The photos that --path, --since and --until allow; None for all. Raises WaldoError."""
-    from indexer.store.filters import PhotoFilter
+    from indexer.store.filters import PhotoFilter, time_span
 
     given = paths or []
     # Relative paths are also taken as seen from the working directory.
     absolute = [str(Path(path).resolve()) for path in given if Path(path).exists()]
     wanted = PhotoFilter(
         tuple(dict.fromkeys([*given, *absolute])),
-        None if since is None else _time_span("--since", since)[0],
-        None if until is None else _time_span("--until", until)[1],
+        None if since is None else time_span("--since", since)[0],
+        None if until is None else time_span("--until", until)[1],
     )
     return None if wanted == PhotoFilter() else wanted
-
-
-def _time_span(option: str, text: str) -> tuple[int, int]:
-    """A year, month or day in UTC: its first nanosecond since 1970, and the first one after it."""
-    from features.errors import WaldoError
-
-    parts = text.split("-")
-    try:
-        if not all(part.isascii() and part.isdigit() for part in parts):
-            raise ValueError(text)
-        if [len(part) for part in parts] != [4, 2, 2][: len(parts)]:
-            raise ValueError(text)
-        year, month, day = (*map(int, parts), 1, 1)[:3]
-        start = datetime(year, month, day, tzinfo=UTC)
-        if len(parts) == 1:
-            end = start.replace(year=year + 1)
-        elif len(parts) == 2:
-            end = start.replace(year=year + month // 12, month=month % 12 + 1)
-        else:
-            end = start + timedelta(days=1)
-    except (ValueError, OverflowError):
-        raise WaldoError(f"{option} {text}: must be YYYY, YYYY-MM or YYYY-MM-DD") from None
-    first, after = ((at - _EPOCH) // timedelta(seconds=1) * 10**9 for at in (start, end))
-    return first, after
 
 
 def load_extractor(name: str, device: str, batch_size: int) -> "FeatureExtractor":

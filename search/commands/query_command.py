@@ -298,9 +298,10 @@ def _answer(index: "Index", search: "Query | WaldoError", options: "SearchOption
 
 def _show(index: "Index", answer: "Answer", output: _Output) -> None:
     """Write the files that an answer is wanted in, and print it."""
-    from search.commands.class_notes import class_note
     from search.commands.pages.answer_page import write_answer_page
-    from search.commands.tables import answer_json, not_found_line
+    from search.commands.tables import not_found_line
+    from search.presentation.answer_json import answer_json
+    from search.presentation.class_notes import class_note
     from search.segmentation.mask_files import Failure, export_matches, write_match_masks
     from search.segmentation.match_masks import fit_boxes
 
@@ -325,7 +326,8 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
     if note := class_note(index, answer):
         say(f"note: {note}")
     if output.json:
-        print_json(answer_json(answer, written))
+        masks = None if written is None else [one.mask if one else None for one in written]
+        print_json(answer_json(answer, masks))
     elif output.paths:
         end = b"\0" if output.null else b"\n"
         for match in answer.matches:

@@ -1,98 +1,22 @@
-"""Results as tables for people and as JSON for programs."""
+"""Results as tables and lines for people; and as JSON, but for answers (`search.presentation`)."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.diffusion.presets import PRESETS
+from search.presentation.sureness import CHANCE, likelihood, sureness
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
     from indexer.codec.machine import Machine
-    from indexer.store.filters import PhotoFilter
     from search.query import Answer, Match, Query
     from search.segmentation.mask_files import Failure, NotHere, WrittenMask
 
-# The least probability that each word stands for; and the least confidence, where there is no
-# probability. What is below may be chance.
-_WORDS = ((0.8, "sure"), (0.5, "likely"), (0.2, "possible"))
-_WORDS_BY_CONFIDENCE = ((0.9, "sure"), (0.5, "likely"))
-CHANCE = "maybe chance"
 # What is said of a photo whose boxes are those of an earlier content.
 CHANGED = "changed since it was indexed"
-
-
-def answer_json(
-    answer: "Answer", masks: "Sequence[WrittenMask | None] | None" = None
-) -> dict[str, Any]:
-    """An answer as JSON-ready values; boxes are in pixels of the upright photo, times in seconds.
-
-    masks: one per match, None for a match whose photo is gone; None where no masks were drawn.
-    """
-    query = answer.query
-    also = [
-        {**_view_json(view), "taken": reference.box}
-        for view, reference in zip(query.also, answer.references[1:], strict=True)
-    ]
-    return {
-        "query": {
-            "photo": str(query.photo),
-            "class": query.class_name,
-            "mask": None if query.mask is None else str(query.mask),
-            "box": query.box,
-            "point": query.point,
-            "taken": answer.references[0].box,
-            **({"also": also} if also else {}),
-            **({"not": [_view_json(view) for view in query.unlike]} if query.unlike else {}),
-            "score": answer.options.score if answer.options.rerank else None,
-            **({} if answer.options.recall is None else {"recall": answer.options.recall}),
-            **_filter_json(answer.options.filter),
-        },
-        "matches": [
-            {
-                "rank": match.rank,
-                "path": str(match.path),
-                "id": match.id,
-                "score": match.score,
-                "recall_score": match.recall_score,
-                "confidence": match.confidence,
-                "probability": match.probability,
-                "box": match.box,
-                "boxes": match.boxes,
-                "is_query": match.is_query,
-                "copies": [str(path) for path in match.copies],
-                "changed": match.changed,
-                **({} if masks is None else {"mask": _mask_path(masks[row])}),
-            }
-            for row, match in enumerate(answer.matches)
-        ],
-        **(
-            {}
-            if answer.found is None
-            else {"found": answer.found, "best_confidence": answer.best_confidence}
-        ),
-        "timing": answer.timing,
-    }
-
-
-def _view_json(view: "Query") -> dict[str, Any]:
-    """A photo, and its region where it has one."""
-    region = {"mask": view.mask and str(view.mask), "box": view.box, "point": view.point}
-    return {"photo": str(view.photo), **{k: v for k, v in region.items() if v is not None}}
-
-
-def _filter_json(wanted: "PhotoFilter | None") -> dict[str, Any]:
-    """The photos that were searched, if not all; "until" is the first instant after them."""
-    if wanted is None:
-        return {}
-    since, until = (
-        None if at is None else datetime.fromtimestamp(at // 10**9, UTC).isoformat()
-        for at in (wanted.since_ns, wanted.until_ns)
-    )
-    return {"paths": list(wanted.paths), "since": since, "until": until}
 
 
 def answer_table(answer: "Answer") -> "Table":
@@ -150,24 +74,6 @@ def folded_line(answer: "Answer") -> str | None:
     if count < sum(not match.is_query for match in answer.matches):
         return f"and {count} more that may be chance: --all"
     return f"nothing found that is more than chance; the best {count} all the same: --all"
-
-
-def sureness(match: "Match") -> str:
-    """How sure a match is, in a word or two: nothing where that cannot be estimated."""
-    likely = likelihood(match)
-    if likely is None:
-        return ""
-    words = _WORDS_BY_CONFIDENCE if match.probability is None else _WORDS
-    return next((word for least, word in words if likely >= least), CHANCE)
-
-
-def likelihood(match: "Match") -> float | None:
-    """The probability that the photo shows the object; by scores that give none, the confidence.
-    None for the query photo itself, and where neither can be estimated.
-    """
-    if match.is_query:
-        return None
-    return match.confidence if match.probability is None else match.probability
 
 
 def taken_line(answer: "Answer") -> str:
@@ -251,10 +157,11 @@ def segment_json(
     query: "Query", found: "Sequence[WrittenMask | NotHere]", failures: "Sequence[Failure]"
 ) -> dict[str, Any]:
     """Masks as JSON-ready values; boxes and areas are in pixels of the upright photo."""
+    from search.presentation.answer_json import view_json
     from search.segmentation.mask_files import NotHere
 
     return {
-        "reference": {**_view_json(query), "class": query.class_name},
+        "reference": {**view_json(query), "class": query.class_name},
         "masks": [
             {
                 "path": str(one.path),

@@ -47,17 +47,37 @@ def heatmap_over(picture: Image.Image, heatmap: NDArray[np.float32], frame: Fram
 
     picture: the photo, of any size. heatmap: (grid, grid) float32.
     """
+    colours, _ = _heat_colours(heatmap, frame, picture.size)
+    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
+    return Image.fromarray((0.35 * grey + 0.65 * colours).astype(np.uint8))
+
+
+def heat_layer(heatmap: NDArray[np.float32], frame: Frame, longest: int) -> Image.Image:
+    """A heatmap to lay over its photo: RGBA, opaque at the peak and clear at the median.
+
+    heatmap: (grid, grid) float32. longest: pixels along the layer's longer side; the ratio of its
+    sides is the photo's.
+    """
+    scale = longest / max(frame.width, frame.height)
+    size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+    colours, drawn = _heat_colours(heatmap, frame, size)
+    alpha = 255 * np.clip(1.6 * drawn, 0.0, 0.8)
+    return Image.fromarray(np.dstack([colours, alpha]).astype(np.uint8), "RGBA")
+
+
+def _heat_colours(
+    heatmap: NDArray[np.float32], frame: Frame, size: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A heatmap's colours, drawn at (width, height), and its values from 0 (the median) to 1."""
     # Colours start at the median, so that a few very cold cells do not use up the scale.
     valid = frame.valid()
     low, high = float(np.median(heatmap[valid])), float(heatmap[valid].max())
     scaled = (heatmap - low) / max(high - low, 1e-12)
-    drawn = np.clip(frame.to_photo(scaled.astype(np.float32), *picture.size), 0.0, 1.0)
+    drawn = np.clip(frame.to_photo(scaled.astype(np.float32), *size), 0.0, 1.0)
     positions = drawn * (len(_VIRIDIS) - 1)
     below = np.minimum(positions.astype(int), len(_VIRIDIS) - 2)
     part = (positions - below)[..., None]
-    colours = _VIRIDIS[below] * (1 - part) + _VIRIDIS[below + 1] * part
-    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
-    return Image.fromarray((0.35 * grey + 0.65 * colours).astype(np.uint8))
+    return _VIRIDIS[below] * (1 - part) + _VIRIDIS[below + 1] * part, drawn
 
 
 def mask_over(picture: Image.Image, cells: NDArray[np.bool_], frame: Frame) -> Image.Image:

@@ -8,7 +8,8 @@ from features.errors import WaldoError
 from features.photo import load_photo
 from features.regions import Box, Point
 from search.commands.pages.rendering import Picture, render, write_html
-from search.commands.tables import CHANCE, CHANGED, describe_object, not_found_line, sureness
+from search.commands.tables import CHANGED, describe_object, not_found_line
+from search.presentation.sureness import CHANCE, sureness
 from search.query import Answer, Match, Query
 from search.reference import Reference
 from search.segmentation.overlay import heatmap_over, mask_over, shrunk, thumbnail

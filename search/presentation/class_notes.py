@@ -1,16 +1,14 @@
 """What the class name of a query did, in a line for people."""
 
-from typing import TYPE_CHECKING
-
 from features.diffusion.presence import LEAST_PRESENCE, class_presence
+from indexer.protocols import Extractor
+from search.index import Index
+from search.query import Answer, Query
+from search.reference import Reference
 from search.scores import SCORES, Score
 
-if TYPE_CHECKING:
-    from search.index import Index
-    from search.query import Answer
 
-
-def class_note(index: "Index", answer: "Answer") -> str | None:
+def class_note(index: Index, answer: Answer) -> str | None:
     """What people should know about the class name of a query; None if nothing.
 
     That the name is not needed, or what it adds to the region; or, where the name alone selects the
@@ -22,7 +20,7 @@ def class_note(index: "Index", answer: "Answer") -> str | None:
         return None
     region = next((kind for kind in ("box", "point", "mask") if getattr(query, kind)), None)
     if region is None:
-        return _presence_note(index, answer, name)
+        return presence_note(index.extractor, query, answer.references[0])
     if class_counts(index, SCORES[answer.options.score]):
         return (
             f"the {region} says where the object is; the class name {name!r} counts in the search "
@@ -38,22 +36,25 @@ def class_note(index: "Index", answer: "Answer") -> str | None:
     )
 
 
-def class_counts(index: "Index", score: Score) -> bool:
+def class_counts(index: Index, score: Score) -> bool:
     """Whether a score's number, or the recall that it goes with, depends on the class name."""
     by_words = score.recall == "words" and index.reader.word_recall is not None
     return score.needs_class or "rivals" in score.takes or not by_words
 
 
-def _presence_note(index: "Index", answer: "Answer", name: str) -> str | None:
-    extractor = index.extractor
+def presence_note(extractor: Extractor, query: Query, reference: Reference) -> str | None:
+    """That a photo hardly shows its query's class, where that alone selects the object; or None."""
+    name = query.class_name
+    if name is None or (query.box, query.point, query.mask) != (None, None, None):
+        return None
     vector = extractor.class_vector(name)
     # The threshold was measured on the bundled model.
     if vector is None or extractor.fingerprint()["model"] != "tiny":
         return None
-    presence = class_presence(answer.references[0].maps, vector, extractor.rival_vectors)
+    presence = class_presence(reference.maps, vector, extractor.rival_vectors)
     if presence >= LEAST_PRESENCE:
         return None
     return (
-        f"{answer.query.photo.name} hardly shows a {name}, by the model; look at what was taken as "
-        "the object, or give a box"
+        f"{query.photo.name} hardly shows a {name}, by the model; look at what was taken as the "
+        "object, or give a box"
     )

@@ -1,0 +1,1 @@
+"""What the command line and the page both tell of an answer: in words, and as JSON."""

@@ -1,0 +1,125 @@
+"""The server as a whole: its addresses, its errors in one line, and how it starts and ends."""
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.errors import (
+    NotAPictureError,
+    PhotoError,
+    RegionError,
+    UnreadableError,
+    WaldoError,
+)
+from search.server.endpoints import Endpoints
+from search.server.request_bodies import RequestError
+from search.server.safety import Gate
+from search.server.worker import SearchWorker
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+STATIC = Path(__file__).parent / "static"
+
+# What the errors of the library mean over HTTP; RequestError says it itself.
+_STATUS: tuple[tuple[type[WaldoError], int], ...] = (
+    (RegionError, 422),
+    (UnreadableError, 404),
+    (PhotoError, 422),
+    (NotAPictureError, 415),
+    (WaldoError, 400),
+)
+
+
+def create_application(worker: SearchWorker, secret: str | None = None) -> Gate:
+    """The ASGI application that answers for an index; it closes the worker when it ends.
+
+    secret: what people must know where others can reach the server (`safety`); None on loopback.
+    """
+    from jinja2 import Environment, FileSystemLoader
+    from starlette.applications import Starlette
+    from starlette.requests import ClientDisconnect
+    from starlette.responses import HTMLResponse
+    from starlette.routing import Mount, Route
+    from starlette.staticfiles import StaticFiles
+
+    endpoints = Endpoints(worker)
+    page = Environment(loader=FileSystemLoader(STATIC), autoescape=True).get_template("page.html")
+
+    async def home(request: "Request") -> "Response":
+        text = page.render(token=request.scope["waldo.page_token"])
+        return HTMLResponse(text, headers={"cache-control": "no-store"})
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        endpoints.close()
+
+    version = "/api/v1"
+    match = f"{version}/searches/{{key}}/matches/{{rank:int}}"
+    routes = [
+        Route("/", home),
+        Mount("/static", StaticFiles(directory=STATIC)),
+        Route(f"{version}/collection", endpoints.collection),
+        Route(f"{version}/photos", endpoints.photos),
+        Route(f"{version}/photos/{{id:int}}", endpoints.photo),
+        Route(f"{version}/photos/{{id:int}}/picture", endpoints.photo_picture),
+        Route(f"{version}/uploads", endpoints.upload, methods=["POST"]),
+        Route(f"{version}/uploads/{{key}}/picture", endpoints.upload_picture),
+        Route(f"{version}/words", endpoints.words),
+        Route(f"{version}/preview", endpoints.preview, methods=["POST"]),
+        Route(f"{version}/searches", endpoints.search, methods=["POST"]),
+        Route(f"{match}/heatmap", endpoints.heatmap),
+        Route(f"{match}/mask", endpoints.mask),
+        Route(f"{match}/pairs", endpoints.pairs),
+    ]
+    handlers = {
+        WaldoError: _told(endpoints),
+        ClientDisconnect: _gone,
+        404: _no_such_address,
+        405: _no_such_address,
+    }
+    application = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    return Gate(application, secret)
+
+
+def run_server(application: Gate, listening: socket.socket) -> None:
+    """Answer at a socket until the process is told to stop."""
+    import uvicorn
+
+    settings = uvicorn.Config(
+        application, log_level="error", server_header=False, timeout_graceful_shutdown=5
+    )
+    uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _told(endpoints: Endpoints) -> "Callable[[Request, Exception], Awaitable[Response]]":
+    """The handler of our own errors: the line that says what is wrong, and its status."""
+
+    async def told(_: "Request", error: Exception) -> "Response":
+        from starlette.responses import JSONResponse
+
+        status = next(number for kind, number in _STATUS if isinstance(error, kind))
+        if isinstance(error, RequestError):
+            status = error.status
+        headers = {"retry-after": "1"} if status == 503 else None
+        line = endpoints.uploads.without_files(" ".join(str(error).split()))
+        return JSONResponse({"error": line}, status, headers=headers)
+
+    return told
+
+
+async def _no_such_address(request: "Request", _: Exception) -> "Response":
+    from starlette.responses import JSONResponse
+
+    line = f"{request.method} {request.url.path}: no such address"
+    return JSONResponse({"error": line}, 404)
+
+
+async def _gone(_: "Request", __: Exception) -> "Response":
+    from starlette.responses import Response
+
+    return Response(status_code=499)  # nobody reads it: the sender went away half way

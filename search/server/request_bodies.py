@@ -1,0 +1,175 @@
+"""What the page and scripts ask for: JSON bodies and parameters, checked field by field."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from features.errors import WaldoError
+from features.regions import Box, Point
+
+# Matches per search, photos per page of the listing, and photos per object that may be asked for.
+MOST_MATCHES = 200
+MOST_LISTED = 500
+MOST_VIEWS = 32
+MOST_AREAS = 64
+
+
+class RequestError(WaldoError):
+    """A request that is not answered. status: the HTTP status code that says so."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class ObjectRequest:
+    """One object in one photo, as asked for.
+
+    photo: the number of a photo of the index, or the key of an upload. class_name, box, point: as
+    in Query. add, remove: boxes that belong to the object beside what was taken, and that do not.
+    """
+
+    photo: int | str
+    class_name: str | None = None
+    box: Box | None = None
+    point: Point | None = None
+    add: tuple[Box, ...] = ()
+    remove: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """A search, as asked for.
+
+    also, unlike: as in Query. top: the number of matches. folder: only photos beneath it. since,
+    until: dates, YYYY, YYYY-MM or YYYY-MM-DD.
+    """
+
+    object: ObjectRequest
+    also: tuple[ObjectRequest, ...] = ()
+    unlike: tuple[ObjectRequest, ...] = ()
+    top: int = 40
+    folder: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+def read_object(body: Any, where: str = "object") -> ObjectRequest:
+    """An object from JSON. where: what the errors call it. Raises RequestError."""
+    fields = _fields(body, where, {"photo", "class", "box", "point", "add", "remove"})
+    return ObjectRequest(
+        _photo(fields.get("photo"), f"{where}.photo"),
+        _text(fields.get("class"), f"{where}.class"),
+        _box(fields.get("box"), f"{where}.box"),
+        _point(fields.get("point"), f"{where}.point"),
+        _areas(fields.get("add"), f"{where}.add"),
+        _areas(fields.get("remove"), f"{where}.remove"),
+    )
+
+
+def read_search(body: Any) -> SearchRequest:
+    """A search from JSON. Raises RequestError."""
+    names = {"object", "also", "not", "top", "folder", "since", "until"}
+    fields = _fields(body, "the search", names)
+    return SearchRequest(
+        read_object(fields.get("object")),
+        _objects(fields.get("also"), "also"),
+        _objects(fields.get("not"), "not"),
+        _top(fields.get("top")),
+        _text(fields.get("folder"), "folder"),
+        _text(fields.get("since"), "since"),
+        _text(fields.get("until"), "until"),
+    )
+
+
+def whole_number(parameters: Mapping[str, str], name: str, usual: int, most: int) -> int:
+    """A parameter of an address, from 1 to `most`. Raises RequestError."""
+    text = parameters.get(name)
+    if not text:
+        return usual
+    # Python reads other scripts' digits too; and numbers of any length.
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and 1 <= int(text) <= most):
+        raise RequestError(f"{name}: must be a whole number from 1 to {most}")
+    return int(text)
+
+
+def _fields(body: Any, where: str, names: set[str]) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise RequestError(f"{where}: must be a JSON object")
+    if unknown := sorted(set(body) - names):
+        raise RequestError(
+            f"{where}: {unknown[0]!r} is not one of its fields, which are "
+            f"{', '.join(sorted(names))}"
+        )
+    return body
+
+
+def _photo(value: Any, where: str) -> int | str:
+    match value:
+        case {"id": int(number), **rest} if not rest and not isinstance(number, bool):
+            return number
+        case {"upload": str(key), **rest} if not rest:
+            return key
+    raise RequestError(f'{where}: must be {{"id": NUMBER}} or {{"upload": KEY}}')
+
+
+def _text(value: Any, where: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise RequestError(f"{where}: must be text")
+    return value
+
+
+def _top(value: Any) -> int:
+    if value is None:
+        return SearchRequest.top
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_MATCHES:
+        raise RequestError(f"top: must be a whole number from 1 to {MOST_MATCHES}")
+    return value
+
+
+def _objects(value: Any, where: str) -> tuple[ObjectRequest, ...]:
+    given = _list(value, where, MOST_VIEWS)
+    return tuple(read_object(one, f"{where}[{place}]") for place, one in enumerate(given))
+
+
+def _areas(value: Any, where: str) -> tuple[Box, ...]:
+    given = _list(value, where, MOST_AREAS)
+    boxes = (_box(one, f"{where}[{place}]") for place, one in enumerate(given))
+    return tuple(box for box in boxes if box is not None)
+
+
+def _list(value: Any, where: str, most: int) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) > most:
+        raise RequestError(f"{where}: must be a list of at most {most}")
+    return value
+
+
+def _box(value: Any, where: str) -> Box | None:
+    if value is None:
+        return None
+    x0, y0, x1, y1 = _numbers(value, where, 4)
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+def _point(value: Any, where: str) -> Point | None:
+    if value is None:
+        return None
+    x, y = _numbers(value, where, 2)
+    return x, y
+
+
+def _numbers(value: Any, where: str, count: int) -> list[float]:
+    if (
+        not isinstance(value, list)
+        or len(value) != count
+        or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in value)
+        or not all(abs(n) < 1e9 and math.isfinite(n) for n in value)
+    ):
+        raise RequestError(f"{where}: must be a list of {count} numbers, in pixels")
+    return [float(number) for number in value]

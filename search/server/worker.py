@@ -1,0 +1,75 @@
+"""One open index, asked by one thread: searches wait for each other in a line of bounded length."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from features.errors import WaldoError
+from indexer.reader import IndexReader
+from search.index import Index, open_index
+from search.server.request_bodies import RequestError
+
+Result = TypeVar("Result")
+
+# Requests that are worked on or wait; beyond them, people are asked to come back.
+MOST_WAITING = 16
+
+
+class SearchWorker:
+    """An open index with its model, and the thread that asks it.
+
+    Where a writer has committed since, the index is opened anew, and the model is kept.
+    """
+
+    def __init__(self, directory: Path, device: str) -> None:
+        """Raises as `open_index`."""
+        self._index = open_index(directory, device)
+        self._device = device
+        self._reader = self._index.reader
+        self._refreshing = threading.Lock()
+        self._free = threading.BoundedSemaphore(MOST_WAITING)
+        self._thread = ThreadPoolExecutor(1, "search")
+
+    def close(self) -> None:
+        """Finish the work at hand, drop what waits, and close the index."""
+        self._thread.shutdown(cancel_futures=True)
+        self._index.close()
+
+    def reader(self) -> IndexReader:
+        """The index as of its last commit, for any thread: its photos, but not their maps.
+
+        Raises IndexMissingError, IndexFormatError, IndexDamagedError, and WaldoError where the
+        index was made anew by another model.
+        """
+        with self._refreshing:
+            if not self._reader.is_current():
+                opened = IndexReader.open(self._reader.index_dir)
+                if opened.fingerprint != self._reader.fingerprint:
+                    opened.close()
+                    raise WaldoError(
+                        f"{opened.index_dir}: was made anew with another model; start `waldo "
+                        "serve` again"
+                    )
+                self._reader = opened
+            return self._reader
+
+    async def run(self, job: Callable[[Index], Result]) -> Result:
+        """What a job returns or raises, which runs when those before it are done.
+
+        Raises RequestError (503) where too many wait.
+        """
+        if not self._free.acquire(blocking=False):
+            raise RequestError("too many searches wait; try again in a moment", 503)
+        future = self._thread.submit(self._work, job)
+        future.add_done_callback(lambda _: self._free.release())
+        return await asyncio.wrap_future(future)
+
+    def _work(self, job: Callable[[Index], Result]) -> Result:
+        reader = self.reader()
+        if reader is not self._index.reader:
+            before, self._index = self._index, Index(reader, self._index.extractor, self._device)
+            before.close()
+        return job(self._index)
