@@ -87,6 +87,12 @@ class Frame:
         row = min(self.rows - 1, max(0, int(y / height)))
         return row, column
 
+    def centre_of(self, row: int, column: int) -> tuple[float, float]:
+        """(x, y) in source pixels of a valid cell's centre."""
+        width, height = self.cell
+        # A photo may be narrower than half a cell.
+        return min((column + 0.5) * width, self.width), min((row + 0.5) * height, self.height)
+
     def box_of(self, cells: NDArray[np.bool_]) -> tuple[int, int, int, int]:
         """The box around the True cells, [x0, y0, x1, y1] in whole source pixels, inside the photo.
 

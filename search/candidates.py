@@ -17,6 +17,7 @@ from features.device import upload
 from indexer.codec.tokens import TokenMap
 from indexer.reader import IndexReader, MapBatch
 from search.clock import Clock
+from search.hough import Placement, place
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +77,21 @@ class CandidateMaps:
 
     @cached_property
     def _best(self) -> "dict[ScoringReference, tuple[torch.Tensor, torch.Tensor]]":
+        return {}
+
+    def placement(self, reference: ScoringReference) -> Placement:
+        """Where the reference's object is voted to be in each candidate (see `hough`).
+
+        The result is kept, as that of `best` is.
+        """
+        if reference not in self._placements:
+            side = math.isqrt(self.valid.shape[1])
+            best, cells = self.best(reference)
+            self._placements[reference] = place(best, cells, reference.positions, side)
+        return self._placements[reference]
+
+    @cached_property
+    def _placements(self) -> dict[ScoringReference, Placement]:
         return {}
 
     def rival_mass(self, rivals: "torch.Tensor") -> "torch.Tensor":

@@ -37,6 +37,7 @@ from search.confidence import (
 from search.expansion import expand
 from search.fusion import default_weights, stored_weights
 from search.localise import localise
+from search.pairs import in_pixels
 from search.query import Answer, Match, Query, SearchOptions
 from search.recall import Candidates, Recall, find_candidates, recall_by_descriptor, recall_by_maps
 from search.reference import (
@@ -306,6 +307,8 @@ class Index:
         ):
             frame = Frame(record.width, record.height, size, grid)
             found = [cells.reshape(grid, grid) for cells in evidence.places[place] if cells.any()]
+            reference = int(ranking.references[row])
+            shown = asked.references[reference].maps.frame
             sure, likely = ranking.confidences, ranking.probabilities
             matches.append(
                 Match(
@@ -319,10 +322,11 @@ class Index:
                     heatmap=evidence.heat[place].reshape(grid, grid),
                     frame=frame,
                     is_query=record.content_hash in asked.hashes,
-                    reference=int(ranking.references[row]),
+                    reference=reference,
                     copies=tuple(r.path for r in reader.photos(reader.copies_of(record.id))),
                     changed=record.is_changed(),
                     probability=None if likely is None else float(likely[row]),
+                    pairs=in_pixels(evidence.pairs[place], shown, frame),
                 )
             )
         return matches, maps.damaged

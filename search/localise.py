@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.device import upload
 from indexer.reader import IndexReader, MapBatch
 from search.candidates import CandidateMaps, ScoringReference, to_candidates
-from search.hough import place
+from search.pairs import CellPair, strongest_pairs
 from search.rerank import combine
 from search.scores import Score
 
@@ -34,11 +34,13 @@ class Evidence:
 
     heat: (n, cells) float32, the score's evidence. places: (n, 8, cells) bool, the object's cells
     at each place, best first; the first has at least one cell, and places beyond the last one have
-    none.
+    none. pairs: for each photo, cells of the reference and cells at the first place that are alike,
+    as `strongest_pairs` chooses them.
     """
 
     heat: NDArray[np.float32]
     places: NDArray[np.bool_]
+    pairs: list[list[CellPair]]
 
 
 def localise(
@@ -62,6 +64,7 @@ def localise(
     evidence = Evidence(
         np.empty((count, cells), dtype=np.float32),
         np.zeros((count, MOST_PLACES, cells), dtype=bool),
+        [[] for _ in range(count)],
     )
     with torch.inference_mode():
         for number in np.unique(which):
@@ -72,6 +75,10 @@ def localise(
                 candidates = to_candidates(reader, part, [reference, *unlike])
                 heat = score.heat(reference, candidates)
                 evidence.heat[photos] = heat.cpu().numpy()
+                for photo, pairs in zip(
+                    photos.tolist(), strongest_pairs(reference, candidates), strict=True
+                ):
+                    evidence.pairs[photo] = pairs
                 scored = partial(_score_rest, score, reference, unlike)
                 enough = upload(least[photos], heat.device)
                 places = object_places(reference, candidates, heat, scored, enough)
@@ -102,9 +109,8 @@ def distance_to_object(reference: ScoringReference, candidates: CandidateMaps) -
     import torch
 
     side = math.isqrt(candidates.valid.shape[1])
-    best, cells = candidates.best(reference)
-    voted = place(best, cells, reference.positions, side)
-    apart = (voted.places[:, :, :, None] - torch.arange(side, device=best.device)).abs()
+    voted = candidates.placement(reference)
+    apart = (voted.places[:, :, :, None] - torch.arange(side, device=voted.places.device)).abs()
     # the larger of the distances in rows and in columns
     farthest = torch.maximum(apart[:, :, 0, :, None], apart[:, :, 1, None, :])
     nearest = farthest.amin(dim=1).flatten(1)

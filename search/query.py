@@ -62,6 +62,19 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A place of the object in its reference photo, and the place of a match that is most like it.
+
+    query, match: (x, y) in pixels of each upright photo, the centres of two cells. similarity:
+    the centred cosine of these cells' appearance, at most 1.
+    """
+
+    query: tuple[float, float]
+    match: tuple[float, float]
+    similarity: float
+
+
+@dataclass(frozen=True)
 class Match:
     """One photo of the collection, as an answer.
 
@@ -78,6 +91,8 @@ class Match:
     reference: which of the answer's references the photo resembles most.
     copies: other files of the index with the same content; they are no matches of their own.
     changed: the file has another content than when it was indexed, which is what was compared.
+    pairs: what the photo shares with the object in that reference: at most 20 pairs of cells that
+    are alike and lie in `box` as they do in the reference, most similar first (`search.pairs`).
     """
 
     rank: int
@@ -94,6 +109,7 @@ class Match:
     copies: tuple[Path, ...] = ()
     changed: bool = False
     probability: float | None = None
+    pairs: tuple[Pair, ...] = ()
 
     @property
     def box(self) -> tuple[int, int, int, int]:

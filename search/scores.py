@@ -14,7 +14,6 @@ from indexer.codec.tokens import unit
 from indexer.protocols import Extractor
 from search.candidates import CandidateMaps, ScoringReference
 from search.fusion import DEFAULT_WEIGHTS, FusionWeights, default_weights, fuse
-from search.hough import place
 
 if TYPE_CHECKING:
     import torch
@@ -198,9 +197,7 @@ def agreement(reference: ScoringReference, candidates: CandidateMaps) -> "torch.
 
     The best cells vote for the object's place and size (see `hough`). 1 for the object itself.
     """
-    best, cells = candidates.best(reference)
-    side = math.isqrt(candidates.valid.shape[1])
-    return place(best, cells, reference.positions, side).agreement
+    return candidates.placement(reference).agreement
 
 
 def class_evidence(

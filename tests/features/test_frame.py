@@ -102,3 +102,14 @@ def test_a_part_of_the_photo_is_drawn_as_in_the_whole() -> None:
     part = frame.to_photo(cells, 150, 80, (100, 60, 250, 140))
     # Pillow's filters end at the border of the part.
     np.testing.assert_allclose(part[30:-30, 30:-30], whole[90:110, 130:220], atol=1e-4)
+
+
+@given(frames, st.data())
+@settings(max_examples=200, deadline=None)
+def test_the_centre_of_a_cell_lies_in_the_cell(frame: Frame, data: st.DataObject) -> None:
+    row = data.draw(st.integers(0, frame.rows - 1))
+    column = data.draw(st.integers(0, frame.cols - 1))
+    x, y = frame.centre_of(row, column)
+    assert 0 <= x <= frame.width
+    assert 0 <= y <= frame.height
+    assert frame.cell_at(x, y) == (row, column)
