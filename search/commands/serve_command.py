@@ -42,7 +42,7 @@ def serve(
 
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise WaldoError("the page needs Starlette and uvicorn: pip install starlette uvicorn")
-    from search.server.application import create_application, run_server
+    from search.server.application import create_application, create_server
     from search.server.safety import LOOPBACK, new_secret
     from search.server.worker import SearchWorker
 
@@ -56,7 +56,7 @@ def serve(
     say(f"the page: {link}")
     if open_browser:
         webbrowser.open(link)
-    run_server(create_application(worker, secret), listening)
+    create_server(create_application(worker, secret)).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

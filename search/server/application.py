@@ -1,6 +1,5 @@
 """The server as a whole: its addresses, its errors in one line, and how it starts and ends."""
 
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from search.server.worker import SearchWorker
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+    from uvicorn import Server
 
 STATIC = Path(__file__).parent / "static"
 
@@ -86,14 +86,14 @@ def create_application(worker: SearchWorker, secret: str | None = None) -> Gate:
     return Gate(application, secret)
 
 
-def run_server(application: Gate, listening: socket.socket) -> None:
-    """Answer at a socket until the process is told to stop."""
+def create_server(application: Gate) -> "Server":
+    """The server of an application; its `run(sockets=[...])` answers until it is told to stop."""
     import uvicorn
 
     settings = uvicorn.Config(
         application, log_level="error", server_header=False, timeout_graceful_shutdown=5
     )
-    uvicorn.Server(settings).run(sockets=[listening])
+    return uvicorn.Server(settings)
 
 
 def _told(endpoints: Endpoints) -> "Callable[[Request, Exception], Awaitable[Response]]":

@@ -108,11 +108,15 @@ def _fields(body: Any, where: str, names: set[str]) -> dict[str, Any]:
 
 def _photo(value: Any, where: str) -> int | str:
     match value:
-        case {"id": int(number), **rest} if not rest and not isinstance(number, bool):
+        case {"id": int(number), **rest} if not rest and _is_id(number):
             return number
         case {"upload": str(key), **rest} if not rest:
             return key
     raise RequestError(f'{where}: must be {{"id": NUMBER}} or {{"upload": KEY}}')
+
+
+def _is_id(number: int) -> bool:
+    return not isinstance(number, bool) and abs(number) < 2**63
 
 
 def _text(value: Any, where: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import os
 import re
 import tempfile
@@ -13,7 +14,7 @@ from typing import BinaryIO
 
 from features.errors import NotAPictureError, WaldoError
 from features.photo import load_photo
-from features.picture import open_picture
+from features.picture import TooManyPixelsError, open_picture
 from search.server.request_bodies import RequestError
 
 MOST_BYTES = 64 << 20
@@ -111,22 +112,26 @@ async def _write(chunks: AsyncIterable[bytes], file: BinaryIO) -> str:
 
 def _check(path: Path, content_hash: str) -> Upload:
     """Decode an upload, and give its file the name of its key. Raises RequestError."""
-    try:
-        with path.open("rb") as file:
-            width, height = open_picture(file).size
-        if width * height > MOST_PIXELS:
-            limit = MOST_PIXELS // 1_000_000
-            raise RequestError(f"the photo has more than {limit} megapixels; scale it down", 413)
-    except (OSError, ValueError, SyntaxError):
-        pass  # `load_photo` says what is wrong
+    if _pixels(path) > MOST_PIXELS:
+        limit = MOST_PIXELS // 1_000_000
+        raise RequestError(f"the photo has more than {limit} megapixels; scale it down", 413)
     try:
         photo = load_photo(path, at_least=1)
     except NotAPictureError:
         raise RequestError("this file is not a picture that Waldo reads", 415) from None
-    except RequestError:
-        raise
     except WaldoError as error:
         raise RequestError(str(error), 422) from None
     key = content_hash[:32]
-    kept = path.replace(path.with_name(key))
-    return Upload(key, kept, content_hash, photo.width, photo.height)
+    return Upload(key, path.replace(path.with_name(key)), content_hash, photo.width, photo.height)
+
+
+def _pixels(path: Path) -> float:
+    """The pixels of a picture by its header; 0 where that cannot be read, as `load_photo` says."""
+    try:
+        with path.open("rb") as file:
+            width, height = open_picture(file).size
+            return width * height
+    except TooManyPixelsError:
+        return math.inf
+    except Exception:  # decoders raise errors of any kind
+        return 0
