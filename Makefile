@@ -25,14 +25,15 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps $(TORCH_INDEX_$(EXTRA)) torch==2.13.0
 	$(BIN)/pip uninstall --quiet --disable-pip-version-check --yes $(OTHER_$(EXTRA))
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev,evaluation,heif]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev,evaluation,heif,serve]'
 	@touch $(READY)
 
-# Looks for one object of the sample collection; ends with the page's path and a table.
+# Looks for one object of the sample collection; ends with the page's path, a table, and how to go on.
 demo: $(READY)
 	@rm -rf .demo
 	$(BIN)/waldo index data/demo/photos --index .demo/index
 	$(BIN)/waldo query $(DEMO_QUERY) --index .demo/index --top 9 --html .demo/answer.html
+	@echo "Now search yourself, in the browser: $(BIN)/waldo serve --open --index .demo/index"
 
 # The whole suite; `make test WORKERS=8` uses eight processes.
 WORKERS ?= 2

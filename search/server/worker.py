@@ -1,6 +1,7 @@
 """One open index, asked by one thread: searches wait for each other in a line of bounded length."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ class SearchWorker:
         self._refreshing = threading.Lock()
         self._free = threading.BoundedSemaphore(MOST_WAITING)
         self._thread = ThreadPoolExecutor(1, "search")
+        self._thread.submit(self._warm_up)
 
     def close(self) -> None:
         """Finish the work at hand, drop what waits, and close the index."""
@@ -66,6 +68,15 @@ class SearchWorker:
         future = self._thread.submit(self._work, job)
         future.add_done_callback(lambda _: self._free.release())
         return await asyncio.wrap_future(future)
+
+    def _warm_up(self) -> None:
+        """Read the model and the recall index before anybody waits for them.
+
+        What cannot be read is said to whoever asks for it first.
+        """
+        with contextlib.suppress(WaldoError):
+            self._index.extractor.get_ready()
+            _ = self._index.reader.word_recall
 
     def _work(self, job: Callable[[Index], Result]) -> Result:
         reader = self.reader()
