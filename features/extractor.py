@@ -128,10 +128,18 @@ class FeatureExtractor:
         the peak of F_S . (C - C_background). tau: selects by Eq. 3 with this threshold, whatever
         the model. Raises RegionError where the name selects nothing.
         """
-        vector, background = self.class_vector(name), self.background_vector()
-        if tau is None and background is not None:
-            return named_cells(maps, vector - background)
-        return class_cells(maps, vector, CLASS_THRESHOLD if tau is None else tau)
+        evidence_vector = self.evidence_vector(name)
+        if tau is None and evidence_vector is not None:
+            return named_cells(maps, evidence_vector)
+        return class_cells(maps, self.class_vector(name), CLASS_THRESHOLD if tau is None else tau)
+
+    def evidence_vector(self, name: str) -> NDArray[np.float32] | None:
+        """C - C_background, (d,) float32; None where the model was taught no background.
+
+        Raises RegionError where the model knows no word of the name.
+        """
+        background = self.background_vector()
+        return None if background is None else self.class_vector(name) - background
 
     def vocabulary_vectors(self) -> NDArray[np.float32]:
         """The vectors that semantic maps may be multiplied with, (v, d) float32.

@@ -1,5 +1,6 @@
 """Which cells of the reference photo belong to the object that is looked for (PDM Eq. 3 and 4)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ _TWIN = 0.8
 # peak is taken as a point on the object.
 _SMOOTHED = 2.0
 
+# Cells as near as this to an object are not looked at for the peak of another.
+_APART = 2
+
 # The least value of a channel in a mask's white; black is as far from 0.
 _WHITE = 240
 
@@ -52,13 +56,18 @@ def class_cells(
     return valid & ((attention - low) / (high - low) > tau)
 
 
-def named_cells(maps: FeatureMaps, evidence_vector: NDArray[np.float32]) -> NDArray[np.bool_]:
+def named_cells(
+    maps: FeatureMaps,
+    evidence_vector: NDArray[np.float32],
+    others: Sequence[NDArray[np.bool_]] = (),
+) -> NDArray[np.bool_]:
     """The object under the peak of a class's evidence, (grid, grid) bool.
 
     evidence_vector: (d,) float32; its inner product with F_S, smoothed, is the evidence at a cell.
-    Eq. 3 keeps the cells that attend almost as much as the peak, which is often a single cell with
-    a small model. This takes the whole object under the peak, as for a point (docs/scores.md).
-    Raises RegionError where the evidence has no peak.
+    others: objects, (grid, grid) bool each; the peak is not looked for in these and within two
+    cells of them. Eq. 3 keeps the cells that attend almost as much as the peak, which is often a
+    single cell with a small model. This takes the whole object under the peak, as for a point
+    (docs/scores.md). Raises RegionError where the evidence has no peak, or no cell is left.
     """
     from scipy import ndimage
 
@@ -67,7 +76,12 @@ def named_cells(maps: FeatureMaps, evidence_vector: NDArray[np.float32]) -> NDAr
     _check_differs(evidence[valid].min(), evidence[valid].max())
     weight = ndimage.gaussian_filter(valid.astype(np.float32), _SMOOTHED)
     smooth = ndimage.gaussian_filter(evidence, _SMOOTHED) / np.maximum(weight, 1e-6)
-    peak = np.where(valid, smooth, -np.inf).argmax()
+    left = valid.copy()
+    for other in others:
+        left &= ~ndimage.binary_dilation(other, iterations=_APART)
+    if not left.any():
+        raise RegionError("the photo shows nothing else that the class name may mean")
+    peak = np.where(left, smooth, -np.inf).argmax()
     return _object_around(maps, (int(peak) // valid.shape[1], int(peak) % valid.shape[1]))
 
 

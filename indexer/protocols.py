@@ -77,6 +77,12 @@ class Extractor(Protocol):
         """
         raise RegionError(f"class name {name!r}: these features know no words; give a region")
 
+    def evidence_vector(self, name: str) -> NDArray[np.float32] | None:
+        """The vector whose inner product with F_S is the evidence that a cell shows a class rather
+        than the background, (d,) float32; None if the extractor has none.
+        """
+        return None
+
     @property
     def rival_vectors(self) -> NDArray[np.float32]:
         """The class vectors of the names that a class name competes with, (m, d), m >= 0."""

@@ -27,6 +27,7 @@ from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
 from search.candidates import ScoringReference
+from search.choosing import choose_object
 from search.clock import Clock
 from search.confidence import (
     MINIMUM_PHOTOS,
@@ -144,9 +145,16 @@ class Index:
         descriptor = None if options.recall is None else self._descriptor(options.recall)
         clock = Clock()
         with clock("extract"):
-            asked = self._extract(query, options)
+            references = self._references(query)
         with clock("recall"):
             allowed = self._allowed(options.filter)
+        if options.rerank:
+            references = [
+                choose_object(self.reader, view, reference, self.extractor, allowed, clock)
+                for view, reference in zip(_photos_of(query), references, strict=True)
+            ]
+        with clock("extract"):
+            asked = self._asked(query, references, options)
         candidates = self._recall(query, asked, descriptor, allowed, options, clock)
         searched = self.reader.n_photos if allowed is None else len(allowed)
         ranking = self._rank(asked, candidates, searched, options, clock)
@@ -166,19 +174,23 @@ class Index:
         )
 
     def preview(self, query: Query) -> Reference:
-        """What is taken as the object in a query's photo; those of `also` and `unlike` are ignored.
+        """What a search of all photos takes as the object in a query's photo; those of `also` and
+        `unlike` are ignored.
 
         Raises as `search` for the photo and its region.
         """
-        return self._reference(read_query_photo([query], self.extractor))
+        reference = self._reference(read_query_photo([query], self.extractor))
+        allowed = self._allowed(None)
+        return choose_object(self.reader, query, reference, self.extractor, allowed, Clock())
 
-    def _extract(self, query: Query, options: SearchOptions) -> _Asked:
-        """The features of the query's photos, and its score."""
+    def _references(self, query: Query) -> list[Reference]:
+        """The features of the query's photos, and the object in each."""
         # All photos are read and checked before a model is loaded for the first of them.
-        photos = [
-            read_query_photo([view], self.extractor) for view in (*query.views, *query.unlike)
-        ]
-        found = [self._reference(photo) for photo in photos]
+        photos = [read_query_photo([view], self.extractor) for view in _photos_of(query)]
+        return [self._reference(photo) for photo in photos]
+
+    def _asked(self, query: Query, found: list[Reference], options: SearchOptions) -> _Asked:
+        """The query in features. found: the object in each of its photos."""
         references, others = tuple(found[: len(query.views)]), found[len(query.views) :]
         device = self.extractor.device
         prepared = [reference.for_scoring(device) for reference in references]
@@ -373,6 +385,11 @@ class Index:
                 "no photo of the index passes the filter (path, since, until); widen it"
             )
         return self.reader.distinct(ids)
+
+
+def _photos_of(query: Query) -> tuple[Query, ...]:
+    """The query's photos of the object, and then those of what it is not."""
+    return (*query.views, *query.unlike)
 
 
 def _check(query: Query, options: SearchOptions) -> None:

@@ -23,6 +23,8 @@ from indexer.ingest.progress import Progress
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from search.candidates import ScoringReference
+from search.choosing import choose_object
+from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
 from search.evaluation.methods.ablation import changed_settings
 from search.evaluation.methods.baselines import EXTRACTORS
@@ -332,8 +334,13 @@ class _Gallery:
         for query in queries:
             views = [method.asks(query.query) for method in ways.values()]
             references = make_references(views, self.extractor, taus)
-            for region, reference in zip(ways, references, strict=True):
-                asked[region].append(reference.for_scoring(self.extractor.device))
+            for (region, tau), view, reference in zip(ways, views, references, strict=True):
+                if tau is None:
+                    # Its stages count as "query features".
+                    reference = choose_object(
+                        self.reader, view, reference, self.extractor, None, Clock()
+                    )
+                asked[region, tau].append(reference.for_scoring(self.extractor.device))
         return asked
 
     def _map_scores(

@@ -74,6 +74,24 @@ def test_a_name_selects_the_object_with_most_evidence_not_the_strongest_cell() -
     np.testing.assert_array_equal(named_cells(maps_of(appearance, semantic), vector), expected)
 
 
+def test_a_name_selects_the_next_object_apart_from_others() -> None:
+    rng = np.random.default_rng(3)
+    appearance, semantic = (rng.normal(size=(16, 16, 6)) * 0.05 for _ in range(2))
+    first, second = np.zeros((2, 16, 16), dtype=bool)
+    first[2:5, 3:6] = True
+    second[2:5, 11:14] = True
+    appearance[first, 1] += 9
+    appearance[second, 2] += 9
+    semantic[first, 0] += 2  # smoothed, it is still strong beside the first object
+    semantic[second, 0] += 1
+    maps = maps_of(appearance, semantic)
+    vector = np.array([1, 0, 0, 0, 0, 0], dtype=np.float32)
+    np.testing.assert_array_equal(named_cells(maps, vector), first)
+    np.testing.assert_array_equal(named_cells(maps, vector, [first]), second)
+    with pytest.raises(RegionError, match="nothing else"):
+        named_cells(maps, vector, [first, FRAME.valid()])
+
+
 def test_a_box_drops_cells_that_resemble_the_background() -> None:
     rng = np.random.default_rng(1)
     appearance = rng.normal(size=(16, 16, 6)) * 0.1 + (3, 0, 0, 0, 0, 0)
