@@ -1,18 +1,19 @@
-"""The page of an answer: the object, and each match with its boxes and heatmap."""
+"""The page of an answer: the object, and each match with its boxes, heatmap and pairs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import WaldoError
-from features.photo import load_photo
+from features.photo import Photo, load_photo
 from features.regions import Box, Point
+from search.commands.pages.pair_picture import PairPicture, draw_pairs
 from search.commands.pages.rendering import Picture, render, write_html
 from search.commands.tables import CHANGED, describe_object, not_found_line
 from search.presentation.sureness import CHANCE, sureness
 from search.query import Answer, Match, Query
 from search.reference import Reference
-from search.segmentation.overlay import heatmap_over, mask_over, shrunk, thumbnail
+from search.segmentation.overlay import heatmap_over, mask_over, shrunk
 
 # The longer side of a picture, in pixels.
 _LONGEST = 640
@@ -36,14 +37,16 @@ class _View:
 
 @dataclass(frozen=True)
 class _Card:
-    """One match. word: how sure it is. photo, heat: None where the photo is gone; of a photo that
-    was changed, no heat.
+    """One match. word: how sure it is. photo, heat, pairs: None where the photo is gone; of a photo
+    that was changed, no heat and no pairs. pairs: None also where no pair is alike, and where the
+    photo of the object is gone.
     """
 
     match: Match
     word: str
     photo: Picture | None
-    heat: Picture | None
+    heat: Picture | None = None
+    pairs: PairPicture | None = None
 
 
 def write_answer_page(answer: Answer, path: Path) -> None:
@@ -57,32 +60,45 @@ def write_answer_page(answer: Answer, path: Path) -> None:
 
 def render_answer(answer: Answer) -> str:
     """The HTML of an answer's page."""
-    cards = [_card(match) for match in answer.matches]
+    photos = [_load(view.photo) for view in answer.query.views]
+    cards = [
+        _card(match, answer.references[match.reference], photos[match.reference])
+        for match in answer.matches
+    ]
     return render(
         "answer.html",
         title=f"Looking for {describe_object(answer.query)}",
         answer=answer,
         not_found=not_found_line(answer) if answer.found is False else None,
-        views=list(_views(answer)),
+        views=list(_views(answer, photos)),
         cards=[card for card in cards if card.word != CHANCE],
         folded=[card for card in cards if card.word == CHANCE],
         changed=CHANGED,
     )
 
 
-def _views(answer: Answer) -> Iterator[_View]:
-    """The photos of the object, and those of what it is not."""
-    query = answer.query
-    for number, (view, reference) in enumerate(zip(query.views, answer.references, strict=True)):
-        yield _view(view, "the same object" if number else "looked for", reference)
-    for view in query.unlike:
-        yield _view(view, "not this one")
-
-
-def _view(query: Query, role: str, reference: Reference | None = None) -> _View:
+def _load(path: Path) -> Photo | None:
+    """A photo, large enough to draw; None where it is gone."""
     try:
-        photo = load_photo(query.photo, at_least=2 * _LONGEST)
+        return load_photo(path, at_least=2 * _LONGEST)
     except (WaldoError, OSError):
+        return None
+
+
+def _views(answer: Answer, photos: list[Photo | None]) -> Iterator[_View]:
+    """The photos of the object, and those of what it is not. photos: those of the object."""
+    query = answer.query
+    shown = zip(query.views, photos, answer.references, strict=True)
+    for number, (view, photo, reference) in enumerate(shown):
+        yield _view(view, photo, "the same object" if number else "looked for", reference)
+    for view in query.unlike:
+        yield _view(view, _load(view.photo), "not this one")
+
+
+def _view(
+    query: Query, photo: Photo | None, role: str, reference: Reference | None = None
+) -> _View:
+    if photo is None:
         return _View(role, query.photo, None)
     picture = shrunk(photo, _LONGEST)
     if reference is not None:
@@ -91,13 +107,16 @@ def _view(query: Query, role: str, reference: Reference | None = None) -> _View:
     return _View(role, query.photo, shown, photo.width, photo.height, query.box, query.point)
 
 
-def _card(match: Match) -> _Card:
-    word = sureness(match)
-    try:
-        picture = thumbnail(match.path, _LONGEST)
-    except (WaldoError, OSError):
-        return _Card(match, word, None, None)
+def _card(match: Match, reference: Reference, asked: Photo | None) -> _Card:
+    """asked: the photo of the reference."""
+    word, photo = sureness(match), _load(match.path)
+    if photo is None:
+        return _Card(match, word, None)
+    picture = shrunk(photo, _LONGEST)
     if match.changed:
-        return _Card(match, word, Picture.of(picture), None)
+        return _Card(match, word, Picture.of(picture))
     heat = heatmap_over(picture, match.heatmap, match.frame)
-    return _Card(match, word, Picture.of(picture), Picture.of(heat))
+    pairs = None
+    if match.pairs and asked is not None:
+        pairs = draw_pairs(asked, reference.box, photo, match)
+    return _Card(match, word, Picture.of(picture), Picture.of(heat), pairs)

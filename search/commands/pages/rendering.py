@@ -24,9 +24,10 @@ class Picture:
     height: int
 
     @classmethod
-    def of(cls, image: Image.Image) -> "Picture":
+    def of(cls, image: Image.Image, quality: int = 85) -> "Picture":
+        """quality: of the JPEG, up to 95."""
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
+        image.save(buffer, "JPEG", quality=quality)
         data = base64.b64encode(buffer.getvalue()).decode()
         return cls(f"data:image/jpeg;base64,{data}", image.width, image.height)
 

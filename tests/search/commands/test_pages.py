@@ -16,7 +16,7 @@ from features.errors import WaldoError
 from features.frame import Frame
 from features.maps import FeatureMaps
 from search.commands.pages.answer_page import render_answer, write_answer_page
-from search.query import Answer, Match, Query, SearchOptions
+from search.query import Answer, Match, Pair, Query, SearchOptions
 from search.reference import Reference
 from search.segmentation.overlay import heatmap_over, mask_over
 from tests.helpers.pictures import save_photo
@@ -225,3 +225,41 @@ def test_mask_fades_everything_else() -> None:
     drawn = np.asarray(mask_over(picture, cells, FRAME)).astype(int)
     np.testing.assert_allclose(drawn[60, 105], (20, 40, 60), atol=2)
     assert (drawn[150, 200] > 180).all()
+
+
+def test_lines_join_the_places_of_each_pair(tmp_path: Path) -> None:
+    """Both photos are white, with a spot of another colour at each place of a pair."""
+    found = answer(tmp_path, ["a.png", "b.png"])
+    places = (((35.0, 25.0), (110.0, 80.0)), ((52.0, 30.0), (15.0, 66.0)))
+    colours = ((255, 0, 0), (0, 0, 255))
+    for photo, name in enumerate(("a.png", "b.png")):
+        picture = Image.new("RGB", (FRAME.width, FRAME.height), "white")
+        for place, colour in zip(places, colours, strict=True):
+            x, y = map(int, place[photo])
+            picture.paste(colour, (x - 2, y - 2, x + 2, y + 2))
+        picture.save(tmp_path / name)
+    pairs = tuple(Pair(*place, 0.9 - 0.1 * n) for n, place in enumerate(places))
+    own, other = found.matches
+    text = render_answer(replace(found, matches=[own, replace(other, pairs=pairs)]))
+    [drawn] = [each for each in Tags(text).all("img") if "is like it" in (each["alt"] or "")]
+    data = base64.b64decode((drawn["src"] or "").split(",")[1])
+    pixels = np.asarray(Image.open(io.BytesIO(data)))
+    ends = [
+        (int(circle["cx"] or ""), int(circle["cy"] or "")) for circle in Tags(text).all("circle")
+    ]
+    assert len(ends) == 4
+    for number, (x, y) in enumerate(ends):
+        np.testing.assert_allclose(pixels[y, x], colours[number // 2], atol=60)
+        assert (x > pixels.shape[1] / 2) == bool(number % 2)
+    assert [words for words in Tags(text).words if words in ("0.90", "0.80")] == ["0.90", "0.80"]
+
+
+def test_no_pairs_are_drawn_of_a_photo_that_is_gone_or_was_changed(tmp_path: Path) -> None:
+    found = answer(tmp_path, ["a.png", "b.png", "c.png"])
+    pairs = (Pair((35.0, 25.0), (60.0, 45.0), 0.9),)
+    own, second, third = (replace(match, pairs=pairs) for match in found.matches)
+    assert "1 place of the object" in render_answer(replace(found, matches=[second]))
+    changed = replace(found, matches=[own, replace(second, changed=True), third])
+    assert render_answer(changed).count("<summary>why") == 2
+    (tmp_path / "a.png").unlink()  # the photo of the object
+    assert "<summary>why" not in render_answer(replace(found, matches=[second, third]))
