@@ -16,6 +16,7 @@ from features.frame import Frame
 from indexer.codec.codec import Codec, load_codec
 from indexer.codec.tokens import TokenMap
 from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.named_objects import NamedObject, read_named_object, unknown_name
 from indexer.recall.descriptor_vectors import load_descriptor_recall
 from indexer.recall.inverted_file import WordRecall, load_word_recall
 from indexer.recall.vectors import RecallIndex, load_recall
@@ -229,6 +230,21 @@ class IndexReader:
     def descriptors(self) -> dict[str, dict[str, Any]]:
         """The fingerprint of each global descriptor that photos have, by its name."""
         return {column.name: dict(column.fingerprint) for column in self._manifest.descriptors}
+
+    @property
+    def names(self) -> dict[str, int]:
+        """The objects that are known by name, sorted, each with the number of its photos."""
+        return {record.name: record.file.rows for record in self._manifest.names}
+
+    def named(self, name: str) -> NamedObject:
+        """An object that is known by name.
+
+        Raises WaldoError for a name that is not known, IndexDamagedError.
+        """
+        record = self._manifest.named(name)
+        if record is None:
+            raise unknown_name(self.index_dir, list(self.names), name)
+        return read_named_object(self.index_dir / record.file.name)
 
     def descriptor_recall(self, name: str) -> RecallIndex:
         """The recall index of a descriptor over the photos that have it; read when first used.

@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.codec.quality.bytes_per_photo",
     },
     "indexer.recall": {"indexer.errors", "indexer.store"},
+    "indexer.named_objects": {"features", "indexer.errors", "indexer.store"},
     "indexer.protocols": {"features", "indexer.store.manifest.Fingerprint"},
     "indexer.photo_lists": {"features"},
     "indexer.reader": {
@@ -41,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.codec",
         "indexer.store",
         "indexer.recall",
+        "indexer.named_objects",
     },
     "indexer.ingest": {
         "features",
@@ -57,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.codec",
         "indexer.store",
         "indexer.recall",
+        "indexer.named_objects",
     },
     # The modules right in search/: they read an index, and never write one.
     "search": {
@@ -108,12 +111,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search.evaluation.methods",
         "search.evaluation.metrics",
     },
-    # What the command line and the page both tell of an answer.
+    # What the command line and the page both tell of an answer, and of features.
     "search.presentation": {
         "features",
         "indexer.protocols",
         "indexer.store.filters.PhotoFilter",
         "search",
+        "search.segmentation.overlay",
     },
     # The page and its API: a thin face of the Python API, as the command line is.
     "search.server": {

@@ -17,6 +17,7 @@ _OWN_FILES = (
     "words-*.arrow",
     "words-*.safetensors",  # of an earlier version
     "codec-*.safetensors",
+    "names/*.safetensors",
 )
 # What a first run leaves when it is killed before its first commit.
 _FIRST_FILES = {LOCK_NAME, READERS_NAME, MANIFEST_NAME + TEMPORARY_SUFFIX}

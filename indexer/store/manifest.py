@@ -88,6 +88,16 @@ class DescriptorColumn:
 
 
 @dataclass(frozen=True)
+class NameRecord:
+    """An object that the index knows by a name. file: the features of its photos; its rows are
+    these photos.
+    """
+
+    name: str
+    file: StoredFile
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One committed state of an index; immutable, and so are the files it names.
 
@@ -97,9 +107,9 @@ class Manifest:
     last. shards, photos: map and photo table shards, oldest first. recall, words: bases of recall
     by pooled vectors and by visual words, None before the first run ends. descriptors: columns of
     further vectors; each keeps its position. weights: of a search's kinds of evidence, by name, as
-    they were fitted to this collection; None where they were not. n_photos: photos that can be
-    found, as of the last run that ended. next_id: the id of the next new photo. tombstones: ids
-    that are deleted.
+    they were fitted to this collection; None where they were not. names: objects that are known by
+    name, sorted. n_photos: photos that can be found, as of the last run that ended. next_id: the id
+    of the next new photo. tombstones: ids that are deleted.
     """
 
     fingerprint: Fingerprint
@@ -116,6 +126,7 @@ class Manifest:
     words: Derived | None = None
     descriptors: tuple[DescriptorColumn, ...] = ()
     weights: Mapping[str, float] | None = None
+    names: tuple[NameRecord, ...] = ()
     n_photos: int = 0
     next_id: int = 0
     tombstones: tuple[int, ...] = ()
@@ -140,12 +151,17 @@ class Manifest:
         """The column of this name, if there is one."""
         return next((column for column in self.descriptors if column.name == name), None)
 
+    def named(self, name: str) -> NameRecord | None:
+        """The object of this name, if there is one."""
+        return next((record for record in self.names if record.name == name), None)
+
     def files(self) -> list[StoredFile]:
         """Every file that this state of the index consists of."""
         bases = [self.recall, self.words, *(column.recall for column in self.descriptors)]
         derived = [base.file for base in bases if base is not None]
         vectors = [file for column in self.descriptors for file in column.files]
-        return [*self.codecs, *self.shards, *self.photos, *derived, *vectors]
+        names = [record.file for record in self.names]
+        return [*self.codecs, *self.shards, *self.photos, *derived, *vectors, *names]
 
 
 def absolute_path(root: str, relative: str) -> str:
@@ -194,6 +210,8 @@ def write_manifest(index_dir: Path, manifest: Manifest) -> None:
         del values["descriptors"]
     if manifest.weights is None:
         del values["weights"]
+    if not manifest.names:
+        del values["names"]
     # Not among the shards' own values, so that a Waldo that knows no layouts reads the index too.
     layouts = {shard["number"]: shard.pop("layout") for shard in values["shards"]}
     values["layouts"] = {number: layout for number, layout in layouts.items() if layout}
@@ -313,6 +331,10 @@ def _from_json(raw: dict[str, Any]) -> Manifest:
             for column in raw.get("descriptors", ())
         ),
         weights=raw.get("weights"),
+        names=tuple(
+            NameRecord(record["name"], StoredFile(**record["file"]))
+            for record in raw.get("names", ())
+        ),
         n_photos=raw["n_photos"],
         next_id=raw["next_id"],
         tombstones=tuple(raw["tombstones"]),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from indexer.codec.codec import load_codec
 from indexer.errors import REPAIR_HINT, IndexDamagedError
+from indexer.named_objects import NAME_AGAIN
 from indexer.recall.descriptor_vectors import has_vector, load_descriptor_recall, read_vectors
 from indexer.recall.vectors import load_recall, recall_kind
 from indexer.store.failures import FAILURES_NAME, read_failures
@@ -23,6 +24,7 @@ from indexer.store.shards import open_shard, read_layout
 from indexer.upkeep.compact import plan_compaction
 
 _ROWS_AT_ONCE = 256
+_INDEX_AGAIN = "run `waldo index` again"
 
 
 def describe(index_dir: Path) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def _problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
     # Of these files no more is read where it would need a parser, which may fail on damaged input.
     bad = set()
     for file in manifest.files():
-        for problem in _file_problems(index_dir, file):
+        for problem in _file_problems(index_dir, manifest, file):
             bad.add(file.name)
             yield problem
     yield from _codec_problems(index_dir, manifest, bad)
@@ -116,16 +118,18 @@ def _problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{failures}: some lines cannot be read; run `waldo index` again to write it anew"
 
 
-def _file_problems(index_dir: Path, file: StoredFile) -> Iterator[str]:
+def _file_problems(index_dir: Path, manifest: Manifest, file: StoredFile) -> Iterator[str]:
     path = index_dir / file.name
+    names = {record.file.name for record in manifest.names}
+    mend, again = (NAME_AGAIN,) * 2 if file.name in names else (REPAIR_HINT, _INDEX_AGAIN)
     try:
         size = path.stat().st_size
         if size != file.bytes:
-            yield f"{path}: {size} bytes, not {file.bytes}; {REPAIR_HINT}"
+            yield f"{path}: {size} bytes, not {file.bytes}; {mend}"
         elif digest(path) != file.sha256:
-            yield f"{path}: its content is not what was written; {REPAIR_HINT}"
+            yield f"{path}: its content is not what was written; {mend}"
     except OSError as error:
-        yield f"{path}: cannot be read ({error.strerror}); run `waldo index` again"
+        yield f"{path}: cannot be read ({error.strerror}); {again}"
 
 
 def _table_problems(index_dir: Path, manifest: Manifest, table: PhotoTable) -> Iterator[str]:

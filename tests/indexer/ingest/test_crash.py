@@ -24,11 +24,14 @@ import indexer.ingest.commit as commit
 import indexer.ingest.sample as sample
 import indexer.store.shards as shards
 from indexer.errors import IndexBusyError, IndexMissingError, IndexWriteError
+from indexer.named_objects import NamedObject
 from indexer.reader import IndexReader
 from indexer.store.manifest import Manifest, read_manifest
 from indexer.upkeep.check import verify
 from indexer.upkeep.compact import compact
+from indexer.upkeep.naming import name_object
 from indexer.upkeep.remove import remove
+from tests.helpers.names import named_view
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import (
     PixelDescriptor,
@@ -53,9 +56,11 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def act(action: str, photos: Path, index: Path) -> None:
-    """Do what is disturbed here: a run of `waldo index` or of `waldo compact`."""
+    """Do what is disturbed here: a run of `waldo index`, of `waldo compact` or of `waldo name`."""
     if action == "compact":
         compact(index)
+    elif action == "name":
+        name_object(index, NamedObject("Rex", (named_view(photos / "photo-000.png"),)))
     else:
         run(photos, index, batch_size=2, descriptors=[PixelDescriptor()])
 
@@ -149,6 +154,7 @@ def assert_usable(index: Path) -> None:
     with contextlib.suppress(IndexMissingError), IndexReader.open(index) as reader:
         assert reader.read_maps(reader.ids).damaged == []
         described(index)
+        assert [reader.named(name).name for name in reader.names] == list(reader.names)
         assert ids_by_recall(reader) == reader.ids.tolist()
 
 
@@ -179,6 +185,7 @@ def before(request: pytest.FixtureRequest, tmp_path: Path, photos: Path) -> Path
     run(photos, index, descriptors=descriptors)
     if action == "describe":
         return index
+    name_object(index, NamedObject("Max", (named_view(photos / "photo-001.png"),)))
     make_photos(photos, 2, first=20)
     save_photo(photos / "photo-001.png", 50, 50, seed=90)
     (photos / "photo-002.png").unlink()
@@ -216,6 +223,9 @@ def test_killed_at_every_step(action: str, photos: Path, before: Path, tmp_path:
         act(action, photos, index)
         assert (rows(index), described(index)) == expected
         assert verify(index) == []
+        assert [record.name for record in read_manifest(index).names] == [
+            record.name for record in read_manifest(whole).names
+        ]
         assert_nothing_left_over(index)
         if action == "compact":
             assert files_of(index) == files_of(whole)
@@ -279,6 +289,28 @@ def test_killed_at_random(photos: Path, tmp_path: Path) -> None:
         assert {path: row[1:] for path, row in rows(copy).items()} == expected
         assert verify(copy) == []
         assert_nothing_left_over(copy)
+
+
+def test_naming_killed_at_every_step(photos: Path, tmp_path: Path) -> None:
+    """No name is lost, and none is half changed."""
+    before = tmp_path / "before"
+    run(photos, before)
+    name_object(before, NamedObject("Max", (named_view(photos / "photo-001.png"),)))
+    name_object(before, NamedObject("Rex", (named_view(photos / "photo-002.png"),)))
+    left = killed_everywhere("name", photos, before, tmp_path / "left")
+    assert len(left) > 5
+    counts = set()
+    for index in left:
+        assert_usable(index)
+        with IndexReader.open(index) as reader:
+            names = reader.names
+            assert names["Max"] == 1
+            assert len(reader.named("Rex").views) == names["Rex"]
+            counts.add(names["Rex"])
+        act("name", photos, index)
+        assert verify(index) == []
+        assert_nothing_left_over(index)
+    assert counts == {1, 2}
 
 
 @pytest.mark.parametrize(("number", "kept"), [(signal.SIGKILL, 6), (signal.SIGINT, 8)])

@@ -1,0 +1,122 @@
+"""Naming objects in an index, and changing these names: each is one commit."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from features.errors import WaldoError
+from indexer.named_objects import (
+    NamedObject,
+    read_named_object,
+    unknown_name,
+    write_named_object,
+)
+from indexer.store.files import describe_file, sync_folder, writing
+from indexer.store.folder import remove_leftovers
+from indexer.store.locks import writer_lock
+from indexer.store.manifest import Manifest, NameRecord, read_manifest, write_manifest
+
+_LONGEST = 100
+
+
+def name_object(index_dir: Path, named: NamedObject) -> NamedObject:
+    """Keep an object in an index; photos of a name that is known are added to it.
+
+    Returns the object as it is kept. Raises WaldoError for a name that cannot be one,
+    IndexMissingError, IndexBusyError, IndexFormatError, IndexDamagedError, IndexWriteError.
+    """
+    check_name(named.name)
+    kept = named
+
+    def change(manifest: Manifest, number: int) -> tuple[NameRecord, ...]:
+        nonlocal kept
+        known = manifest.named(named.name)
+        if known is not None:
+            before = read_named_object(index_dir / known.file.name)
+            kept = replace(
+                named,
+                views=(*before.views, *named.views),
+                unlike=(*before.unlike, *named.unlike),
+            )
+        return _with(manifest, _store(index_dir, kept, number))
+
+    _commit(index_dir, change)
+    return kept
+
+
+def rename_object(index_dir: Path, old: str, new: str) -> None:
+    """Give an object another name. Raises as `name_object`, and WaldoError where the old name is
+    unknown or the new one is taken.
+    """
+    check_name(new)
+
+    def change(manifest: Manifest, number: int) -> tuple[NameRecord, ...]:
+        known = _known(index_dir, manifest, old)
+        if manifest.named(new) is not None:
+            raise WaldoError(
+                f"{new}: is a name already; `waldo name {new} @{old}` adds {old}'s photos to it"
+            )
+        named = replace(read_named_object(index_dir / known.file.name), name=new)
+        return _with(_without(manifest, old), _store(index_dir, named, number))
+
+    _commit(index_dir, change)
+
+
+def forget_object(index_dir: Path, name: str) -> None:
+    """Delete a name and the features kept with it; photos stay. Raises as `name_object`, and
+    WaldoError where the name is unknown.
+    """
+
+    def change(manifest: Manifest, _: int) -> tuple[NameRecord, ...]:
+        _known(index_dir, manifest, name)
+        return _without(manifest, name).names
+
+    _commit(index_dir, change)
+
+
+def check_name(name: str) -> None:
+    """Raise WaldoError for a text that cannot be a name."""
+    if not name.strip() or name != name.strip() or len(name) > _LONGEST or not name.isprintable():
+        raise WaldoError(
+            f"name {name!r}: must be 1 to {_LONGEST} printable characters, without blanks around it"
+        )
+    if name.startswith("@"):
+        raise WaldoError(f"name {name}: leave out the @, which stands before a name in a search")
+
+
+def _commit(index_dir: Path, change: Callable[[Manifest, int], tuple[NameRecord, ...]]) -> None:
+    """Commit the names that `change` makes of a manifest and of the next generation's number."""
+    read_manifest(index_dir)  # raises where there is no index, before a lock file is made
+    with writer_lock(index_dir), writing(index_dir):
+        manifest = read_manifest(index_dir)
+        number = manifest.generation + 1
+        changed = replace(manifest, generation=number, names=change(manifest, number))
+        write_manifest(index_dir, changed)
+        remove_leftovers(index_dir, changed)
+
+
+def _store(index_dir: Path, named: NamedObject, number: int) -> NameRecord:
+    # Names may hold characters that a file's name must not.
+    digest = hashlib.sha256(named.name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    name = f"names/{digest}-{number}.safetensors"
+    (index_dir / "names").mkdir(exist_ok=True)
+    sync_folder(index_dir)
+    write_named_object(index_dir / name, named)
+    return NameRecord(named.name, describe_file(index_dir, name, number, len(named.views)))
+
+
+def _known(index_dir: Path, manifest: Manifest, name: str) -> NameRecord:
+    known = manifest.named(name)
+    if known is None:
+        raise unknown_name(index_dir, [record.name for record in manifest.names], name)
+    return known
+
+
+def _with(manifest: Manifest, record: NameRecord) -> tuple[NameRecord, ...]:
+    others = _without(manifest, record.name).names
+    return tuple(sorted((*others, record), key=lambda one: one.name))
+
+
+def _without(manifest: Manifest, name: str) -> Manifest:
+    return replace(manifest, names=tuple(one for one in manifest.names if one.name != name))
