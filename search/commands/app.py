@@ -20,6 +20,7 @@ from search.commands.mask_commands import propagate, segment
 from search.commands.options import say, say_error
 from search.commands.query_command import query
 from search.commands.serve_command import serve
+from search.commands.show_command import show
 
 # OpenMP's threads spin at the end of every parallel loop. Where another process needs a core, the
 # spinning threads starve it and each other; threads that wait passively sleep.
@@ -58,7 +59,7 @@ def _before_any_command(
 
 # In the order of the help: what everybody needs comes first.
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Everyday commands": (index, query, serve, segment, propagate),
+    "Everyday commands": (index, query, serve, segment, propagate, show),
     "Indexes and models": (info, verify, remove, compact, models),
     "For researchers": (evaluate, report, fit_weights, prepare),
 }

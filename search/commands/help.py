@@ -35,6 +35,13 @@ waldo segment my-dog.jpg ~/Pictures/2024 --box 120,80,340,300 --out masks
 # follow the objects of a video's first frame
 waldo propagate frames/ --mask first-mask.png --out labels
 """,
+    "show": """
+# what is taken as the dog, and where the model sees one
+waldo show my-dog.jpg --class dog --out dog.png
+
+# the same dog in two photos, by early and late features
+waldo show my-dog.jpg beach.jpg --timestep 0 --timestep 500 --out features.html
+""",
     "info": """
 waldo info
 waldo info --index pictures.waldo --json

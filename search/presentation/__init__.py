@@ -1,1 +1,2 @@
-"""What the command line and the page both tell of an answer: in words, and as JSON."""
+"""What the command line and the page both tell of an answer, in words and as JSON; and what a model
+makes of photos, in pictures."""

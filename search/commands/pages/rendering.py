@@ -37,13 +37,15 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def write_html(text: str, path: Path) -> None:
-    """Write a page to a file. Raises WaldoError where the file cannot be written."""
+def write_html(text: str, path: Path, option: str = "--html") -> None:
+    """Write a page to a file. option: that named the file. Raises WaldoError where it cannot be
+    written.
+    """
     try:
         # File names need not be valid Unicode, but the page must be.
         path.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise WaldoError(f"--html {path}: cannot be written ({error.strerror})") from None
+        raise WaldoError(f"{option} {path}: cannot be written ({error.strerror})") from None
 
 
 @cache
