@@ -82,6 +82,29 @@ def upload(array: "NDArray[Any]", device: "torch.device") -> "torch.Tensor":
     return tensor.to(device)
 
 
+def download(tensor: "torch.Tensor") -> "Callable[[], NDArray[Any]]":
+    """Begin to copy a tensor to the CPU; the function that is returned waits for the copy.
+
+    A GPU copies into pinned memory when it has computed the tensor, and nothing waits until then.
+    """
+    import torch
+
+    if tensor.device.type != "cuda":
+        array: NDArray[Any] = tensor.cpu().numpy()
+        return lambda: array
+    copied = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    copied.copy_(tensor, non_blocking=True)
+    # Who waits for it sleeps, and leaves the core to others.
+    is_there = torch.cuda.Event(blocking=True)
+    is_there.record(torch.cuda.current_stream(tensor.device))
+
+    def wait() -> "NDArray[Any]":
+        is_there.synchronize()
+        return copied.numpy()
+
+    return wait
+
+
 class Batches:
     """Work on many things, in batches that fit into a device's memory.
 

@@ -1,14 +1,14 @@
 """Photos in, feature maps out: a diffusion model with the settings that features are taken by."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.device import Batches, Precision, in_fingerprint, precision_of
+from features.device import Batches, Precision, download, in_fingerprint, precision_of
 from features.diffusion.inversion import invert
 from features.diffusion.loading import load_model
 from features.diffusion.model import Conditioning, DiffusionModel
@@ -85,6 +85,11 @@ class FeatureExtractor:
     @property
     def device(self) -> "torch.device":
         return self.model.device
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether `begin` returns before the maps are there."""
+        return self.device.type == "cuda"
 
     def fingerprint(self) -> dict[str, str | int]:
         """Everything that decides the numbers; maps of equal fingerprints can be compared.
@@ -178,15 +183,23 @@ class FeatureExtractor:
         suffice, it warns with LittleMemoryWarning and goes on in smaller batches. Raises ModelError
         where it does not suffice for one photo.
         """
+        return self.begin(inputs)()
+
+    def begin(self, inputs: Sequence[ModelInput]) -> Callable[[], list[FeatureMaps]]:
+        """Begin to extract photos; the function that is returned waits for what `extract` returns.
+
+        A GPU is given all the work that it has to do for them. It raises likewise.
+        """
         if inputs:
             _ = self._conditioning  # first, since a model that does not fit needs no smaller batch
-        return list(itertools.chain(*self._batches.map(self._extract_batch, inputs)))
+        begun = self._batches.map(self._begin_batch, inputs)
+        return lambda: list(itertools.chain.from_iterable(maps() for maps in begun))
 
     @cached_property
     def _conditioning(self) -> Conditioning:
         return self.model.condition(self.settings.prompt)
 
-    def _extract_batch(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
+    def _begin_batch(self, inputs: Sequence[ModelInput]) -> Callable[[], list[FeatureMaps]]:
         import torch
 
         size = self._batches.size
@@ -196,12 +209,14 @@ class FeatureExtractor:
         hashes = [photo.content_hash for photo in filled]
         noisy = invert(self.model, latents, settings, self._conditioning, hashes)
         features = self.model.features(noisy, settings.timestep, self._conditioning, settings.block)
-        shape = (2, size, self.grid, self.grid, self.dim)
-        # One copy to the CPU, because each waits for the device.
-        both = torch.stack([values.half() for values in features])
-        appearance, semantic = both.cpu().numpy().reshape(shape)
         # The photos that only filled up the batch are dropped.
-        return [
-            FeatureMaps(appearance[i], semantic[i], photo.frame, photo.content_hash)
-            for i, photo in enumerate(inputs)
-        ]
+        both = download(torch.stack([values[: len(inputs)].half() for values in features]))
+
+        def maps() -> list[FeatureMaps]:
+            appearance, semantic = both().reshape(2, -1, self.grid, self.grid, self.dim)
+            return [
+                FeatureMaps(appearance[i], semantic[i], photo.frame, photo.content_hash)
+                for i, photo in enumerate(inputs)
+            ]
+
+        return maps

@@ -1,6 +1,7 @@
 """The feature maps of one photo."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,10 @@ class FeatureMaps:
 
         Its inner product with `[a_r ; C] / 2` is the mean of S_DF over the map (PDM Eq. 5 to 7).
         """
+        return self._pooled
+
+    @cached_property
+    def _pooled(self) -> NDArray[np.float32]:
         rows, cols = self.frame.rows, self.frame.cols
         means = [
             maps[:rows, :cols].astype(np.float32).mean(axis=(0, 1))

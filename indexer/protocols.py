@@ -4,7 +4,7 @@ An `Extractor` gives feature maps, a `Descriptor` one vector per photo. Any clas
 will do. A subclass of `Extractor` inherits the answers of an extractor that knows no class names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -37,6 +37,11 @@ class Extractor(Protocol):
 
         return torch.device("cpu")
 
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether `begin` returns before the maps are there: a device computes them by itself."""
+        return False
+
     def fingerprint(self) -> Fingerprint:
         """Everything that decides the numbers: model, revision, block, timestep, ..."""
         ...
@@ -44,6 +49,14 @@ class Extractor(Protocol):
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         """One FeatureMaps per input, in order; none depends on the other photos of the call."""
         ...
+
+    def begin(self, inputs: Sequence[ModelInput]) -> Callable[[], list[FeatureMaps]]:
+        """Begin to extract photos; the function that is returned waits for what `extract` returns.
+
+        It may be called in another thread.
+        """
+        maps = self.extract(inputs)
+        return lambda: maps
 
     def get_ready(self) -> None:
         """Load what `extract` needs, if it needs anything. Raises ModelError where it cannot.

@@ -167,7 +167,7 @@ def test_a_batch_of_photos_waits_for_its_result_alone(
     _ = both.gpu.extract(photos[:1])  # the prompt is encoded once
     gpu.waits.clear()
     _ = both.gpu.extract(photos)
-    assert Counter(kind for kind, _ in gpu.waits.elements()) == {"download": 2}
+    assert Counter(kind for kind, _ in gpu.waits.elements()) == {"event": 2}
 
 
 def test_an_evaluation_of_the_unet_waits_for_nothing(

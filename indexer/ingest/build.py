@@ -2,7 +2,9 @@
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +36,9 @@ _MOST_FILES = 1024
 # Photos whose maps are cached take no place in a batch of extractions, but their pixels take
 # memory: a batch holds at most this many times the photos of an extraction.
 _MOST_EXTRACTIONS = 4
+# Batches whose extraction has begun and that are not settled: one that the device works on, and
+# one that is encoded and recorded meanwhile.
+_MOST_UNSETTLED = 2
 
 
 def index_photos(
@@ -89,8 +94,31 @@ class _Batch:
     to_extract: dict[str, Decoded] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """How far a run is after it has settled a batch, in the terms of `Progress`."""
+
+    done: int = 0
+    new: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class _Unsettled:
+    """A batch whose extraction has begun, and what comes of it."""
+
+    batch: _Batch
+    counts: Future[_Counts]
+
+
 class _Run:
-    """One call of `index_photos`."""
+    """One call of `index_photos`.
+
+    The thread that calls it gathers batches and has them extracted. Then they are settled, one
+    after the other: their maps are encoded, and their files recorded. Where a device extracts by
+    itself, another thread does this meanwhile.
+    """
 
     def __init__(
         self,
@@ -121,21 +149,25 @@ class _Run:
         )
         self._cache = SampleCache(writer.index_dir)
         self._extraction = CachedExtraction(extractor, self._cache)
-        # Contents of the codec's sample that are not recorded yet.
+        # Contents of the codec's sample that are not settled yet.
         self._sampled: set[str] = set()
-        self._n_done = 0
+        self._unsettled: deque[_Unsettled] = deque()
+        self._settled = _Counts()
 
     def run(self) -> IndexReport:
-        try:
-            self._fit_codec_if_due()
-            self._record_all()
-        except BaseException:
-            # Keep what is extracted. If the disk failed, the first error already says so.
-            with contextlib.suppress(WaldoError, OSError):
-                self._commit([])
-            raise
+        with ThreadPoolExecutor(1, thread_name_prefix="settle") as settler:
+            try:
+                self._fit_codec_if_due()
+                self._record_all(settler)
+            except BaseException:
+                # Keep what is extracted. If the disk failed, the first error already says so.
+                with contextlib.suppress(WaldoError, OSError):
+                    settler.shutdown()
+                    self._commit([])
+                raise
         gone = self._recorder.missing_ids()
         self._recorder.counts["removed"] += len(gone)
+        self._recorder.counts["unchanged"] += self._recorder.n_unopened
         self._failures.forget_outdated(self._coverage)
         total = self._commit(gone)
         self._cache.clear()
@@ -184,7 +216,7 @@ class _Run:
     def _list(self) -> Iterator[Found | Unreadable]:
         return list_photos(self._sources, self._writer.index_dir, self._exclude)
 
-    def _record_all(self) -> None:
+    def _record_all(self, settler: ThreadPoolExecutor) -> None:
         """Record every file in order of listing, a batch of extractions at a time."""
         decoder = Decoder(
             self._known,
@@ -200,25 +232,30 @@ class _Run:
             for item in items:
                 self._add(item, batch)
                 if self._is_full(batch):
-                    self._record_batch(batch)
+                    self._extract(batch, settler)
                     batch = _Batch()
-        self._record_batch(batch)
+        self._extract(batch, settler)
+        self._settle_until(0)
 
     def _list_changed(self) -> Iterator[Found | Unreadable]:
         """The files that have to be opened; the others are recorded as unchanged."""
         for entry in self._list():
             if isinstance(entry, Found) and self._recorder.record_if_unchanged(entry):
-                self._n_done += 1
                 self._report_progress()
             else:
                 yield entry
 
     def _add(self, item: Item, batch: _Batch) -> None:
         batch.items.append(item)
-        if isinstance(item, Decoded) and not self._recorder.is_stored_now(item.content_hash):
+        if isinstance(item, Decoded) and not self._is_extracted(item.content_hash):
             batch.to_extract.setdefault(item.content_hash, item)
         if isinstance(item, Decoded | Reused):
             self._describer.collect(item.content_hash, item.views)
+
+    def _is_extracted(self, content_hash: str) -> bool:
+        """Whether this run has begun to extract a content, or has it."""
+        is_begun = any(content_hash in each.batch.to_extract for each in self._unsettled)
+        return is_begun or self._recorder.is_stored_now(content_hash)
 
     def _is_full(self, batch: _Batch) -> bool:
         """Whether a batch fills an extraction or the memory, or waits for no extraction at all."""
@@ -232,30 +269,64 @@ class _Run:
             or len(batch.items) >= _MOST_FILES
         )
 
-    def _record_batch(self, batch: _Batch) -> None:
-        photos = [decoded.input for decoded in batch.to_extract.values()]
-        new_maps = self._encode(list(self._extraction.extract(photos).values()))
+    def _extract(self, batch: _Batch, settler: ThreadPoolExecutor) -> None:
+        """Begin to extract a batch, and to settle it when its maps are there."""
+        maps = self._extraction.begin([decoded.input for decoded in batch.to_extract.values()])
         self._describer.run()
-        self._sampled -= batch.to_extract.keys()
+        if self._writer.codec is None:  # no photo of the sample could be read
+            extracted = maps()
+            maps = lambda: extracted  # noqa: E731
+            if extracted:
+                self._use_codec(list(extracted.values()))
+        earlier = self._unsettled
+        if earlier or (batch.to_extract and self._extractor.is_asynchronous):
+            before = earlier[-1].counts if earlier else None
+            counts = settler.submit(self._settle, batch, maps, before)
+            earlier.append(_Unsettled(batch, counts))
+            self._settle_until(_MOST_UNSETTLED)
+        else:
+            # A thread would only be in the way of the next extraction, which takes all cores.
+            self._finish(batch, self._settle(batch, maps))
+
+    def _settle_until(self, most: int) -> None:
+        """Wait until at most so many batches are not settled; raises what settling raised."""
+        unsettled = self._unsettled
+        while unsettled and (len(unsettled) > most or unsettled[0].counts.done()):
+            counts = unsettled[0].counts.result()
+            self._finish(unsettled.popleft().batch, counts)
+
+    def _settle(
+        self,
+        batch: _Batch,
+        maps: Callable[[], dict[str, FeatureMaps]],
+        before: Future[_Counts] | None = None,
+    ) -> _Counts:
+        """Encode the maps of a batch and record its files, unless the batch before it failed."""
+        done = self._settled.done if before is None else before.result().done
+        new_maps = self._encode(list(maps().values()))
         for item in batch.items:
             self._recorder.record(item, new_maps)
-            self._n_done += 1
+        recorder = self._recorder
+        done += len(batch.items)
+        return _Counts(done, recorder.n_new, recorder.n_skipped, self._failures.count)
+
+    def _finish(self, batch: _Batch, counts: _Counts) -> None:
+        self._settled = counts
+        self._sampled -= batch.to_extract.keys()
         self._report_progress()
 
     def _encode(self, extracted: list[FeatureMaps]) -> dict[str, NewMaps]:
         if not extracted:
             return {}
-        if self._writer.codec is None:  # no photo of the sample could be read
-            self._use_codec(extracted)
         return {
             maps.content_hash: NewMaps(encoded, maps.pooled(), self._writer.words_of(maps))
             for maps, encoded in zip(extracted, self._writer.encode(extracted), strict=True)
         }
 
     def _report_progress(self, at_once: bool = False) -> None:
-        recorder = self._recorder
+        settled, unopened = self._settled, self._recorder.n_unopened
         self._progress.report(
-            *(self._n_done, recorder.n_new, recorder.n_skipped, self._failures.count),
+            *(settled.done + unopened, settled.new, settled.skipped + unopened, settled.failed),
             waiting=len(self._sampled),
             at_once=at_once,
         )

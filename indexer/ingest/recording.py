@@ -43,7 +43,9 @@ class NewMaps:
 class PhotoRecorder:
     """Records the files of a run in the index, one after the other in order of listing.
 
-    counts: photos by the fields of `IndexReport`.
+    One thread may call `record`, and another one `record_if_unchanged`. counts: photos by the
+    fields of `IndexReport`, without those that `record_if_unchanged` has recorded; n_unopened: how
+    many these are.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class PhotoRecorder:
         self._found = np.zeros(len(known.table), dtype=bool)
         # Where this run has stored maps, by content hash: a copy found later shares them.
         self._stored_now: dict[str, Place] = {}
+        self.n_unopened = 0
         # Unchanged photos that were given descriptors.
         self._only_described = 0
 
@@ -75,7 +78,7 @@ class PhotoRecorder:
 
     @property
     def n_skipped(self) -> int:
-        """Unchanged photos, and files that are no pictures."""
+        """Unchanged photos that were opened, and files that are no pictures."""
         return self.counts["unchanged"] + self.counts["passed_over"] - self._only_described
 
     def is_stored_now(self, content_hash: str) -> bool:
@@ -94,7 +97,7 @@ class PhotoRecorder:
             return False
         self._found[row] = True
         self._failures.forget(found.path)
-        self.counts["unchanged"] += 1
+        self.n_unopened += 1
         return True
 
     def record(self, item: Item, new_maps: Mapping[str, NewMaps]) -> None:

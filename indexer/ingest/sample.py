@@ -65,7 +65,7 @@ def extract_sample(
         for start in range(0, len(chosen), batch_size):
             batch = chosen[start : start + batch_size]
             decoded = [item for item in threads.map(decoder, batch) if isinstance(item, Decoded)]
-            sample |= extraction.extract([photo.input for photo in decoded], keep=True)
+            sample |= extraction.begin([photo.input for photo in decoded], keep=True)()
             on_progress(len(sample))
     return [sample[content] for content in sorted(sample)]
 

@@ -7,7 +7,7 @@ again, and every run would extract it twice.
 import contextlib
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,28 +89,31 @@ class CachedExtraction:
         """Whether a photo need not be extracted."""
         return content_hash in self._cache
 
-    def extract(
+    def begin(
         self, photos: Sequence[ModelInput], *, keep: bool = False
-    ) -> dict[str, FeatureMaps]:
-        """The maps of some photos by content hash, without those whose features are not finite.
+    ) -> Callable[[], dict[str, FeatureMaps]]:
+        """Begin to extract photos; the function that is returned waits for their maps.
 
-        keep: put newly extracted maps into the cache. Raises what the extractor raises,
-        IndexWriteError, and ValueError if the extractor mixes photos up.
+        It returns them by content hash, without those whose features are not finite. It may be
+        called in another thread, once.
+        keep: put newly extracted maps into the cache. Both raise what the extractor raises; the
+        function raises IndexWriteError, and ValueError if the extractor mixes photos up.
         """
         by_content = {photo.content_hash: photo for photo in photos}
         found = {content: self._cache.get(content, p.frame) for content, p in by_content.items()}
         cached = {content: maps for content, maps in found.items() if maps is not None}
-        extracted = self._extract([p for content, p in by_content.items() if content not in cached])
-        if keep:
-            with writing(self._cache.index_dir):
-                for maps in extracted.values():
-                    self._cache.add(maps)
-        return cached | extracted
+        new = [content for content in by_content if content not in cached]
+        begun = self._extractor.begin([by_content[content] for content in new]) if new else list
 
-    def _extract(self, photos: list[ModelInput]) -> dict[str, FeatureMaps]:
-        if not photos:
-            return {}
-        extracted = self._extractor.extract(photos)
-        if [maps.content_hash for maps in extracted] != [photo.content_hash for photo in photos]:
-            raise ValueError("the extractor returned maps of other photos, or in another order")
-        return {maps.content_hash: maps for maps in extracted if maps.is_finite}
+        def wait() -> dict[str, FeatureMaps]:
+            extracted = begun()
+            if [maps.content_hash for maps in extracted] != new:
+                raise ValueError("the extractor returned maps of other photos, or in another order")
+            finite = {maps.content_hash: maps for maps in extracted if maps.is_finite}
+            if keep:
+                with writing(self._cache.index_dir):
+                    for maps in finite.values():
+                        self._cache.add(maps)
+            return cached | finite
+
+        return wait

@@ -2,8 +2,9 @@
 
 Its tensors say `device="cuda:0"`, compute on the CPU, and refuse what CUDA refuses: tensors of two
 devices in one operation, `.numpy()`, integer matrix products, the CPU's generators. What the host
-would wait for (`item`, `nonzero`, copies) is counted by the line that asked for it, and memory is
-counted, too. It tells nothing of a GPU's speed, its rounding, or what runs out of order.
+would wait for (`item`, `nonzero`, copies, events) is counted by the line that asked for it, and
+memory is counted, too. What is copied to the CPU without waiting arrives when something waits for
+it. It tells nothing of a GPU's speed, its rounding, or what else runs out of order.
 
     with simulated_cuda() as gpu:
         model.to("cuda") ...
@@ -101,6 +102,8 @@ class SimulatedCuda(TorchDispatchMode):
         self.waits: Counter[tuple[str, str]] = Counter()
         self.kernels: Counter[str] = Counter()
         self.generator = torch.Generator().manual_seed(0)
+        # Copies to the CPU that nothing has waited for: where to, and what.
+        self.arriving: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._pinned: weakref.WeakSet[Any] = weakref.WeakSet()
         self._storages: set[int] = set()
 
@@ -121,6 +124,9 @@ class SimulatedCuda(TorchDispatchMode):
         if packet in (_aten.pin_memory, _aten._pin_memory):
             self._pinned.add((copied := args[0].clone()).untyped_storage())
             return copied
+        if kwargs.pop("pin_memory", False):
+            self._pinned.add((made := func(*args, **kwargs)).untyped_storage())
+            return made
         if not ours and not to_us:
             return func(*args, **kwargs)
         if target is not None and target.type == "cuda" and target.index:
@@ -133,6 +139,10 @@ class SimulatedCuda(TorchDispatchMode):
         self._refuse(func, packet, args, kwargs, tensors, ours)
         if kind := self._wait(packet, args, kwargs, ours, to_us):
             self.waits[kind, _asker()] += 1
+            self.arrive(len(self.arriving))
+        elif packet is _aten.copy_ and not isinstance(args[0], SimulatedTensor):
+            self.arriving.append((args[0], args[1].inner.clone()))
+            return args[0].fill_(-1)
         self.kernels[packet.__name__] += 1
         if target is not None:
             kwargs = {**kwargs, "device": torch.device("cpu")}
@@ -155,6 +165,12 @@ class SimulatedCuda(TorchDispatchMode):
         finally:
             self.generator.set_state(torch.get_rng_state())
             torch.set_rng_state(before)
+
+    def arrive(self, count: int) -> None:
+        """Finish the first copies to the CPU."""
+        for there, values in self.arriving[:count]:
+            there.copy_(values)
+        del self.arriving[:count]
 
     def placed(self, inner: torch.Tensor) -> SimulatedTensor:
         """A tensor on the device, by one on the CPU. Raises OutOfMemoryError."""
@@ -290,12 +306,29 @@ def _guarded() -> Iterator[None]:
 
 
 class _Stream:
-    """A stream, or an event: all that was started is done."""
+    """A stream: all that was started on it is done."""
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
     def __getattr__(self, _name: str) -> Any:
         return lambda *_, **__: None
+
+
+class _Event:
+    """An event; who waits for it finds the copies to the CPU that were started before it."""
+
+    def __init__(self, **_: object) -> None:
+        self._before: list[Any] = []
+
+    def record(self, _stream: object = None) -> None:
+        assert _active is not None
+        self._before = list(_active.arriving)
+
+    def synchronize(self) -> None:
+        assert _active is not None
+        _active.waits["event", _asker()] += 1
+        ours = [any(one is other for other in self._before) for one in _active.arriving]
+        _active.arrive(sum(ours))
 
 
 @contextlib.contextmanager
@@ -317,7 +350,7 @@ def simulated_cuda(total: int = 80 * 2**30) -> Iterator[SimulatedCuda]:
     }
     stubs |= {n: lambda *_: gpu.used for n in ("memory_allocated", "memory_reserved")}
     stubs |= dict.fromkeys(("manual_seed", "manual_seed_all"), seed)
-    stubs |= dict.fromkeys(("Stream", "Event", "current_stream"), _Stream)
+    stubs |= {"Stream": _Stream, "current_stream": _Stream, "Event": _Event}
     stubs |= {
         "device_count": lambda: 1,
         "current_device": lambda: 0,

@@ -13,6 +13,7 @@ from features.maps import FeatureMaps
 from features.photo import ModelInput, Photo, load_model_input
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport
+from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from indexer.recall.vectors import RecallIndex
 from indexer.store.files import StoredFile
@@ -23,11 +24,12 @@ from tests.helpers.pictures import save_photo
 
 
 @dataclass
-class PixelExtractor:
+class PixelExtractor(Extractor):
     """Maps that follow from a photo's pixels alone: a fixed random projection of each cell.
 
     batches: how many photos each call took. before: called with the count of photos extracted so
-    far, ahead of each call; it may raise.
+    far, ahead of each call; it may raise. is_asynchronous: indexing then settles batches in a
+    thread, as with a GPU.
     """
 
     image_size: int = 32
@@ -36,6 +38,7 @@ class PixelExtractor:
     model: str = "pixels"
     before: Callable[[int], None] | None = None
     batches: list[int] = field(default_factory=list)
+    is_asynchronous: bool = False
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"model": self.model, "revision": "1", "timestep": 261, "scale": 0.5}

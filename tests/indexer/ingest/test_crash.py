@@ -56,13 +56,16 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def act(action: str, photos: Path, index: Path) -> None:
-    """Do what is disturbed here: a run of `waldo index`, of `waldo compact` or of `waldo name`."""
+    """Do what is disturbed here: a run of `waldo index` (as on a device, where the action says so),
+    of `waldo compact` or of `waldo name`.
+    """
     if action == "compact":
         compact(index)
     elif action == "name":
         name_object(index, NamedObject("Rex", (named_view(photos / "photo-000.png"),)))
     else:
-        run(photos, index, batch_size=2, descriptors=[PixelDescriptor()])
+        extractor = PixelExtractor(is_asynchronous=action.endswith("on a device"))
+        run(photos, index, extractor, batch_size=2, descriptors=[PixelDescriptor()])
 
 
 def die_before_step(step: int) -> None:
@@ -204,10 +207,11 @@ def undisturbed(action: str, photos: Path, before: Path, index: Path) -> Path:
     return index
 
 
-ACTIONS = pytest.mark.parametrize("action", ["index", "describe", "update", "compact"])
+ALL = ("index", "describe", "update", "compact")
+ACTIONS = pytest.mark.parametrize("action", ALL)
 
 
-@ACTIONS
+@pytest.mark.parametrize("action", [*ALL, "update on a device"])
 def test_killed_at_every_step(action: str, photos: Path, before: Path, tmp_path: Path) -> None:
     whole = undisturbed(action, photos, before, tmp_path / "whole")
     expected = rows(whole), described(whole)
@@ -231,7 +235,7 @@ def test_killed_at_every_step(action: str, photos: Path, before: Path, tmp_path:
             assert files_of(index) == files_of(whole)
     # The kills lie between all the commits; otherwise this test would show little.
     commits = {"index": 6, "describe": 3, "update": 3, "compact": 2}
-    assert len(states) >= commits[action]
+    assert len(states) >= commits[action.split()[0]]
 
 
 def generation(index: Path) -> int:
@@ -313,9 +317,14 @@ def test_naming_killed_at_every_step(photos: Path, tmp_path: Path) -> None:
     assert counts == {1, 2}
 
 
+@pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize(("number", "kept"), [(signal.SIGKILL, 6), (signal.SIGINT, 8)])
 def test_a_signal_from_outside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, kept: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    kept: int,
+    on_device: bool,
 ) -> None:
     """Kill -9 leaves the last commit and no lock. Ctrl-C first commits what is extracted."""
     monkeypatch.setattr(sample, "_MOST_PHOTOS", 2)  # or all were extracted before any is stored
@@ -333,7 +342,8 @@ def test_a_signal_from_outside(
         "    if count >= 8:\n"
         "        Path(sys.argv[3]).touch()\n"
         "        time.sleep(600)\n"
-        "run(Path(sys.argv[1]), Path(sys.argv[2]), PixelExtractor(before=wait), batch_size=2)"
+        f"extractor = PixelExtractor(before=wait, is_asynchronous={on_device})\n"
+        "run(Path(sys.argv[1]), Path(sys.argv[2]), extractor, batch_size=2)"
     )
     arguments = [sys.executable, "-c", code, str(photos), str(index), str(reached)]
     writer = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL)
