@@ -53,15 +53,16 @@ def choose_object(
     mean probability of these matches. Another region than that under the peak of the class map must
     be better by a fifth.
 
-    It stays as it is where a mask, a box or a point shows the object, where the extractor tells no
-    class from the background, and where fewer than 20 photos are compared.
+    It stays as it is where a mask, a box, a point or its own name shows the object, where the
+    extractor tells no class from the background, and where fewer than 20 photos are compared.
 
     Photos are compared by the default score, whatever the score of the search. allowed: ids of the
     photos that may be found; None for all. clock: gets the stages "choose" and "fetch". Raises
     RegionError where the class name is unknown.
     """
     name = query.class_name
-    if name is None or (query.mask, query.box, query.point) != (None, None, None):
+    region = query.mask or query.box or query.point or query.of_name
+    if name is None or region is not None:
         return reference
     vector = extractor.evidence_vector(name)
     if vector is None:

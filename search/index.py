@@ -8,9 +8,8 @@ with open_index("holiday.waldo") as index:
         print(match.rank, match.path, match.score, match.box)
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from features.descriptors import ImageDescriptor, descriptor_name
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
-from features.maps import FeatureMaps
+from indexer.named_objects import NamedObject
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
@@ -40,15 +39,9 @@ from search.fusion import default_weights, stored_weights
 from search.localise import localise
 from search.pairs import in_pixels
 from search.query import Answer, Match, Query, SearchOptions
+from search.query_photos import QueryPhotos, named_view
 from search.recall import Candidates, Recall, find_candidates, recall_by_descriptor, recall_by_maps
-from search.reference import (
-    QueryPhoto,
-    Reference,
-    extract_maps,
-    read_query_photo,
-    references_in,
-    stored_maps,
-)
+from search.reference import Reference
 from search.rerank import combine, score_references
 from search.scores import SCORES, Score, bind_score
 
@@ -57,9 +50,6 @@ if TYPE_CHECKING:
 
 # Where maps are between queries.
 MAPS = ("disk", "ram", "gpu")
-
-# The query photos whose features are kept: people ask of one photo several times in a row.
-_KEPT_PHOTOS = 8
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ class Index:
         self._weights = stored or default_weights(str(extractor.fingerprint()["model"]))
         self._device = device
         self._descriptors: dict[str, ImageDescriptor] = {}
-        self._extracted: OrderedDict[str, FeatureMaps] = OrderedDict()  # by content hash
+        self._photos = QueryPhotos(reader, extractor)
 
     def __enter__(self) -> "Index":
         return self
@@ -141,17 +131,18 @@ class Index:
         a filter that no photo passes.
         """
         options = options or SearchOptions()
+        query, known = self._photos.resolve(query)
         _check(query, options)
         descriptor = None if options.recall is None else self._descriptor(options.recall)
         clock = Clock()
         with clock("extract"):
-            references = self._references(query)
+            references = self._photos.references(query, known)
         with clock("recall"):
             allowed = self._allowed(options.filter)
         if options.rerank:
             references = [
                 choose_object(self.reader, view, reference, self.extractor, allowed, clock)
-                for view, reference in zip(_photos_of(query), references, strict=True)
+                for view, reference in zip(query.photos, references, strict=True)
             ]
         with clock("extract"):
             asked = self._asked(query, references, options)
@@ -179,15 +170,33 @@ class Index:
 
         Raises as `search` for the photo and its region.
         """
-        reference = self._reference(read_query_photo([query], self.extractor))
-        allowed = self._allowed(None)
-        return choose_object(self.reader, query, reference, self.extractor, allowed, Clock())
+        _, views, _ = self._objects(replace(query, also=(), unlike=()))
+        return views[0]
 
-    def _references(self, query: Query) -> list[Reference]:
-        """The features of the query's photos, and the object in each."""
-        # All photos are read and checked before a model is loaded for the first of them.
-        photos = [read_query_photo([view], self.extractor) for view in _photos_of(query)]
-        return [self._reference(photo) for photo in photos]
+    def object_named(self, name: str, query: Query) -> NamedObject:
+        """What is to be kept of a query's object under a name, which `name_object` in
+        `indexer.upkeep.naming` then does.
+
+        Raises as `search` for the photos and their regions.
+        """
+        query, views, unlike = self._objects(query)
+        return NamedObject(
+            name,
+            tuple(map(named_view, query.views, views)),
+            tuple(map(named_view, query.unlike, unlike)),
+        )
+
+    def _objects(self, query: Query) -> tuple[Query, list[Reference], list[Reference]]:
+        """A query without names, the object in each of its photos, and what it is not."""
+        query, known = self._photos.resolve(query)
+        references = self._photos.references(query, known)
+        allowed = self._allowed(None)
+        chosen = [
+            choose_object(self.reader, view, reference, self.extractor, allowed, Clock())
+            for view, reference in zip(query.photos, references, strict=True)
+        ]
+        count = len(query.views)
+        return query, chosen[:count], chosen[count:]
 
     def _asked(self, query: Query, found: list[Reference], options: SearchOptions) -> _Asked:
         """The query in features. found: the object in each of its photos."""
@@ -198,26 +207,6 @@ class Index:
         every = [*prepared, *unlike]
         score = bind_score(SCORES[options.score], self.extractor, every, self._weights)
         return _Asked(score, references, prepared, unlike)
-
-    def _reference(self, photo: QueryPhoto) -> Reference:
-        """The object of a query's photo."""
-        maps = None
-        # A point selects fewer of the object's cells in maps that were encoded.
-        if all(query.class_name is None and query.point is None for query in photo.queries):
-            maps = stored_maps(photo, self.reader)  # so that no model has to be loaded
-        if maps is None:
-            maps = self._extracted_maps(photo)
-        [reference] = references_in(photo, maps, self.extractor)
-        return reference
-
-    def _extracted_maps(self, photo: QueryPhoto) -> FeatureMaps:
-        """The features of a query's photo, by the model, unless it was asked about lately."""
-        key = photo.input.content_hash
-        maps = self._extracted.pop(key, None) or extract_maps(photo, self.extractor)
-        self._extracted[key] = maps
-        if len(self._extracted) > _KEPT_PHOTOS:
-            self._extracted.popitem(last=False)
-        return maps
 
     def _recall(
         self,
@@ -385,11 +374,6 @@ class Index:
                 "no photo of the index passes the filter (path, since, until); widen it"
             )
         return self.reader.distinct(ids)
-
-
-def _photos_of(query: Query) -> tuple[Query, ...]:
-    """The query's photos of the object, and then those of what it is not."""
-    return (*query.views, *query.unlike)
 
 
 def _check(query: Query, options: SearchOptions) -> None:

@@ -16,15 +16,22 @@ if TYPE_CHECKING:
     from search.reference import Reference
 
 
+# What stands before the name of an object in place of a photo; the file of such a name is ./@NAME.
+NAME_MARK = "@"
+
+
 @dataclass(frozen=True)
 class Query:
     """One object to look for.
 
-    photo: the reference photo's file. class_name: what the object is, in words.
+    photo: the reference photo's file; or `@NAME`, all photos of the object that the index knows by
+    this name, and what it is not; a name says where the object is. class_name: what the object is,
+    in words.
     mask: a file that is non-zero on the object. box: [x0, y0, x1, y1] and point: (x, y), in
     pixels of the upright photo. A query has at most one of mask, box and point; it has one of them,
     or a class name, or both. also: the same object in other photos. unlike: other objects, which
-    are not looked for however similar they are.
+    are not looked for however similar they are. of_name: in an answer, the name that the photo was
+    kept under; None for a photo that was given.
     """
 
     photo: Path
@@ -34,11 +41,23 @@ class Query:
     point: Point | None = None
     also: "tuple[Query, ...]" = ()
     unlike: "tuple[Query, ...]" = ()
+    of_name: str | None = None
 
     @property
     def views(self) -> "tuple[Query, ...]":
         """All photos of the object: this query's own, and those of `also`."""
         return (self, *self.also)
+
+    @property
+    def photos(self) -> "tuple[Query, ...]":
+        """All photos: those of the object, and then those of what it is not."""
+        return (*self.views, *self.unlike)
+
+    @property
+    def asked_name(self) -> str | None:
+        """The name that stands in place of a photo, if one does."""
+        text = str(self.photo)
+        return text[1:] if text.startswith(NAME_MARK) else None
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.errors",
         "indexer.codec.tokens",
         "indexer.store.filters.PhotoFilter",
+        "indexer.named_objects",
         "indexer.protocols",
         "indexer.reader",
     },

@@ -77,9 +77,11 @@ def forget_object(index_dir: Path, name: str) -> None:
 
 def check_name(name: str) -> None:
     """Raise WaldoError for a text that cannot be a name."""
-    if not name.strip() or name != name.strip() or len(name) > _LONGEST or not name.isprintable():
+    blank = name != name.strip() or not name
+    if blank or len(name) > _LONGEST or not name.isprintable() or "/" in name:
         raise WaldoError(
-            f"name {name!r}: must be 1 to {_LONGEST} printable characters, without blanks around it"
+            f"name {name!r}: must be 1 to {_LONGEST} printable characters, without / and without "
+            "blanks around it"
         )
     if name.startswith("@"):
         raise WaldoError(f"name {name}: leave out the @, which stands before a name in a search")

@@ -15,12 +15,13 @@ import typer
 
 from search.commands.collection_commands import compact, index, info, models, remove, verify
 from search.commands.evaluation_commands import evaluate, fit_weights, prepare, report
-from search.commands.help import EXAMPLES, GroupedCommand, GroupedCommands
 from search.commands.mask_commands import propagate, segment
-from search.commands.options import say, say_error
+from search.commands.name_commands import forget, name, named, rename
 from search.commands.query_command import query
 from search.commands.serve_command import serve
 from search.commands.show_command import show
+from search.commands.terminal.help import EXAMPLES, GroupedCommand, GroupedCommands
+from search.commands.terminal.options import say, say_error
 
 # OpenMP's threads spin at the end of every parallel loop. Where another process needs a core, the
 # spinning threads starve it and each other; threads that wait passively sleep.
@@ -60,6 +61,7 @@ def _before_any_command(
 # In the order of the help: what everybody needs comes first.
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Everyday commands": (index, query, serve, segment, propagate, show),
+    "Objects with a name": (name, named, rename, forget),
     "Indexes and models": (info, verify, remove, compact, models),
     "For researchers": (evaluate, report, fit_weights, prepare),
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.commands.options import (
+from search.commands.terminal.options import (
     BatchSizeOption,
     DeviceOption,
     IndexOption,
@@ -83,7 +83,7 @@ def index(
     from indexer.ingest.build import index_photos
     from indexer.ingest.sources import Exclusion, open_sources
     from indexer.store.manifest import Manifest, check_quality
-    from search.commands.progress_bar import ProgressDisplay
+    from search.commands.terminal.progress_bar import ProgressDisplay
 
     # Wrong arguments are refused before a model is looked for, and perhaps downloaded.
     opened = open_sources(sources, index, Exclusion(exclude or []))
@@ -137,7 +137,7 @@ def info(
         _show_machine(json_output)
         return
     from indexer.upkeep.check import describe
-    from search.commands.tables import info_lines
+    from search.commands.terminal.tables import info_lines
 
     description = describe(index)
     if json_output:
@@ -150,7 +150,7 @@ def _show_machine(json_output: bool) -> None:
     from dataclasses import asdict
 
     from indexer.codec.machine import describe_machine
-    from search.commands.tables import machine_lines, machine_table
+    from search.commands.terminal.tables import machine_lines, machine_table
 
     described = describe_machine()
     if json_output:
@@ -223,7 +223,7 @@ def models(
     json_output: JsonOption = False,
 ) -> None:
     """List the models known by name, with map shape, download size and licence."""
-    from search.commands.tables import bundled_words, models_json, models_table
+    from search.commands.terminal.tables import bundled_words, models_json, models_table
 
     if words:
         known = bundled_words()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.commands.options import (
+from search.commands.terminal.options import (
     OBJECT_BENCHMARKS,
     SEARCH_BENCHMARKS,
     BatchSizeOption,
@@ -143,7 +143,7 @@ def evaluate(
 
 
 def _evaluate_searches(request: _Request) -> _Evaluated:
-    from search.commands.progress_bar import ProgressDisplay
+    from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import read_benchmark
     from search.evaluation.methods.methods import descriptors_of, select_methods
     from search.evaluation.metrics.class_map import measure_class_map
@@ -217,7 +217,7 @@ def _evaluate_by_object(
     methods: list[str],
 ) -> _Evaluated:
     """Measure what an interrupted run has left. things: what the items are, in the plural."""
-    from search.commands.progress_bar import ProgressDisplay
+    from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.report import write_run
     from search.evaluation.run_store import open_results
 
@@ -280,7 +280,7 @@ def fit_weights(
     """
     from features.extractor import FeatureExtractor
     from indexer.store.manifest import read_manifest
-    from search.commands.progress_bar import ProgressDisplay
+    from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import read_benchmark
     from search.evaluation.fitting import fit_index, fit_table
     from search.evaluation.run_store import default_work_folder

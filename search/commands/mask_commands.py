@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.commands.options import (
+from search.commands.terminal.options import (
     BoxOption,
     ClassOption,
     DeviceOption,
@@ -70,7 +70,7 @@ def segment(
     json_output: JsonOption = False,
 ) -> None:
     """Find the pixels of the object of REFERENCE in other photos that show it."""
-    from search.commands.progress_bar import ProgressDisplay
+    from search.commands.terminal.progress_bar import ProgressDisplay
     from search.reference import make_reference
     from search.segmentation.cascade import prompted_by
     from search.segmentation.graph_cut import cut_object
@@ -123,7 +123,7 @@ def _print_found(
     failures: "Sequence[Failure]",
     json_output: bool,
 ) -> None:
-    from search.commands.tables import segment_json, segment_table
+    from search.commands.terminal.tables import segment_json, segment_table
     from search.segmentation.mask_files import NotHere
 
     if json_output:
@@ -158,7 +158,7 @@ def propagate(
     json_output: JsonOption = False,
 ) -> None:
     """Find the objects of a video's first frame in all its frames; masks are as in DAVIS."""
-    from search.commands.progress_bar import ProgressDisplay
+    from search.commands.terminal.progress_bar import ProgressDisplay
     from search.segmentation.video import load_video_extractor, open_labelled, propagate_video
 
     # Wrong arguments are refused before a model is loaded.

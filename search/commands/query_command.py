@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.commands.options import (
+from search.commands.terminal.options import (
     ANSWER,
     EXPERTS,
-    OBJECT,
     SCORE_NAMES,
     SEARCHED,
+    AlsoOption,
     BoxOption,
     ClassOption,
     DeviceOption,
@@ -23,6 +23,7 @@ from search.commands.options import (
     JsonOption,
     MaskOption,
     MinConfidenceOption,
+    NotOption,
     PointOption,
     check_confidence,
     object_in,
@@ -76,9 +77,9 @@ def query(
         list[str],
         typer.Argument(
             metavar="PHOTO...",
-            help="A photo of the object. Each PHOTO is a search of its own. A text file or a pipe "
-            "lists searches, one per line, and - reads them from standard input. A line is a path, "
-            'or {"photo": ..., "class": ..., "box": [...]}.',
+            help="A photo of the object, or @NAME, an object with a name. Each PHOTO is a search "
+            "of its own. A text file or a pipe lists searches, one per line, and - reads them from "
+            'standard input. A line is a path, or {"photo": ..., "class": ..., "box": [...]}.',
         ),
     ],
     index: IndexOption,
@@ -86,24 +87,8 @@ def query(
     mask: MaskOption = None,
     box: BoxOption = None,
     point: PointOption = None,
-    also: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PHOTO[@REGION]",
-            rich_help_panel=OBJECT,
-            help="Another photo of the same object, and where the object is: X0,Y0,X1,Y1 or X,Y "
-            "or the file of a mask. Without a region the class name selects it. May be repeated.",
-        ),
-    ] = None,
-    unlike: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--not",
-            metavar="PHOTO[@REGION]",
-            rich_help_panel=OBJECT,
-            help="Another object, which is not looked for however similar it is. May be repeated.",
-        ),
-    ] = None,
+    also: AlsoOption = None,
+    unlike: NotOption = None,
     top: Annotated[
         int,
         typer.Option(
@@ -227,7 +212,7 @@ def query(
     """Find the photos that show the very object of PHOTO, and where in them it is."""
     from dataclasses import replace
 
-    from search.commands.search_lists import is_one_search, read_queries, view_of
+    from search.commands.terminal.search_lists import is_one_search, read_queries, view_of
     from search.query import SearchOptions
     from search.scores import DEFAULT_SCORE
 
@@ -271,7 +256,7 @@ def _answer_each(
     A search that fails is reported and does not end the others.
     """
     from features.errors import WaldoError
-    from search.commands.tables import describe_object
+    from search.commands.terminal.tables import describe_object
 
     succeeded = True
     for search in searches:
@@ -299,7 +284,7 @@ def _answer(index: "Index", search: "Query | WaldoError", options: "SearchOption
 def _show(index: "Index", answer: "Answer", output: _Output) -> None:
     """Write the files that an answer is wanted in, and print it."""
     from search.commands.pages.answer_page import write_answer_page
-    from search.commands.tables import not_found_line
+    from search.commands.terminal.tables import not_found_line
     from search.presentation.answer_json import answer_json
     from search.presentation.class_notes import class_note
     from search.segmentation.mask_files import Failure, export_matches, write_match_masks
@@ -342,7 +327,12 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
 
 def _print_answer(answer: "Answer", everything: bool) -> None:
     """Print a table: on a terminal for people, in a file or a pipe with every row and number."""
-    from search.commands.tables import answer_table, folded_line, taken_line, terminal_table
+    from search.commands.terminal.tables import (
+        answer_table,
+        folded_line,
+        taken_line,
+        terminal_table,
+    )
 
     say(taken_line(answer))
     if not sys.stdout.isatty():
@@ -357,7 +347,7 @@ def _print_answer(answer: "Answer", everything: bool) -> None:
 
 def _open(index: Path, device: str, maps: str) -> "Index":
     """Open an index, and show how many of its maps have been read."""
-    from search.commands.progress_bar import ProgressDisplay
+    from search.commands.terminal.progress_bar import ProgressDisplay
     from search.index import open_index
 
     if maps == "disk":

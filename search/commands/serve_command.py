@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from search.commands.options import EXPERTS, DeviceOption, IndexOption, say
+from search.commands.terminal.options import EXPERTS, DeviceOption, IndexOption, say
 
 
 def serve(

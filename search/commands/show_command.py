@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.commands.options import (
+from search.commands.terminal.options import (
     BoxOption,
     ClassOption,
     DeviceOption,

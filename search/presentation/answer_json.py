@@ -28,6 +28,7 @@ def answer_json(answer: Answer, masks: Sequence[Path | None] | None = None) -> d
             "box": query.box,
             "point": query.point,
             "taken": answer.references[0].box,
+            **_name_json(query),
             **({"also": also} if also else {}),
             **({"not": [view_json(view) for view in query.unlike]} if query.unlike else {}),
             "score": answer.options.score if answer.options.rerank else None,
@@ -64,7 +65,13 @@ def answer_json(answer: Answer, masks: Sequence[Path | None] | None = None) -> d
 def view_json(view: Query) -> dict[str, Any]:
     """A photo, and its region where it has one."""
     region = {"mask": view.mask and str(view.mask), "box": view.box, "point": view.point}
-    return {"photo": str(view.photo), **{k: v for k, v in region.items() if v is not None}}
+    given = {key: value for key, value in region.items() if value is not None}
+    return {"photo": str(view.photo), **given, **_name_json(view)}
+
+
+def _name_json(view: Query) -> dict[str, Any]:
+    """The name that brought a photo, if one did."""
+    return {} if view.of_name is None else {"name": view.of_name}
 
 
 def _filter_json(wanted: PhotoFilter | None) -> dict[str, Any]:

@@ -105,14 +105,15 @@ def test_a_class_name_a_point_and_an_unknown_photo_need_the_model(
     other = tmp_path / "other.jpg"
     other.write_bytes(PHOTO.read_bytes() + b"\0")  # the same picture with other bytes
     with IndexReader.open(sample_index) as reader:
-        index = Index(reader, tiny)
-        index.search(Query(PHOTO, "dog", box=BOX))
+        # each by an index of its own, which has kept nothing of earlier searches
+        Index(reader, tiny).search(Query(PHOTO, "dog", box=BOX))
         assert len(extractions) == 1
-        index.search(Query(other, box=BOX))
+        Index(reader, tiny).search(Query(other, box=BOX))
         assert len(extractions) == 2
-        index.search(Query(PHOTO, point=(150.0, 150.0)))
+        Index(reader, tiny).search(Query(PHOTO, point=(150.0, 150.0)))
         assert len(extractions) == 3
-        answer = index.search(Query(PHOTO, box=BOX, also=(Query(other, box=BOX),)))
+        both = Query(PHOTO, box=BOX, also=(Query(other, box=BOX),))
+        answer = Index(reader, tiny).search(both)
         hashes = [reference.maps.content_hash for reference in answer.references]
         assert extractions[3:] == [hashes[1]]
 

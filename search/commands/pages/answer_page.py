@@ -9,7 +9,7 @@ from features.photo import Photo, load_photo
 from features.regions import Box, Point
 from search.commands.pages.pair_picture import PairPicture, draw_pairs
 from search.commands.pages.rendering import Picture, render, write_html
-from search.commands.tables import CHANGED, describe_object, not_found_line
+from search.commands.terminal.tables import CHANGED, describe_object, not_found_line
 from search.presentation.sureness import CHANCE, sureness
 from search.query import Answer, Match, Query
 from search.reference import Reference

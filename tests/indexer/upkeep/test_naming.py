@@ -51,7 +51,7 @@ def read(index: Path, name: str) -> NamedObject:
         return reader.named(name)
 
 
-@pytest.mark.parametrize("name", ["Rex", "Zoë's cup / 2", "狗", "a" * 100, "..", "-x"])
+@pytest.mark.parametrize("name", ["Rex", "Zoë's cup: 2", "狗", "a" * 100, "..", "-x"])
 def test_a_name_keeps_the_features_of_its_photos(index: Path, photos: Path, name: str) -> None:
     own, other = named_view(photos / "0.png", class_name="dog"), named_view(photos / "1.png", row=0)
     name_object(index, NamedObject(name, (own,), (other,)))
@@ -109,7 +109,7 @@ def test_a_name_is_changed_and_forgotten(index: Path, photos: Path) -> None:
     assert list((index / "names").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["", " ", " Rex", "Rex ", "a\nb", "@Rex", "a" * 101])
+@pytest.mark.parametrize("name", ["", " ", " Rex", "Rex ", "a\nb", "a/b", "@Rex", "a" * 101])
 def test_what_cannot_be_a_name_is_refused(index: Path, photos: Path, name: str) -> None:
     before = read_manifest(index)
     with pytest.raises(WaldoError, match="name"):

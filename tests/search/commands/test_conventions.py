@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import typer
 
-from search.commands import options
 from search.commands.app import app
-from search.commands.help import EXAMPLES
-from search.commands.options import box_of, nearest_index
+from search.commands.terminal import options
+from search.commands.terminal.help import EXAMPLES
+from search.commands.terminal.options import box_of, nearest_index
 from tests.helpers.command_line import CommandLine
 
 DEMO = Path(__file__).parents[3] / "data" / "demo"
@@ -129,5 +129,8 @@ def test_help_uses_the_width_of_the_terminal(
     assert columns - 12 < widest <= columns
     overview = waldo("-h").out
     titles = re.findall(r"^(\S.*):$", overview, re.MULTILINE)
-    assert titles == ["Options", "Everyday commands", "Indexes and models", "For researchers"]
+    assert titles == [
+        *("Options", "Everyday commands", "Objects with a name"),
+        *("Indexes and models", "For researchers"),
+    ]
     assert "..." not in overview.split("Everyday")[1]  # no text is cut

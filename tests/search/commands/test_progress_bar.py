@@ -5,8 +5,8 @@ import io
 import pytest
 
 from indexer.ingest.progress import Progress
-from search.commands import progress_bar
-from search.commands.progress_bar import ProgressDisplay
+from search.commands.terminal import progress_bar
+from search.commands.terminal.progress_bar import ProgressDisplay
 
 
 class Terminal(io.StringIO):

@@ -121,7 +121,7 @@ def test_an_index_without_new_photos_needs_no_model(sample_index: Path, tmp_path
 
 
 def test_completed_names_are_all_there_are() -> None:
-    from search.commands.options import OBJECT_BENCHMARKS, SCORE_NAMES, SEARCH_BENCHMARKS
+    from search.commands.terminal.options import OBJECT_BENCHMARKS, SCORE_NAMES, SEARCH_BENCHMARKS
     from search.evaluation.benchmarks import MASKS, SEARCHES, VIDEOS
     from search.scores import SCORES
 

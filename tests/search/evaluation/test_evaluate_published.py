@@ -267,7 +267,7 @@ def test_what_is_wrong_with_a_query_is_told_before_indexing(
 def test_progress_says_what_is_done(
     waldo: CommandLine, oxford: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.commands.progress_bar._INTERVAL", 0.0)
+    monkeypatch.setattr("search.commands.terminal.progress_bar._INTERVAL", 0.0)
     options = [*("--method", "rgb-patches"), *("--method", "words"), *("--method", "rootsift")]
     result = waldo("evaluate", "roxford5k", "--root", oxford, "--json", *options)
     lines = [line.split(",")[0] for line in result.err.splitlines()]

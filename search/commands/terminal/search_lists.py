@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from features.errors import WaldoError
 from indexer.photo_lists import STANDARD_INPUT, ListLine, is_list, read_lines
-from search.commands.options import box_of
+from search.commands.terminal.options import box_of
 from search.query import Query
 
 
@@ -37,13 +37,13 @@ def read_queries(photos: Iterable[str], pattern: Query) -> Iterator[Query | Wald
 
 
 def view_of(text: str, class_name: str | None) -> Query:
-    """The photo and the region that PHOTO[@REGION] means.
+    """The photo and the region that PHOTO[@REGION] means; @NAME is a named object.
 
     REGION is X0,Y0,X1,Y1, or X,Y, or the file of a mask. Where the whole text is a path that
     exists, it has no region. Raises WaldoError for a region of another form.
     """
-    photo, at, region = text.rpartition("@")
-    if not at or Path(text).exists():
+    photo, _, region = text.rpartition("@")
+    if not photo or Path(text).exists():
         return Query(Path(text), class_name)
     try:
         numbers = tuple(float(part) for part in region.split(","))

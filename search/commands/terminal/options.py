@@ -132,6 +132,25 @@ PointOption = Annotated[
         metavar="X,Y", rich_help_panel=OBJECT, help="A point on the object, in upright pixels."
     ),
 ]
+AlsoOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also",
+        metavar="PHOTO[@REGION]",
+        rich_help_panel=OBJECT,
+        help="Another photo of the same object, and where the object is: X0,Y0,X1,Y1 or X,Y "
+        "or the file of a mask. Without a region the class name selects it. May be repeated.",
+    ),
+]
+NotOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--not",
+        metavar="PHOTO[@REGION]",
+        rich_help_panel=OBJECT,
+        help="Another object, which is not looked for however similar it is. May be repeated.",
+    ),
+]
 MinConfidenceOption = Annotated[
     float | None,
     typer.Option(

@@ -42,6 +42,22 @@ waldo show my-dog.jpg --class dog --out dog.png
 # the same dog in two photos, by early and late features
 waldo show my-dog.jpg beach.jpg --timestep 0 --timestep 500 --out features.html
 """,
+    "name": """
+# keep an object under a name; then look for it by `waldo query @Rex`
+waldo name Rex dog.jpg --box 120,80,340,300
+
+# another photo of it; and one of another dog, which it is not
+waldo name Rex dog2.jpg --box 40,60,210,330 --not other.jpg@300,200
+""",
+    "named": """
+waldo named
+""",
+    "rename": """
+waldo rename Rex Roy
+""",
+    "forget": """
+waldo forget Roy
+""",
     "info": """
 waldo info
 waldo info --index pictures.waldo --json

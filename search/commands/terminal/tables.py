@@ -82,7 +82,9 @@ def taken_line(answer: "Answer") -> str:
         f"{_box(reference.box)} of {in_one_line(view.photo.name)}"
         for view, reference in zip(answer.query.views, answer.references, strict=True)
     )
-    return f"taken as the {answer.query.class_name or 'object'}: {'; '.join(places)}"
+    query = answer.query
+    what = query.of_name or f"the {query.class_name or 'object'}"
+    return f"taken as {what}: {'; '.join(places)}"
 
 
 def shown_path(path: Path) -> str:
@@ -139,7 +141,9 @@ def _box(box: "tuple[int, int, int, int] | None") -> str:
 
 
 def describe_object(query: "Query") -> str:
-    """The object of a query in words, e.g. 'the dog in a.jpg' or 'the object in a.jpg'."""
+    """The object of a query in words, e.g. 'the dog in a.jpg', 'the object in a.jpg' or 'Rex'."""
+    if (name := query.of_name or query.asked_name) is not None:
+        return name
     return f"the {query.class_name or 'object'} in {query.photo.name}"
 
 

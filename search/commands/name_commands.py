@@ -1,0 +1,130 @@
+"""Objects with a name: `waldo name`, `named`, `rename`, `forget`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.commands.terminal.options import (
+    AlsoOption,
+    BoxOption,
+    ClassOption,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    MaskOption,
+    NotOption,
+    PointOption,
+    object_in,
+    print_json,
+    print_table,
+    say,
+)
+
+if TYPE_CHECKING:
+    from indexer.named_objects import NamedObject
+
+
+def name(
+    object_name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the object.")],
+    photo: Annotated[
+        str,
+        typer.Argument(
+            metavar="PHOTO", help="A photo of the object; or @NAME, all photos of another name."
+        ),
+    ],
+    index: IndexOption,
+    class_name: ClassOption = None,
+    mask: MaskOption = None,
+    box: BoxOption = None,
+    point: PointOption = None,
+    also: AlsoOption = None,
+    unlike: NotOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Give an object a name: then `waldo query @NAME` looks for it, though the photo may be gone.
+
+    Photos of a name that is known are added to it.
+    """
+    from indexer.upkeep.naming import check_name, name_object
+    from search.commands.terminal.search_lists import view_of
+    from search.index import open_index
+
+    check_name(object_name)
+    query = replace(
+        object_in(Path(photo), class_name, mask, box, point),
+        also=tuple(view_of(text, class_name) for text in also or ()),
+        unlike=tuple(view_of(text, class_name) for text in unlike or ()),
+    )
+    with open_index(index, device) as opened:
+        named = opened.object_named(object_name, query)
+    kept = name_object(index, named)
+    boxes = ", ".join(
+        f"{','.join(map(str, view.maps.frame.box_of(view.cells)))} of {view.photo.name}"
+        for view in named.views
+    )
+    say(f"kept as {object_name}: {boxes}; {_count(len(kept.views), 'photo')} in all")
+
+
+def named(index: IndexOption, json_output: JsonOption = False) -> None:
+    """List the objects that the index knows by name."""
+    from rich.table import Table
+
+    from indexer.reader import IndexReader
+
+    with IndexReader.open(index) as reader:
+        objects = [reader.named(each) for each in reader.names]
+    if json_output:
+        print_json({"named": [_as_json(each) for each in objects]})
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "photos", "not", "class", "of"):
+        table.add_column(title, justify="right" if title in ("photos", "not") else "left")
+    for each in objects:
+        first = each.views[0]
+        numbers = str(len(each.views)), str(len(each.unlike))
+        table.add_row(each.name, *numbers, first.class_name or "", first.photo.name)
+    print_table(table)
+    if not objects:
+        say("no names yet; `waldo name NAME PHOTO` adds one")
+
+
+def rename(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The name that it has.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The name that it gets.")],
+    index: IndexOption,
+) -> None:
+    """Give a named object another name."""
+    from indexer.upkeep.naming import rename_object
+
+    rename_object(index, old, new)
+
+
+def forget(
+    object_name: Annotated[str, typer.Argument(metavar="NAME", help="The name to forget.")],
+    index: IndexOption,
+) -> None:
+    """Forget a name and what is kept with it. Photos stay."""
+    from indexer.upkeep.naming import forget_object
+
+    forget_object(index, object_name)
+
+
+def _as_json(kept: "NamedObject") -> dict[str, object]:
+    return {
+        "name": kept.name,
+        "class": kept.views[0].class_name,
+        "photos": [
+            {"photo": str(view.photo), "box": view.maps.frame.box_of(view.cells)}
+            for view in kept.views
+        ],
+        "not": [
+            {"photo": str(view.photo), "box": view.maps.frame.box_of(view.cells)}
+            for view in kept.unlike
+        ],
+    }
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

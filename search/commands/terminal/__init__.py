@@ -1,0 +1,1 @@
+"""How commands talk with a terminal: options and help, lists of searches, tables, progress."""

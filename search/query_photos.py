@@ -1,0 +1,129 @@
+"""The photos of a query: extracted, stored in the index, or kept there under a name."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from features.errors import RegionError
+from features.maps import FeatureMaps
+from indexer.named_objects import NamedView
+from indexer.protocols import Extractor
+from indexer.reader import IndexReader
+from search.query import Query
+from search.reference import (
+    QueryPhoto,
+    Reference,
+    extract_maps,
+    read_query_photo,
+    references_in,
+    stored_maps,
+)
+
+# The photos whose features are kept: people ask of one photo several times in a row.
+_KEPT = 8
+
+# The photos of a resolved query that come from a name, by their place among all of its photos.
+Known = Mapping[int, Reference]
+
+_Photo = tuple[Query, Reference | None]
+
+
+class QueryPhotos:
+    """Turns the photos of queries into references."""
+
+    def __init__(self, reader: IndexReader, extractor: Extractor) -> None:
+        self._reader = reader
+        self._extractor = extractor
+        self._extracted: OrderedDict[str, FeatureMaps] = OrderedDict()  # by content hash
+
+    def resolve(self, query: Query) -> tuple[Query, Known]:
+        """The query with photos in place of names, and the references of these photos.
+
+        What a named object is not is added to `unlike`. Raises WaldoError for a name that the index
+        does not know, RegionError where a name comes with a region, IndexDamagedError.
+        """
+        of_object: list[_Photo] = []
+        unlike: list[_Photo] = []
+        for view in query.views:
+            views, others = self._resolve(view)
+            of_object += views
+            unlike += others
+        for view in query.unlike:
+            views, _ = self._resolve(view)  # what an unwanted object is not says nothing
+            unlike += views
+        first, *also = (view for view, _ in of_object)
+        resolved = replace(first, also=tuple(also), unlike=tuple(view for view, _ in unlike))
+        found = [reference for _, reference in (*of_object, *unlike)]
+        return resolved, {at: one for at, one in enumerate(found) if one is not None}
+
+    def references(self, query: Query, known: Known) -> list[Reference]:
+        """The object in each photo of a resolved query.
+
+        Raises as `read_query_photo`, `extract_maps` and `references_in`.
+        """
+        # All photos are read and checked before a model is loaded for the first of them.
+        photos = [
+            None if at in known else read_query_photo([view], self._extractor)
+            for at, view in enumerate(query.photos)
+        ]
+        return [
+            known[at] if photo is None else self._reference(photo)
+            for at, photo in enumerate(photos)
+        ]
+
+    def _resolve(self, view: Query) -> tuple[list[_Photo], list[_Photo]]:
+        """The photos that one photo of a query stands for, and those of what it is not."""
+        name = view.asked_name
+        if name is None:
+            return [(replace(view, also=(), unlike=()), None)], []
+        if (view.mask, view.box, view.point) != (None, None, None):
+            raise RegionError(
+                f"{view.photo}: the name says where the object is; leave out the region"
+            )
+        named = self._reader.named(name)
+        return (
+            [self._of_name(view, name, one) for one in named.views],
+            [self._of_name(view, name, one) for one in named.unlike],
+        )
+
+    def _of_name(self, view: Query, name: str, kept: NamedView) -> _Photo:
+        """A photo that is kept under a name. A class name that is asked for comes first."""
+        class_name, vector = kept.class_name, kept.class_vector
+        if view.class_name is not None:
+            class_name, vector = view.class_name, self._extractor.class_vector(view.class_name)
+        query = Query(kept.photo, class_name, of_name=name)
+        return query, Reference(kept.maps, kept.cells, vector)
+
+    def _reference(self, photo: QueryPhoto) -> Reference:
+        """The object of a query's photo."""
+        maps = None
+        # A point selects fewer of the object's cells in maps that were encoded.
+        if all(query.class_name is None and query.point is None for query in photo.queries):
+            maps = stored_maps(photo, self._reader)  # so that no model has to be loaded
+        if maps is None:
+            maps = self._extracted_maps(photo)
+        [reference] = references_in(photo, maps, self._extractor)
+        return reference
+
+    def _extracted_maps(self, photo: QueryPhoto) -> FeatureMaps:
+        """The features of a query's photo, by the model, unless it was asked about lately."""
+        key = photo.input.content_hash
+        maps = self._extracted.pop(key, None) or extract_maps(photo, self._extractor)
+        self._extracted[key] = maps
+        if len(self._extracted) > _KEPT:
+            self._extracted.popitem(last=False)
+        return maps
+
+
+def named_view(query: Query, reference: Reference) -> NamedView:
+    """What is kept of a photo when its object gets a name."""
+    return NamedView(
+        Path(query.photo).resolve(),
+        reference.maps,
+        np.asarray(reference.cells),
+        query.class_name,
+        reference.class_vector,
+    )
