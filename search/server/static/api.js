@@ -1,0 +1,85 @@
+// The server's API (docs/server.md): one function asks, and what goes wrong is one line for people.
+
+const TOKEN = document.querySelector('meta[name="waldo-token"]').content;
+// How often a search is asked again that the server has no time for now.
+const MOST_TRIES = 5;
+
+/** What went wrong, in one line. status: of HTTP; 0 where the server did not answer. */
+export class Problem extends Error {
+  constructor(line, status) {
+    super(line);
+    this.status = status;
+  }
+}
+
+/**
+ * What the server answers at a path below /api/v1, read as JSON. With a body it is sent: a Blob as
+ * it is, anything else as JSON. Throws Problem; and AbortError once the signal says so.
+ */
+export async function ask(path, body, signal) {
+  for (let tries = 1; ; tries++) {
+    const response = await send(path, body, signal);
+    if (response.status === 503 && tries < MOST_TRIES) {
+      await sleep(Number(response.headers.get("retry-after")) || 1);
+      continue;
+    }
+    const told = await response.json().catch(() => ({ error: "the server's answer cannot be read" }));
+    if (response.ok && !told.error) return told;
+    throw new Problem(told.error, response.status);
+  }
+}
+
+async function send(path, body, signal) {
+  const request = { signal };
+  if (body !== undefined) {
+    request.method = "POST";
+    request.headers = { "X-Waldo-Token": TOKEN };
+    request.body = body instanceof Blob ? body : JSON.stringify(body);
+  }
+  try {
+    return await fetch(`/api/v1/${path}`, request);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem("the server does not answer; is `waldo serve` still running?", 0);
+  }
+}
+
+function sleep(seconds) {
+  return new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+}
+
+/** The address of a photo as a picture. photo: {id} or {upload}; size: its longer side, pixels. */
+export function pictureOf(photo, size) {
+  const place = "id" in photo ? `photos/${photo.id}` : `uploads/${photo.upload}`;
+  return `/api/v1/${place}/picture?size=${size}`;
+}
+
+/** [width, height] of a photo of the index, pixels. */
+export async function sizeOf({ id }) {
+  const { width, height } = await ask(`photos/${id}`);
+  return [width, height];
+}
+
+let collection;
+/** What the index holds; asked for once. */
+export function theCollection() {
+  collection ??= ask("collection").catch((error) => {
+    collection = undefined;
+    throw error;
+  });
+  return collection;
+}
+
+const answers = new Map();
+/**
+ * The answer to a search. The last ones are kept, as the server does, so that going back takes no
+ * time. again: ask even so, for the server has forgotten the answer.
+ */
+export async function answerTo(search, again = false) {
+  const key = JSON.stringify(search);
+  if (again || !answers.has(key)) {
+    answers.set(key, await ask("searches", search));
+    if (answers.size > 8) answers.delete(answers.keys().next().value);
+  }
+  return answers.get(key);
+}
