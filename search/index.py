@@ -21,6 +21,7 @@ from features.descriptors import ImageDescriptor, descriptor_name
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.frame import Frame
+from features.maps import FeatureMaps
 from indexer.named_objects import NamedObject
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
@@ -172,6 +173,12 @@ class Index:
         """
         _, views, _ = self._objects(replace(query, also=(), unlike=()))
         return views[0]
+
+    def maps_of(self, photo: Path) -> FeatureMaps:
+        """The features of a whole photo: as they are stored, where the index holds it, else by the
+        model. Raises PhotoError for a broken photo, ModelError.
+        """
+        return self._photos.maps_of(photo)
 
     def object_named(self, name: str, query: Query) -> NamedObject:
         """What is to be kept of a query's object under a name, which `name_object` in

@@ -9,6 +9,7 @@ import numpy as np
 
 from features.errors import RegionError
 from features.maps import FeatureMaps
+from features.photo import load_model_input
 from indexer.named_objects import NamedView
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
@@ -73,6 +74,16 @@ class QueryPhotos:
             known[at] if photo is None else self._reference(photo)
             for at, photo in enumerate(photos)
         ]
+
+    def maps_of(self, photo: Path) -> FeatureMaps:
+        """The features of a whole photo: as the index stores them, else by the model.
+
+        Raises as `load_model_input` and `extract_maps`.
+        """
+        size, grid = self._extractor.image_size, self._extractor.grid
+        read = QueryPhoto([Query(photo)], load_model_input(photo, size, grid), [None])
+        stored = stored_maps(read, self._reader)
+        return self._extracted_maps(read) if stored is None else stored
 
     def _resolve(self, view: Query) -> tuple[list[_Photo], list[_Photo]]:
         """The photos that one photo of a query stands for, and those of what it is not."""

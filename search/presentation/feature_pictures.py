@@ -127,7 +127,7 @@ def feature_figures(
         PhotoFigures(
             one.query.photo,
             tuple(
-                _figures(one, names, *([each[row] for each in some] for some in (maps, colours)))
+                _figures(one, names, [step[row] for step in maps], [step[row] for step in colours])
             ),
         )
         for row, one in enumerate(ready)

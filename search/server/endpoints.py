@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,10 @@ from indexer.reader import PhotoRecord
 from indexer.store.filters import PhotoFilter, time_span
 from search.index import Index
 from search.presentation.class_notes import class_note, presence_note
+from search.presentation.feature_pictures import class_map, principal_components
 from search.query import Answer, SearchOptions
 from search.segmentation.match_masks import segment_matches
-from search.segmentation.overlay import heat_layer
+from search.segmentation.overlay import heat_layer, thumbnail
 from search.server.answers import KeptAnswers
 from search.server.drawings import LAYER_SIDE, Photos, mask_layer, png, size_for
 from search.server.listing import (
@@ -136,6 +138,34 @@ class Endpoints:
             return Response(status_code=304, headers=headers)
         picture = await asyncio.to_thread(self._photos.jpeg, path, content_hash, size)
         return Response(picture, media_type="image/jpeg", headers=headers)
+
+    async def photo_features(self, request: "Request") -> "Response":
+        """GET /api/v1/photos/{id}/features"""
+        number = request.path_params["id"]
+        return await self._features(
+            request, lambda index: unchanged_photo(index.reader, number).path
+        )
+
+    async def upload_features(self, request: "Request") -> "Response":
+        """GET /api/v1/uploads/{key}/features"""
+        upload = self.uploads.get(request.path_params["key"])
+        return await self._features(request, lambda _: upload.path)
+
+    async def _features(self, request: "Request", find: Callable[[Index], Path]) -> "Response":
+        name = request.query_params.get("class") or None
+
+        def draw(index: Index) -> bytes:
+            path = find(index)
+            maps = index.maps_of(path)
+            if name is None:
+                return png(principal_components([maps], LAYER_SIDE)[0])
+            index.extractor.check_class_name(name)
+            vector = index.extractor.class_vector(name)
+            if vector is None:
+                raise RequestError("the model of this index knows no words", 404)
+            return png(class_map(maps, vector, thumbnail(path, LAYER_SIDE)))
+
+        return _layer(await self.worker.run(draw))
 
     async def upload(self, request: "Request") -> "Response":
         """POST /api/v1/uploads"""

@@ -91,6 +91,21 @@ def test_an_upload_that_the_index_holds_is_known(server: Client) -> None:
     assert (sent["width"], sent["height"]) == (record["width"], record["height"])
 
 
+def test_what_the_model_sees_is_drawn(server: Client, upload: str) -> None:
+    record = server.get("/api/v1/photos/3").json
+    for photo in (f"uploads/{upload}", "photos/3"):
+        appearance = picture(server.get(f"/api/v1/{photo}/features"))
+        classes = picture(server.get(f"/api/v1/{photo}/features?class=cat"))
+        assert np.asarray(appearance).std() > 20
+        assert np.asarray(classes).std() > 20
+    assert appearance.width / appearance.height == pytest.approx(
+        record["width"] / record["height"], rel=0.02
+    )
+    unknown = server.get("/api/v1/photos/3/features?class=zxqv")
+    assert unknown.status == 422
+    assert "zxqv" in unknown.error
+
+
 def test_words_are_completed(server: Client) -> None:
     words = server.get("/api/v1/words?prefix=CA").json["words"]
     assert "cat" in words
