@@ -24,19 +24,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 from harness import add_model_options, make_parser
 from numpy.typing import NDArray
 
 from features.extractor import FeatureExtractor
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
+from search.choosing import choose_object
 from search.clock import Clock
 from search.confidence import MINIMUM_PHOTOS, confidences, evidence, probabilities
 from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import METHODS, MapMethod
 from search.expansion import expand
+from search.query import Query
 from search.reference import Reference, make_references
 from search.rerank import score_references
 from search.scores import DEFAULT_SCORE, SCORES
@@ -77,17 +78,19 @@ class Told:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A gallery's index. ids: (n_gallery,) int64, in the order of its photos."""
+    """A gallery's index, and the extractor for queries.
+
+    ids: (n_gallery,) int64, in the order of its photos.
+    """
 
     reader: IndexReader
     ids: NDArray[np.int64]
-
-    device: torch.device
+    extractor: FeatureExtractor
 
     def scores(self, references: Sequence[Reference]) -> NDArray[np.float32]:
         """Scores without query expansion, (n_references, n_gallery) float32."""
         order = np.argsort(self.ids)
-        prepared = [reference.for_scoring(self.device) for reference in references]
+        prepared = [reference.for_scoring(self.extractor.device) for reference in references]
         rows = [
             score_references(
                 self.reader, self.ids[order], prepared[at : at + TOGETHER], [SCORE], Clock()
@@ -101,19 +104,25 @@ class Gallery:
     def ask(
         self,
         asked: BenchmarkQuery,
+        query: Query,
         reference: Reference,
         scores: NDArray[np.float32],
         compared: tuple[str, NDArray[np.intp], int],
     ) -> Told:
         """Ask some of the photos, as a search does.
 
-        scores: of all photos, without query expansion. compared: the name of this choice, its
-        places in the gallery, and the number of photos that it was chosen from.
+        query: as it is asked. scores: of all photos, without query expansion. compared: the name of
+        this choice, its places in the gallery, and the number of photos that it was chosen from.
         """
         name, rows, searched = compared
         rows = rows[np.argsort(self.ids[rows])]
+        chosen = choose_object(
+            self.reader, query, reference, self.extractor, self.ids[rows], Clock()
+        )
+        if not np.array_equal(chosen.cells, reference.cells):
+            reference, [scores] = chosen, self.scores([chosen])
         own = scores[rows]
-        asked_for = [reference.for_scoring(self.device)]
+        asked_for = [reference.for_scoring(self.extractor.device)]
         hashes = {reference.maps.content_hash}
         final = expand(
             self.reader, self.ids[rows], own[None], own, asked_for, hashes, SCORE, Clock()
@@ -171,12 +180,14 @@ def ask_all(
         with IndexReader.open(Path(folder) / "index") as reader:
             by_path = {record.path: record.id for record in reader.photos(reader.ids)}
             ids = np.array([by_path[photo.resolve()] for photo in benchmark.gallery])
-            gallery = Gallery(reader, ids, extractor.device)
-            for way, references in zip(WAYS, zip(*asked, strict=True), strict=True):
+            gallery = Gallery(reader, ids, single)
+            for way, method, references in zip(
+                WAYS, methods, zip(*asked, strict=True), strict=True
+            ):
                 rng = np.random.default_rng(0)
                 told[way] = [
                     [
-                        gallery.ask(query, reference, scores, some)
+                        gallery.ask(query, method.asks(query.query), reference, scores, some)
                         for some in galleries(query, scores, rng, for_fit)
                     ]
                     for query, reference, scores in zip(
