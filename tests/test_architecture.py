@@ -123,8 +123,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The page and its API: a thin face of the Python API, as the command line is.
     "search.server": {
         "features",
+        "indexer.named_objects",
         "indexer.reader",
         "indexer.store.filters",
+        "indexer.upkeep.naming",
         "search",
         "search.segmentation",
         "search.presentation",

@@ -13,6 +13,7 @@ from features.errors import (
     WaldoError,
 )
 from search.server.endpoints import Endpoints
+from search.server.named_endpoints import NamedEndpoints
 from search.server.request_bodies import RequestError
 from search.server.safety import Gate
 from search.server.worker import SearchWorker
@@ -47,6 +48,7 @@ def create_application(worker: SearchWorker, secret: str | None = None) -> Gate:
     from starlette.staticfiles import StaticFiles
 
     endpoints = Endpoints(worker)
+    names = NamedEndpoints(worker, endpoints.uploads)
     page = Environment(loader=FileSystemLoader(STATIC), autoescape=True).get_template("page.html")
 
     async def home(request: "Request") -> "Response":
@@ -72,6 +74,10 @@ def create_application(worker: SearchWorker, secret: str | None = None) -> Gate:
         Route(f"{version}/uploads/{{key}}/picture", endpoints.upload_picture),
         Route(f"{version}/uploads/{{key}}/features", endpoints.upload_features),
         Route(f"{version}/words", endpoints.words),
+        Route(f"{version}/names", names.listing),
+        Route(f"{version}/names", names.keep, methods=["POST"]),
+        Route(f"{version}/names/{{name}}", names.forget, methods=["DELETE"]),
+        Route(f"{version}/names/{{name}}/picture", names.picture),
         Route(f"{version}/preview", endpoints.preview, methods=["POST"]),
         Route(f"{version}/searches", endpoints.search, methods=["POST"]),
         Route(f"{match}/heatmap", endpoints.heatmap),

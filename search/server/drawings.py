@@ -49,6 +49,24 @@ def _jpeg(path: Path, content_hash: str, size: int) -> bytes:
     return buffer.getvalue()
 
 
+def crop_jpeg(path: Path, box: tuple[int, int, int, int], size: int) -> bytes:
+    """A square around a part of a photo as JPEG, with at most `size` pixels per side.
+
+    box: [x0, y0, x1, y1], pixels of the upright photo. Raises what `load_photo` raises.
+    """
+    photo = load_photo(path)
+    x0, y0, x1, y1 = box
+    side = min(1.2 * max(x1 - x0, y1 - y0), photo.width, photo.height)
+    left = min(max(0.0, (x0 + x1 - side) / 2), photo.width - side)
+    top = min(max(0.0, (y0 + y1 - side) / 2), photo.height - side)
+    pixels = max(1, min(size, round(side)))
+    square = (left, top, left + side, top + side)
+    part = photo.image.resize((pixels, pixels), Image.Resampling.LANCZOS, square, reducing_gap=3.0)
+    buffer = io.BytesIO()
+    part.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
 def mask_layer(mask: NDArray[np.bool_]) -> Image.Image:
     """A mask to lay over its photo: RGBA, a colour on the object, stronger at its edge.
 

@@ -67,7 +67,9 @@ class Endpoints:
 
     async def collection(self, request: "Request") -> "Response":
         """GET /api/v1/collection"""
-        return _json(await asyncio.to_thread(self._collection, request.scope["waldo.page_token"]))
+        return json_reply(
+            await asyncio.to_thread(self._collection, request.scope["waldo.page_token"])
+        )
 
     def _collection(self, page_token: str) -> dict[str, Any]:
         listing = self._current_listing()
@@ -89,7 +91,7 @@ class Endpoints:
         wanted = _filter(*(asked.get(name) or None for name in ("folder", "since", "until")))
         count = whole_number(asked, "limit", 60, MOST_LISTED)
         start = whole_number(asked, "after", -1, _LARGEST_ID) if "after" in asked else None
-        return _json(await asyncio.to_thread(self._page, wanted, start, count))
+        return json_reply(await asyncio.to_thread(self._page, wanted, start, count))
 
     def _page(self, wanted: PhotoFilter | None, start: int | None, count: int) -> dict[str, Any]:
         page = self._current_listing().page(wanted, start, count)
@@ -103,7 +105,7 @@ class Endpoints:
 
     async def photo(self, request: "Request") -> "Response":
         """GET /api/v1/photos/{id}"""
-        return _json(await asyncio.to_thread(self._photo, request.path_params["id"]))
+        return json_reply(await asyncio.to_thread(self._photo, request.path_params["id"]))
 
     def _photo(self, number: int) -> dict[str, Any]:
         reader = self.worker.reader()
@@ -172,18 +174,20 @@ class Endpoints:
         upload = await self.uploads.receive(request.stream())
         known = self.worker.reader().find(upload.content_hash)
         told = {"width": upload.width, "height": upload.height, "id": known}
-        return _json({"upload": upload.key, **told}, 201)
+        return json_reply({"upload": upload.key, **told}, 201)
 
     async def words(self, request: "Request") -> "Response":
         """GET /api/v1/words"""
         prefix = request.query_params.get("prefix", "").strip().lower()
         found = [word for word in nouns() if word.startswith(prefix)]
-        return _json({"words": sorted(found, key=lambda word: (len(word), word))[:_MOST_WORDS]})
+        return json_reply(
+            {"words": sorted(found, key=lambda word: (len(word), word))[:_MOST_WORDS]}
+        )
 
     async def preview(self, request: "Request") -> "Response":
         """POST /api/v1/preview"""
-        asked = read_object(await _body(request))
-        return _json(await self.worker.run(lambda index: self._preview(index, asked)))
+        asked = read_object(await read_json(request))
+        return json_reply(await self.worker.run(lambda index: self._preview(index, asked)))
 
     def _preview(self, index: Index, asked: ObjectRequest) -> dict[str, Any]:
         with self.uploads.scratch() as scratch:
@@ -198,8 +202,8 @@ class Endpoints:
 
     async def search(self, request: "Request") -> "Response":
         """POST /api/v1/searches"""
-        asked = read_search(await _body(request))
-        return _json(await self.worker.run(lambda index: self._search(index, asked)))
+        asked = read_search(await read_json(request))
+        return json_reply(await self.worker.run(lambda index: self._search(index, asked)))
 
     def _search(self, index: Index, asked: SearchRequest) -> dict[str, Any]:
         wanted = _filter(asked.folder, asked.since, asked.until)
@@ -233,7 +237,7 @@ class Endpoints:
 
     async def pairs(self, request: "Request") -> "Response":
         """GET /api/v1/searches/{key}/matches/{rank}/pairs"""
-        return _json(pairs_json(*self._match(request)))
+        return json_reply(pairs_json(*self._match(request)))
 
     def _match(self, request: "Request") -> tuple[Answer, int]:
         rank = request.path_params["rank"]
@@ -250,7 +254,7 @@ def _filter(folder: str | None, since: str | None, until: str | None) -> PhotoFi
     return None if wanted == PhotoFilter() else wanted
 
 
-async def _body(request: "Request") -> Any:
+async def read_json(request: "Request") -> Any:
     """The JSON that a request holds. Raises RequestError."""
     body = bytearray()
     async for chunk in request.stream():
@@ -263,7 +267,8 @@ async def _body(request: "Request") -> Any:
         raise RequestError("the request must be JSON") from None
 
 
-def _json(content: dict[str, Any], status: int = 200) -> "Response":
+def json_reply(content: dict[str, Any], status: int = 200) -> "Response":
+    """A response that holds JSON."""
     from starlette.responses import JSONResponse
 
     return JSONResponse(content, status, headers={"cache-control": "no-store"})

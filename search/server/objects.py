@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from features.frame import Frame
 from features.regions import Box
 from search.index import Index
-from search.query import Query
+from search.query import NAME_MARK, Query
 from search.reference import Reference
 from search.server.listing import unchanged_photo
 from search.server.request_bodies import ObjectRequest, SearchRequest
@@ -34,10 +34,12 @@ def to_query(asked: SearchRequest, index: Index, uploads: Uploads, scratch: Path
 
 def to_view(asked: ObjectRequest, index: Index, uploads: Uploads, scratch: Path) -> Query:
     """The query for one object alone; as `to_query`."""
-    if isinstance(asked.photo, str):
-        photo = uploads.get(asked.photo).path
-    else:
+    if isinstance(asked.photo, int):
         photo = unchanged_photo(index.reader, asked.photo).path
+    elif asked.photo.startswith(NAME_MARK):
+        photo = Path(asked.photo)
+    else:
+        photo = uploads.get(asked.photo).path
     query = Query(photo, asked.class_name, box=asked.box, point=asked.point)
     if not asked.add and not asked.remove:
         return query

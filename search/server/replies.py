@@ -7,7 +7,7 @@ from typing import Any
 from indexer.reader import IndexReader
 from search.presentation.answer_json import answer_json
 from search.presentation.sureness import sureness
-from search.query import Answer
+from search.query import NAME_MARK, Answer
 from search.reference import Reference
 from search.server.listing import shown
 from search.server.objects import cell_boxes
@@ -97,10 +97,10 @@ def _arguments(asked: SearchRequest, reader: IndexReader) -> Iterator[str]:
 
 
 def _file(view: ObjectRequest, reader: IndexReader) -> str:
-    if isinstance(view.photo, str):
-        return "PHOTO.jpg"
-    [record] = reader.photos([view.photo])
-    return shown(record.path)
+    if isinstance(view.photo, int):
+        [record] = reader.photos([view.photo])
+        return shown(record.path)
+    return view.photo if view.photo.startswith(NAME_MARK) else "PHOTO.jpg"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from features.errors import WaldoError
 from features.regions import Box, Point
+from search.query import NAME_MARK
 
 # Matches per search, photos per page of the listing, and photos per object that may be asked for.
 MOST_MATCHES = 200
@@ -27,7 +28,8 @@ class RequestError(WaldoError):
 class ObjectRequest:
     """One object in one photo, as asked for.
 
-    photo: the number of a photo of the index, or the key of an upload. class_name, box, point: as
+    photo: the number of a photo of the index, the key of an upload, or @ and the name of an object
+    that the index knows. class_name, box, point: as
     in Query. add, remove: boxes that belong to the object beside what was taken, and that do not.
     """
 
@@ -67,6 +69,15 @@ def read_object(body: Any, where: str = "object") -> ObjectRequest:
         _areas(fields.get("add"), f"{where}.add"),
         _areas(fields.get("remove"), f"{where}.remove"),
     )
+
+
+def read_named(body: Any) -> tuple[str, SearchRequest]:
+    """A name, and the object that is to have it, from JSON. Raises RequestError."""
+    fields = _fields(body, "the request", {"name", "object", "also", "not"})
+    name = _text(fields.get("name"), "name")
+    if name is None:
+        raise RequestError("name: must be text")
+    return name, read_search({key: value for key, value in fields.items() if key != "name"})
 
 
 def read_search(body: Any) -> SearchRequest:
@@ -110,9 +121,11 @@ def _photo(value: Any, where: str) -> int | str:
     match value:
         case {"id": int(number), **rest} if not rest and _is_id(number):
             return number
-        case {"upload": str(key), **rest} if not rest:
+        case {"upload": str(key), **rest} if not rest and not key.startswith(NAME_MARK):
             return key
-    raise RequestError(f'{where}: must be {{"id": NUMBER}} or {{"upload": KEY}}')
+        case {"name": str(name), **rest} if not rest:
+            return f"{NAME_MARK}{name}"
+    raise RequestError(f'{where}: must be {{"id": NUMBER}}, {{"upload": KEY}} or {{"name": NAME}}')
 
 
 def _is_id(number: int) -> bool:

@@ -1,0 +1,64 @@
+"""Objects with a name over HTTP."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from PIL import Image
+
+from tests.helpers.server import Client, running_server
+
+BOX = [40, 40, 200, 200]
+
+
+@pytest.fixture
+def client(sample_index: Path, tmp_path: Path) -> Iterator[Client]:
+    with running_server(Path(shutil.copytree(sample_index, tmp_path / "index"))) as running:
+        yield running
+
+
+def test_an_object_is_named_shown_asked_for_and_forgotten(client: Client) -> None:
+    assert client.get("/api/v1/names").json == {"names": []}
+    asked = {"object": {"photo": {"id": 3}, "box": BOX}, "not": [{"photo": {"id": 5}, "box": BOX}]}
+    kept = client.post("/api/v1/names", {"name": "My cat", **asked})
+    assert (kept.status, kept.json) == (201, {"name": "My cat", "n_photos": 1})
+    more = {"name": "My cat", "object": {"photo": {"id": 7}, "box": BOX}}
+    assert client.post("/api/v1/names", more).json["n_photos"] == 2
+    assert client.get("/api/v1/names").json == {"names": [{"name": "My cat", "n_photos": 2}]}
+
+    address = f"/api/v1/names/{quote('My cat')}"
+    cover = Image.open(io.BytesIO(client.get(f"{address}/picture?size=160").content))
+    assert cover.width == cover.height <= 160
+
+    by_name = client.post("/api/v1/searches", {"object": {"photo": {"name": "My cat"}}})
+    assert by_name.status == 200, by_name.content
+    asked["also"] = [more["object"]]
+    by_photos = client.post("/api/v1/searches", asked)
+    ids = [[match["id"] for match in reply.json["matches"]] for reply in (by_name, by_photos)]
+    assert ids[0] == ids[1]
+    assert "waldo query '@My cat' --top 40" in by_name.json["command"]
+    assert len(by_name.json["references"]) == 2
+
+    gone = client.ask("DELETE", address, X_Waldo_Token=client.token)
+    assert gone.json == {"name": "My cat"}
+    assert client.get("/api/v1/names").json == {"names": []}
+
+
+def test_what_is_wrong_with_a_name_is_one_line(client: Client) -> None:
+    shown = {"photo": {"id": 3}, "box": BOX}
+    for body, status, line in (
+        ({"object": shown}, 400, "name: must be text"),
+        ({"name": "a/b", "object": shown}, 400, "name 'a/b': must be"),
+        ({"name": "Rex", "object": {"photo": {"name": "Max"}}}, 400, "@Max: "),
+        ({"name": "Rex", "object": {**shown, "photo": {"name": "Max"}}}, 422, "@Max: "),
+        ({"name": "Rex", "object": {"photo": {"id": 3}}}, 422, None),
+        ({"name": "Rex", "object": shown, "top": 3}, 400, "the request: 'top' is not one of"),
+    ):
+        reply = client.post("/api/v1/names", body)
+        assert (reply.status, line is None or reply.error.startswith(line)) == (status, True), body
+    assert client.get("/api/v1/names/Rex/picture").status == 400
+    assert client.ask("DELETE", "/api/v1/names/Rex").status == 403
+    assert client.ask("DELETE", "/api/v1/names/Rex", X_Waldo_Token=client.token).status == 400
