@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_QUERY := data/demo/query/cat.jpg --box 172,31,333,164
 
-.PHONY: demo test test-fast lint bench setup tiny-model clean
+.PHONY: demo test test-fast lint bench gpu-check setup tiny-model clean
 
 # Where there is an NVIDIA driver: `gpu`, the builds of torch and FAISS with CUDA. Elsewhere `cpu`,
 # whose torch is a tenth as large; its index is tried, and passed over where it cannot be reached.
@@ -75,6 +75,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/places.py --scenes data/scenes
 	$(BIN)/python benchmarks/segment.py --scenes data/scenes
 	$(BIN)/python benchmarks/propagate.py
+
+# On a machine with an NVIDIA GPU: its tests, and the table of docs/gpu.md. Some minutes, offline.
+gpu-check: $(READY)
+	$(BIN)/python benchmarks/gpu_check.py
 
 clean:
 	rm -rf $(VENV) .demo build *.egg-info

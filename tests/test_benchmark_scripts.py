@@ -23,6 +23,19 @@ def test_a_script_prints_its_help(
     assert f"usage: {script.name}" in capsys.readouterr().out
 
 
+def test_without_a_gpu_nothing_is_measured_on_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = ROOT / "benchmarks" / "gpu_check.py"
+    monkeypatch.syspath_prepend(str(script.parent))
+    monkeypatch.setattr(sys, "argv", [script.name])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(script), run_name="__main__")
+    printed = capsys.readouterr()
+    assert (stopped.value.code, printed.out, printed.err.count("\n")) == (2, "", 1)
+
+
 def test_the_docs_name_every_script() -> None:
     docs = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
     missing = [script.name for script in SCRIPTS if f"benchmarks/{script.name}" not in docs]

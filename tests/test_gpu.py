@@ -1,4 +1,6 @@
-"""The product on a simulated GPU: it answers as on a CPU, seldom waits, and survives full memory.
+"""The product on a GPU: it answers as on a CPU, seldom waits, and survives full memory.
+
+Where there is no GPU, it is a simulated one; waits and memory are only counted there.
 
 The model computes in float32 on both, so that only the arithmetic of the two paths differs, unless
 a test says otherwise.
@@ -59,8 +61,15 @@ Folder = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[SimulatedCuda]:
-    """One GPU for all tests of this file, so that models are loaded once."""
+def machine() -> Iterator[SimulatedCuda | None]:
+    """One simulated GPU for all tests of this file, so that models are loaded once.
+
+    None where there is a real one, which is used instead.
+    """
+    if torch.cuda.is_available():
+        with torch.backends.cudnn.flags(allow_tf32=False):  # float32 is to be float32
+            yield None
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with simulated_cuda() as gpu:
@@ -69,9 +78,16 @@ def machine() -> Iterator[SimulatedCuda]:
 
 
 @pytest.fixture
-def gpu(machine: SimulatedCuda) -> Iterator[SimulatedCuda]:
-    """The GPU, with nothing of earlier tests on it but models."""
+def cuda(machine: SimulatedCuda | None) -> None:
+    """A GPU, real or simulated, with nothing of earlier tests on it but models."""
     gc.collect()
+
+
+@pytest.fixture
+def gpu(machine: SimulatedCuda | None, cuda: None) -> Iterator[SimulatedCuda]:
+    """A simulated GPU, which counts waits and memory."""
+    if machine is None:
+        pytest.skip("this is counted on the simulated GPU")
     machine.waits.clear()
     total = machine.total
     yield machine
@@ -94,7 +110,7 @@ class Twins:
 
 
 @pytest.fixture(scope="module")
-def twins(machine: SimulatedCuda, pipeline_folder: Folder) -> Callable[[str], Twins]:
+def twins(machine: SimulatedCuda | None, pipeline_folder: Folder) -> Callable[[str], Twins]:
     """By the name of the bundled model, or of a family of pipelines."""
 
     @cache
@@ -146,9 +162,7 @@ def assert_alike(found: list[FeatureMaps], expected: list[FeatureMaps], toleranc
 # What the device costs
 
 
-def test_features_of_every_family_and_inversion(
-    gpu: SimulatedCuda, twins: Callable[[str], Twins]
-) -> None:
+def test_features_of_every_family_and_inversion(cuda: None, twins: Callable[[str], Twins]) -> None:
     for family in FAMILIES:
         for inversion in INVERSIONS:
             both = twins(family).with_settings(
@@ -188,7 +202,7 @@ def test_an_evaluation_of_the_unet_waits_for_nothing(
 
 
 def test_half_precision_is_part_of_the_fingerprint(
-    gpu: SimulatedCuda, tiny_twins: Twins, tmp_path: Path
+    cuda: None, tiny_twins: Twins, tmp_path: Path
 ) -> None:
     usual = FeatureExtractor.load("tiny", "cuda", 2)
     assert usual.model.dtype == torch.float16
@@ -222,9 +236,7 @@ def test_a_device_that_cannot_compute_is_refused(gpu: SimulatedCuda, device: str
         find_device(device)
 
 
-def test_random_weights_are_the_same_everywhere(
-    gpu: SimulatedCuda, twins: Callable[[str], Twins]
-) -> None:
+def test_random_weights_are_the_same_everywhere(cuda: None, twins: Callable[[str], Twins]) -> None:
     for family in ("sdxl", "tiny"):
         both = twins(family)
         here, there = (one.model.with_random_weights(1) for one in (both.cpu, both.gpu))
@@ -241,7 +253,7 @@ def test_random_weights_are_the_same_everywhere(
 
 @pytest.mark.parametrize("quality", QUALITIES)
 def test_an_index_holds_what_it_holds_by_the_cpu(
-    gpu: SimulatedCuda,
+    cuda: None,
     tiny_twins: Twins,
     indexes: Callable[[str], Path],
     tmp_path: Path,
@@ -267,7 +279,7 @@ def scores_by_path(
 @pytest.mark.parametrize("quality", QUALITIES)
 @pytest.mark.parametrize("maps", ["disk", "gpu"])
 def test_searches_answer_as_on_the_cpu(
-    gpu: SimulatedCuda,
+    cuda: None,
     tiny_twins: Twins,
     indexes: Callable[[str], Path],
     quality: str,
@@ -306,9 +318,7 @@ def same_masks(found: list[Segmentation], expected: list[Segmentation]) -> None:
         assert mask_iou(mine.mask, theirs.mask) > 0.95
 
 
-def test_masks_of_matches(
-    gpu: SimulatedCuda, tiny_twins: Twins, indexes: Callable[[str], Path]
-) -> None:
+def test_masks_of_matches(cuda: None, tiny_twins: Twins, indexes: Callable[[str], Path]) -> None:
     found = []
     for extractor in (tiny_twins.gpu, tiny_twins.cpu):
         with opened(indexes("standard"), extractor) as one:
@@ -319,7 +329,7 @@ def test_masks_of_matches(
 
 @pytest.mark.parametrize("kind", ["cut", "sam", "sam2"])
 def test_segmentation(
-    gpu: SimulatedCuda, tiny_twins: Twins, made_once: Callable[..., Path], kind: str
+    cuda: None, tiny_twins: Twins, made_once: Callable[..., Path], kind: str
 ) -> None:
     found = []
     for extractor in (tiny_twins.gpu, tiny_twins.cpu):
@@ -333,9 +343,7 @@ def test_segmentation(
     same_masks(*found)
 
 
-def test_labels_carried_through_a_video(
-    gpu: SimulatedCuda, tiny_twins: Twins, tmp_path: Path
-) -> None:
+def test_labels_carried_through_a_video(cuda: None, tiny_twins: Twins, tmp_path: Path) -> None:
     places = [{1: (8 * i, 10), 2: (60, 4 * i)} for i in range(5)]
     [first, *_] = save_frames(tmp_path / "frames", places)
     photo = load_photo(tmp_path / "frames" / "00000.jpg")
@@ -348,7 +356,7 @@ def test_labels_carried_through_a_video(
         assert set(np.unique(theirs)) == {0, 1, 2}
 
 
-def test_evaluations(gpu: SimulatedCuda, tiny_twins: Twins, tmp_path: Path) -> None:
+def test_evaluations(cuda: None, tiny_twins: Twins, tmp_path: Path) -> None:
     places = np.arange(len(PHOTOS))
     query = BenchmarkQuery(Query(CAT, "cat", box=CAT_BOX), places == 1, places < 0, False)
     benchmark = Benchmark("folders", PHOTOS, None, [query], [])
