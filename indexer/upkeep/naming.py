@@ -8,6 +8,7 @@ from pathlib import Path
 from features.errors import WaldoError
 from indexer.named_objects import (
     NamedObject,
+    NamedView,
     read_named_object,
     unknown_name,
     write_named_object,
@@ -21,7 +22,8 @@ _LONGEST = 100
 
 
 def name_object(index_dir: Path, named: NamedObject) -> NamedObject:
-    """Keep an object in an index; photos of a name that is known are added to it.
+    """Keep an object in an index; photos of a name that is known are added to it, but for what it
+    has already: the same cells of the same photo.
 
     Returns the object as it is kept. Raises WaldoError for a name that cannot be one,
     IndexMissingError, IndexBusyError, IndexFormatError, IndexDamagedError, IndexWriteError.
@@ -36,8 +38,8 @@ def name_object(index_dir: Path, named: NamedObject) -> NamedObject:
             before = read_named_object(index_dir / known.file.name)
             kept = replace(
                 named,
-                views=(*before.views, *named.views),
-                unlike=(*before.unlike, *named.unlike),
+                views=_each_once(*before.views, *named.views),
+                unlike=_each_once(*before.unlike, *named.unlike),
             )
         return _with(manifest, _store(index_dir, kept, number))
 
@@ -96,6 +98,14 @@ def _commit(index_dir: Path, change: Callable[[Manifest, int], tuple[NameRecord,
         changed = replace(manifest, generation=number, names=change(manifest, number))
         write_manifest(index_dir, changed)
         remove_leftovers(index_dir, changed)
+
+
+def _each_once(*views: NamedView) -> tuple[NamedView, ...]:
+    """Views without later ones of the same cells of the same photo."""
+    kept: dict[tuple[str, bytes], NamedView] = {}
+    for view in views:
+        kept.setdefault((view.maps.content_hash, view.cells.tobytes()), view)
+    return tuple(kept.values())
 
 
 def _store(index_dir: Path, named: NamedObject, number: int) -> NameRecord:

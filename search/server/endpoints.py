@@ -212,7 +212,8 @@ class Endpoints:
             answer = index.search(query, SearchOptions(top=asked.top, filter=wanted))
         note = class_note(index, answer)
         notes = [] if note is None else [self.uploads.without_files(note)]
-        return search_json(self._answers.keep(answer), asked, answer, index.reader, notes)
+        key = self._answers.keep(answer)
+        return search_json(key, asked, answer, index.reader, self.uploads, notes)
 
     async def heatmap(self, request: "Request") -> "Response":
         """GET /api/v1/searches/{key}/matches/{rank}/heatmap"""

@@ -12,6 +12,7 @@ from search.reference import Reference
 from search.server.listing import shown
 from search.server.objects import cell_boxes
 from search.server.request_bodies import ObjectRequest, SearchRequest
+from search.server.uploads import Uploads
 
 
 def reference_json(reference: Reference) -> dict[str, Any]:
@@ -26,7 +27,12 @@ def reference_json(reference: Reference) -> dict[str, Any]:
 
 
 def search_json(
-    key: str, asked: SearchRequest, answer: Answer, reader: IndexReader, notes: list[str]
+    key: str,
+    asked: SearchRequest,
+    answer: Answer,
+    reader: IndexReader,
+    uploads: Uploads,
+    notes: list[str],
 ) -> dict[str, Any]:
     """The answer to a search. key: names the search in later requests. notes: lines for people."""
     told = answer_json(answer)
@@ -46,11 +52,26 @@ def search_json(
     return {
         "search": key,
         **told,
-        "references": [reference_json(reference) for reference in answer.references],
+        "references": [
+            {**reference_json(reference), "photo": _photo_of(reference, reader, uploads)}
+            for reference in answer.references
+        ],
         "n_photos": answer.n_photos,
         "notes": [*notes, *answer.damaged],
         "command": query_command(asked, reader),
     }
+
+
+def _photo_of(
+    reference: Reference, reader: IndexReader, uploads: Uploads
+) -> dict[str, int | str] | None:
+    """How requests name the photo of a reference; None where it is not here any more."""
+    content = reference.maps.content_hash
+    number = reader.find(content)
+    if number is not None:
+        return {"id": number}
+    key = uploads.key_of(content)
+    return None if key is None else {"upload": key}
 
 
 def pairs_json(answer: Answer, rank: int) -> dict[str, Any]:

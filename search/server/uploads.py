@@ -55,6 +55,11 @@ class Uploads:
         self._known.move_to_end(key)
         return self._known[key]
 
+    def key_of(self, content_hash: str) -> str | None:
+        """The key of the upload with this content; None where it is not here."""
+        key = _key(content_hash)
+        return key if key in self._known else None
+
     async def receive(self, chunks: AsyncIterable[bytes]) -> Upload:
         """Keep the photo whose bytes arrive.
 
@@ -121,8 +126,12 @@ def _check(path: Path, content_hash: str) -> Upload:
         raise RequestError("this file is not a picture that Waldo reads", 415) from None
     except WaldoError as error:
         raise RequestError(str(error), 422) from None
-    key = content_hash[:32]
+    key = _key(content_hash)
     return Upload(key, path.replace(path.with_name(key)), content_hash, photo.width, photo.height)
+
+
+def _key(content_hash: str) -> str:
+    return content_hash[:32]
 
 
 def _pixels(path: Path) -> float:

@@ -13,7 +13,8 @@ export function readPlace(fragment) {
   const [screen, rest = ""] = fragment.replace(/^#/, "").split(/\?(.*)/s);
   const given = new URLSearchParams(rest);
   const photo = photoOf(given);
-  if (!photo || !["mark", "matches", "photo"].includes(screen)) {
+  // A name has no photo to mark.
+  if (!photo || !["mark", "matches", "photo"].includes(screen) || (photo.name && screen === "mark")) {
     return { screen: "home", search: null };
   }
   const search = { object: { photo } };
@@ -45,7 +46,7 @@ export function writePlace({ screen, search, size, shown }) {
   const { object } = search;
   const given = new URLSearchParams();
   const [[kind, name]] = Object.entries(object.photo);
-  given.append(kind === "id" ? "photo" : "upload", name);
+  given.append(kind === "id" ? "photo" : kind, name);
   if (size) given.append("size", size);
   if (shown) given.append("shown", shown);
   if (object.class) given.append("class", object.class);
@@ -66,7 +67,7 @@ export function newSearch(object) {
 }
 
 function photoOf(given) {
-  if (given.get("upload")) return { upload: given.get("upload") };
+  for (const kind of ["upload", "name"]) if (given.get(kind)) return { [kind]: given.get(kind) };
   const id = wholeNumber(given.get("photo"));
   return id === null ? null : { id };
 }

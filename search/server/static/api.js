@@ -48,9 +48,13 @@ function sleep(seconds) {
   return new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 }
 
-/** The address of a photo as a picture. photo: {id} or {upload}; size: its longer side, pixels. */
+/**
+ * The address of a photo as a picture. photo: {id} or {upload}, or {name}: a part of a photo of the
+ * object of this name; size: its longer side, pixels.
+ */
 export function pictureOf(photo, size) {
-  const place = "id" in photo ? `photos/${photo.id}` : `uploads/${photo.upload}`;
+  const [[kind, name]] = Object.entries(photo);
+  const place = `${{ id: "photos", upload: "uploads", name: "names" }[kind]}/${encodeURIComponent(name)}`;
   return `/api/v1/${place}/picture?size=${size}`;
 }
 

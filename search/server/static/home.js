@@ -3,6 +3,7 @@
 import { newSearch } from "./address.js";
 import { ask, Problem, pictureOf, theCollection } from "./api.js";
 import { announce, copyOf, element, filterForm, showProblem } from "./elements.js";
+import { showNames } from "./names.js";
 
 // The server takes no more; said here, before so much is sent.
 const MOST_MIB = 64;
@@ -95,7 +96,8 @@ export function homeScreen(go) {
     rootMargin: "600px",
   }).observe(more);
   fill();
-  return { element: screen, update() {} };
+  // Names may have come meanwhile. What is wrong with the server, the collection says.
+  return { element: screen, update: () => showNames(screen.querySelector(".named")).catch(() => {}) };
 }
 
 function thumbnail(photo) {

@@ -203,6 +203,9 @@ function followPointer(stage, size, dragged) {
     dragged(box, click, true);
   });
   stage.addEventListener("pointercancel", () => (start = null));
+  // One finger draws and is no gesture, whose fling would swallow the next tap; two may still zoom.
+  const drawsAlone = (event) => event.touches.length === 1 && event.preventDefault();
+  stage.addEventListener("touchstart", drawsAlone, { passive: false });
 }
 
 /** Complete a word over those that the model knows; changed() is told when one is chosen. */

@@ -5,6 +5,7 @@ import { writePlace } from "./address.js";
 import {
   announce, copyable, copyOf, element, filterForm, outline, pictureParts, plural, showCommand, showProblem,
 } from "./elements.js";
+import { keepForm } from "./names.js";
 import { pickedPhotos } from "./picked.js";
 import { showViews } from "./views.js";
 import { showWhy } from "./why.js";
@@ -51,12 +52,20 @@ export function matchesScreen(go) {
       if (number !== newest) return;
       told.textContent = "";
       showProblem(screen, error, () => search());
+      if (error.status >= 400 && error.status < 500) clear();
       if (error.status === 404) {
         screen.querySelector(".problem").append(" ", element("a", { href: "#" }, "Choose another photo"));
       }
     } finally {
       if (number === newest) screen.removeAttribute("aria-busy");
     }
+  }
+
+  /** What was found for another search would be taken for an answer to this one. */
+  function clear() {
+    answer = null;
+    found.replaceChildren();
+    more.hidden = true;
   }
 
   function show() {
@@ -125,7 +134,7 @@ export function matchesScreen(go) {
   async function explain(match) {
     const dialog = screen.querySelector("dialog");
     try {
-      await showWhy(dialog, place.search, match, answer, await pairsOf(match));
+      await showWhy(dialog, match, answer, await pairsOf(match));
     } catch (error) {
       showProblem(screen, error);
     }
@@ -181,6 +190,7 @@ export function matchesScreen(go) {
     );
     if (place) setFilter(place.search);
   }, () => {}); // the search itself will say what is wrong
+  keepForm(screen.querySelector(".keep"), screen, () => place.search);
   heat.addEventListener("click", toggleHeat);
   undo.addEventListener("click", () => history.back());
   more.addEventListener("click", () => change({ top: MOST }));

@@ -7,10 +7,15 @@ import { button, element, shape } from "./elements.js";
 /** change: told of {also, not} without a photo that is taken away. */
 export function showViews(list, place, answer, change) {
   const { object, also, not } = place.search;
-  const [first, ...others] = answer.references;
-  const marked = element("a", { href: writePlace({ ...place, screen: "mark" }) }, "Change");
-  marked.setAttribute("aria-label", "Change the object");
-  const views = [view("the object", object.photo, first.box, [first.width, first.height], marked)];
+  const [first] = answer.references;
+  const size = [first.width, first.height];
+  const views = [
+    object.photo.name
+      ? view(object.photo.name, first.photo, first.box, size)
+      : view("the object", object.photo, first.box, size, changeLink(place)),
+  ];
+  // A name may bring several photos; those that people said yes to come after them.
+  const others = answer.references.slice(answer.references.length - also.length);
   also.forEach((one, at) => {
     const { width, height } = others[at];
     const without = button("×", () => change({ also: also.toSpliced(at, 1) }));
@@ -25,13 +30,22 @@ export function showViews(list, place, answer, change) {
   list.replaceChildren(...views);
 }
 
-/** The part of a photo that a box holds. size: [width, height] of the photo; null: not known yet. */
+function changeLink(place) {
+  const link = element("a", { href: writePlace({ ...place, screen: "mark" }) }, "Change");
+  link.setAttribute("aria-label", "Change the object");
+  return link;
+}
+
+/**
+ * The part of a photo that a box holds. photo: null for one that is gone. size: [width, height] of
+ * the photo; null: not known yet.
+ */
 function view(title, photo, box, size, ...more) {
   const [x0, y0, x1, y1] = box;
   const label = `${title}: a part of a photo`;
   const part = shape("svg", { viewBox: `${x0} ${y0} ${x1 - x0} ${y1 - y0}`, role: "img", "aria-label": label });
   const show = ([width, height]) => part.append(shape("image", { href: pictureOf(photo, 640), width, height }));
-  if (size) show(size);
-  else sizeOf(photo).then(show, () => {}); // a photo that is gone has no picture
-  return element("li", { className: title }, part, element("div", {}, element("span", {}, title), " ", ...more));
+  if (size && photo) show(size);
+  else if (photo) sizeOf(photo).then(show, () => {}); // a photo that is gone has no picture
+  return element("li", { className: ["yes", "no"].includes(title) ? title : "" }, part, element("div", {}, element("span", {}, title), " ", ...more));
 }

@@ -7,10 +7,9 @@ const HEIGHT = 400; // of both pictures, in units of the drawing
 const GAP = 24;
 
 /** Show the pairs of a match in a dialog. pairs: as the API gives them. */
-export async function showWhy(dialog, search, match, { references }, pairs) {
-  const views = [search.object, ...search.also];
+export async function showWhy(dialog, match, { references }, pairs) {
   const reference = references[match.reference];
-  const left = { photo: views[match.reference].photo, ...sides(reference), x: 0 };
+  const left = { photo: reference.photo, ...sides(reference), x: 0 };
   const right = { photo: { id: match.id }, ...sides(match), x: left.width + GAP };
   const lines = pairs.map((pair, at) => line(pair, left, right, Math.round((360 * at) / pairs.length)));
   const drawn = shape(
@@ -20,7 +19,7 @@ export async function showWhy(dialog, search, match, { references }, pairs) {
       role: "img",
       "aria-label": `${plural(pairs.length, "line")} between the object on the left and this photo on the right`,
     },
-    ...[left, right].map(({ photo, x, width }) =>
+    ...[left, right].filter(({ photo }) => photo).map(({ photo, x, width }) =>
       shape("image", { href: pictureOf(photo, 1280), x, width, height: HEIGHT, preserveAspectRatio: "none" }),
     ),
     ...lines,

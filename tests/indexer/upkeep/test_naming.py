@@ -75,6 +75,13 @@ def test_photos_are_added_to_a_name_that_is_known(index: Path, photos: Path) -> 
     assert [one.photo.name for one in found.views] == ["0.png", "1.png"]
     assert [one.photo.name for one in found.unlike] == ["2.png"]
     assert len(kept.views) == 2
+    again = NamedObject("Rex", (named_view(photos / "0.png"), named_view(photos / "0.png", row=2)))
+    kept = name_object(index, again)
+    assert [(one.photo.name, one.cells[2].any()) for one in kept.views] == [
+        ("0.png", False),
+        ("1.png", False),
+        ("0.png", True),
+    ]
     assert len(list((index / "names").iterdir())) == 1
 
 
