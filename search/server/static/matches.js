@@ -53,20 +53,12 @@ export function matchesScreen(go) {
       told.textContent = "";
       showProblem(screen, error, () => search());
       if (error.status >= 400 && error.status < 500) clear();
-      if (error.status >= 400 && error.status < 500) clear();
       if (error.status === 404) {
         screen.querySelector(".problem").append(" ", element("a", { href: "#" }, "Choose another photo"));
       }
     } finally {
       if (number === newest) screen.removeAttribute("aria-busy");
     }
-  }
-
-  /** What was found for another search would be taken for an answer to this one. */
-  function clear() {
-    answer = null;
-    found.replaceChildren();
-    more.hidden = true;
   }
 
   /** What was found for another search would be taken for an answer to this one. */
