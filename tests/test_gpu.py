@@ -6,12 +6,13 @@ The model computes in float32 on both, so that only the arithmetic of the two pa
 a test says otherwise.
 """
 
+import contextlib
 import gc
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from features.descriptors import ImageDescriptor
 from features.device import find_device
 from features.diffusion.presets import InversionMethod
+from features.diffusion.vocabulary import nouns
 from features.errors import LittleMemoryWarning, ModelError, WaldoError
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
@@ -34,6 +37,7 @@ from search.evaluation.methods.methods import METHODS
 from search.evaluation.metrics.masks import mask_iou
 from search.evaluation.retrieval import run_methods
 from search.index import Index, open_index
+from search.localise import localise
 from search.query import Query, SearchOptions
 from search.reference import make_reference
 from search.rerank import score_references
@@ -196,6 +200,36 @@ def test_an_evaluation_of_the_unet_waits_for_nothing(
         gpu.waits.clear()
         _ = model.predict_noise(latents, 500, conditioning)
         assert gpu.waits == {}, family
+
+
+def test_class_vectors_wait_for_their_result_alone(
+    gpu: SimulatedCuda, twins: Callable[[str], Twins]
+) -> None:
+    names = [f"do{letter}g" for letter in "abcdefghij" * 13]
+    for family in (*FAMILIES, "tiny"):
+        both = twins(family)
+        here, there = (
+            each.model.class_vectors(nouns()[:130] if family == "tiny" else names, block)
+            for each in (both.cpu, both.gpu)
+            for block in [both.cpu.settings.block]
+        )
+        gpu.waits.clear()
+        again = both.gpu.model.class_vectors(names, both.cpu.settings.block)
+        assert len(again) == (0 if family == "tiny" else 130)
+        np.testing.assert_allclose(there, here, atol=1e-4)
+        assert Counter(kind for kind, _ in gpu.waits.elements()) == {"download": 1}, family
+
+
+def test_maps_on_the_gpu_are_read_without_waiting(
+    gpu: SimulatedCuda, tiny_twins: Twins, indexes: Callable[[str], Path]
+) -> None:
+    with IndexReader.open(indexes("standard")) as reader:
+        expected = reader.read_maps(reader.ids[::-1]).encoded
+        reader.hold_maps(tiny_twins.gpu.device)
+        gpu.waits.clear()
+        found = reader.read_maps(reader.ids[::-1]).encoded
+        assert gpu.waits == {}
+        np.testing.assert_array_equal(found.cpu().numpy(), expected)
 
 
 # Precision
@@ -455,3 +489,66 @@ def test_a_model_that_does_not_fit(gpu: SimulatedCuda) -> None:
     with pytest.raises(ModelError, match="device's memory does not suffice for it") as raised:
         extractor.get_ready()
     assert "\n" not in str(raised.value)
+
+
+def drained(work: Callable[..., Iterable[object]], *arguments: object) -> list[object]:
+    return list(work(*arguments))
+
+
+STAGES = ("prompt", "class name", "nouns", "places", "labels", "descriptors", "sam", "sam2")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_after_full_memory_at_any_stage_work_goes_on(
+    gpu: SimulatedCuda,
+    tiny_twins: Twins,
+    indexes: Callable[[str], Path],
+    made_once: Callable[..., Path],
+    descriptor_folder: Folder,
+    tmp_path: Path,
+    stage: str,
+) -> None:
+    """Each raises the error of which the command line makes one line, and leaves nothing behind."""
+    extractor = tiny_twins.gpu
+    with contextlib.ExitStack() as stack:
+        work: Callable[[], object]
+        if stage in ("prompt", "class name", "nouns"):
+            block = extractor.settings.block
+            work = {
+                "prompt": lambda: extractor.model.condition("a photo"),
+                "class name": lambda: extractor.model.class_vector("cat", block),
+                "nouns": lambda: extractor.model.class_vectors(nouns()[:70], block),
+            }[stage]
+        elif stage == "places":
+            reader = stack.enter_context(IndexReader.open(indexes("standard")))
+            asked = make_reference(Query(CAT, box=CAT_BOX), extractor)
+            tokens = [asked.for_scoring(extractor.device)]
+            maps, which = reader.read_maps(reader.ids), np.zeros(len(PHOTOS), np.int64)
+            least = np.zeros(len(PHOTOS), np.float32)
+            work = partial(localise, reader, maps, tokens, which, SCORES["consistent"], least)
+        elif stage == "labels":
+            [first, *_] = save_frames(tmp_path / "frames", [{1: (8 * i, 10)} for i in range(3)])
+            start = load_photo(tmp_path / "frames" / "00000.jpg")
+            frames = list(open_video(tmp_path / "frames").frames())[1:]
+            work = partial(drained, carry_labels, start, first, frames, extractor)
+        elif stage == "descriptors":
+            described = ImageDescriptor.load(str(descriptor_folder("dinov2")), "cuda", 2)
+            work = partial(described.describe, [described.prepare(load_photo(CAT))])
+        else:
+            sam = Sam.load(str(made_once(f"gpu-{stage}", lambda at: save_sam(stage, at))), "cuda")
+            reference = make_reference(Query(CAT, box=CAT_BOX), extractor)
+            work = partial(
+                drained, segment_photos, reference, PHOTOS[:1], extractor, prompted_by(sam)
+            )
+        _ = work()
+        gc.collect()
+        before, total = gpu.used, gpu.total
+        gpu.total = gpu.used
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LittleMemoryWarning)
+            with pytest.raises((ModelError, torch.OutOfMemoryError)):
+                work()
+        gpu.total = total
+        gc.collect()
+        assert gpu.used == before
+        _ = work()

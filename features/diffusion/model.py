@@ -161,7 +161,7 @@ class DiffusionModel:
         is_xl = self.unet.config.addition_embed_type == "text_time"
         parts = self._parts
         for tokenizer, encoder in zip(parts.tokenizers, parts.text_encoders, strict=True):
-            ids = self._tokenize(tokenizer, prompt).to(encoder.device)
+            ids = upload(self._tokenize(tokenizer, prompt).numpy(), encoder.device)
             with torch.inference_mode():
                 output = encoder(ids, output_hidden_states=True)
             if is_xl:
@@ -174,8 +174,8 @@ class DiffusionModel:
         if pooled is None:
             return Conditioning(joined, None, None)
         size = float(self.architecture.native_size)
-        sizes = torch.tensor([[size, size, 0.0, 0.0, size, size]])
-        return Conditioning(joined, pooled.to(self.dtype), sizes.to(self.device, self.dtype))
+        sizes = upload(np.array([[size, size, 0, 0, size, size]], np.float32), self.device)
+        return Conditioning(joined, pooled.to(self.dtype), sizes.to(self.dtype))
 
     def check_class_name(self, name: str) -> None:
         """Raise RegionError where the model certainly knows no word of a class name.
@@ -228,16 +228,18 @@ class DiffusionModel:
         known = ~torch.isin(self._tokenize(self._parts.tokenizers[0], names), special)
         rows = known.any(dim=1).nonzero()[:, 0]
         layer = transformer_block(self.unet, block).attn2.to_k
-        vectors = [np.empty((0, layer.out_features), dtype=np.float32)]
+        vectors = [torch.empty((0, layer.out_features), device=self.device)]
+        counted = upload(known[rows].numpy(), self.device).unsqueeze(2)
         for start in range(0, len(rows), _NAMES_AT_ONCE):
             batch = rows[start : start + _NAMES_AT_ONCE]
             states = self.condition([names[row] for row in batch.tolist()]).states
             with torch.inference_mode():
                 keys = layer(states.to(self.dtype)).float()
-            counted = known[batch].to(self.device).unsqueeze(2)
+            own = counted[start : start + _NAMES_AT_ONCE]
             # Multiplied and not indexed, because names differ in their number of tokens.
-            vectors.append(((keys * counted).sum(dim=1) / counted.sum(dim=1)).cpu().numpy())
-        return np.concatenate(vectors)
+            vectors.append((keys * own).sum(dim=1) / own.sum(dim=1))
+        found: NDArray[np.float32] = torch.cat(vectors).cpu().numpy()
+        return found
 
     def predict_noise(
         self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning

@@ -74,7 +74,10 @@ class ResidentMaps:
         problems = {
             at: self._damaged[place] for at, place in enumerate(places) if place in self._damaged
         }
-        return self._rows.index_select(0, rows.to(self._rows.device)), problems
+        device = self._rows.device
+        if device.type == "cuda":
+            rows = rows.pin_memory()  # a GPU copies from there by itself, and nothing waits
+        return self._rows.index_select(0, rows.to(device, non_blocking=True)), problems
 
 
 def free_memory(device: "torch.device") -> int | None:
