@@ -4,7 +4,7 @@ import json
 import os
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -127,13 +127,13 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
 def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many photos each call of the model took, from now on."""
     found: list[int] = []
-    extract = FeatureExtractor.extract
+    begin = FeatureExtractor.begin  # `extract` calls it too
 
-    def watched(self: FeatureExtractor, inputs: list) -> list:
+    def watched(self: FeatureExtractor, inputs: list) -> Callable[[], list]:
         found.append(len(inputs))
-        return extract(self, inputs)
+        return begin(self, inputs)
 
-    monkeypatch.setattr(FeatureExtractor, "extract", watched)
+    monkeypatch.setattr(FeatureExtractor, "begin", watched)
     return found
 
 
