@@ -19,7 +19,7 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1000, "height": 740}, reduced_motion="reduce")
 
         def shoot(name: str) -> None:
-            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(1500)  # pictures within drawings tell nobody that they are there
             page.screenshot(path=DOCS / f"page-{name}.jpg", type="jpeg", quality=80)
 
         page.goto(f"http://127.0.0.1:{server.port}/")
