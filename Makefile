@@ -70,6 +70,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/kill.py
 	$(BIN)/python benchmarks/recall.py
 	$(BIN)/python benchmarks/rerank.py
+	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/localise.py --scenes data/scenes
 	$(BIN)/python benchmarks/places.py --scenes data/scenes

@@ -22,6 +22,7 @@ export function photoScreen() {
       const photo = await ask(`photos/${place.shown}`);
       if (number !== newest) return;
       describe(screen, photo);
+      offerFeatures(screen.querySelector(".seen"), photo, place.search.object.class);
       const { matches, command } = await answerTo(place.search);
       if (number !== newest) return;
       const match = matches.find(({ id }) => id === photo.id);
@@ -54,6 +55,21 @@ function describe(screen, photo) {
   const rows = photo.copies.map(({ path }) => element("li", {}, ...copyable(path, "the path")));
   part(".copies ul").replaceChildren(...rows);
   part(".other").href = writePlace({ screen: "mark", search: newSearch({ photo: { id: photo.id } }) });
+}
+
+/** The pictures cost the model's time, so they are asked for when somebody opens the details. */
+function offerFeatures(details, photo, className) {
+  const pictures = [featurePicture(photo, "appearance map")];
+  if (className) pictures.push(featurePicture(photo, `class map of ${className}`, className));
+  details.hidden = photo.state !== "unchanged";
+  details.querySelector(".drawn").replaceChildren(...pictures);
+}
+
+function featurePicture({ id, width, height }, title, className) {
+  const image = element("img", { alt: title, width, height, loading: "lazy" });
+  const asked = className ? `?class=${encodeURIComponent(className)}` : "";
+  image.src = `/api/v1/photos/${id}/features${asked}`;
+  return element("figure", {}, image, element("figcaption", { className: "soft" }, title));
 }
 
 function showPlaces(screen, { id, boxes, box, word }) {

@@ -218,6 +218,21 @@ def many_pixels() -> bytes:
     return buffer.getvalue()
 
 
+def test_what_the_model_sees_is_drawn_when_it_is_asked_for(open_page: OpenPage) -> None:
+    page = open_page("#photo?photo=12&class=cat&shown=12")
+    page.wait_for_selector(".seen:not([open])")
+    assert page.locator(".drawn img").evaluate_all("all => all.map(one => one.naturalWidth)") == [
+        0,
+        0,
+    ]
+    page.click(".seen summary")
+    for image in page.locator(".drawn img").all():
+        width = image.evaluate("async (one) => { await one.decode(); return one.naturalWidth; }")
+        assert width > 100
+    captions = page.locator(".drawn figcaption").all_inner_texts()
+    assert captions == ["appearance map", "class map of cat"]
+
+
 @pytest.mark.parametrize(
     ("name", "line"),
     [
