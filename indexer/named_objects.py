@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +50,14 @@ class NamedObject:
 def unknown_name(index_dir: Path, names: Sequence[str], name: str) -> WaldoError:
     """The error for a name that an index does not know. names: those that it knows."""
     near = difflib.get_close_matches(name, names, 1)
+    shown = name if name.isprintable() else repr(name)
     if near:
         hint = f"did you mean {near[0]}?"
     elif names:
         hint = f"it knows {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}"
     else:
-        hint = f"it knows none; `waldo name {name} PHOTO` adds one"
-    return WaldoError(f"@{name}: {index_dir} knows no object of this name; {hint}")
+        hint = f"it knows none; `waldo name {shlex.quote(shown)} PHOTO` adds one"
+    return WaldoError(f"@{shown}: {index_dir} knows no object of this name; {hint}")
 
 
 def write_named_object(path: Path, named: NamedObject) -> None:

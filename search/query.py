@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from search.reference import Reference
 
 
-# What stands before the name of an object in place of a photo; the file of such a name is ./@NAME.
+# What stands before the name of an object in place of a photo.
 NAME_MARK = "@"
+
+
+def photo_of(text: str | Path) -> Path:
+    """The photo that a text means: `@NAME` is an object with a name, unless a file is called so."""
+    photo = Path(text)
+    is_file = str(photo).startswith(NAME_MARK) and photo.exists()
+    # An absolute path does not begin with the mark.
+    return photo.absolute() if is_file else photo
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,10 @@ def references_in(
 
 def _check_object(query: Query, extractor: Extractor) -> None:
     """Raise RegionError where a query certainly does not select one object."""
+    if query.asked_name is not None:
+        raise RegionError(
+            f"{query.photo}: objects with a name are known to `waldo query` and `waldo name` alone"
+        )
     regions = [kind for kind in ("mask", "box", "point") if getattr(query, kind) is not None]
     if len(regions) > 1:
         raise RegionError(f"give one of mask, box and point, not {' and '.join(regions)}")

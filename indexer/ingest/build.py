@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from features.errors import WaldoError
@@ -275,7 +276,7 @@ class _Run:
         self._describer.run()
         if self._writer.codec is None:  # no photo of the sample could be read
             extracted = maps()
-            maps = lambda: extracted  # noqa: E731
+            maps = partial(dict, extracted)
             if extracted:
                 self._use_codec(list(extracted.values()))
         earlier = self._unsettled

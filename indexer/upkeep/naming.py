@@ -1,6 +1,7 @@
 """Naming objects in an index, and changing these names: each is one commit."""
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,9 +56,12 @@ def rename_object(index_dir: Path, old: str, new: str) -> None:
 
     def change(manifest: Manifest, number: int) -> tuple[NameRecord, ...]:
         known = _known(index_dir, manifest, old)
+        if new == old:
+            raise WaldoError(f"{new}: is its name already")
         if manifest.named(new) is not None:
             raise WaldoError(
-                f"{new}: is a name already; `waldo name {new} @{old}` adds {old}'s photos to it"
+                f"{new}: is a name already; `{shlex.join(['waldo', 'name', new, f'@{old}'])}` adds "
+                f"{old}'s photos to it"
             )
         named = replace(read_named_object(index_dir / known.file.name), name=new)
         return _with(_without(manifest, old), _store(index_dir, named, number))
@@ -79,14 +83,15 @@ def forget_object(index_dir: Path, name: str) -> None:
 
 def check_name(name: str) -> None:
     """Raise WaldoError for a text that cannot be a name."""
-    blank = name != name.strip() or not name
-    if blank or len(name) > _LONGEST or not name.isprintable() or "/" in name:
-        raise WaldoError(
-            f"name {name!r}: must be 1 to {_LONGEST} printable characters, without / and without "
-            "blanks around it"
-        )
     if name.startswith("@"):
-        raise WaldoError(f"name {name}: leave out the @, which stands before a name in a search")
+        raise WaldoError(f"name {name!r}: leave out the @, which stands before a name in a search")
+    is_path = name in (".", "..") or "/" in name or "@" in name
+    is_blank = name != name.strip() or not name
+    if is_path or is_blank or len(name) > _LONGEST or not name.isprintable():
+        raise WaldoError(
+            f"name {name!r}: must be 1 to {_LONGEST} printable characters, without / and @, and "
+            "without blanks around it"
+        )
 
 
 def _commit(index_dir: Path, change: Callable[[Manifest, int], tuple[NameRecord, ...]]) -> None:

@@ -98,7 +98,7 @@ def rename(
     """Give a named object another name."""
     from indexer.upkeep.naming import rename_object
 
-    rename_object(index, old, new)
+    rename_object(index, old.removeprefix("@"), new)
 
 
 def forget(
@@ -108,7 +108,7 @@ def forget(
     """Forget a name and what is kept with it. Photos stay."""
     from indexer.upkeep.naming import forget_object
 
-    forget_object(index, object_name)
+    forget_object(index, object_name.removeprefix("@"))
 
 
 def _as_json(kept: "NamedObject") -> dict[str, object]:

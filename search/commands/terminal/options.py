@@ -189,12 +189,12 @@ def object_in(
     photo: Path, class_name: str | None, mask: Path | None, box: str | None, point: str | None
 ) -> "Query":
     """The object that --class, --mask, --box and --point show. Raises RegionError."""
-    from search.query import Query
+    from search.query import Query, photo_of
 
     corners = None if box is None else _numbers("--box", box, "X0,Y0,X1,Y1")
     place = None if point is None else _numbers("--point", point, "X,Y")
     region = None if corners is None else box_of(*corners)
-    return Query(photo, class_name, mask, region, place)  # type: ignore[arg-type]
+    return Query(photo_of(photo), class_name, mask, region, place)  # type: ignore[arg-type]
 
 
 def box_of(x0: float, y0: float, x1: float, y1: float) -> "Box":

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from features.errors import WaldoError
 from indexer.photo_lists import STANDARD_INPUT, ListLine, is_list, read_lines
 from search.commands.terminal.options import box_of
-from search.query import Query
+from search.query import Query, photo_of
 
 
 def is_one_search(photos: Sequence[str]) -> bool:
@@ -28,7 +28,7 @@ def read_queries(photos: Iterable[str], pattern: Query) -> Iterator[Query | Wald
     """
     for photo in photos:
         if not _is_list(photo):
-            yield replace(pattern, photo=Path(photo))
+            yield replace(pattern, photo=photo_of(photo))
         elif Path(photo) == STANDARD_INPUT:
             yield from _of_lines(sys.stdin.buffer, "standard input", pattern)
         else:
@@ -44,7 +44,7 @@ def view_of(text: str, class_name: str | None) -> Query:
     """
     photo, _, region = text.rpartition("@")
     if not photo or Path(text).exists():
-        return Query(Path(text), class_name)
+        return Query(photo_of(text), class_name)
     try:
         numbers = tuple(float(part) for part in region.split(","))
     except ValueError:
@@ -52,8 +52,8 @@ def view_of(text: str, class_name: str | None) -> Query:
             raise WaldoError(
                 f"{text}: {region} is neither X0,Y0,X1,Y1 nor X,Y nor the file of a mask"
             ) from None
-        return Query(Path(photo), class_name, mask=Path(region))
-    return _with_region(Query(Path(photo), class_name), list(numbers), text)
+        return Query(photo_of(photo), class_name, mask=Path(region))
+    return _with_region(Query(photo_of(photo), class_name), list(numbers), text)
 
 
 def _is_list(photo: str) -> bool:
@@ -87,7 +87,7 @@ def _of_line(line: ListLine, pattern: Query) -> Query:
     photo = Path(given["photo"])
     if line.note and not photo.exists():
         raise WaldoError(f"{photo}: no such file{line.note}")
-    query = replace(pattern, photo=photo)
+    query = replace(pattern, photo=photo_of(photo))
     for field in ("class", "mask"):
         if not isinstance(given.get(field), str | None):
             raise WaldoError(f'"{field}" must be text')

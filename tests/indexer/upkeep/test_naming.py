@@ -51,7 +51,7 @@ def read(index: Path, name: str) -> NamedObject:
         return reader.named(name)
 
 
-@pytest.mark.parametrize("name", ["Rex", "Zoë's cup: 2", "狗", "a" * 100, "..", "-x"])
+@pytest.mark.parametrize("name", ["Rex", "Zoë's cup: 2", "狗", "a" * 100, "...", "-x"])
 def test_a_name_keeps_the_features_of_its_photos(index: Path, photos: Path, name: str) -> None:
     own, other = named_view(photos / "0.png", class_name="dog"), named_view(photos / "1.png", row=0)
     name_object(index, NamedObject(name, (own,), (other,)))
@@ -106,6 +106,8 @@ def test_a_name_is_changed_and_forgotten(index: Path, photos: Path) -> None:
     assert read(index, "Roy").name == "Roy"
     with pytest.raises(WaldoError, match="Max: is a name already; `waldo name Max @Roy` adds"):
         rename_object(index, "Roy", "Max")
+    with pytest.raises(WaldoError, match="Roy: is its name already"):
+        rename_object(index, "Roy", "Roy")
     with pytest.raises(WaldoError, match=r"@Rey: .* no object of this name; did you mean Roy\?"):
         forget_object(index, "Rey")
     forget_object(index, "Roy")
@@ -116,7 +118,9 @@ def test_a_name_is_changed_and_forgotten(index: Path, photos: Path) -> None:
     assert list((index / "names").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["", " ", " Rex", "Rex ", "a\nb", "a/b", "@Rex", "a" * 101])
+@pytest.mark.parametrize(
+    "name", ["", " ", " Rex", "Rex ", "a\nb", "a/b", "@Rex", ".", "..", "a@1,2", "a" * 101]
+)
 def test_what_cannot_be_a_name_is_refused(index: Path, photos: Path, name: str) -> None:
     before = read_manifest(index)
     with pytest.raises(WaldoError, match="name"):

@@ -264,15 +264,15 @@ from features.extractor import FeatureExtractor
 from search.commands.app import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-extract, batches = FeatureExtractor.extract, []
+begin, batches = FeatureExtractor.begin, []
 
 def interrupted(self, inputs):
     batches.append(inputs)
     if len(batches) == 3:
         os.kill(os.getpid(), signal.SIGINT)
-    return extract(self, inputs)
+    return begin(self, inputs)
 
-FeatureExtractor.extract = interrupted
+FeatureExtractor.begin = interrupted
 main()
 """
 

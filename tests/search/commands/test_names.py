@@ -61,6 +61,27 @@ def test_names_are_answered_on_pages_and_in_lists(
     assert [json.loads(line)["query"].get("name") for line in lines] == ["Tom", None]
 
 
+def test_a_file_that_begins_with_the_mark_is_still_a_photo(
+    waldo: CommandLine, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(CAT, tmp_path / "@Tom")
+    monkeypatch.chdir(tmp_path)
+    at = ("--index", index, "--json", "--top", "3")
+    expected = json.loads(waldo("query", CAT, "--box", BOX, *at).out)["matches"]
+    searches = tmp_path / "searches.txt"
+    searches.write_text('{"photo": "./@Tom", "box": [172, 31, 333, 164]}\n')
+    for arguments in (
+        ("./@Tom", "--box", BOX),
+        ("@Tom", "--box", BOX),
+        (tmp_path / "@Tom", "--box", BOX),
+        (searches,),
+    ):
+        found = json.loads(waldo("query", *arguments, *at).out)["matches"]
+        assert [m["id"] for m in found] == [m["id"] for m in expected]
+    also = waldo("query", CAT, "--box", BOX, "--also", f"./@Tom@{BOX}", *at)
+    assert json.loads(also.out)["query"]["also"][0]["photo"] == str(tmp_path / "@Tom")
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -71,6 +92,11 @@ def test_names_are_answered_on_pages_and_in_lists(
         (("query", "@Tom"), "it knows none; `waldo name Tom PHOTO` adds one"),
         (("rename", "Tom", "Tim"), "@Tom: "),
         (("forget", "Tom"), "@Tom: "),
+        (("forget", "@Tom"), "error: @Tom: "),
+        (
+            ("show", "@Tom", "--box", BOX, "--out", "x.png"),
+            "known to `waldo query` and `waldo name` alone",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(
