@@ -12,7 +12,7 @@ from features.errors import (
     UnreadableError,
     WaldoError,
 )
-from search.server.endpoints import Endpoints
+from search.server.endpoints import Endpoints, no_such_address
 from search.server.named_endpoints import NamedEndpoints
 from search.server.request_bodies import RequestError
 from search.server.safety import Gate
@@ -61,15 +61,15 @@ def create_application(worker: SearchWorker, secret: str | None = None) -> Gate:
         endpoints.close()
 
     version = "/api/v1"
-    match = f"{version}/searches/{{key}}/matches/{{rank:int}}"
+    match = f"{version}/searches/{{key}}/matches/{{rank}}"
     routes = [
         Route("/", home),
         Mount("/static", StaticFiles(directory=STATIC)),
         Route(f"{version}/collection", endpoints.collection),
         Route(f"{version}/photos", endpoints.photos),
-        Route(f"{version}/photos/{{id:int}}", endpoints.photo),
-        Route(f"{version}/photos/{{id:int}}/picture", endpoints.photo_picture),
-        Route(f"{version}/photos/{{id:int}}/features", endpoints.photo_features),
+        Route(f"{version}/photos/{{id}}", endpoints.photo),
+        Route(f"{version}/photos/{{id}}/picture", endpoints.photo_picture),
+        Route(f"{version}/photos/{{id}}/features", endpoints.photo_features),
         Route(f"{version}/uploads", endpoints.upload, methods=["POST"]),
         Route(f"{version}/uploads/{{key}}/picture", endpoints.upload_picture),
         Route(f"{version}/uploads/{{key}}/features", endpoints.upload_features),
@@ -87,8 +87,9 @@ def create_application(worker: SearchWorker, secret: str | None = None) -> Gate:
     handlers = {
         WaldoError: _told(endpoints),
         ClientDisconnect: _gone,
-        404: _no_such_address,
-        405: _no_such_address,
+        404: _nothing_there,
+        405: _nothing_there,
+        Exception: _failed,
     }
     application = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
     return Gate(application, secret)
@@ -115,16 +116,24 @@ def _told(endpoints: Endpoints) -> "Callable[[Request, Exception], Awaitable[Res
             status = error.status
         headers = {"retry-after": "1"} if status == 503 else None
         line = endpoints.uploads.without_files(" ".join(str(error).split()))
+        line = line.encode("utf-8", "replace").decode()  # it may name a file
         return JSONResponse({"error": line}, status, headers=headers)
 
     return told
 
 
-async def _no_such_address(request: "Request", _: Exception) -> "Response":
+async def _nothing_there(request: "Request", _: Exception) -> "Response":
     from starlette.responses import JSONResponse
 
-    line = f"{request.method} {request.url.path}: no such address"
-    return JSONResponse({"error": line}, 404)
+    return JSONResponse({"error": str(no_such_address(request))}, 404)
+
+
+async def _failed(_: "Request", __: Exception) -> "Response":
+    from starlette.responses import JSONResponse
+
+    # Starlette raises the error again after this reply, and uvicorn writes its trace to stderr.
+    line = "the server failed; what it printed says how"
+    return JSONResponse({"error": line}, 500)
 
 
 async def _gone(_: "Request", __: Exception) -> "Response":

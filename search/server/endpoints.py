@@ -34,8 +34,10 @@ from search.server.request_bodies import (
     ObjectRequest,
     RequestError,
     SearchRequest,
+    digits,
     read_object,
     read_search,
+    text_of,
     whole_number,
 )
 from search.server.uploads import Uploads
@@ -88,9 +90,11 @@ class Endpoints:
     async def photos(self, request: "Request") -> "Response":
         """GET /api/v1/photos"""
         asked = request.query_params
-        wanted = _filter(*(asked.get(name) or None for name in ("folder", "since", "until")))
+        wanted = _filter(*(text_of(asked.get(name), name) for name in ("folder", "since", "until")))
         count = whole_number(asked, "limit", 60, MOST_LISTED)
-        start = whole_number(asked, "after", -1, _LARGEST_ID) if "after" in asked else None
+        start = (
+            whole_number(asked, "after", 0, _LARGEST_ID, least=0) if asked.get("after") else None
+        )
         return json_reply(await asyncio.to_thread(self._page, wanted, start, count))
 
     def _page(self, wanted: PhotoFilter | None, start: int | None, count: int) -> dict[str, Any]:
@@ -105,7 +109,7 @@ class Endpoints:
 
     async def photo(self, request: "Request") -> "Response":
         """GET /api/v1/photos/{id}"""
-        return json_reply(await asyncio.to_thread(self._photo, request.path_params["id"]))
+        return json_reply(await asyncio.to_thread(self._photo, number_in(request, "id")))
 
     def _photo(self, number: int) -> dict[str, Any]:
         reader = self.worker.reader()
@@ -119,9 +123,10 @@ class Endpoints:
 
     async def photo_picture(self, request: "Request") -> "Response":
         """GET /api/v1/photos/{id}/picture"""
+        number = number_in(request, "id")
 
         def find() -> PhotoRecord:
-            return unchanged_photo(self.worker.reader(), request.path_params["id"])
+            return unchanged_photo(self.worker.reader(), number)
 
         record = await asyncio.to_thread(find)
         return await self._picture(request, record.path, record.content_hash)
@@ -143,7 +148,7 @@ class Endpoints:
 
     async def photo_features(self, request: "Request") -> "Response":
         """GET /api/v1/photos/{id}/features"""
-        number = request.path_params["id"]
+        number = number_in(request, "id")
         return await self._features(
             request, lambda index: unchanged_photo(index.reader, number).path
         )
@@ -154,7 +159,7 @@ class Endpoints:
         return await self._features(request, lambda _: upload.path)
 
     async def _features(self, request: "Request", find: Callable[[Index], Path]) -> "Response":
-        name = request.query_params.get("class") or None
+        name = text_of(request.query_params.get("class"), "class")
 
         def draw(index: Index) -> bytes:
             path = find(index)
@@ -241,7 +246,7 @@ class Endpoints:
         return json_reply(pairs_json(*self._match(request)))
 
     def _match(self, request: "Request") -> tuple[Answer, int]:
-        rank = request.path_params["rank"]
+        rank = number_in(request, "rank")
         return self._answers.get(request.path_params["key"], rank), rank
 
 
@@ -253,6 +258,19 @@ def _filter(folder: str | None, since: str | None, until: str | None) -> PhotoFi
         None if until is None else time_span("until", until)[1],
     )
     return None if wanted == PhotoFilter() else wanted
+
+
+def number_in(request: "Request", name: str) -> int:
+    """A number that is a part of an address. Raises RequestError (404) where it is none."""
+    number = digits(request.path_params[name])
+    if number is None:
+        raise no_such_address(request)
+    return number
+
+
+def no_such_address(request: "Request") -> RequestError:
+    """The error of an address that is not one of the API's."""
+    return RequestError(f"{request.method} {request.scope['path'][:200]}: no such address", 404)
 
 
 async def read_json(request: "Request") -> Any:

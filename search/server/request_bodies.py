@@ -63,7 +63,7 @@ def read_object(body: Any, where: str = "object") -> ObjectRequest:
     fields = _fields(body, where, {"photo", "class", "box", "point", "add", "remove"})
     return ObjectRequest(
         _photo(fields.get("photo"), f"{where}.photo"),
-        _text(fields.get("class"), f"{where}.class"),
+        text_of(fields.get("class"), f"{where}.class"),
         _box(fields.get("box"), f"{where}.box"),
         _point(fields.get("point"), f"{where}.point"),
         _areas(fields.get("add"), f"{where}.add"),
@@ -74,7 +74,7 @@ def read_object(body: Any, where: str = "object") -> ObjectRequest:
 def read_named(body: Any) -> tuple[str, SearchRequest]:
     """A name, and the object that is to have it, from JSON. Raises RequestError."""
     fields = _fields(body, "the request", {"name", "object", "also", "not"})
-    name = _text(fields.get("name"), "name")
+    name = text_of(fields.get("name"), "name")
     if name is None:
         raise RequestError("name: must be text")
     return name, read_search({key: value for key, value in fields.items() if key != "name"})
@@ -89,21 +89,38 @@ def read_search(body: Any) -> SearchRequest:
         _objects(fields.get("also"), "also"),
         _objects(fields.get("not"), "not"),
         _top(fields.get("top")),
-        _text(fields.get("folder"), "folder"),
-        _text(fields.get("since"), "since"),
-        _text(fields.get("until"), "until"),
+        text_of(fields.get("folder"), "folder"),
+        text_of(fields.get("since"), "since"),
+        text_of(fields.get("until"), "until"),
     )
 
 
-def whole_number(parameters: Mapping[str, str], name: str, usual: int, most: int) -> int:
-    """A parameter of an address, from 1 to `most`. Raises RequestError."""
+def whole_number(
+    parameters: Mapping[str, str], name: str, usual: int, most: int, least: int = 1
+) -> int:
+    """A parameter of an address, from `least` to `most`. Raises RequestError."""
     text = parameters.get(name)
     if not text:
         return usual
-    # Python reads other scripts' digits too; and numbers of any length.
-    if not (text.isascii() and text.isdigit() and len(text) <= 18 and 1 <= int(text) <= most):
-        raise RequestError(f"{name}: must be a whole number from 1 to {most}")
-    return int(text)
+    number = digits(text)
+    if number is None or not least <= number <= most:
+        raise RequestError(f"{name}: must be a whole number from {least} to {most}")
+    return number
+
+
+def digits(text: str) -> int | None:
+    """The number that up to 18 digits are; None for anything else."""
+    # Python reads other scripts' digits too, and fails where there are thousands of them.
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def text_of(value: Any, where: str) -> str | None:
+    """A text; None where there is none. where: what the errors call it. Raises RequestError."""
+    if value is None or value == "":
+        return None
+    if not _is_text(value):
+        raise RequestError(f"{where}: must be text")
+    return str(value)
 
 
 def _fields(body: Any, where: str, names: set[str]) -> dict[str, Any]:
@@ -121,9 +138,11 @@ def _photo(value: Any, where: str) -> int | str:
     match value:
         case {"id": int(number), **rest} if not rest and _is_id(number):
             return number
-        case {"upload": str(key), **rest} if not rest and not key.startswith(NAME_MARK):
+        case {"upload": str(key), **rest} if (
+            not rest and _is_text(key) and not key.startswith(NAME_MARK)
+        ):
             return key
-        case {"name": str(name), **rest} if not rest:
+        case {"name": str(name), **rest} if not rest and _is_text(name):
             return f"{NAME_MARK}{name}"
     raise RequestError(f'{where}: must be {{"id": NUMBER}}, {{"upload": KEY}} or {{"name": NAME}}')
 
@@ -132,12 +151,9 @@ def _is_id(number: int) -> bool:
     return not isinstance(number, bool) and abs(number) < 2**63
 
 
-def _text(value: Any, where: str) -> str | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise RequestError(f"{where}: must be text")
-    return value
+def _is_text(value: Any) -> bool:
+    """Whether a value is text that any file, option or reply can hold."""
+    return isinstance(value, str) and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
 
 
 def _top(value: Any) -> int:

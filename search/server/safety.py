@@ -93,7 +93,7 @@ class Gate:
         if method in _READING:
             return None
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+        if origin is not None and _host_in(origin) != headers.get("host", ""):
             return 403, "requests of other pages are not answered"
         if not _same(headers.get(TOKEN_HEADER, ""), self.page_token):
             return 403, "the page is of an earlier run of the server; load it again"
@@ -132,6 +132,14 @@ def _host_name(host: str) -> str | None:
     """The name in a Host header, without its port."""
     try:
         return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _host_in(origin: str) -> str | None:
+    """The name and port in an Origin header."""
+    try:
+        return urlsplit(origin).netloc
     except ValueError:
         return None
 

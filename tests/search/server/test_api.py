@@ -3,6 +3,7 @@
 import io
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from features.extractor import FeatureExtractor
 from features.frame import Frame
+from indexer.ingest.build import index_photos
 from search import Query, SearchOptions, open_index
 from search.presentation.sureness import sureness
 from search.server.objects import cell_boxes
 from tests.conftest import DEMO
 from tests.helpers.command_line import CommandLine
-from tests.helpers.server import Client, Reply
+from tests.helpers.server import Client, Reply, running_server
 
 QUERY = DEMO / "query" / "cat.jpg"
 BOX = [172, 31, 333, 164]
@@ -58,6 +61,35 @@ def test_the_listing_comes_in_pages_without_gaps(server: Client) -> None:
     assert names == sorted(path.name for path in (DEMO / "photos").iterdir())
 
 
+def test_photo_zero_may_open_a_later_page(tiny: FeatureExtractor, tmp_path: Path) -> None:
+    samples, index = sorted((DEMO / "photos").iterdir()), tmp_path / "index"
+    for folder, names in (("b", ("0", "1")), ("a", ("2", "3"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            shutil.copy(samples[int(name)], tmp_path / folder / f"{name}.jpg")
+        index_photos([tmp_path / folder], index, tiny, batch_size=4)
+    with running_server(index) as client:
+        first = client.get("/api/v1/photos?limit=2").json
+        assert [photo["id"] for photo in first["photos"]] == [2, 3]
+        assert first["next"] == 0
+        second = client.get("/api/v1/photos?limit=2&after=0").json
+        assert [photo["id"] for photo in second["photos"]] == [0, 1]
+        assert second["next"] is None
+
+
+def test_a_fault_of_the_server_is_one_line(
+    sample_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("search.server.endpoints.find_photo", fail)
+    with running_server(sample_index) as client:
+        reply = client.get("/api/v1/photos/3")
+        assert (reply.status, reply.error) == (500, "the server failed; what it printed says how")
+        assert client.get("/api/v1/collection").status == 200
+
+
 def test_the_listing_is_filtered(server: Client, tmp_path: Path) -> None:
     photos = DEMO / "photos"
     assert len(server.get(f"/api/v1/photos?limit=500&folder={photos}").json["photos"]) == 81
@@ -66,6 +98,7 @@ def test_the_listing_is_filtered(server: Client, tmp_path: Path) -> None:
     refused = server.get("/api/v1/photos?since=yesterday")
     assert refused.status == 400
     assert refused.error.startswith("since yesterday: must be YYYY")
+    assert server.get("/api/v1/photos?folder=%00").error == "folder: must be text"
     for text in ("0", "-1", "x", "9" * 50):
         assert server.get(f"/api/v1/photos?limit={text}").error.startswith("limit: must be")
 
@@ -266,6 +299,11 @@ def test_areas_are_added_and_removed(server: Client, upload: str) -> None:
         ({"object": {"photo": {"id": 3}, "box": [5e3, 5e3, 6e3, 6e3]}}, 422, None),
         ({"object": {"photo": {"id": 3}, "class": "zxqv"}}, 422, None),
         ({"object": {"photo": {"id": 3}, "class": 7}}, 400, "object.class: must be text"),
+        ({"object": {"photo": {"id": 3}, "class": "\ud800"}}, 400, "object.class: must be text"),
+        ({"object": {"photo": {"name": "\ud800"}}}, 400, "object.photo: must be"),
+        ({"object": {"photo": {"upload": "\0"}}}, 400, "object.photo: must be"),
+        ({"object": {"photo": {"id": 3}}, "folder": "\0"}, 400, "folder: must be text"),
+        ({"object": {"photo": {"id": 3}}, "folder": "\ud800"}, 400, "folder: must be text"),
         ({"object": {"photo": {"id": 3}, "class": "dog"}, "top": 0}, 400, "top: must be"),
         ({"object": {"photo": {"id": 3}, "class": "dog"}, "also": 5}, 400, "also: must be a list"),
         ({"object": {"photo": {"id": 3}, "class": "dog"}, "until": "1990"}, 400, "no photo of"),

@@ -63,6 +63,7 @@ def test_only_the_page_may_send(server: Client, path: str) -> None:
         {"X_Waldo_Token": "guess"},
         {"X_Waldo_Token": server.token, "Origin": "http://evil.example"},
         {"X_Waldo_Token": server.token, "Origin": "null"},
+        {"X_Waldo_Token": server.token, "Origin": "http://["},
         {"X_Waldo_Token": server.token, "Origin": f"http://127.0.0.1:{server.port + 1}"},
     ):
         assert server.ask("POST", path, body, **headers).status == 403
@@ -82,6 +83,10 @@ def test_only_the_page_may_send(server: Client, path: str) -> None:
         "/api/v1/uploads/../../../etc/passwd/picture",
         "/api/v1/photos/-3",
         "/api/v1/photos/3e0",
+        "/api/v1/photos/99999999999999999999999",
+        f"/api/v1/photos/{'9' * 5000}",
+        f"/api/v1/photos/{'9' * 5000}/picture",
+        f"/api/v1/searches/0123/matches/{'9' * 5000}/mask",
     ],
 )
 def test_a_path_is_no_name_of_a_photo(server: Client, path: str) -> None:
