@@ -17,23 +17,33 @@ from indexer.named_objects import (
 from indexer.store.files import describe_file, sync_folder, writing
 from indexer.store.folder import remove_leftovers
 from indexer.store.locks import writer_lock
-from indexer.store.manifest import Manifest, NameRecord, read_manifest, write_manifest
+from indexer.store.manifest import (
+    Fingerprint,
+    Manifest,
+    NameRecord,
+    check_fingerprint,
+    read_manifest,
+    write_manifest,
+)
 
 _LONGEST = 100
 
 
-def name_object(index_dir: Path, named: NamedObject) -> NamedObject:
+def name_object(index_dir: Path, named: NamedObject, fingerprint: Fingerprint) -> NamedObject:
     """Keep an object in an index; photos of a name that is known are added to it, but for what it
     has already: the same cells of the same photo.
 
-    Returns the object as it is kept. Raises WaldoError for a name that cannot be one,
-    IndexMissingError, IndexBusyError, IndexFormatError, IndexDamagedError, IndexWriteError.
+    fingerprint: what the object's features depend on, as `IndexReader.fingerprint`. Returns the
+    object as it is kept. Raises WaldoError for a name that cannot be one, FingerprintError where
+    the index was made anew with another model since, IndexMissingError, IndexBusyError,
+    IndexFormatError, IndexDamagedError, IndexWriteError.
     """
     check_name(named.name)
     kept = named
 
     def change(manifest: Manifest, number: int) -> tuple[NameRecord, ...]:
         nonlocal kept
+        check_fingerprint(index_dir, manifest, fingerprint)
         known = manifest.named(named.name)
         if known is not None:
             before = read_named_object(index_dir / known.file.name)

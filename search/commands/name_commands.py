@@ -58,8 +58,8 @@ def name(
         unlike=tuple(view_of(text, class_name) for text in unlike or ()),
     )
     with open_index(index, device) as opened:
-        named = opened.object_named(object_name, query)
-    kept = name_object(index, named)
+        named, fingerprint = opened.object_named(object_name, query), opened.reader.fingerprint
+    kept = name_object(index, named, fingerprint)
     boxes = ", ".join(
         f"{','.join(map(str, view.maps.frame.box_of(view.cells)))} of {view.photo.name}"
         for view in named.views

@@ -54,7 +54,7 @@ class NamedEndpoints:
         with self._uploads.scratch() as scratch:
             query = to_query(asked, index, self._uploads, Path(scratch))
             named = index.object_named(name, query)
-        kept = name_object(index.reader.index_dir, named)
+        kept = name_object(index.reader.index_dir, named, index.reader.fingerprint)
         return {"name": name, "n_photos": len(kept.views)}
 
     async def forget(self, request: "Request") -> "Response":

@@ -5,8 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from features.photo import load_model_input
-from indexer.named_objects import NamedView
+from indexer.named_objects import NamedObject, NamedView
+from indexer.upkeep.naming import name_object
 from tests.helpers.stores import PixelExtractor
+
+
+def keep_name(index: Path, named: NamedObject) -> NamedObject:
+    """`name_object` in an index that `PixelExtractor` made."""
+    return name_object(index, named, PixelExtractor().fingerprint())
 
 
 def named_view(photo: Path, row: int = 1, class_name: str | None = None) -> NamedView:

@@ -28,8 +28,9 @@ def directory(sample_index: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     with open_index(copy, device="cpu") as index:
         asked = replace(CAT, photo=photo, unlike=(other(index, 5),))
         named = index.object_named("Tom", asked)
-        name_object(copy, named)
-        name_object(copy, index.object_named("the second", other(index, 9)))
+        name_object(copy, named, index.reader.fingerprint)
+        second = index.object_named("the second", other(index, 9))
+        name_object(copy, second, index.reader.fingerprint)
     photo.unlink()
     return copy
 
@@ -86,7 +87,8 @@ def test_names_stand_wherever_photos_do(index: Index) -> None:
 def test_two_names_are_merged(index: Index, directory: Path, tmp_path: Path) -> None:
     copy = tmp_path / "index"
     shutil.copytree(directory, copy)
-    kept = name_object(copy, index.object_named("Tom", Query(Path("@the second"))))
+    second = index.object_named("Tom", Query(Path("@the second")))
+    kept = name_object(copy, second, index.reader.fingerprint)
     assert [view.photo.name for view in kept.views] == ["cat.jpg", "010.jpg"]
     with open_index(copy, device="cpu") as merged:
         answer = merged.search(Query(Path("@Tom")), SearchOptions(top=3))

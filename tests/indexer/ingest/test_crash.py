@@ -29,9 +29,8 @@ from indexer.reader import IndexReader
 from indexer.store.manifest import Manifest, read_manifest
 from indexer.upkeep.check import verify
 from indexer.upkeep.compact import compact
-from indexer.upkeep.naming import name_object
 from indexer.upkeep.remove import remove
-from tests.helpers.names import named_view
+from tests.helpers.names import keep_name, named_view
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import (
     PixelDescriptor,
@@ -62,7 +61,7 @@ def act(action: str, photos: Path, index: Path) -> None:
     if action == "compact":
         compact(index)
     elif action == "name":
-        name_object(index, NamedObject("Rex", (named_view(photos / "photo-000.png"),)))
+        keep_name(index, NamedObject("Rex", (named_view(photos / "photo-000.png"),)))
     else:
         extractor = PixelExtractor(is_asynchronous=action.endswith("on a device"))
         run(photos, index, extractor, batch_size=2, descriptors=[PixelDescriptor()])
@@ -188,7 +187,7 @@ def before(request: pytest.FixtureRequest, tmp_path: Path, photos: Path) -> Path
     run(photos, index, descriptors=descriptors)
     if action == "describe":
         return index
-    name_object(index, NamedObject("Max", (named_view(photos / "photo-001.png"),)))
+    keep_name(index, NamedObject("Max", (named_view(photos / "photo-001.png"),)))
     make_photos(photos, 2, first=20)
     save_photo(photos / "photo-001.png", 50, 50, seed=90)
     (photos / "photo-002.png").unlink()
@@ -299,8 +298,8 @@ def test_naming_killed_at_every_step(photos: Path, tmp_path: Path) -> None:
     """No name is lost, and none is half changed."""
     before = tmp_path / "before"
     run(photos, before)
-    name_object(before, NamedObject("Max", (named_view(photos / "photo-001.png"),)))
-    name_object(before, NamedObject("Rex", (named_view(photos / "photo-002.png"),)))
+    keep_name(before, NamedObject("Max", (named_view(photos / "photo-001.png"),)))
+    keep_name(before, NamedObject("Rex", (named_view(photos / "photo-002.png"),)))
     left = killed_everywhere("name", photos, before, tmp_path / "left")
     assert len(left) > 5
     counts = set()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from features.errors import WaldoError
-from indexer.errors import IndexDamagedError
+from indexer.errors import FingerprintError, IndexDamagedError
 from indexer.ingest.build import index_photos
 from indexer.named_objects import NamedObject, NamedView
 from indexer.reader import IndexReader
@@ -16,7 +16,7 @@ from indexer.upkeep.check import verify
 from indexer.upkeep.compact import compact
 from indexer.upkeep.naming import forget_object, name_object, rename_object
 from indexer.upkeep.remove import remove
-from tests.helpers.names import named_view
+from tests.helpers.names import keep_name, named_view
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import PixelExtractor
 
@@ -54,7 +54,7 @@ def read(index: Path, name: str) -> NamedObject:
 @pytest.mark.parametrize("name", ["Rex", "Zoë's cup: 2", "狗", "a" * 100, "...", "-x"])
 def test_a_name_keeps_the_features_of_its_photos(index: Path, photos: Path, name: str) -> None:
     own, other = named_view(photos / "0.png", class_name="dog"), named_view(photos / "1.png", row=0)
-    name_object(index, NamedObject(name, (own,), (other,)))
+    keep_name(index, NamedObject(name, (own,), (other,)))
     (photos / "0.png").unlink()
     found = read(index, name)
     assert found.name == name
@@ -67,8 +67,8 @@ def test_a_name_keeps_the_features_of_its_photos(index: Path, photos: Path, name
 
 
 def test_photos_are_added_to_a_name_that_is_known(index: Path, photos: Path) -> None:
-    name_object(index, NamedObject("Rex", (named_view(photos / "0.png"),)))
-    kept = name_object(
+    keep_name(index, NamedObject("Rex", (named_view(photos / "0.png"),)))
+    kept = keep_name(
         index, NamedObject("Rex", (named_view(photos / "1.png"),), (named_view(photos / "2.png"),))
     )
     found = read(index, "Rex")
@@ -76,7 +76,7 @@ def test_photos_are_added_to_a_name_that_is_known(index: Path, photos: Path) -> 
     assert [one.photo.name for one in found.unlike] == ["2.png"]
     assert len(kept.views) == 2
     again = NamedObject("Rex", (named_view(photos / "0.png"), named_view(photos / "0.png", row=2)))
-    kept = name_object(index, again)
+    kept = keep_name(index, again)
     assert [(one.photo.name, one.cells[2].any()) for one in kept.views] == [
         ("0.png", False),
         ("1.png", False),
@@ -87,7 +87,7 @@ def test_photos_are_added_to_a_name_that_is_known(index: Path, photos: Path) -> 
 
 def test_names_stay_through_whatever_happens_to_the_photos(index: Path, photos: Path) -> None:
     own = named_view(photos / "0.png")
-    name_object(index, NamedObject("Rex", (own,)))
+    keep_name(index, NamedObject("Rex", (own,)))
     save_photo(photos / "9.png", 50, 40, seed=9)
     index_photos([photos], index, PixelExtractor(), batch_size=2)
     remove(index, [photos / "0.png"])
@@ -99,9 +99,17 @@ def test_names_stay_through_whatever_happens_to_the_photos(index: Path, photos: 
     assert verify(moved) == []
 
 
+def test_features_of_another_model_get_no_name(index: Path, photos: Path) -> None:
+    named = NamedObject("Rex", (named_view(photos / "0.png"),))
+    before = read_manifest(index)
+    with pytest.raises(FingerprintError, match="model pixels, but model other"):
+        name_object(index, named, PixelExtractor(model="other").fingerprint())
+    assert read_manifest(index) == before
+
+
 def test_a_name_is_changed_and_forgotten(index: Path, photos: Path) -> None:
-    name_object(index, NamedObject("Rex", (named_view(photos / "0.png"),)))
-    name_object(index, NamedObject("Max", (named_view(photos / "1.png"),)))
+    keep_name(index, NamedObject("Rex", (named_view(photos / "0.png"),)))
+    keep_name(index, NamedObject("Max", (named_view(photos / "1.png"),)))
     rename_object(index, "Rex", "Roy")
     assert read(index, "Roy").name == "Roy"
     with pytest.raises(WaldoError, match="Max: is a name already; `waldo name Max @Roy` adds"):
@@ -124,7 +132,7 @@ def test_a_name_is_changed_and_forgotten(index: Path, photos: Path) -> None:
 def test_what_cannot_be_a_name_is_refused(index: Path, photos: Path, name: str) -> None:
     before = read_manifest(index)
     with pytest.raises(WaldoError, match="name"):
-        name_object(index, NamedObject(name, (named_view(photos / "0.png"),)))
+        keep_name(index, NamedObject(name, (named_view(photos / "0.png"),)))
     assert read_manifest(index) == before
 
 
@@ -132,8 +140,8 @@ def test_what_cannot_be_a_name_is_refused(index: Path, photos: Path, name: str) 
 def test_a_lost_name_is_told_and_spoils_nothing_else(
     index: Path, photos: Path, harm: Callable[[Path], object]
 ) -> None:
-    name_object(index, NamedObject("Rex", (named_view(photos / "0.png"),)))
-    name_object(index, NamedObject("Max", (named_view(photos / "1.png"),)))
+    keep_name(index, NamedObject("Rex", (named_view(photos / "0.png"),)))
+    keep_name(index, NamedObject("Max", (named_view(photos / "1.png"),)))
     record = read_manifest(index).named("Rex")
     assert record is not None
     harm(index / record.file.name)
@@ -148,7 +156,7 @@ def test_a_lost_name_is_told_and_spoils_nothing_else(
 
 
 def test_a_reader_keeps_the_names_that_it_opened(index: Path, photos: Path) -> None:
-    name_object(index, NamedObject("Rex", (named_view(photos / "0.png"),)))
+    keep_name(index, NamedObject("Rex", (named_view(photos / "0.png"),)))
     with IndexReader.open(index) as reader:
         forget_object(index, "Rex")
         assert reader.named("Rex").name == "Rex"
