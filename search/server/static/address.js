@@ -48,7 +48,7 @@ export function writePlace({ screen, search, size, shown }) {
   const [[kind, name]] = Object.entries(object.photo);
   given.append(kind === "id" ? "photo" : kind, name);
   if (size) given.append("size", size);
-  if (shown) given.append("shown", shown);
+  if (shown != null) given.append("shown", shown);
   if (object.class) given.append("class", object.class);
   for (const region of ["box", "point"]) if (object[region]) given.append(region, object[region]);
   for (const area of AREAS) for (const box of object[area] ?? []) given.append(area, box);

@@ -16,26 +16,26 @@ export class Problem extends Error {
  * What the server answers at a path below /api/v1, read as JSON. With a body it is sent: a Blob as
  * it is, anything else as JSON. Throws Problem; and AbortError once the signal says so.
  */
-export async function ask(path, body, signal) {
+export async function ask(path, body, signal, method = body === undefined ? "GET" : "POST") {
   for (let tries = 1; ; tries++) {
-    const response = await send(path, body, signal);
+    const response = await send(path, method, body, signal);
     if (response.status === 503 && tries < MOST_TRIES) {
       await sleep(Number(response.headers.get("retry-after")) || 1);
       continue;
     }
-    const told = await response.json().catch(() => ({ error: "the server's answer cannot be read" }));
+    const told = await response.json().catch((error) => {
+      if (error.name === "AbortError") throw error;
+      return { error: "the server's answer cannot be read" };
+    });
     if (response.ok && !told.error) return told;
     throw new Problem(told.error, response.status);
   }
 }
 
-async function send(path, body, signal) {
-  const request = { signal };
-  if (body !== undefined) {
-    request.method = "POST";
-    request.headers = { "X-Waldo-Token": TOKEN };
-    request.body = body instanceof Blob ? body : JSON.stringify(body);
-  }
+async function send(path, method, body, signal) {
+  const request = { method, signal };
+  if (method !== "GET") request.headers = { "X-Waldo-Token": TOKEN };
+  if (body !== undefined) request.body = body instanceof Blob ? body : JSON.stringify(body);
   try {
     return await fetch(`/api/v1/${path}`, request);
   } catch (error) {
@@ -64,26 +64,50 @@ export async function sizeOf({ id }) {
   return [width, height];
 }
 
-let collection;
-/** What the index holds; asked for once. */
-export function theCollection() {
-  collection ??= ask("collection").catch((error) => {
-    collection = undefined;
-    throw error;
-  });
-  return collection;
+let known = null; // the collection as it was last told
+let asking = null;
+/**
+ * What the index holds; the same object as long as nothing changes. anew: ask even so, for photos
+ * may have come or gone; where they have, no answer that was kept holds.
+ */
+export function theCollection(anew = false) {
+  if (anew) asking = null;
+  asking ??= ask("collection").then(
+    (told) => {
+      if (JSON.stringify(told) === JSON.stringify(known)) return known;
+      if (known) answers = new Map();
+      return (known = told);
+    },
+    (error) => {
+      asking = null;
+      throw error;
+    },
+  );
+  return asking;
 }
 
-const answers = new Map();
+let answers = new Map();
 /**
  * The answer to a search. The last ones are kept, as the server does, so that going back takes no
  * time. again: ask even so, for the server has forgotten the answer.
  */
 export async function answerTo(search, again = false) {
+  const kept = answers; // an answer that comes after they were forgotten is not kept
   const key = JSON.stringify(search);
-  if (again || !answers.has(key)) {
-    answers.set(key, await ask("searches", search));
-    if (answers.size > 8) answers.delete(answers.keys().next().value);
+  if (again || !kept.has(key)) {
+    kept.set(key, await ask("searches", search));
+    if (kept.size > 8) kept.delete(kept.keys().next().value);
   }
-  return answers.get(key);
+  return kept.get(key);
+}
+
+/** The answer to a search if it is kept, else null. */
+export function keptAnswer(search) {
+  return answers.get(JSON.stringify(search)) ?? null;
+}
+
+/** The index was changed: what it answered before may no longer hold. */
+export function forgetAnswers() {
+  answers = new Map();
+  asking = null;
 }

@@ -109,6 +109,7 @@ export function showCommand(place, command) {
 let forms = 0;
 /** Choose photos by folder and date. change(filter) is told {folder, since, until}. */
 export function filterForm(place, collection, change) {
+  place.replaceChildren();
   const folder = element("select", { name: "folder" });
   folder.append(element("option", { value: "" }, "all folders"));
   for (const { path, name, n_photos } of collection.folders) {

@@ -41,6 +41,7 @@ export function homeScreen(go) {
   let following = null;
   let asking = null;
   let lastFolder = null;
+  let shown = null; // the collection that the grid is of
 
   async function load() {
     asking?.abort();
@@ -74,13 +75,18 @@ export function homeScreen(go) {
     grid.append(thumbnail(photo));
   }
 
+  /** Asks each time, for `waldo index` may have run meanwhile. */
   async function fill() {
     try {
-      filterForm(screen.querySelector(".filters"), await theCollection(), (chosen) => {
+      const collection = await theCollection(true);
+      if (collection === shown) return;
+      shown = collection;
+      const setFilter = filterForm(screen.querySelector(".filters"), collection, (chosen) => {
         filter = chosen;
         start();
       });
-      load();
+      setFilter(filter);
+      start();
     } catch (error) {
       showProblem(screen, error, fill);
     }
@@ -95,9 +101,13 @@ export function homeScreen(go) {
   new IntersectionObserver(([entry]) => entry.isIntersecting && !more.hidden && load(), {
     rootMargin: "600px",
   }).observe(more);
-  fill();
-  // Names may have come meanwhile. What is wrong with the server, the collection says.
-  return { element: screen, update: () => showNames(screen.querySelector(".named")).catch(() => {}) };
+
+  function update() {
+    fill();
+    showNames(screen).catch(() => {}); // what is wrong with the server, the collection says
+  }
+
+  return { element: screen, update };
 }
 
 function thumbnail(photo) {

@@ -26,8 +26,9 @@ export function markScreen(go) {
     place = next;
     undo.disabled = !canUndo;
     word.value = place.search.object.class ?? "";
+    showProblem(screen, null);
     if (isOther) await open();
-    if (size) draw();
+    else if (size) draw();
   }
 
   async function open() {
@@ -38,6 +39,7 @@ export function markScreen(go) {
       size = place.size ?? (await sizeOf(photo));
       stage.style.setProperty("--ratio", size[0] / size[1]);
       showPhoto(screen, photo);
+      draw();
       stage.focus({ preventScroll: true });
     } catch (error) {
       showProblem(screen, error, open);
@@ -66,6 +68,7 @@ export function markScreen(go) {
     else if (isClick && mode() === "box") take({ ...withoutRegion(object), point: box.slice(0, 2) });
     else if (isClick) draw();
     else if (mode() === "box") take({ ...withoutRegion(object), box });
+    else if (mode() === "add" && !isMeant(object)) take({ ...object, box }); // nothing to add it to yet
     else take({ ...object, [mode()]: [...(object[mode()] ?? []), box] });
   }
 
@@ -77,7 +80,7 @@ export function markScreen(go) {
 
   function search() {
     const { object } = place.search;
-    if (!object.box && !object.point && !object.class && !object.add) {
+    if (!isMeant(object)) {
       showProblem(screen, { message: "Drag a box around the object first, or say what it is.", status: 0 });
       stage.focus();
     } else {
@@ -127,6 +130,11 @@ function showPhoto(screen, photo) {
 
 function withoutRegion({ photo, class: name }) {
   return name ? { photo, class: name } : { photo };
+}
+
+/** Whether it says which object is meant; areas alone do not. */
+function isMeant({ box, point, class: name }) {
+  return Boolean(box || point || name);
 }
 
 /** What people drew, over the photo. */
@@ -227,6 +235,7 @@ function previewOn(screen) {
   const told = screen.querySelector(".told");
   let waiting = null;
   let asking = null;
+  let hasFailed = false; // so that success takes away its own line alone
 
   return (object, size) => {
     clearTimeout(waiting);
@@ -242,10 +251,14 @@ function previewOn(screen) {
     try {
       const { cells, warning } = await ask("preview", object, asking.signal);
       dim(canvas, cells, size);
+      if (hasFailed) showProblem(screen, null);
+      hasFailed = false;
       told.textContent = warning ?? "The bright part is taken as the object.";
       told.classList.toggle("warning", warning !== null);
     } catch (error) {
-      if (error.name !== "AbortError") told.textContent = "";
+      if (error.name === "AbortError") return;
+      hasFailed = true;
+      told.textContent = "";
       showProblem(screen, error);
     }
   }

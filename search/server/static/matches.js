@@ -1,6 +1,6 @@
 // The matches screen: the photos that show the object, the surest first. Yes and no search again.
 
-import { answerTo, ask, Problem, theCollection } from "./api.js";
+import { answerTo, ask, keptAnswer, Problem, theCollection } from "./api.js";
 import { writePlace } from "./address.js";
 import {
   announce, copyable, copyOf, element, filterForm, outline, pictureParts, plural, showCommand, showProblem,
@@ -27,14 +27,30 @@ export function matchesScreen(go) {
   let place = null;
   let answer = null;
   let newest = 0; // of the searches that were asked for: answers of others come too late
+  let offered = null; // the collection whose folders can be chosen
   let setFilter = () => {};
+  let mayRenew = true; // whether a heatmap that fails has the search asked again
 
   function update(next, canUndo) {
     const isSame = place && writePlace(place) === writePlace(next);
     place = next;
     undo.disabled = !canUndo;
+    offerFilters();
+    if (isSame && answer && answer === keptAnswer(place.search)) return;
+    if (!isSame) screen.querySelector(".keep output").textContent = "";
+    mayRenew = true;
+    search();
+  }
+
+  async function offerFilters() {
+    const collection = await theCollection().catch(() => null); // the search will say what is wrong
+    if (collection && collection !== offered) {
+      offered = collection;
+      setFilter = filterForm(screen.querySelector(".filters"), collection, ({ folder, since, until }) =>
+        change({ folder: folder || undefined, since: since || undefined, until: until || undefined }),
+      );
+    }
     setFilter(place.search);
-    if (!isSame || !answer) search();
   }
 
   async function search(again = false) {
@@ -162,8 +178,12 @@ export function matchesScreen(go) {
     const layer = element("img", { className: "layer", alt: "", loading: "lazy" });
     const { search: key } = answer;
     layer.addEventListener("error", () => {
-      // As for the pairs; the first layer that fails has them all drawn anew.
-      if (answer.search === key) search(true);
+      // As for the pairs; the first layer that fails has them all drawn anew. Once, for it may have
+      // failed for another reason, which no search mends.
+      if (answer?.search === key && mayRenew) {
+        mayRenew = false;
+        search(true);
+      }
     }, { once: true });
     layer.src = `/api/v1/searches/${key}/matches/${rank}/heatmap`;
     return layer;
@@ -172,6 +192,7 @@ export function matchesScreen(go) {
   function toggleHeat() {
     const isOn = heat.getAttribute("aria-pressed") !== "true";
     heat.setAttribute("aria-pressed", isOn);
+    mayRenew = true;
     if (isOn) layHeat();
     else for (const layer of found.querySelectorAll(".layer")) layer.remove();
     announce(isOn ? "heatmaps are shown" : "heatmaps are hidden");
@@ -184,13 +205,7 @@ export function matchesScreen(go) {
     if (event.key === "h") toggleHeat();
   }
 
-  theCollection().then((collection) => {
-    setFilter = filterForm(screen.querySelector(".filters"), collection, ({ folder, since, until }) =>
-      change({ folder: folder || undefined, since: since || undefined, until: until || undefined }),
-    );
-    if (place) setFilter(place.search);
-  }, () => {}); // the search itself will say what is wrong
-  keepForm(screen.querySelector(".keep"), screen, () => place.search);
+  keepForm(screen.querySelector(".keep"), () => place.search);
   heat.addEventListener("click", toggleHeat);
   undo.addEventListener("click", () => history.back());
   more.addEventListener("click", () => change({ top: MOST }));

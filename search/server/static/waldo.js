@@ -3,8 +3,8 @@
 // called again whenever the address changes; only the address leads from one state to another.
 
 import { readPlace, writePlace } from "./address.js";
-import { theCollection } from "./api.js";
-import { plural } from "./elements.js";
+import { Problem, theCollection } from "./api.js";
+import { plural, showProblem } from "./elements.js";
 import { homeScreen, receivePhoto } from "./home.js";
 import { markScreen } from "./mark.js";
 import { matchesScreen } from "./matches.js";
@@ -33,6 +33,14 @@ function show() {
   const place = readPlace(location.hash);
   if (place.screen !== current.name) change(place.screen);
   current.screen.update(place, history.state?.undo === true);
+  // After the update, for the home screen asks for the collection anew.
+  theCollection().then(showCollection, () => {}); // the home screen says what is wrong
+}
+
+function showCollection({ n_photos, index }) {
+  const line = document.querySelector("#collection");
+  line.textContent = plural(n_photos, "photo");
+  line.title = index;
 }
 
 function change(name) {
@@ -66,14 +74,15 @@ function takeDrops() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("dragging");
-    take(event.dataTransfer);
+    if (!take(event.dataTransfer)) showProblem(current.screen.element, new Problem("that is no file; drop a photo file", 0));
   });
   addEventListener("paste", (event) => take(event.clipboardData));
 }
 
-/** A photo may be dropped and pasted on any screen. */
-function take(transfer) {
-  if (transfer.files.length) receivePhoto(transfer.files[0], go, current.screen.element);
+/** A photo may be dropped and pasted on any screen. Whether a file was given. */
+function take({ files }) {
+  if (files.length) receivePhoto(files[0], go, current.screen.element);
+  return files.length > 0;
 }
 
 /** Keys of the screen, but not while somebody writes. */
@@ -92,11 +101,3 @@ addEventListener("popstate", show);
 takeDrops();
 takeKeys();
 show();
-theCollection().then(
-  ({ n_photos, index }) => {
-    const line = document.querySelector("#collection");
-    line.textContent = plural(n_photos, "photo");
-    line.title = index;
-  },
-  () => {}, // the home screen says what is wrong
-);

@@ -104,6 +104,18 @@ def test_a_click_is_a_point_and_areas_are_added_and_removed(open_page: OpenPage)
     assert page.url.endswith("#mark?photo=12")
 
 
+def test_an_area_that_is_added_to_nothing_is_the_object(open_page: OpenPage) -> None:
+    page = open_page("#mark?photo=12")
+    page.wait_for_selector(".stage svg")
+    page.check("input[value=add]", force=True)
+    box: Box = (60, 40, 200, 200)
+    with page.expect_response("**/preview") as told:
+        drag(page, box)
+    assert told.value.status == 200
+    assert "add=" not in page.url
+    assert all(abs(a - b) <= 1 for a, b in zip(marked(page), box, strict=True))
+
+
 def test_by_keys_alone(open_page: OpenPage) -> None:
     page = open_page()
     page.wait_for_selector(".grid a")
@@ -212,6 +224,13 @@ def test_a_photo_is_shown_whole(open_page: OpenPage, server: Client) -> None:
     assert f"photo={match['id']}&box={','.join(map(str, map(round, match['box'])))}" in page.url
 
 
+def test_the_first_photo_of_the_index_is_a_photo_as_any(open_page: OpenPage) -> None:
+    page = open_page("#matches?photo=0&box=20,20,150,150")
+    page.click(".card[data-id='0'] .picture")
+    page.wait_for_selector(".whole rect.found")
+    assert page.url.endswith("shown=0&box=20,20,150,150")
+
+
 def many_pixels() -> bytes:
     buffer = io.BytesIO()
     Image.new("1", (20_000, 10_000)).save(buffer, "PNG")
@@ -220,7 +239,8 @@ def many_pixels() -> bytes:
 
 def test_what_the_model_sees_is_drawn_when_it_is_asked_for(open_page: OpenPage) -> None:
     page = open_page("#photo?photo=12&class=cat&shown=12")
-    page.wait_for_selector(".seen:not([open])")
+    page.wait_for_selector(".drawn figure:nth-child(2) img", state="attached")
+    assert page.locator(".seen").get_attribute("open") is None
     assert page.locator(".drawn img").evaluate_all("all => all.map(one => one.naturalWidth)") == [
         0,
         0,
@@ -260,6 +280,18 @@ def test_files_that_are_no_use_are_said_so(
     faults[:] = [fault for fault in faults if not fault.startswith(REFUSED)]
 
 
+def test_a_text_that_is_dropped_is_no_photo(open_page: OpenPage) -> None:
+    page = open_page()
+    page.wait_for_selector(".grid a")
+    page.evaluate("""() => {
+      const transfer = new DataTransfer();
+      transfer.setData("text/plain", "to be or not to be");
+      const given = { dataTransfer: transfer, bubbles: true, cancelable: true };
+      document.body.dispatchEvent(new DragEvent("drop", given));
+    }""")
+    page.wait_for_selector(".problem:has-text('drop a photo file')")
+
+
 def test_words_are_completed_and_doubted(open_page: OpenPage, faults: list[str]) -> None:
     page = open_page()
     page.set_input_files("input[type=file]", CAT)
@@ -271,6 +303,9 @@ def test_words_are_completed_and_doubted(open_page: OpenPage, faults: list[str])
     page.fill(".class", "qwertz")
     page.keyboard.press("Tab")
     page.wait_for_selector(".problem:has-text('qwertz')")
+    page.go_back()
+    page.wait_for_selector(".problem", state="hidden")
+    assert page.input_value(".class") == "banana"
     faults[:] = [fault for fault in faults if not fault.startswith(REFUSED)]
 
 
@@ -298,6 +333,42 @@ def test_a_server_that_is_busy_or_away(open_page: OpenPage, faults: list[str]) -
     page.wait_for_selector(".card")
     assert page.inner_text(".problem") == ""
     faults[:] = [fault for fault in faults if not fault.startswith(REFUSED)]
+
+
+def test_heatmaps_that_cannot_be_drawn_have_the_search_asked_again_once(
+    open_page: OpenPage, faults: list[str]
+) -> None:
+    page = open_page(f"#matches?{MARKED}")
+    page.wait_for_selector(".card")
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url) if "/api/" in one.url else None)
+    page.route("**/heatmap", lambda route: route.fulfill(status=500, json={"error": "no"}))
+    with page.expect_response("**/searches"):
+        page.keyboard.press("h")
+    page.wait_for_selector(".matches:not([aria-busy])")
+    # Layers of the second answer fail, and whatever that brings was asked for before this is.
+    page.wait_for_function("document.querySelector('.layer').complete")
+    page.evaluate(
+        "new Promise(requestAnimationFrame).then(() => fetch('/api/v1/names')).then(String)"
+    )
+    assert len([url for url in asked if url.endswith("/searches")]) == 1
+    faults[:] = [fault for fault in faults if not fault.startswith(REFUSED)]
+
+
+def test_photos_that_came_meanwhile_are_searched_too(open_page: OpenPage, server: Client) -> None:
+    page = open_page(f"#matches?{MARKED}")
+    page.wait_for_selector(".card")
+    page.click("a.brand")
+    page.wait_for_selector(".grid a")
+    page.go_back()
+    page.wait_for_selector(".card")
+    collection = server.get("/api/v1/collection").json
+    more = {**collection, "n_photos": collection["n_photos"] + 1}
+    page.route("**/collection", lambda route: route.fulfill(json=more))
+    page.click("a.brand")
+    page.wait_for_selector(f"#collection:has-text('{more['n_photos']} photos')")
+    with page.expect_request("**/searches"):
+        page.go_back()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
