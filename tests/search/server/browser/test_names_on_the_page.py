@@ -36,7 +36,7 @@ def test_what_is_looked_for_is_kept_and_asked_for_again(
 
     page.click("a.brand")
     card = page.locator(".named a")
-    assert page.get_by_role("button", name=f"Forget {ODD_NAME}").count() == 1
+    page.get_by_role("button", name=f"Forget {ODD_NAME}").wait_for()
     assert card.inner_text().strip() == ODD_NAME
     card.click()
     page.wait_for_selector(".card")
