@@ -30,6 +30,10 @@ class IndexBusyError(WaldoError):
     """Another run is writing to the index."""
 
 
+class UnknownNameError(WaldoError):
+    """The index knows no object of this name."""
+
+
 class FingerprintError(WaldoError):
     """The index was made by another model, or with other settings, than those in use."""
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import WaldoError
 from features.frame import Frame
 from features.maps import FeatureMaps
-from indexer.errors import IndexDamagedError
+from indexer.errors import IndexDamagedError, UnknownNameError
 from indexer.store.files import write_bytes_atomically
 
 # What helps where such a file is lost: nothing can make it again.
@@ -47,7 +46,7 @@ class NamedObject:
     unlike: tuple[NamedView, ...] = ()
 
 
-def unknown_name(index_dir: Path, names: Sequence[str], name: str) -> WaldoError:
+def unknown_name(index_dir: Path, names: Sequence[str], name: str) -> UnknownNameError:
     """The error for a name that an index does not know. names: those that it knows."""
     near = difflib.get_close_matches(name, names, 1)
     shown = name if name.isprintable() else repr(name)
@@ -57,7 +56,7 @@ def unknown_name(index_dir: Path, names: Sequence[str], name: str) -> WaldoError
         hint = f"it knows {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}"
     else:
         hint = f"it knows none; `waldo name {shlex.quote(shown)} PHOTO` adds one"
-    return WaldoError(f"@{shown}: {index_dir} knows no object of this name; {hint}")
+    return UnknownNameError(f"@{shown}: {index_dir} knows no object of this name; {hint}")
 
 
 def write_named_object(path: Path, named: NamedObject) -> None:

@@ -123,6 +123,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The page and its API: a thin face of the Python API, as the command line is.
     "search.server": {
         "features",
+        "indexer.errors",
         "indexer.named_objects",
         "indexer.reader",
         "indexer.store.filters",

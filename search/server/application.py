@@ -12,6 +12,7 @@ from features.errors import (
     UnreadableError,
     WaldoError,
 )
+from indexer.errors import IndexBusyError, IndexMissingError, UnknownNameError
 from search.server.endpoints import Endpoints, no_such_address
 from search.server.named_endpoints import NamedEndpoints
 from search.server.request_bodies import RequestError
@@ -29,6 +30,9 @@ STATIC = Path(__file__).parent / "static"
 _STATUS: tuple[tuple[type[WaldoError], int], ...] = (
     (RegionError, 422),
     (UnreadableError, 404),
+    (UnknownNameError, 404),
+    (IndexBusyError, 503),
+    (IndexMissingError, 410),
     (PhotoError, 422),
     (NotAPictureError, 415),
     (WaldoError, 400),

@@ -177,7 +177,7 @@ class Endpoints:
     async def upload(self, request: "Request") -> "Response":
         """POST /api/v1/uploads"""
         upload = await self.uploads.receive(request.stream())
-        known = self.worker.reader().find(upload.content_hash)
+        known = await asyncio.to_thread(lambda: self.worker.reader().find(upload.content_hash))
         told = {"width": upload.width, "height": upload.height, "id": known}
         return json_reply({"upload": upload.key, **told}, 201)
 

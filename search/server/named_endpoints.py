@@ -32,7 +32,7 @@ class NamedEndpoints:
 
     async def listing(self, _: "Request") -> "Response":
         """GET /api/v1/names"""
-        reader = self._worker.reader()
+        reader = await asyncio.to_thread(self._worker.reader)
         names = [{"name": name, "n_photos": count} for name, count in reader.names.items()]
         return json_reply({"names": names})
 
@@ -41,8 +41,8 @@ class NamedEndpoints:
         from starlette.responses import Response
 
         size = size_for(whole_number(request.query_params, "size", 160, _LARGEST))
-        reader, name = self._worker.reader(), request.path_params["name"]
-        picture = await asyncio.to_thread(_cover, reader, name, size)
+        name = request.path_params["name"]
+        picture = await asyncio.to_thread(lambda: _cover(self._worker.reader(), name, size))
         return Response(picture, media_type="image/jpeg", headers={"cache-control": "no-cache"})
 
     async def keep(self, request: "Request") -> "Response":
@@ -59,8 +59,8 @@ class NamedEndpoints:
 
     async def forget(self, request: "Request") -> "Response":
         """DELETE /api/v1/names/{name}"""
-        name, directory = request.path_params["name"], self._worker.reader().index_dir
-        await asyncio.to_thread(forget_object, directory, name)
+        name = request.path_params["name"]
+        await asyncio.to_thread(lambda: forget_object(self._worker.reader().index_dir, name))
         return json_reply({"name": name})
 
 

@@ -23,6 +23,8 @@ MOST_PIXELS = 100_000_000
 _KEPT = 64
 # Seconds within which an upload must be complete.
 _PATIENCE = 120.0
+# Uploads that are decoded at a time: each takes up to 300 MB meanwhile.
+_DECODED_TOGETHER = 2
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Uploads:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="waldo-")
         self._known: OrderedDict[str, Upload] = OrderedDict()
+        self._decoding = asyncio.Semaphore(_DECODED_TOGETHER)
 
     def close(self) -> None:
         self._folder.cleanup()
@@ -71,7 +74,8 @@ class Uploads:
         try:
             with os.fdopen(handle, "wb") as file:
                 digest = await _write(chunks, file)
-            upload = await asyncio.to_thread(_check, path, digest)
+            async with self._decoding:
+                upload = await asyncio.to_thread(_check, path, digest)
         except BaseException:
             path.unlink(missing_ok=True)
             raise

@@ -39,10 +39,12 @@ class SearchWorker:
         """Finish the work at hand, drop what waits, and close the index."""
         self._thread.shutdown(cancel_futures=True)
         self._index.close()
+        self._reader.close()
 
     def reader(self) -> IndexReader:
         """The index as of its last commit, for any thread: its photos, but not their maps.
 
+        It reads files, so the event loop must not call it. Nobody closes what it returns.
         Raises IndexMissingError, IndexFormatError, IndexDamagedError, and WaldoError where the
         index was made anew by another model.
         """
@@ -81,6 +83,7 @@ class SearchWorker:
     def _work(self, job: Callable[[Index], Result]) -> Result:
         reader = self.reader()
         if reader is not self._index.reader:
-            before, self._index = self._index, Index(reader, self._index.extractor, self._device)
-            before.close()
+            # The reader before is not closed: other threads may still use it. It goes when the last
+            # of them lets go of it, and with it its threads and its lock.
+            self._index = Index(reader, self._index.extractor, self._device)
         return job(self._index)

@@ -1,15 +1,20 @@
 """Many, large, slow, broken and interrupted requests: each is answered, and the server goes on."""
 
+import asyncio
+import gc
 import io
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import weakref
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,8 +23,11 @@ from PIL import Image
 
 from features.extractor import FeatureExtractor
 from indexer.ingest.build import index_photos
+from search.commands.serve_command import _listen, _name_in_link
 from search.server import uploads
+from search.server.worker import SearchWorker
 from tests.conftest import DEMO
+from tests.helpers.command_line import CommandLine
 from tests.helpers.server import Client, Reply, running_server
 
 BOX = [10, 10, 120, 120]
@@ -155,6 +163,99 @@ def test_photos_that_are_indexed_meanwhile_are_found(
         assert client.get("/api/v1/collection").json["n_photos"] == 2
         assert len(client.get("/api/v1/photos").json["photos"]) == 2
         assert len(client.post("/api/v1/searches", asked).json["matches"]) == 2
+
+
+def test_a_reader_that_is_replaced_serves_those_who_have_it(
+    tiny: FeatureExtractor, tmp_path: Path
+) -> None:
+    photos, index = tmp_path / "photos", tmp_path / "index"
+    photos.mkdir()
+    names = sorted((DEMO / "photos").iterdir())
+    shutil.copy(names[0], photos / "0.jpg")
+    index_photos([photos], index, tiny, batch_size=4)
+    worker = SearchWorker(index, "cpu")
+    before = worker.reader()
+    shutil.copy(names[1], photos / "1.jpg")
+    index_photos([photos], index, tiny, batch_size=4)
+    assert asyncio.run(worker.run(lambda searched: searched.reader.n_photos)) == 2
+    assert before.read_maps([0]).damaged == []
+    assert before.n_photos == 1
+    forgotten = weakref.ref(before)
+    del before
+    gc.collect()
+    assert forgotten() is None
+    worker.close()
+
+
+def test_two_uploads_are_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    check, counting, running, most = uploads._check, threading.Lock(), 0, 0
+
+    def count(path: Path, content_hash: str) -> uploads.Upload:
+        nonlocal running, most
+        with counting:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        upload = check(path, content_hash)
+        with counting:
+            running -= 1
+        return upload
+
+    async def photo(number: int) -> AsyncIterator[bytes]:
+        yield sent[number]
+
+    async def receive_all() -> list[uploads.Upload]:
+        return list(await asyncio.gather(*(kept.receive(photo(number)) for number in range(6))))
+
+    sent = [path.read_bytes() for path in sorted((DEMO / "photos").iterdir())[:6]]
+    monkeypatch.setattr(uploads, "_check", count)
+    kept = uploads.Uploads()
+    assert len({upload.key for upload in asyncio.run(receive_all())}) == 6
+    assert most == 2
+    kept.close()
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+def test_the_end_of_the_terminal_leaves_no_files(
+    sample_index: Path, tmp_path: Path, end: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "search.commands.app", "serve", "--index", str(sample_index)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as run:
+        assert run.stderr is not None
+        port = int(run.stderr.readline().rstrip().rstrip("/").rpartition(":")[2])
+        assert Client(port).get("/api/v1/collection").status == 200
+        assert len(list(tmp_path.glob("waldo-*"))) == 1
+        run.send_signal(end)
+        _, err = run.communicate(timeout=30)
+    assert "Traceback" not in err
+    assert run.returncode == -signal.SIGTERM
+    assert list(tmp_path.glob("waldo-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--token", "a b"), "error: --token: must be of letters"),
+        (("--token", ""), "error: --token: must be of letters"),
+        (("--token", "a\r\nb"), "error: --token: must be of letters"),
+        (("--host", ""), "error: --host: must be an address"),
+    ],
+)
+def test_what_cannot_be_in_a_link_is_refused(
+    waldo: CommandLine, sample_index: Path, options: tuple[str, str], line: str
+) -> None:
+    assert waldo.refusal("serve", "--index", sample_index, *options).startswith(line)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "0"])
+def test_the_link_to_every_address_has_this_machines_name(host: str) -> None:
+    with _listen(host, 0) as listening:
+        assert _name_in_link(host, listening) == socket.gethostname()
+    with _listen("127.0.0.1", 0) as listening:
+        assert _name_in_link("127.0.0.1", listening) == "127.0.0.1"
 
 
 def test_the_command_prints_its_address_and_ends_by_ctrl_c(sample_index: Path) -> None:

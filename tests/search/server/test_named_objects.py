@@ -9,14 +9,20 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
+from indexer.store.locks import writer_lock
 from tests.helpers.server import Client, running_server
 
 BOX = [40, 40, 200, 200]
 
 
 @pytest.fixture
-def client(sample_index: Path, tmp_path: Path) -> Iterator[Client]:
-    with running_server(Path(shutil.copytree(sample_index, tmp_path / "index"))) as running:
+def index(sample_index: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sample_index, tmp_path / "index"))
+
+
+@pytest.fixture
+def client(index: Path) -> Iterator[Client]:
+    with running_server(index) as running:
         yield running
 
 
@@ -52,13 +58,25 @@ def test_what_is_wrong_with_a_name_is_one_line(client: Client) -> None:
     for body, status, line in (
         ({"object": shown}, 400, "name: must be text"),
         ({"name": "a/b", "object": shown}, 400, "name 'a/b': must be"),
-        ({"name": "Rex", "object": {"photo": {"name": "Max"}}}, 400, "@Max: "),
+        ({"name": "Rex", "object": {"photo": {"name": "Max"}}}, 404, "@Max: "),
         ({"name": "Rex", "object": {**shown, "photo": {"name": "Max"}}}, 422, "@Max: "),
         ({"name": "Rex", "object": {"photo": {"id": 3}}}, 422, None),
         ({"name": "Rex", "object": shown, "top": 3}, 400, "the request: 'top' is not one of"),
     ):
         reply = client.post("/api/v1/names", body)
         assert (reply.status, line is None or reply.error.startswith(line)) == (status, True), body
-    assert client.get("/api/v1/names/Rex/picture").status == 400
+    assert client.get("/api/v1/names/Rex/picture").status == 404
     assert client.ask("DELETE", "/api/v1/names/Rex").status == 403
-    assert client.ask("DELETE", "/api/v1/names/Rex", X_Waldo_Token=client.token).status == 400
+    assert client.ask("DELETE", "/api/v1/names/Rex", X_Waldo_Token=client.token).status == 404
+
+
+def test_an_index_that_is_written_or_gone_is_said_to_be(client: Client, index: Path) -> None:
+    asked = {"name": "Rex", "object": {"photo": {"id": 3}, "box": BOX}}
+    with writer_lock(index):
+        busy = client.post("/api/v1/names", asked)
+    assert (busy.status, busy.headers["retry-after"]) == (503, "1")
+    assert "is writing this index" in busy.error
+    assert client.post("/api/v1/names", asked).status == 201
+    index.rename(index.with_name("moved"))
+    for reply in (client.get("/api/v1/photos"), client.post("/api/v1/names", asked)):
+        assert (reply.status, "no index here" in reply.error) == (410, True)
