@@ -32,6 +32,7 @@ class KeptAnswers:
         answer = self._answers.get(key)
         if answer is None:
             raise RequestError("this search is not kept any more; search again", 404)
+        self._answers.move_to_end(key)
         if not 1 <= rank <= len(answer.matches):
             raise RequestError(f"this search has no match of the rank {rank}", 404)
         return answer

@@ -172,7 +172,7 @@ class Endpoints:
                 raise RequestError("the model of this index knows no words", 404)
             return png(class_map(maps, vector, thumbnail(path, LAYER_SIDE)))
 
-        return _layer(await self.worker.run(draw))
+        return _layer(await self.worker.run(draw), "no-cache")
 
     async def upload(self, request: "Request") -> "Response":
         """POST /api/v1/uploads"""
@@ -293,9 +293,9 @@ def json_reply(content: dict[str, Any], status: int = 200) -> "Response":
     return JSONResponse(content, status, headers={"cache-control": "no-store"})
 
 
-def _layer(picture: bytes) -> "Response":
-    """A picture of a search, which never changes under its address."""
+def _layer(picture: bytes, caching: str = "max-age=3600") -> "Response":
+    """A picture to lay over a photo. That of a search never changes under its address."""
     from starlette.responses import Response
 
-    headers = {"cache-control": "private, max-age=3600"}
+    headers = {"cache-control": f"private, {caching}"}
     return Response(picture, media_type="image/png", headers=headers)

@@ -38,9 +38,14 @@ class Listing:
 
     @cached_property
     def folders(self) -> dict[str, int]:
-        """The folders that hold photos, sorted, each with the number of photos right in it."""
+        """The folders that hold photos, sorted, each with the number of photos beneath it."""
         counts = Counter(os.path.dirname(path) for path in self.reader.paths())  # noqa: PTH120
-        return dict(sorted(counts.items()))
+        beneath = dict(sorted(counts.items()))
+        for folder, count in counts.items():
+            for above in map(str, Path(folder).parents):
+                if above in beneath:
+                    beneath[above] += count
+        return beneath
 
     def page(self, wanted: PhotoFilter | None, start: int | None, count: int) -> Page:
         """Photos that pass a filter, from the photo with the id `start` on.

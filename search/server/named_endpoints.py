@@ -1,10 +1,11 @@
 """Objects with a name over HTTP: the list of them, their pictures, naming and forgetting them."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexer.named_objects import NamedObject
+from indexer.named_objects import NamedObject, NamedView
 from indexer.reader import IndexReader
 from indexer.upkeep.naming import forget_object, name_object
 from search.index import Index
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 _LARGEST = 640
+# What stands for the file of an upload among the photos of a name.
+_UPLOADED = Path("an uploaded photo")
 
 
 class NamedEndpoints:
@@ -54,8 +57,17 @@ class NamedEndpoints:
         with self._uploads.scratch() as scratch:
             query = to_query(asked, index, self._uploads, Path(scratch))
             named = index.object_named(name, query)
+        named = replace(
+            named,
+            views=tuple(map(self._without_upload, named.views)),
+            unlike=tuple(map(self._without_upload, named.unlike)),
+        )
         kept = name_object(index.reader.index_dir, named, index.reader.fingerprint)
         return {"name": name, "n_photos": len(kept.views)}
+
+    def _without_upload(self, view: NamedView) -> NamedView:
+        """What is kept of a photo; an upload has no file that outlives the server."""
+        return replace(view, photo=_UPLOADED) if self._uploads.holds(view.photo) else view
 
     async def forget(self, request: "Request") -> "Response":
         """DELETE /api/v1/names/{name}"""

@@ -18,6 +18,8 @@ from search.server.uploads import Uploads
 
 # The longer side of a mask that is drawn for an object with areas added or removed, pixels.
 _MASK_SIDE = 1024
+# How much the ratio of its sides may differ from the photo's; `load_mask` refuses twice as much.
+_SAME_SHAPE = 0.005
 
 
 def to_query(asked: SearchRequest, index: Index, uploads: Uploads, scratch: Path) -> Query:
@@ -52,11 +54,14 @@ def to_view(asked: ObjectRequest, index: Index, uploads: Uploads, scratch: Path)
 def edited_mask(reference: Reference, add: tuple[Box, ...], remove: tuple[Box, ...]) -> Image.Image:
     """A mask of what was taken as the object, with areas of the photo added, then others removed.
 
-    Its longer side has at most 1,024 pixels.
+    Its longer side has at most 1,024 pixels, but for a photo so thin that its shape would be lost.
     """
     frame = reference.maps.frame
     scale = min(1.0, _MASK_SIDE / max(frame.width, frame.height))
     size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+    ratio = size[0] / size[1] / (frame.width / frame.height)
+    if abs(ratio - 1) > _SAME_SHAPE:
+        size = frame.width, frame.height
     mask = Image.new("1", size)
     draw = ImageDraw.Draw(mask)
     for boxes, value in ((cell_boxes(reference.cells, frame), 1), (add, 1), (remove, 0)):

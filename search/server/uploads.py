@@ -58,6 +58,10 @@ class Uploads:
         self._known.move_to_end(key)
         return self._known[key]
 
+    def holds(self, path: Path) -> bool:
+        """Whether a file is one of these, which nobody finds when the server has stopped."""
+        return path.resolve().is_relative_to(Path(self._folder.name).resolve())
+
     def key_of(self, content_hash: str) -> str | None:
         """The key of the upload with this content; None where it is not here."""
         key = _key(content_hash)

@@ -273,3 +273,28 @@ def test_the_command_prints_its_address_and_ends_by_ctrl_c(sample_index: Path) -
     assert out == ""
     assert "Traceback" not in err
     assert run.returncode == 130
+
+
+def test_areas_are_edited_in_the_thinnest_photo(server: Client) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((3000, 2), 80).save(buffer, "PNG")
+    key = server.post("/api/v1/uploads", buffer.getvalue()).json["upload"]
+    asked = {"photo": {"upload": key}, "box": [0, 0, 900, 2], "add": [[1500, 0, 3000, 2]]}
+    told = server.post("/api/v1/preview", asked)
+    assert told.status == 200, told.content
+    assert told.json["box"][2] == 3000
+
+
+def test_folders_count_what_lies_beneath_them(tiny: FeatureExtractor, tmp_path: Path) -> None:
+    photos, names = tmp_path / "photos", sorted((DEMO / "photos").iterdir())
+    for place, name in zip(("1.jpg", "a/2.jpg", "a/b/c/3.jpg"), names, strict=False):
+        (photos / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, photos / place)
+    index_photos([photos], tmp_path / "index", tiny, batch_size=4)
+    with running_server(tmp_path / "index") as client:
+        folders = client.get("/api/v1/collection").json["folders"]
+    assert {each["path"]: each["n_photos"] for each in folders} == {
+        str(photos): 3,
+        str(photos / "a"): 2,
+        str(photos / "a/b/c"): 1,
+    }

@@ -9,7 +9,9 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
+from indexer.reader import IndexReader
 from indexer.store.locks import writer_lock
+from tests.conftest import DEMO
 from tests.helpers.server import Client, running_server
 
 BOX = [40, 40, 200, 200]
@@ -80,3 +82,14 @@ def test_an_index_that_is_written_or_gone_is_said_to_be(client: Client, index: P
     index.rename(index.with_name("moved"))
     for reply in (client.get("/api/v1/photos"), client.post("/api/v1/names", asked)):
         assert (reply.status, "no index here" in reply.error) == (410, True)
+
+
+def test_an_upload_is_kept_without_its_temporary_file(client: Client, tmp_path: Path) -> None:
+    photo = (DEMO / "query" / "cat.jpg").read_bytes()
+    key = client.post("/api/v1/uploads", photo).json["upload"]
+    asked = {"name": "Tom", "object": {"photo": {"upload": key}, "box": [172, 31, 333, 164]}}
+    assert client.post("/api/v1/names", asked).status == 201
+    with IndexReader.open(tmp_path / "index") as reader:
+        [view] = reader.named("Tom").views
+    assert str(view.photo) == "an uploaded photo"
+    assert client.post("/api/v1/searches", {"object": {"photo": {"name": "Tom"}}}).status == 200
