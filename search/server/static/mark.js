@@ -220,11 +220,14 @@ function followPointer(stage, size, dragged) {
 function completeWord(field, list, changed) {
   let known = [];
   field.addEventListener("input", async () => {
-    if (known.includes(field.value)) return changed();
-    const prefix = encodeURIComponent(field.value);
-    const told = await ask(`words?prefix=${prefix}`).catch(() => ({ words: [] }));
-    known = told.words;
-    list.replaceChildren(...known.map((value) => element("option", { value })));
+    const word = field.value;
+    if (!known.includes(word)) {
+      const told = await ask(`words?prefix=${encodeURIComponent(word)}`).catch(() => ({ words: [] }));
+      if (field.value !== word) return; // more was typed meanwhile
+      known = told.words;
+      list.replaceChildren(...known.map((value) => element("option", { value })));
+    }
+    if (known.includes(word)) changed();
   });
   field.addEventListener("change", changed);
 }
