@@ -141,10 +141,7 @@ class Index:
         with clock("recall"):
             allowed = self._allowed(options.filter)
         if options.rerank:
-            references = [
-                choose_object(self.reader, view, reference, self.extractor, allowed, clock)
-                for view, reference in zip(query.photos, references, strict=True)
-            ]
+            references = self._chosen(query, references, allowed, clock)
         with clock("extract"):
             asked = self._asked(query, references, options)
         candidates = self._recall(query, asked, descriptor, allowed, options, clock)
@@ -197,13 +194,22 @@ class Index:
         """A query without names, the object in each of its photos, and what it is not."""
         query, known = self._photos.resolve(query)
         references = self._photos.references(query, known)
-        allowed = self._allowed(None)
-        chosen = [
-            choose_object(self.reader, view, reference, self.extractor, allowed, Clock())
-            for view, reference in zip(query.photos, references, strict=True)
-        ]
+        chosen = self._chosen(query, references, self._allowed(None), Clock())
         count = len(query.views)
         return query, chosen[:count], chosen[count:]
+
+    def _chosen(
+        self,
+        query: Query,
+        references: list[Reference],
+        allowed: NDArray[np.int64] | None,
+        clock: Clock,
+    ) -> list[Reference]:
+        """The references of all photos, each with the object that its query means."""
+        return [
+            choose_object(self.reader, view, reference, self.extractor, allowed, clock)
+            for view, reference in zip(query.photos, references, strict=True)
+        ]
 
     def _asked(self, query: Query, found: list[Reference], options: SearchOptions) -> _Asked:
         """The query in features. found: the object in each of its photos."""

@@ -1,6 +1,5 @@
 """Objects with a name: `waldo name`, `named`, `rename`, `forget`."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,15 +47,11 @@ def name(
     Photos of a name that is known are added to it.
     """
     from indexer.upkeep.naming import check_name, name_object
-    from search.commands.terminal.search_lists import view_of
+    from search.commands.terminal.search_lists import with_others
     from search.index import open_index
 
     check_name(object_name)
-    query = replace(
-        object_in(Path(photo), class_name, mask, box, point),
-        also=tuple(view_of(text, class_name) for text in also or ()),
-        unlike=tuple(view_of(text, class_name) for text in unlike or ()),
-    )
+    query = with_others(object_in(Path(photo), class_name, mask, box, point), also, unlike)
     with open_index(index, device) as opened:
         named, fingerprint = opened.object_named(object_name, query), opened.reader.fingerprint
     kept = name_object(index, named, fingerprint)

@@ -210,18 +210,12 @@ def query(
     json_output: JsonOption = False,
 ) -> None:
     """Find the photos that show the very object of PHOTO, and where in them it is."""
-    from dataclasses import replace
-
-    from search.commands.terminal.search_lists import is_one_search, read_queries, view_of
+    from search.commands.terminal.search_lists import is_one_search, read_queries, with_others
     from search.query import SearchOptions
     from search.scores import DEFAULT_SCORE
 
     check_confidence(min_confidence)
-    pattern = replace(
-        object_in(Path(), class_name, mask, box, point),
-        also=tuple(view_of(text, class_name) for text in also or ()),
-        unlike=tuple(view_of(text, class_name) for text in unlike or ()),
-    )
+    pattern = with_others(object_in(Path(), class_name, mask, box, point), also, unlike)
     options = SearchOptions(
         top=top,
         candidates=candidates,

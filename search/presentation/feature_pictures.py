@@ -10,12 +10,11 @@ from PIL import Image
 
 from features.errors import ModelError, WaldoError
 from features.extractor import FeatureExtractor
-from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import ModelInput, load_model_input
 from search.query import Query
 from search.reference import Reference, read_query_photo
-from search.segmentation.overlay import heatmap_over, mask_over, thumbnail
+from search.segmentation.overlay import heatmap_over, mask_over, size_of, thumbnail
 
 # The longer side of a picture, in pixels.
 LONGEST = 640
@@ -72,7 +71,7 @@ def principal_components(maps: Sequence[FeatureMaps], longest: int) -> list[Imag
     pictures = []
     for each in maps:
         values = ((each.appearance - mean) @ axes - low) / np.maximum(high - low, 1e-12)
-        size = _size(each.frame, longest)
+        size = size_of(each.frame, longest)
         drawn = [each.frame.to_photo(values[..., channel], *size) for channel in range(3)]
         colours = 255 * np.clip(np.dstack(drawn), 0.0, 1.0)
         pictures.append(Image.fromarray(colours.round().astype(np.uint8)))
@@ -176,9 +175,3 @@ def _figures(
         if found is not None and found.class_vector is not None:
             what = f"class map of {seen.query.class_name!r}{name}"
             yield Figure(what, class_map(each, found.class_vector, seen.picture))
-
-
-def _size(frame: Frame, longest: int) -> tuple[int, int]:
-    """(width, height) in pixels of a picture in the photo's proportions."""
-    scale = longest / max(frame.width, frame.height)
-    return max(1, round(frame.width * scale)), max(1, round(frame.height * scale))

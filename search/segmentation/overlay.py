@@ -58,11 +58,15 @@ def heat_layer(heatmap: NDArray[np.float32], frame: Frame, longest: int) -> Imag
     heatmap: (grid, grid) float32. longest: pixels along the layer's longer side; the ratio of its
     sides is the photo's.
     """
-    scale = longest / max(frame.width, frame.height)
-    size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
-    colours, drawn = _heat_colours(heatmap, frame, size)
+    colours, drawn = _heat_colours(heatmap, frame, size_of(frame, longest))
     alpha = 255 * np.clip(1.6 * drawn, 0.0, 0.8)
     return Image.fromarray(np.dstack([colours, alpha]).astype(np.uint8), "RGBA")
+
+
+def size_of(frame: Frame, longest: int) -> tuple[int, int]:
+    """(width, height) of a picture in the photo's proportions. longest: its longer side, pixels."""
+    scale = longest / max(frame.width, frame.height)
+    return max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
 
 
 def _heat_colours(

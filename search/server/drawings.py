@@ -44,9 +44,7 @@ def size_for(wanted: int) -> int:
 
 def _jpeg(path: Path, content_hash: str, size: int) -> bytes:
     # The hash tells a photo from an earlier one of the same name.
-    buffer = io.BytesIO()
-    shrunk(load_photo(path, at_least=size), size).save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
+    return _as_jpeg(shrunk(load_photo(path, at_least=size), size))
 
 
 def crop_jpeg(path: Path, box: tuple[int, int, int, int], size: int) -> bytes:
@@ -62,8 +60,12 @@ def crop_jpeg(path: Path, box: tuple[int, int, int, int], size: int) -> bytes:
     pixels = max(1, min(size, round(side)))
     square = (left, top, left + side, top + side)
     part = photo.image.resize((pixels, pixels), Image.Resampling.LANCZOS, square, reducing_gap=3.0)
+    return _as_jpeg(part)
+
+
+def _as_jpeg(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    part.save(buffer, "JPEG", quality=85)
+    picture.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 

@@ -36,6 +36,15 @@ def read_queries(photos: Iterable[str], pattern: Query) -> Iterator[Query | Wald
                 yield from _of_lines(file, photo, pattern)
 
 
+def with_others(query: Query, also: Iterable[str] | None, unlike: Iterable[str] | None) -> Query:
+    """A query with the photos of `--also` and `--not`. Raises WaldoError as `view_of`."""
+    return replace(
+        query,
+        also=tuple(view_of(text, query.class_name) for text in also or ()),
+        unlike=tuple(view_of(text, query.class_name) for text in unlike or ()),
+    )
+
+
 def view_of(text: str, class_name: str | None) -> Query:
     """The photo and the region that PHOTO[@REGION] means; @NAME is a named object.
 
