@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # computes in float32, because most CPUs are slow at float16.
 Precision = Literal["float32", "float16"]
 
+# The share of a GPU's free memory that a batch may take, as far as one can tell beforehand.
+_MEMORY_SHARE = 0.8
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -103,6 +106,25 @@ def download(tensor: "torch.Tensor") -> "Callable[[], NDArray[Any]]":
         return copied.numpy()
 
     return wait
+
+
+def how_many_fit(device: "torch.device", work: Callable[[], object], most: int) -> int:
+    """How many things fit into the free memory of a CUDA device at a time: 1, 2, 4 ... or `most`.
+
+    work: on one of them, which shows the memory that each takes. It is done twice, because the
+    first time may leave something behind. Raises OutOfMemoryError where not even one fits.
+    """
+    import torch
+
+    work()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    each = max(1, torch.cuda.max_memory_allocated(device) - before)
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    fitting = int(_MEMORY_SHARE * free / each)
+    return most if fitting >= most else 2 ** max(0, fitting.bit_length() - 1)
 
 
 class Batches:

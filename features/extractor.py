@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from features.device import Batches, Precision, download, in_fingerprint, precision_of
+from features.device import (
+    Batches,
+    Precision,
+    download,
+    how_many_fit,
+    in_fingerprint,
+    precision_of,
+)
 from features.diffusion.inversion import invert
 from features.diffusion.loading import load_model
 from features.diffusion.model import Conditioning, DiffusionModel
 from features.diffusion.presets import PRESETS, FeatureSettings
 from features.diffusion.vocabulary import nouns
 from features.errors import ModelError
+from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import ModelInput
 from features.regions import CLASS_THRESHOLD, class_cells, named_cells
@@ -22,6 +30,9 @@ from features.regions import CLASS_THRESHOLD, class_cells, named_cells
 if TYPE_CHECKING:
     import torch
 
+# Photos per batch where nobody says how many. On a GPU, small batches leave much of it idle.
+_USUAL_BATCH = 8
+_LARGEST_BATCH = 32
 # To be increased when the same file and model give other model inputs than before.
 PREPROCESSING = 1
 
@@ -32,16 +43,15 @@ class FeatureExtractor:
     The model's weights are read when they are first used, for features and class vectors. Where
     they are broken, the methods that use them raise ModelError.
     image_size: side of the model's square input, pixels. grid, dim: maps are (grid, grid, dim).
-    batch_size: photos per UNet evaluation, or fewer where a GPU's memory does not suffice; smaller
-    batches are filled up, so that a photo's numbers do not depend on how many other photos share
-    its batch.
     """
 
-    def __init__(self, model: DiffusionModel, settings: FeatureSettings, batch_size: int) -> None:
+    def __init__(
+        self, model: DiffusionModel, settings: FeatureSettings, batch_size: int | None = None
+    ) -> None:
+        """batch_size: photos per UNet evaluation; None for what suits the device."""
         self.model = model
         self.settings = settings
-        self.batch_size = batch_size
-        self._batches = Batches(batch_size)
+        self._given_batch_size = batch_size
         self.image_size = settings.image_size
         self.grid, self.dim = model.architecture.map_shape(settings)
 
@@ -50,13 +60,13 @@ class FeatureExtractor:
         cls,
         name: str,
         device: str = "auto",
-        batch_size: int = 8,
+        batch_size: int | None = None,
         precision: Precision | None = None,
     ) -> "FeatureExtractor":
         """A model by preset name, local folder or hub id, with its own settings.
 
-        precision: as for `load_model`. Raises ModelError where it cannot be found, downloaded or
-        used.
+        batch_size: None for what suits the device. precision: as for `load_model`. Raises
+        ModelError where it cannot be found, downloaded or used.
         """
         model = load_model(name, device, precision=precision)
         preset = PRESETS.get(name)
@@ -65,11 +75,15 @@ class FeatureExtractor:
 
     @classmethod
     def from_fingerprint(
-        cls, fingerprint: Mapping[str, str | int | float], device: str = "auto", batch_size: int = 1
+        cls,
+        fingerprint: Mapping[str, str | int | float],
+        device: str = "auto",
+        batch_size: int | None = 1,
     ) -> "FeatureExtractor":
         """The extractor that made the features of an index.
 
-        Raises ModelError where its model cannot be found any more, or has changed.
+        batch_size: None for what suits the device. Raises ModelError where its model cannot be
+        found any more, or has changed.
         """
         name, revision = str(fingerprint["model"]), str(fingerprint["revision"])
         pinned = None if revision.startswith("sha256:") else revision
@@ -90,6 +104,34 @@ class FeatureExtractor:
     def is_asynchronous(self) -> bool:
         """Whether `begin` returns before the maps are there."""
         return self.device.type == "cuda"
+
+    @property
+    def n_workers(self) -> int:
+        """How many batches are extracted at the same time."""
+        return 1
+
+    @cached_property
+    def batch_size(self) -> int:
+        """Photos per UNet evaluation, or fewer where a GPU's memory does not suffice.
+
+        Smaller batches are filled up, so that a photo's numbers do not depend on how many other
+        photos share its batch. Where no number was given, an NVIDIA GPU takes as many as its free
+        memory allows, which one photo shows; so this may read the model, and raise ModelError.
+        """
+        if self._given_batch_size is not None:
+            return self._given_batch_size
+        if self.device.type != "cuda":
+            return _USUAL_BATCH
+        one = FeatureExtractor(self.model, self.settings, 1)
+        size = self.image_size
+        grey = ModelInput(
+            np.full((size, size, 3), 128, np.uint8), Frame(size, size, size, self.grid), "", None
+        )
+        return how_many_fit(self.device, lambda: one.extract([grey]), _LARGEST_BATCH)
+
+    @cached_property
+    def _batches(self) -> Batches:
+        return Batches(self.batch_size)
 
     def fingerprint(self) -> dict[str, str | int]:
         """Everything that decides the numbers; maps of equal fingerprints can be compared.

@@ -39,8 +39,18 @@ class Extractor(Protocol):
 
     @property
     def is_asynchronous(self) -> bool:
-        """Whether `begin` returns before the maps are there: a device computes them by itself."""
+        """Whether `begin` returns before the maps are there: something else computes them."""
         return False
+
+    @property
+    def n_workers(self) -> int:
+        """How many batches are extracted at the same time."""
+        return 1
+
+    @property
+    def batch_size(self) -> int:
+        """Photos per batch that suit the extractor. It may load a model to tell."""
+        return 8
 
     def fingerprint(self) -> Fingerprint:
         """Everything that decides the numbers: model, revision, block, timestep, ..."""

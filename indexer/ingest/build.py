@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from features.errors import WaldoError
@@ -37,9 +37,10 @@ _MOST_FILES = 1024
 # Photos whose maps are cached take no place in a batch of extractions, but their pixels take
 # memory: a batch holds at most this many times the photos of an extraction.
 _MOST_EXTRACTIONS = 4
-# Batches whose extraction has begun and that are not settled: one that the device works on, and
-# one that is encoded and recorded meanwhile.
-_MOST_UNSETTLED = 2
+# Photos that are described at a time where none is extracted, and nobody says how many.
+_DESCRIBED_AT_ONCE = 8
+# Decoded photos that may wait for a batch.
+_DECODED_AHEAD = 16
 
 
 def index_photos(
@@ -48,7 +49,7 @@ def index_photos(
     extractor: Extractor,
     *,
     exclude: Sequence[str] = (),
-    batch_size: int = 8,
+    batch_size: int | None = None,
     quality: str | None = None,
     descriptors: Sequence[Descriptor] = (),
     on_progress: Callable[[Progress], None] | None = None,
@@ -57,7 +58,8 @@ def index_photos(
 
     sources: folders, photos, lists of photos and pipes (`sources.open_sources`). exclude: globs of
     what is left out (`sources.Exclusion`); photos of it that the index has are deleted.
-    batch_size: photos per extraction; the result does not depend on it. quality: of the codec, one
+    batch_size: photos per extraction, None for what suits the extractor; the result does not
+    depend on it. quality: of the codec, one
     of `quality.QUALITIES`; None for the index's own, or for the default in a new index.
     descriptors: stored for each photo beside its maps; the index gets a column for each that it
     does not have.
@@ -79,8 +81,7 @@ def index_photos(
         if on_progress is not None:
             total = sum(1 for _ in list_photos(opened, index_dir, left_out))
         progress = ProgressReporter(on_progress, total, started)
-        size = max(1, batch_size)
-        return _Run(opened, left_out, writer, extractor, descriptors, size, progress).run()
+        return _Run(opened, left_out, writer, extractor, descriptors, batch_size, progress).run()
 
 
 @dataclass
@@ -117,8 +118,8 @@ class _Run:
     """One call of `index_photos`.
 
     The thread that calls it gathers batches and has them extracted. Then they are settled, one
-    after the other: their maps are encoded, and their files recorded. Where a device extracts by
-    itself, another thread does this meanwhile.
+    after the other: their maps are encoded, and their files recorded. Where a GPU or other
+    processes extract, another thread does this meanwhile.
     """
 
     def __init__(
@@ -128,14 +129,14 @@ class _Run:
         writer: IndexWriter,
         extractor: Extractor,
         descriptors: Sequence[Descriptor],
-        batch_size: int,
+        batch_size: int | None,
         progress: ProgressReporter,
     ) -> None:
         self._sources = sources
         self._exclude = exclude
         self._writer = writer
         self._extractor = extractor
-        self._batch_size = batch_size
+        self._given_batch_size = batch_size
         self._progress = progress
         manifest = writer.manifest
         table = read_photo_table(writer.index_dir, manifest)
@@ -154,6 +155,11 @@ class _Run:
         self._sampled: set[str] = set()
         self._unsettled: deque[_Unsettled] = deque()
         self._settled = _Counts()
+
+    @cached_property
+    def _batch_size(self) -> int:
+        """Photos per extraction; not asked for before there is a photo to extract."""
+        return max(1, self._given_batch_size or self._extractor.batch_size)
 
     def run(self) -> IndexReport:
         with ThreadPoolExecutor(1, thread_name_prefix="settle") as settler:
@@ -227,7 +233,7 @@ class _Run:
             self._describer,
         )
         batch = _Batch()
-        items = decode_ahead(self._list_changed(), decoder, 2 * self._batch_size)
+        items = decode_ahead(self._list_changed(), decoder, _DECODED_AHEAD)
         # Closed here, so that no decoding thread is at work after an interrupt.
         with contextlib.closing(items):
             for item in items:
@@ -260,13 +266,14 @@ class _Run:
 
     def _is_full(self, batch: _Batch) -> bool:
         """Whether a batch fills an extraction or the memory, or waits for no extraction at all."""
+        described = self._describer.n_waiting
+        if not batch.to_extract:  # the extractor's batch size would be asked for in vain
+            most = self._given_batch_size or _DESCRIBED_AT_ONCE
+            return described in (0, most) or len(batch.items) >= _MOST_FILES
         to_extract = sum(not self._extraction.is_cached(content) for content in batch.to_extract)
-        work = max(to_extract, self._describer.n_waiting)
-        if not (batch.to_extract or work):
-            return True
         return (
-            work == self._batch_size
-            or len(batch.to_extract) == self._batch_size * _MOST_EXTRACTIONS
+            max(to_extract, described) >= self._batch_size
+            or len(batch.to_extract) >= self._batch_size * _MOST_EXTRACTIONS
             or len(batch.items) >= _MOST_FILES
         )
 
@@ -280,11 +287,12 @@ class _Run:
             if extracted:
                 self._use_codec(list(extracted.values()))
         earlier = self._unsettled
-        if earlier or (batch.to_extract and self._extractor.is_asynchronous):
+        if earlier or (batch.to_extract and self._extraction.n_overlapping):
             before = earlier[-1].counts if earlier else None
             counts = settler.submit(self._settle, batch, maps, before)
             earlier.append(_Unsettled(batch, counts))
-            self._settle_until(_MOST_UNSETTLED)
+            # One batch is settled, while each worker extracts one.
+            self._settle_until(self._extraction.n_overlapping + 1)
         else:
             # A thread would only be in the way of the next extraction, which takes all cores.
             self._finish(batch, self._settle(batch, maps))

@@ -7,6 +7,7 @@ encoded it.
 """
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 
@@ -60,13 +61,24 @@ def extract_sample(
     on_progress: called with how many maps there are. Their order depends on the photos alone, and
     not on what the cache held.
     """
+    begun: deque[Callable[[], dict[str, FeatureMaps]]] = deque()
+    seen: set[str] = set()
     sample: dict[str, FeatureMaps] = {}
+
+    def wait_until(most: int) -> None:
+        while len(begun) > most:
+            sample.update(begun.popleft()())
+            on_progress(len(sample))
+
     with decoding_threads() as threads:
         for start in range(0, len(chosen), batch_size):
             batch = chosen[start : start + batch_size]
             decoded = [item for item in threads.map(decoder, batch) if isinstance(item, Decoded)]
-            sample |= extraction.begin([photo.input for photo in decoded], keep=True)()
-            on_progress(len(sample))
+            new = [photo.input for photo in decoded if photo.content_hash not in seen]
+            seen.update(photo.content_hash for photo in new)
+            begun.append(extraction.begin(new, keep=True))
+            wait_until(extraction.n_overlapping)
+        wait_until(0)
     return [sample[content] for content in sorted(sample)]
 
 

@@ -89,6 +89,11 @@ class CachedExtraction:
         """Whether a photo need not be extracted."""
         return content_hash in self._cache
 
+    @property
+    def n_overlapping(self) -> int:
+        """How many batches should have begun while the maps of an earlier one are waited for."""
+        return self._extractor.n_workers if self._extractor.is_asynchronous else 0
+
     def begin(
         self, photos: Sequence[ModelInput], *, keep: bool = False
     ) -> Callable[[], dict[str, FeatureMaps]]:

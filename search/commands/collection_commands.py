@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.commands.terminal.options import (
-    BatchSizeOption,
+    EXPERTS,
     DeviceOption,
     IndexOption,
     JsonOption,
@@ -45,7 +45,24 @@ def index(
         ),
     ] = None,
     device: DeviceOption = "auto",
-    batch_size: BatchSizeOption = 8,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel=EXPERTS,
+            help="Photos per batch. Default: 8; on an NVIDIA GPU up to 32, as its memory allows.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel=EXPERTS,
+            help="Processes that extract photos. Default: one per NVIDIA GPU, or one.",
+        ),
+    ] = None,
     codec: Annotated[
         str | None,
         typer.Option(
@@ -79,7 +96,7 @@ def index(
     from dataclasses import asdict
 
     from features.device import precision_of
-    from features.extractor import FeatureExtractor
+    from features.workers.extractor_pool import ExtractorPool
     from indexer.ingest.build import index_photos
     from indexer.ingest.sources import Exclusion, open_sources
     from indexer.store.manifest import Manifest, check_quality
@@ -96,10 +113,10 @@ def index(
     if stored is None:
         say(f"loading the model {name}")
     precision = precision_of(stored.fingerprint) if stored else None
-    extractor = FeatureExtractor.load(name, device, batch_size, precision)
-    descriptors = load_descriptors(descriptor or [], stored, device, batch_size)
+    pool = ExtractorPool.load(name, device, batch_size, precision, workers)
+    descriptors = load_descriptors(descriptor or [], stored, device, batch_size or 8)
     try:
-        with ProgressDisplay() as display:
+        with pool as extractor, ProgressDisplay() as display:
             report = index_photos(
                 opened,
                 index,

@@ -148,6 +148,12 @@ def run(
     )
 
 
+def files_of(index: Path) -> dict[str, bytes]:
+    """Every file of an index but its locks."""
+    files = (path for path in index.rglob("*") if path.is_file() and path.name[0] != ".")
+    return {str(path.relative_to(index)): path.read_bytes() for path in files}
+
+
 def rows(index_dir: Path) -> dict[str, tuple[int, bytes, bytes, bytes]]:
     """Every photo by its path: id, appearance bytes, semantic bytes and pooled vector."""
     with IndexReader.open(index_dir) as reader:

@@ -36,6 +36,7 @@ from tests.helpers.stores import (
     PixelDescriptor,
     PixelExtractor,
     described,
+    files_of,
     ids_by_recall,
     make_photos,
     rows,
@@ -140,12 +141,6 @@ def killed_everywhere(action: str, photos: Path, before: Path, results: Path) ->
     results.mkdir()
     in_a_process("drive", action, photos, before, results)
     return sorted(results.iterdir(), key=lambda path: int(path.name))
-
-
-def files_of(index: Path) -> dict[str, bytes]:
-    """Every file of an index but its locks."""
-    files = (path for path in index.rglob("*") if path.is_file() and path.name[0] != ".")
-    return {str(path.relative_to(index)): path.read_bytes() for path in files}
 
 
 def assert_usable(index: Path) -> None:

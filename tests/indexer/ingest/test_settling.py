@@ -16,7 +16,14 @@ from features.photo import ModelInput
 from indexer.ingest.recording import PhotoRecorder
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import verify
-from tests.helpers.stores import PixelDescriptor, PixelExtractor, make_photos, rows, run
+from tests.helpers.stores import (
+    PixelDescriptor,
+    PixelExtractor,
+    files_of,
+    make_photos,
+    rows,
+    run,
+)
 
 
 @dataclass
@@ -65,11 +72,6 @@ def photos(tmp_path: Path) -> Path:
     (folder / "photo-002a.jpg").write_bytes(b"")
     (folder / "photo-007.txt").write_text("no picture")
     return folder
-
-
-def files_of(index: Path) -> dict[str, bytes]:
-    files = (path for path in index.rglob("*") if path.is_file() and path.name[0] != ".")
-    return {str(path.relative_to(index)): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
