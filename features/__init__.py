@@ -5,6 +5,7 @@
 
 `picture` decodes files of any format, whatever their metadata. `frame.Frame` maps pixels to cells
 and back. `regions` selects the cells of an object in the reference photo.
-`descriptors.ImageDescriptor` gives one vector per photo. `checkpoints` finds and reads weights.
-`diffusion/` is the diffusion model, `tiny/` the bundled one.
+`checkpoints` finds and reads weights, and `models` finds an extractor by a model's name.
+`diffusion/` is the diffusion model, `tiny/` the bundled one. `vision/` holds vision transformers,
+whose tokens are maps too, and which give one vector per photo.
 """

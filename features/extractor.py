@@ -1,28 +1,21 @@
 """Photos in, feature maps out: a diffusion model with the settings that features are taken by."""
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.device import (
-    Batches,
-    Precision,
-    download,
-    how_many_fit,
-    in_fingerprint,
-    precision_of,
-)
+from features.batch_extraction import BatchExtraction
+from features.device import Precision, in_fingerprint, precision_of
 from features.diffusion.inversion import invert
 from features.diffusion.loading import load_model
 from features.diffusion.model import Conditioning, DiffusionModel
 from features.diffusion.presets import PRESETS, FeatureSettings
 from features.diffusion.vocabulary import nouns
 from features.errors import ModelError
-from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import ModelInput
 from features.regions import CLASS_THRESHOLD, class_cells, named_cells
@@ -30,14 +23,13 @@ from features.regions import CLASS_THRESHOLD, class_cells, named_cells
 if TYPE_CHECKING:
     import torch
 
-# Photos per batch where nobody says how many. On a GPU, small batches leave much of it idle.
-_USUAL_BATCH = 8
-_LARGEST_BATCH = 32
 # To be increased when the same file and model give other model inputs than before.
 PREPROCESSING = 1
+# The inversions that a setting belongs to.
+_INVERSIONS_WITH = {"steps": ("ddim", "fixed-point"), "iterations": ("fixed-point",)}
 
 
-class FeatureExtractor:
+class FeatureExtractor(BatchExtraction):
     """Extracts feature maps from photos with one model and one set of settings.
 
     The model's weights are read when they are first used, for features and class vectors. Where
@@ -49,9 +41,9 @@ class FeatureExtractor:
         self, model: DiffusionModel, settings: FeatureSettings, batch_size: int | None = None
     ) -> None:
         """batch_size: photos per UNet evaluation; None for what suits the device."""
+        super().__init__(batch_size)
         self.model = model
         self.settings = settings
-        self._given_batch_size = batch_size
         self.image_size = settings.image_size
         self.grid, self.dim = model.architecture.map_shape(settings)
 
@@ -100,38 +92,40 @@ class FeatureExtractor:
     def device(self) -> "torch.device":
         return self.model.device
 
-    @property
-    def is_asynchronous(self) -> bool:
-        """Whether `begin` returns before the maps are there."""
-        return self.device.type == "cuda"
+    def with_batch_size(self, batch_size: int) -> "FeatureExtractor":
+        """The same model and settings in batches of another size."""
+        return FeatureExtractor(self.model, self.settings, batch_size)
 
-    @property
-    def n_workers(self) -> int:
-        """How many batches are extracted at the same time."""
-        return 1
+    def with_random_weights(self) -> "FeatureExtractor":
+        """The same architecture and settings with new random weights, as a baseline."""
+        model = self.model.with_random_weights()
+        return FeatureExtractor(model, self.settings, self.given_batch_size)
 
-    @cached_property
-    def batch_size(self) -> int:
-        """Photos per UNet evaluation, or fewer where a GPU's memory does not suffice.
+    def with_cells(self, least: int) -> "FeatureExtractor":
+        """The same model with an input that is large enough for so many cells per side."""
+        return self.changed(image_size=max(least * (self.image_size // self.grid), self.image_size))
 
-        Smaller batches are filled up, so that a photo's numbers do not depend on how many other
-        photos share its batch. Where no number was given, an NVIDIA GPU takes as many as its free
-        memory allows, which one photo shows; so this may read the model, and raise ModelError.
+    def changed(self, **changes: int | str) -> "FeatureExtractor":
+        """The same model with some fields of its `FeatureSettings` changed; itself where none is.
+
+        Raises ModelError where the model cannot extract features so, and where a change has no
+        effect.
         """
-        if self._given_batch_size is not None:
-            return self._given_batch_size
-        if self.device.type != "cuda":
-            return _USUAL_BATCH
-        one = FeatureExtractor(self.model, self.settings, 1)
-        size = self.image_size
-        grey = ModelInput(
-            np.full((size, size, 3), 128, np.uint8), Frame(size, size, size, self.grid), "", None
-        )
-        return how_many_fit(self.device, lambda: one.extract([grey]), _LARGEST_BATCH)
+        settings = replace(self.settings, **dict[str, Any](changes))
+        for key, inversions in _INVERSIONS_WITH.items():
+            if key in changes and settings.inversion not in inversions:
+                raise ModelError(
+                    f"{key} belong to the inversion {' or '.join(inversions)}, not to "
+                    f"{settings.inversion}"
+                )
+        if settings == self.settings:
+            return self
+        return FeatureExtractor(self.model, settings, self.given_batch_size)
 
-    @cached_property
-    def _batches(self) -> Batches:
-        return Batches(self.batch_size)
+    @property
+    def knows_words(self) -> bool:
+        """Whether it knows class names."""
+        return True
 
     def fingerprint(self) -> dict[str, str | int]:
         """Everything that decides the numbers; maps of equal fingerprints can be compared.
@@ -147,8 +141,8 @@ class FeatureExtractor:
         }
 
     def get_ready(self) -> None:
-        """Read the model's weights now. Raises ModelError."""
-        self.model.load()
+        """Read the model's weights and the prompt now. Raises ModelError."""
+        _ = self._conditioning
 
     def check_class_name(self, name: str) -> None:
         """Raise RegionError where the files of the model's tokenizer already tell that it knows no
@@ -218,47 +212,13 @@ class FeatureExtractor:
             return None
         return self.class_vector(preset.background)
 
-    def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
-        """Feature maps of photos that were prepared for `image_size` and `grid`, in their order.
-
-        Numbers beyond the range of float16 become infinite. Where the memory of a GPU does not
-        suffice, it warns with LittleMemoryWarning and goes on in smaller batches. Raises ModelError
-        where it does not suffice for one photo.
-        """
-        return self.begin(inputs)()
-
-    def begin(self, inputs: Sequence[ModelInput]) -> Callable[[], list[FeatureMaps]]:
-        """Begin to extract photos; the function that is returned waits for what `extract` returns.
-
-        A GPU is given all the work that it has to do for them. It raises likewise.
-        """
-        if inputs:
-            _ = self._conditioning  # first, since a model that does not fit needs no smaller batch
-        begun = self._batches.map(self._begin_batch, inputs)
-        return lambda: list(itertools.chain.from_iterable(maps() for maps in begun))
+    def features(self, photos: Sequence[ModelInput]) -> tuple["torch.Tensor", "torch.Tensor"]:
+        settings = self.settings
+        latents = self.model.encode_photos(np.stack([photo.pixels for photo in photos]))
+        hashes = [photo.content_hash for photo in photos]
+        noisy = invert(self.model, latents, settings, self._conditioning, hashes)
+        return self.model.features(noisy, settings.timestep, self._conditioning, settings.block)
 
     @cached_property
     def _conditioning(self) -> Conditioning:
         return self.model.condition(self.settings.prompt)
-
-    def _begin_batch(self, inputs: Sequence[ModelInput]) -> Callable[[], list[FeatureMaps]]:
-        import torch
-
-        size = self._batches.size
-        filled = [*inputs, *[inputs[0]] * (size - len(inputs))]
-        latents = self.model.encode_photos(np.stack([photo.pixels for photo in filled]))
-        settings = self.settings
-        hashes = [photo.content_hash for photo in filled]
-        noisy = invert(self.model, latents, settings, self._conditioning, hashes)
-        features = self.model.features(noisy, settings.timestep, self._conditioning, settings.block)
-        # The photos that only filled up the batch are dropped.
-        both = download(torch.stack([values[: len(inputs)].half() for values in features]))
-
-        def maps() -> list[FeatureMaps]:
-            appearance, semantic = both().reshape(2, -1, self.grid, self.grid, self.dim)
-            return [
-                FeatureMaps(appearance[i], semantic[i], photo.frame, photo.content_hash)
-                for i, photo in enumerate(inputs)
-            ]
-
-        return maps

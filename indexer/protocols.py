@@ -76,6 +76,11 @@ class Extractor(Protocol):
         """
         return
 
+    @property
+    def knows_words(self) -> bool:
+        """Whether it knows class names."""
+        return False
+
     def check_class_name(self, name: str) -> None:
         """Raise RegionError for a class name that is certainly unknown.
 

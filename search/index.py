@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from features.descriptors import ImageDescriptor, descriptor_name
 from features.errors import WaldoError
-from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.maps import FeatureMaps
+from features.models import extractor_of
+from features.vision.descriptors import ImageDescriptor, descriptor_name
 from indexer.named_objects import NamedObject
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
@@ -423,7 +423,7 @@ def open_index(
         raise WaldoError(f"maps {maps}: must be one of {', '.join(MAPS)}")
     reader = IndexReader.open(Path(directory))
     try:
-        extractor = FeatureExtractor.from_fingerprint(reader.fingerprint, device)
+        extractor = extractor_of(reader.fingerprint, device)
         if maps != "disk":
             reader.hold_maps(_holder(maps, extractor), progress)
         return Index(reader, extractor, device)

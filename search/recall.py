@@ -8,9 +8,9 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from features.descriptors import ImageDescriptor
 from features.errors import ModelError
 from features.photo import Photo, load_photo
+from features.vision.descriptors import ImageDescriptor
 from indexer.reader import IndexReader
 from search.query import Query
 from search.reference import Reference

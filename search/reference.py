@@ -171,7 +171,10 @@ def references_in(
     and it cannot be loaded.
     """
     with _naming(photo.queries[0].photo):
-        vectors = [_class_vector(query, extractor) for query in photo.queries]
+        vectors = [
+            None if query.class_name is None else extractor.class_vector(query.class_name)
+            for query in photo.queries
+        ]
         return [
             Reference(maps, _cells(query, maps, extractor, tau) if mask is None else mask, vector)
             for query, vector, mask, tau in zip(
@@ -193,6 +196,12 @@ def _check_object(query: Query, extractor: Extractor) -> None:
         extractor.check_class_name(query.class_name)
     elif not regions:
         raise RegionError(_NO_OBJECT)
+    if not regions and not extractor.knows_words:
+        model = extractor.fingerprint()["model"]
+        raise RegionError(
+            f"class name {query.class_name!r}: the model {model} knows no words; give a mask, a "
+            "box or a point of the object"
+        )
 
 
 def _check_region(frame: Frame, query: Query) -> NDArray[np.bool_] | None:
@@ -206,17 +215,6 @@ def _check_region(frame: Frame, query: Query) -> NDArray[np.bool_] | None:
     if query.mask is None:
         return None
     return mask_cells(frame, load_mask(query.mask, frame.width, frame.height))
-
-
-def _class_vector(query: Query, extractor: Extractor) -> NDArray[np.float32] | None:
-    """C of a query, or None. Raises RegionError where the class name is all there is, and the
-    extractor knows no words.
-    """
-    name = query.class_name
-    vector = None if name is None else extractor.class_vector(name)
-    if vector is None and (query.mask, query.box, query.point) == (None, None, None):
-        raise RegionError(_NO_OBJECT)
-    return vector
 
 
 def _cells(

@@ -96,6 +96,18 @@ def descriptor_folder(made_once: MadeOnce) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def vision_folder(made_once: MadeOnce) -> Callable[[str], Path]:
+    """The folder of a random-weights vision transformer of a kind."""
+
+    def make(kind: str, folder: Path) -> None:
+        from tests.helpers.vision_models import save_vision_model
+
+        save_vision_model(kind, folder)
+
+    return lambda kind: made_once(f"vision-{kind}", partial(make, kind))
+
+
+@pytest.fixture(scope="session")
 def tiny() -> "FeatureExtractor":
     """The bundled model, four photos at a time."""
     from features.extractor import FeatureExtractor

@@ -92,7 +92,7 @@ def surroundings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A working directory with what the snippets speak of."""
-    from features.descriptors import ImageDescriptor
+    from features.vision.descriptors import ImageDescriptor
     from indexer.ingest.build import index_photos
 
     def make(folder: Path) -> None:

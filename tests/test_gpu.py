@@ -20,7 +20,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from features.descriptors import ImageDescriptor
 from features.device import find_device
 from features.diffusion.presets import InversionMethod
 from features.diffusion.vocabulary import nouns
@@ -28,6 +27,7 @@ from features.errors import LittleMemoryWarning, ModelError, WaldoError
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import ModelInput, load_model_input, load_photo
+from features.vision.descriptors import ImageDescriptor
 from indexer.codec.quality import QUALITIES
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader

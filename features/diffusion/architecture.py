@@ -19,6 +19,8 @@ _CLASSES = {
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
     "text_encoder_2": ("CLIPTextModel", "CLIPTextModelWithProjection"),
 }
+# An error names this many of a model's blocks, the last on its up path.
+_NAMED_BLOCKS = 4
 _PREDICTIONS = ("epsilon", "v_prediction")
 # How a UNet takes more than a prompt: not at all, or as SDXL's does.
 _ADDITIONS = (None, "text_time")
@@ -101,7 +103,11 @@ class Architecture:
         """
         block = next((each for each in self.blocks if each.path == settings.block), None)
         if block is None:
-            raise ModelError(f"the model's UNet has no block {settings.block} on its up path")
+            named = ", ".join(each.path for each in self.blocks[-_NAMED_BLOCKS:])
+            raise ModelError(
+                f"the model has no block {settings.block} on its UNet's up path; its blocks are "
+                f"named like {named}"
+            )
         step = self.latent_factor * 2 ** (self.n_up_blocks - 1)
         if settings.image_size % step:
             raise ModelError(f"the image size {settings.image_size} is no multiple of {step}")

@@ -23,6 +23,7 @@ from features.diffusion.model import DiffusionModel, Parts
 from features.diffusion.presets import PRESETS, bundled_path
 from features.diffusion.words import Vocabulary
 from features.library_parts import library_class, only_what_is_used, tokenizer_class
+from features.vision.vision_presets import VISION_PRESETS
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +63,8 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:
         folder = bundled_path(preset.source)
         return folder, weights_digest(folder), None
     variant = preset.variant if preset else None
-    known = {name: preset.source for name, preset in PRESETS.items()}
+    # All models, because an unknown name is answered with the names that are known.
+    known = {name: preset.source for name, preset in (PRESETS | VISION_PRESETS).items()}
     folder, commit = locate("model", name, known, _layout(variant), revision)
     if commit is None:
         return folder, weights_digest(folder), _local_variant(folder)

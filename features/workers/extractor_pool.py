@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.device import Precision
-from features.diffusion.model import DiffusionModel
-from features.diffusion.presets import FeatureSettings
 from features.errors import LittleMemoryWarning
-from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
+from features.models import MapExtractor
 from features.photo import ModelInput
 from features.workers.messages import Message
 from features.workers.worker_process import WorkerProcess
@@ -22,39 +19,24 @@ if TYPE_CHECKING:
     import torch
 
 
-class ExtractorPool(FeatureExtractor):
-    """Extracts photos in worker processes; a context manager, whose end ends them.
+class ExtractorPool:
+    """Extracts photos as another extractor does, in worker processes; a context manager, whose end
+    ends them.
 
-    Where there is one worker only, there is no other process: it extracts as a FeatureExtractor.
-    The processes start when they are first needed. Class vectors are made in this process. Whatever
-    needs a worker raises ModelError where one cannot load the model, fails, or is killed.
+    Where there is one worker only, there is no other process: that extractor does the work. The
+    processes start when they are first needed. What does not extract photos is done in this
+    process. Whatever needs a worker raises ModelError where one cannot load the model, fails, or is
+    killed.
     """
 
-    def __init__(
-        self,
-        model: DiffusionModel,
-        settings: FeatureSettings,
-        batch_size: int | None = None,
-        workers: int | None = None,
-    ) -> None:
-        """workers: how many; None for one per GPU where the model's device is "cuda" or "auto",
-        and for one elsewhere. More workers than GPUs share these in turn.
+    def __init__(self, one: MapExtractor, workers: int | None = None) -> None:
+        """one: what each worker does. workers: how many; None for one per GPU where the model's
+        device is "cuda" or "auto", and for one elsewhere. More workers than GPUs share these in
+        turn.
         """
-        super().__init__(model, settings, batch_size)
+        self._one = one
         self._wanted = workers
-
-    @classmethod
-    def load(
-        cls,
-        name: str,
-        device: str = "auto",
-        batch_size: int | None = None,
-        precision: Precision | None = None,
-        workers: int | None = None,
-    ) -> "ExtractorPool":
-        """As `FeatureExtractor.load`; workers: see above."""
-        one = FeatureExtractor.load(name, device, batch_size, precision)
-        return cls(one.model, one.settings, batch_size, workers)
+        self.image_size, self.grid, self.dim = one.image_size, one.grid, one.dim
 
     def __enter__(self) -> Self:
         return self
@@ -73,31 +55,63 @@ class ExtractorPool(FeatureExtractor):
 
     @property
     def is_asynchronous(self) -> bool:
-        return self.n_workers > 1 or super().is_asynchronous
+        return self.n_workers > 1 or self._one.is_asynchronous
+
+    @property
+    def device(self) -> "torch.device":
+        return self._one.device
 
     @cached_property
     def batch_size(self) -> int:
-        if self._given_batch_size is None and self._workers:
+        if self._workers:
             # A GPU with less memory than another works on its batches in parts.
             return max(worker.ready.result().fields["batch_size"] for worker in self._workers)
-        return super().batch_size
+        return self._one.batch_size
+
+    def fingerprint(self) -> dict[str, str | int]:
+        return self._one.fingerprint()
 
     def get_ready(self) -> None:
         if not self._workers:
-            super().get_ready()
+            self._one.get_ready()
         for worker in self._workers:
             worker.ready.result()
 
+    @property
+    def knows_words(self) -> bool:
+        return self._one.knows_words
+
+    def check_class_name(self, name: str) -> None:
+        self._one.check_class_name(name)
+
+    def class_vector(self, name: str) -> NDArray[np.float32] | None:
+        return self._one.class_vector(name)
+
+    def class_cells(
+        self, maps: FeatureMaps, name: str, tau: float | None = None
+    ) -> NDArray[np.bool_]:
+        return self._one.class_cells(maps, name, tau)
+
+    def evidence_vector(self, name: str) -> NDArray[np.float32] | None:
+        return self._one.evidence_vector(name)
+
+    @property
+    def rival_vectors(self) -> NDArray[np.float32]:
+        return self._one.rival_vectors
+
     def vocabulary_vectors(self) -> NDArray[np.float32]:
         if not self._workers:
-            return super().vocabulary_vectors()
+            return self._one.vocabulary_vectors()
         vectors = self._workers[0].ask(Message()).result().array
         assert vectors is not None
         return vectors
 
+    def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
+        return self.begin(inputs)()
+
     def begin(self, inputs: Sequence[ModelInput]) -> Callable[[], list[FeatureMaps]]:
         if not self._workers or not inputs:
-            return super().begin(inputs)
+            return self._one.begin(inputs)
         # Of those with least to do, the one that was given its work first.
         worker = min(self._workers, key=lambda worker: worker.n_asked)
         self._workers.remove(worker)
@@ -130,7 +144,7 @@ class ExtractorPool(FeatureExtractor):
         devices = self._devices if self.n_workers > 1 else []
         task = {
             "fingerprint": self.fingerprint(),
-            "batch_size": self._given_batch_size,
+            "batch_size": self._one.given_batch_size,
             "neighbours": len(devices),
         }
         return [WorkerProcess({**task, "device": device}) for device in devices]

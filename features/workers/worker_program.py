@@ -23,8 +23,8 @@ from typing import IO, Any
 import numpy as np
 
 from features.errors import WaldoError, is_full_memory
-from features.extractor import FeatureExtractor
 from features.frame import Frame
+from features.models import MapExtractor, extractor_of
 from features.photo import ModelInput
 from features.workers.messages import Message
 
@@ -72,7 +72,7 @@ class Answers:
             self._usual(message, category, *where, **more)
 
 
-def load(task: Message) -> FeatureExtractor:
+def load(task: Message) -> MapExtractor:
     """The extractor that the first message asks for, with its weights. Raises ModelError."""
     import torch
 
@@ -81,14 +81,12 @@ def load(task: Message) -> FeatureExtractor:
     torch.set_num_threads(max(1, torch.get_num_threads() // asked["neighbours"]))
     if asked["device"].startswith("cuda"):
         torch.cuda.set_device(asked["device"])  # or pinned memory would belong to the first GPU
-    extractor = FeatureExtractor.from_fingerprint(
-        asked["fingerprint"], asked["device"], asked["batch_size"]
-    )
+    extractor = extractor_of(asked["fingerprint"], asked["device"], asked["batch_size"])
     extractor.get_ready()
     return extractor
 
 
-def begin(extractor: FeatureExtractor, request: Message) -> _Work:
+def begin(extractor: MapExtractor, request: Message) -> _Work:
     """Begin what a message asks for; the function that is returned waits for it."""
     if request.array is None:
         return lambda: Message(array=extractor.vocabulary_vectors())
@@ -123,7 +121,7 @@ def main() -> None:
     os.dup2(2, 1)
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, inbox), daemon=True).start()
-    loaded: list[FeatureExtractor] = []
+    loaded: list[MapExtractor] = []
 
     def get_ready() -> Message:
         loaded.append(load(inbox.get()))

@@ -231,12 +231,15 @@ def check_quality(index_dir: Path, manifest: Manifest, quality: str | None) -> N
 def check_fingerprint(index_dir: Path, manifest: Manifest, current: Fingerprint) -> None:
     """Raise FingerprintError unless `current` is what the index was made with."""
     stored = manifest.fingerprint
-    details = _differences(stored, current)
-    if details:
-        raise FingerprintError(
-            f"{index_dir}: made with model {stored.get('model')}, but model {current.get('model')} "
-            f"is in use ({details}); use the index's model, or another folder for the index"
-        )
+    if stored == current:
+        return
+    # Another model differs in everything else too, which would tell nothing.
+    is_same = stored.get("model") == current.get("model")
+    details = f" ({_differences(stored, current)})" if is_same else ""
+    raise FingerprintError(
+        f"{index_dir}: made with model {stored.get('model')}, but model {current.get('model')} is "
+        f"in use{details}; use the index's model, or another folder for the index"
+    )
 
 
 def check_descriptor(index_dir: Path, column: DescriptorColumn, current: Fingerprint) -> None:

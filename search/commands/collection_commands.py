@@ -96,6 +96,7 @@ def index(
     from dataclasses import asdict
 
     from features.device import precision_of
+    from features.models import find_extractor
     from features.workers.extractor_pool import ExtractorPool
     from indexer.ingest.build import index_photos
     from indexer.ingest.sources import Exclusion, open_sources
@@ -113,7 +114,7 @@ def index(
     if stored is None:
         say(f"loading the model {name}")
     precision = precision_of(stored.fingerprint) if stored else None
-    pool = ExtractorPool.load(name, device, batch_size, precision, workers)
+    pool = ExtractorPool(find_extractor(name, device, batch_size, precision), workers)
     descriptors = load_descriptors(descriptor or [], stored, device, batch_size or 8)
     try:
         with pool as extractor, ProgressDisplay() as display:

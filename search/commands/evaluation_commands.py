@@ -151,8 +151,9 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
     from search.evaluation.retrieval import run_methods
 
     benchmark = read_benchmark(request.protocol, request.root)
-    methods = select_methods(request.methods, benchmark)
+    select_methods(request.methods, benchmark)  # refuses what is wrong before a model is looked for
     extractor = load_extractor(request.model, request.device, request.batch_size)
+    methods = select_methods(request.methods, benchmark, extractor.knows_words)
     descriptors = load_descriptors(
         descriptors_of(methods), None, request.device, request.batch_size
     )
@@ -164,7 +165,8 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
             descriptors=descriptors,
         )
     say(f"indexes for later runs: {request.work}")
-    class_map = measure_class_map(benchmark, extractor) if benchmark.scenes else None
+    measured = benchmark.scenes and extractor.knows_words
+    class_map = measure_class_map(benchmark, extractor) if measured else None
     report = evaluation_json(benchmark, extractor.fingerprint(), request.codec, found, class_map)
     write = partial(write_searches_run, report=report, benchmark=benchmark, evaluation=found)
     return _Evaluated(report, write, found.folder)
@@ -278,7 +280,7 @@ def fit_weights(
 
     The default weights stay unless others are clearly better.
     """
-    from features.extractor import FeatureExtractor
+    from features.models import extractor_of
     from indexer.store.manifest import read_manifest
     from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import read_benchmark
@@ -288,7 +290,7 @@ def fit_weights(
     stored = read_manifest(index)
     benchmark = read_benchmark(protocol, root)
     say(f"loading the model {stored.fingerprint['model']}")
-    extractor = FeatureExtractor.from_fingerprint(stored.fingerprint, device, batch_size=8)
+    extractor = extractor_of(stored.fingerprint, device, batch_size=8)
     with ProgressDisplay() as display:
         fit = fit_index(index, benchmark, extractor, default_work_folder(), display, display.show)
     if json_output:

@@ -24,7 +24,7 @@ from search.commands.terminal.options import (
 )
 
 if TYPE_CHECKING:
-    from features.extractor import FeatureExtractor
+    from features.models import MapExtractor
     from search.query import Query
     from search.segmentation.mask_files import Failure, NotHere, WrittenMask
 
@@ -103,7 +103,7 @@ def segment(
         raise typer.Exit(2)
 
 
-def _least_confidence(asked: float | None, extractor: "FeatureExtractor") -> float:
+def _least_confidence(asked: float | None, extractor: "MapExtractor") -> float:
     """The confidence from which photos show the object. Raises WaldoError where one is asked for
     that was not measured for the model.
     """

@@ -20,7 +20,7 @@ from search.commands.terminal.options import (
 )
 
 if TYPE_CHECKING:
-    from features.extractor import FeatureExtractor
+    from features.models import MapExtractor
     from search.query import Query
     from search.reference import Reference
 
@@ -98,12 +98,12 @@ def _check(queries: "list[Query]", out: Path) -> None:
 @contextmanager
 def _model(
     index: Path | None, model: str | None, device: str, count: int
-) -> "Iterator[tuple[FeatureExtractor, Callable[[Query], Reference]]]":
+) -> "Iterator[tuple[MapExtractor, Callable[[Query], Reference]]]":
     """The extractor, and what tells the object in a photo. count: the number of photos."""
     from functools import partial
 
     from features.errors import WaldoError
-    from features.extractor import FeatureExtractor
+    from features.models import extractor_of
     from indexer.reader import IndexReader
     from search.index import Index
     from search.reference import make_reference
@@ -115,5 +115,5 @@ def _model(
     if model is not None:
         raise WaldoError("--model and --index: an index has its own model; give one of them")
     with IndexReader.open(index) as reader:
-        extractor = FeatureExtractor.from_fingerprint(reader.fingerprint, device)
+        extractor = extractor_of(reader.fingerprint, device)
         yield extractor, Index(reader, extractor).preview

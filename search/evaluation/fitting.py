@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
-from features.extractor import FeatureExtractor
+from features.models import MapExtractor
 from indexer.ingest.progress import Progress
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.fusion_weights import store_weights
@@ -113,7 +113,7 @@ class Fit:
 def fit_index(
     index_dir: Path,
     benchmark: Benchmark,
-    extractor: FeatureExtractor,
+    extractor: MapExtractor,
     work: Path,
     on_progress: Callable[[Progress], None] | None = None,
     on_step: OnStep | None = None,

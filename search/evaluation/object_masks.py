@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import WaldoError
-from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
+from features.models import MapExtractor
 from features.photo import load_model_input
 from search.evaluation.benchmarks.labelled_objects import SegmentationObject, read_mask
 from search.evaluation.by_object import (
@@ -180,7 +180,7 @@ def masks_folder(
     work: Path,
     protocol: str,
     objects: list[SegmentationObject],
-    extractor: FeatureExtractor,
+    extractor: MapExtractor,
     others: list[Path],
 ) -> Path:
     """The folder for the results of an unfinished `evaluate_masks`.
@@ -197,7 +197,7 @@ def masks_folder(
 def evaluate_masks(
     protocol: str,
     objects: list[SegmentationObject],
-    extractor: FeatureExtractor,
+    extractor: MapExtractor,
     methods: list[MaskMethod],
     stored: RunResults,
     on_step: OnStep | None = None,
@@ -226,7 +226,7 @@ def evaluate_masks(
 
 
 def measure_object(
-    item: SegmentationObject, extractor: FeatureExtractor, methods: list[MaskMethod]
+    item: SegmentationObject, extractor: MapExtractor, methods: list[MaskMethod]
 ) -> Iterator[tuple[MaskMethod, MaskResult]]:
     """The result of each method on one object."""
     size, grid = extractor.image_size, extractor.grid

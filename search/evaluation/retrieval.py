@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.descriptors import ImageDescriptor
-from features.diffusion.presets import FeatureSettings
-from features.errors import RegionError, WaldoError
-from features.extractor import FeatureExtractor
+from features.errors import WaldoError
+from features.models import MapExtractor
 from features.photo import load_photo
+from features.vision.descriptors import ImageDescriptor
 from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import Progress
@@ -26,11 +25,8 @@ from search.candidates import ScoringReference
 from search.choosing import choose_object
 from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
-from search.evaluation.methods.ablation import changed_settings
 from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.methods.methods import (
-    MODEL,
-    RANDOM_WEIGHTS,
     DescriptorMethod,
     DirectMethod,
     MapMethod,
@@ -41,6 +37,12 @@ from search.evaluation.methods.methods import (
     StoreMethod,
     WordMethod,
     candidates_first,
+)
+from search.evaluation.methods.same_maps import (
+    SameMaps,
+    check_class_names,
+    extractors_of,
+    group_by_maps,
 )
 from search.evaluation.metrics.summary import Scores
 from search.evaluation.run_store import RunScores, gallery_folder, open_scores, run_folder
@@ -90,7 +92,7 @@ class _Run:
     """
 
     benchmark: Benchmark
-    extractor: FeatureExtractor
+    extractor: MapExtractor
     quality: str
     descriptors: Sequence[ImageDescriptor]
     work: Path
@@ -102,7 +104,7 @@ class _Run:
 def run_methods(
     benchmark: Benchmark,
     methods: list[Method],
-    extractor: FeatureExtractor,
+    extractor: MapExtractor,
     work: Path,
     quality: str = DEFAULT_QUALITY,
     on_progress: Callable[[Progress], None] | None = None,
@@ -121,9 +123,10 @@ def run_methods(
     it out would be another number.
     """
     parts = _single_methods(methods)
-    by_maps = _by_maps(parts, extractor)
-    _check_class_names(benchmark, parts, extractor)
-    folder = run_folder(work, benchmark, _what_decides(extractor, quality, descriptors))
+    groups = group_by_maps(parts, extractor)
+    for group in groups:
+        check_class_names(benchmark, group)
+    folder = run_folder(work, benchmark, _what_decides(extractor, groups, quality, descriptors))
     with (
         open_scores(folder, len(benchmark.queries), len(benchmark.gallery)) as scores,
         _shown_queries(benchmark) as shown,
@@ -136,8 +139,8 @@ def run_methods(
         for part in parts:
             if isinstance(part, DirectMethod):
                 _score_directly(run, part)
-        for (maps, wanted), chosen in by_maps.items():
-            _score_by_maps(run, maps, wanted, chosen)
+        for group in groups:
+            _score_by_maps(run, group)
         for method in methods:
             if isinstance(method, RerankedMethod):
                 _rerank(method, scores)
@@ -146,13 +149,17 @@ def run_methods(
 
 
 def _what_decides(
-    extractor: FeatureExtractor, quality: str, descriptors: Sequence[ImageDescriptor]
+    extractor: MapExtractor,
+    groups: Sequence[SameMaps],
+    quality: str,
+    descriptors: Sequence[ImageDescriptor],
 ) -> list[Any]:
     """What decides the scores of methods on a benchmark, ready for JSON."""
     import torch
 
     settings = [extractor.fingerprint(), quality, extractor.device.type, torch.__version__]
-    return settings + [descriptor.fingerprint() for descriptor in descriptors]
+    others = [group.extractor for group in groups if group.methods[0].changes.model is not None]
+    return settings + [each.fingerprint() for each in (*descriptors, *others)]
 
 
 def _single_methods(methods: list[Method]) -> list[SingleMethod]:
@@ -164,38 +171,6 @@ def _single_methods(methods: list[Method]) -> list[SingleMethod]:
         else:
             parts[method.name] = method
     return list(parts.values())
-
-
-def _by_maps(
-    parts: list[SingleMethod], extractor: FeatureExtractor
-) -> dict[tuple[str, FeatureSettings], list[StoreMethod]]:
-    """Methods by the maps that they look at, and the settings that these are made with."""
-    by_maps: dict[tuple[str, FeatureSettings], list[StoreMethod]] = {}
-    for part in parts:
-        if not isinstance(part, DirectMethod):
-            settings = changed_settings(part.name, part.changes, extractor)
-            by_maps.setdefault((part.maps, settings), []).append(part)
-    return by_maps
-
-
-def _check_class_names(
-    benchmark: Benchmark, methods: list[SingleMethod], extractor: FeatureExtractor
-) -> None:
-    """Refuse a class name that the model does not know before hours of work."""
-    if not any(isinstance(m, MapMethod | WordMethod) and m.maps == MODEL for m in methods):
-        return
-    photos = {
-        asked.query.class_name: asked.query.photo
-        for asked in reversed(benchmark.queries)
-        if asked.query.class_name is not None
-    }
-    # The first needs no model, and decides for most models.
-    for check in (extractor.check_class_name, extractor.class_vector):
-        for name, photo in photos.items():
-            try:
-                check(name)
-            except RegionError as error:
-                raise RegionError(f"{photo}: {error}") from None
 
 
 @contextmanager
@@ -225,10 +200,9 @@ def _score_directly(run: _Run, method: DirectMethod) -> None:
         run.scores.keep(batch, {method.name: found})
 
 
-def _score_by_maps(
-    run: _Run, maps: str, settings: FeatureSettings, methods: list[StoreMethod]
-) -> None:
+def _score_by_maps(run: _Run, group: SameMaps) -> None:
     """Index the gallery by one kind of maps, and score the queries that are not done."""
+    maps, methods = group.maps, group.methods
     lacking = {
         batch: [method for method in methods if not run.scores.is_done(method.name, batch)]
         for batch in range(run.scores.n_batches)
@@ -236,7 +210,7 @@ def _score_by_maps(
     batches = {batch: missing for batch, missing in lacking.items() if missing}
     if not batches:
         return
-    source, single = _extractors_of(maps, settings, run.extractor)
+    source, single = extractors_of(group)
     quality = "none" if maps in EXTRACTORS else run.quality
     place = gallery_folder(run.work, run.benchmark, maps, source, quality)
     with run.scores.clock("indexing"):
@@ -253,22 +227,6 @@ def _score_by_maps(
         gallery = _Gallery(run, reader, _ids(reader, run.benchmark), source, single)
         for batch, missing in batches.items():
             run.scores.keep(batch, gallery.score(missing, batch))
-
-
-def _extractors_of(
-    maps: str, settings: FeatureSettings, extractor: FeatureExtractor
-) -> tuple[Extractor, Extractor]:
-    """What makes a kind of maps: of the gallery's photos in batches, and of queries one by one."""
-    if maps in EXTRACTORS:
-        baseline = EXTRACTORS[maps]()
-        return baseline, baseline
-    is_random = maps == RANDOM_WEIGHTS
-    model = extractor.model.with_random_weights() if is_random else extractor.model
-    # Nothing is gained by filling up a batch for each query.
-    single = FeatureExtractor(model, settings, batch_size=1)
-    if not is_random and settings == extractor.settings:
-        return extractor, single
-    return FeatureExtractor(model, settings, extractor.batch_size), single
 
 
 def _rerank(method: RerankedMethod, scores: RunScores) -> None:

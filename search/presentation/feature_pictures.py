@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import ModelError, WaldoError
-from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
+from features.models import MapExtractor
 from features.photo import ModelInput, load_model_input
 from search.query import Query
 from search.reference import Reference, read_query_photo
@@ -90,7 +90,7 @@ def class_map(
 
 def feature_figures(
     queries: Sequence[Query],
-    extractor: FeatureExtractor,
+    extractor: MapExtractor,
     preview: Callable[[Query], Reference],
     timesteps: Sequence[int] = (),
 ) -> tuple[list[PhotoFigures], list[WaldoError]]:
@@ -117,11 +117,12 @@ def feature_figures(
             failures.append(error)
     if not ready:
         return [], failures
-    steps = list(dict.fromkeys(timesteps)) or [extractor.settings.timestep]
-    maps = [_maps_at(step, ready, extractor) for step in steps]
+    steps = list(dict.fromkeys(timesteps))
+    extractors = [extractor.changed(timestep=step) for step in steps] or [extractor]
+    maps = [_maps_of(ready, each) for each in extractors]
     appearance = iter(principal_components([each for some in maps for each in some], LONGEST))
     colours = [[next(appearance) for _ in some] for some in maps]
-    names = [f", timestep {step}" if timesteps else "" for step in steps]
+    names = [f", timestep {step}" for step in steps] or [""]
     return [
         PhotoFigures(
             one.query.photo,
@@ -137,7 +138,7 @@ def _has_object(query: Query) -> bool:
     return (query.class_name, query.mask, query.box, query.point) != (None, None, None, None)
 
 
-def _read(query: Query, extractor: FeatureExtractor) -> _Seen:
+def _read(query: Query, extractor: MapExtractor) -> _Seen:
     """Raises WaldoError for a photo that cannot be read, and for a region that does not fit it."""
     if _has_object(query):
         photo = read_query_photo([query], extractor).input
@@ -146,11 +147,8 @@ def _read(query: Query, extractor: FeatureExtractor) -> _Seen:
     return _Seen(query, thumbnail(query.photo, LONGEST), photo, None)
 
 
-def _maps_at(step: int, seen: Sequence[_Seen], extractor: FeatureExtractor) -> list[FeatureMaps]:
-    """The photos' features at a timestep."""
-    settings = replace(extractor.settings, timestep=step)
-    if settings != extractor.settings:
-        extractor = FeatureExtractor(extractor.model, settings, extractor.batch_size)
+def _maps_of(seen: Sequence[_Seen], extractor: MapExtractor) -> list[FeatureMaps]:
+    """The photos' features."""
     maps = extractor.extract([one.input for one in seen])
     for one, each in zip(seen, maps, strict=True):
         if not each.is_finite:

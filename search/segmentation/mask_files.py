@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from features.errors import WaldoError
-from features.extractor import FeatureExtractor
+from features.models import MapExtractor
 from features.photo import is_picture
 from indexer.ingest.sources import Found, list_photos, open_sources
 from search.index import Index
@@ -101,7 +101,7 @@ def write_masks(
     out: Path,
     reference: Reference,
     photos: Sequence[Path],
-    extractor: FeatureExtractor,
+    extractor: MapExtractor,
     draw: Draw = cut_object,
     least: float = 0.0,
     on_done: Callable[[int], None] = lambda done: None,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import ModelError, WaldoError
-from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.maps import FeatureMaps
+from features.models import MapExtractor
 from features.photo import ModelInput, load_photo, to_model_input
 from indexer.codec.tokens import TokenMap, unit
 from search.candidates import CandidateMaps, ScoringReference
@@ -230,7 +230,7 @@ def segment(
 def segment_photos(
     reference: Reference,
     photos: Sequence[Path],
-    extractor: FeatureExtractor,
+    extractor: MapExtractor,
     draw: Draw = cut_object,
     least: float = -math.inf,
 ) -> Iterator[tuple[Path, Segmentation | WaldoError]]:
@@ -287,7 +287,7 @@ def load_picture(path: Path) -> Image.Image:
     return shrunk(load_photo(path, LONGEST), LONGEST)
 
 
-def has_confidence(extractor: FeatureExtractor) -> bool:
+def has_confidence(extractor: MapExtractor) -> bool:
     """Whether `confidence_of` was measured for the model of an extractor."""
     return extractor.fingerprint()["model"] == "tiny"
 

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import WaldoError
-from features.extractor import FeatureExtractor
+from features.models import MapExtractor, find_extractor
 from features.photo import Photo
 from indexer.protocols import Extractor
 from search.segmentation.drawing import ContactSheet, read_ids, tinted, write_ids
@@ -69,12 +69,9 @@ class PropagationReport:
         }
 
 
-def load_video_extractor(name: str, device: str = "auto") -> FeatureExtractor:
-    """Load a model as `FeatureExtractor.load` does, with an input large enough for fine masks."""
-    loaded = FeatureExtractor.load(name, device, BATCH)
-    cell = loaded.image_size // loaded.grid
-    settings = replace(loaded.settings, image_size=max(_CELLS * cell, loaded.image_size))
-    return FeatureExtractor(loaded.model, settings, BATCH)
+def load_video_extractor(name: str, device: str = "auto") -> MapExtractor:
+    """Find a model as `find_extractor` does, with an input large enough for fine masks."""
+    return find_extractor(name, device, BATCH).with_cells(_CELLS)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from features.descriptors import DESCRIPTORS, ImageDescriptor, descriptor_name
 from features.errors import ModelError
-from features.image_processor import ImageProcessor
 from features.photo import load_photo
+from features.vision.descriptors import DESCRIPTORS, ImageDescriptor, descriptor_name
+from features.vision.image_processor import ImageProcessor
 from tests.helpers.descriptor_models import PREPROCESSORS, build_descriptor
 from tests.helpers.pictures import save_photo, smooth_pixels
 
@@ -199,7 +199,7 @@ def test_the_fingerprint_depends_on_the_files(descriptor_folder: Folder, tmp_pat
 def test_a_fingerprint_needs_no_torch(descriptor_folder: Folder) -> None:
     code = """
 import sys
-from features.descriptors import ImageDescriptor
+from features.vision.descriptors import ImageDescriptor
 for folder in sys.argv[1:]:
     stored = ImageDescriptor.load(folder, "cpu").fingerprint()
     found = ImageDescriptor.from_fingerprint(stored)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.descriptors import ImageDescriptor
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.photo import load_photo
+from features.vision.descriptors import ImageDescriptor
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
@@ -52,7 +52,7 @@ def opened(indexed: Path, tiny: FeatureExtractor, tmp_path: Path) -> Index:
 
 
 def vector(image: Image.Image, descriptor: ImageDescriptor) -> np.ndarray:
-    from features.image_processor import ImageProcessor
+    from features.vision.image_processor import ImageProcessor
 
     folder = Path(descriptor.name)
     shown = ImageProcessor.load(folder / "preprocessor_config.json", square=False)

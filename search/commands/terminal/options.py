@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from features.descriptors import ImageDescriptor
-    from features.extractor import FeatureExtractor
+    from features.models import MapExtractor
     from features.regions import Box
+    from features.vision.descriptors import ImageDescriptor
     from indexer.store.filters import PhotoFilter
     from indexer.store.manifest import Manifest
     from search.query import Query
@@ -29,8 +29,9 @@ OBJECT_BENCHMARKS = ("perseg", "permis", "davis2017")
 def model_names() -> list[str]:
     """The names of the presets."""
     from features.diffusion.presets import PRESETS
+    from features.vision.vision_presets import VISION_PRESETS
 
-    return list(PRESETS)
+    return [*PRESETS, *VISION_PRESETS]
 
 
 def class_names() -> list[str]:
@@ -251,19 +252,19 @@ def photo_filter(
     return None if wanted == PhotoFilter() else wanted
 
 
-def load_extractor(name: str, device: str, batch_size: int) -> "FeatureExtractor":
-    """A model by its name; raises as `FeatureExtractor.load`."""
-    from features.extractor import FeatureExtractor
+def load_extractor(name: str, device: str, batch_size: int) -> "MapExtractor":
+    """A model by its name; raises as `find_extractor`."""
+    from features.models import find_extractor
 
     say(f"loading the model {name}")
-    return FeatureExtractor.load(name, device, batch_size)
+    return find_extractor(name, device, batch_size)
 
 
 def load_descriptors(
     names: list[str], stored: "Manifest | None", device: str, batch_size: int
 ) -> "list[ImageDescriptor]":
     """The descriptors that an index has, and those that are asked for by name."""
-    from features.descriptors import ImageDescriptor, descriptor_name
+    from features.vision.descriptors import ImageDescriptor, descriptor_name
 
     has = {} if stored is None else {c.name: dict(c.fingerprint) for c in stored.descriptors}
     descriptors = []

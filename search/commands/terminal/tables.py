@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.diffusion.presets import PRESETS
+from features.diffusion.presets import PRESETS, Preset
+from features.vision.vision_presets import VISION_PRESETS, VisionPreset
+from indexer.codec.quality import DEFAULT_QUALITY, bytes_per_photo
 from search.presentation.sureness import CHANCE, likelihood, sureness
 
 if TYPE_CHECKING:
@@ -263,22 +265,29 @@ def models_json() -> list[dict[str, Any]]:
             "licence": preset.licence,
             "download": preset.download,
             "map": [preset.grid, preset.grid, preset.dim],
+            "bytes_per_photo": bytes_per_photo(DEFAULT_QUALITY, preset.grid, preset.dim),
             "settings": preset.settings.as_dict(),
         }
-        for preset in PRESETS.values()
+        for preset in _models()
     ]
+
+
+def _models() -> list[Preset | VisionPreset]:
+    return [*PRESETS.values(), *VISION_PRESETS.values()]
 
 
 def models_table() -> "Table":
     """The presets as a table."""
+    from rich.filesize import decimal
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "map", "size", "licence", "source"):
+    for column in ("name", "map", "per photo", "size", "licence", "source"):
         table.add_column(column, no_wrap=column != "source", overflow="fold")
-    for preset in PRESETS.values():
+    for preset in _models():
         shape = f"{preset.grid} x {preset.grid} x {preset.dim}"
-        table.add_row(preset.name, shape, preset.download, preset.licence, preset.source)
+        stored = decimal(bytes_per_photo(DEFAULT_QUALITY, preset.grid, preset.dim))
+        table.add_row(preset.name, shape, stored, preset.download, preset.licence, preset.source)
     return table
 
 

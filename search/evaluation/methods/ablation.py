@@ -1,21 +1,18 @@
-"""Ablations: methods whose features are extracted with other settings than the model's own."""
+"""Ablations: methods whose features are extracted with other settings, or by another model."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, get_args, get_type_hints
 
 from features.diffusion.presets import FeatureSettings
 from features.errors import ModelError, WaldoError
-from features.extractor import FeatureExtractor
+from features.models import MapExtractor, find_extractor
 
 _TYPES = get_type_hints(FeatureSettings)
-_KEYS = (*(field.name for field in fields(FeatureSettings)), "tau")
+_KEYS = (*(field.name for field in fields(FeatureSettings)), "model", "tau")
 
 # The largest value of a setting, if there is one, and the smallest if that is not 1.
 _LARGEST = {"timestep": 999, "steps": 999}
 _SMALLEST = {"timestep": 0}
-
-# An error names this many of a model's blocks, the last on its up path.
-_NAMED_BLOCKS = 4
 
 
 @dataclass(frozen=True)
@@ -24,10 +21,12 @@ class Changes:
 
     settings: fields of `FeatureSettings` and their values, sorted by name. tau: the threshold of
     PDM Eq. 3, which then selects the object by its class name; None for the model's own rule.
+    model: the model, as `find_extractor` takes it; None for the one that is evaluated.
     """
 
     settings: tuple[tuple[str, int | str], ...] = ()
     tau: float | None = None
+    model: str | None = None
 
 
 def parse_changes(method: str, changes: list[str], by_class: bool) -> Changes:
@@ -53,39 +52,31 @@ def parse_changes(method: str, changes: list[str], by_class: bool) -> Changes:
             f"method {method}: tau selects the object by its class name, which only methods by "
             f"class do, such as late-by-class@tau={tau:g}"
         )
-    return Changes(tuple(sorted(values.items())), tau)
+    model = values.pop("model", None)
+    return Changes(tuple(sorted(values.items())), tau, model)
 
 
-def changed_settings(method: str, changes: Changes, extractor: FeatureExtractor) -> FeatureSettings:
-    """The extractor's settings with the changes of a method.
+def changed_extractor(method: str, changes: Changes, extractor: MapExtractor) -> MapExtractor:
+    """The extractor with the changes of a method; itself where they change nothing.
 
-    Raises WaldoError where its model cannot extract features so, and where a change has no effect.
+    Raises WaldoError where another model cannot be found or used, where the model cannot extract
+    features so, and where a change has no effect.
     """
-    own, model = extractor.settings, extractor.model
-    settings = replace(own, **dict[str, Any](changes.settings))
-    given = dict(changes.settings)
-    for key, inversions in (("steps", ("ddim", "fixed-point")), ("iterations", ("fixed-point",))):
-        if key in given and settings.inversion not in inversions:
-            raise WaldoError(
-                f"method {method}: {key} belong to the inversion {' or '.join(inversions)}, but "
-                f"this method has {settings.inversion}; add @inversion={inversions[0]}"
-            )
-    blocks = [block.path for block in model.architecture.blocks]
-    if settings.block not in blocks:
-        raise WaldoError(
-            f"method {method}: {model.name} has no block {settings.block}; its blocks are named "
-            f"like {', '.join(blocks[-_NAMED_BLOCKS:])}"
-        )
     try:
-        model.architecture.map_shape(settings)
+        if changes.model is not None:
+            extractor = find_extractor(
+                changes.model, str(extractor.device), batch_size=extractor.batch_size
+            )
+        return extractor.changed(**dict(changes.settings))
     except ModelError as error:
         raise WaldoError(f"method {method}: {error}") from None
-    return settings
 
 
 def _value(method: str, key: str, text: str) -> int | float | str:
     if key == "tau":
         return _tau(method, text)
+    if key == "model":
+        return text
     if _TYPES[key] is int:
         return _whole_number(method, key, text)
     allowed = get_args(_TYPES[key])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from features.descriptors import DESCRIPTORS, descriptor_name
 from features.errors import WaldoError
 from features.photo import load_photo
+from features.vision.descriptors import DESCRIPTORS, descriptor_name
 from indexer.codec.tokens import TokenMap
 from search.candidates import CandidateMaps, ScoringReference
 from search.evaluation.benchmarks.benchmark import Benchmark
@@ -92,7 +92,7 @@ class DescriptorMethod(StoreMethod):
     """A global descriptor of whole photos, the query's too, as in the paper's baselines.
 
     maps: the source of the maps of the index that holds the descriptor. descriptor: its name, see
-    `features.descriptors.descriptor_name`.
+    `features.vision.descriptors.descriptor_name`.
     """
 
     descriptor: str
@@ -274,17 +274,25 @@ def _find_single(name: str) -> SingleMethod | None:
     return None
 
 
+def asks_by_class(method: SingleMethod) -> bool:
+    """Whether a method asks the model for a class name."""
+    return isinstance(method, StoreMethod) and method.maps == MODEL and method.needs_class
+
+
 def descriptors_of(methods: Sequence[Method]) -> list[str]:
     """Names of the descriptors that some methods need, each once."""
     parts = [m.first if isinstance(m, RerankedMethod) else m for m in methods]
     return list(dict.fromkeys(m.descriptor for m in parts if isinstance(m, DescriptorMethod)))
 
 
-def select_methods(names: list[str], benchmark: Benchmark) -> list[Method]:
+def select_methods(
+    names: list[str], benchmark: Benchmark, knows_words: bool = True
+) -> list[Method]:
     """Methods by name, see `find_method`; without names, all default methods that can run here.
 
-    A method can run where the benchmark has the labels and the machine has the libraries that it
-    needs. Raises WaldoError for an unknown name, and for a method whose labels are missing.
+    A method can run where the benchmark has the labels, the machine has the libraries and the model
+    has the words that it needs. knows_words: whether the model knows class names. Raises WaldoError
+    for an unknown name, and for a method whose labels are missing.
     """
     has_classes = benchmark.gallery_classes is not None
     chosen = [find_method(name) for name in names]
@@ -296,5 +304,9 @@ def select_methods(names: list[str], benchmark: Benchmark) -> list[Method]:
             )
     if chosen:
         return chosen
-    runnable = [m for m in _DEFAULT_METHODS if has_classes or not m.needs_class]
+    runnable = [
+        m
+        for m in _DEFAULT_METHODS
+        if (has_classes or not m.needs_class) and (knows_words or not asks_by_class(m))
+    ]
     return [m for m in runnable if m.name != "rootsift" or has_opencv()]

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.maps import FeatureMaps
+from features.models import MapExtractor
 from features.photo import load_model_input
 from search.evaluation.benchmarks.benchmark import Benchmark, LabelledScene
 
@@ -48,15 +48,16 @@ class ClassMapQuality:
     n_objects: int
 
 
-def measure_class_map(benchmark: Benchmark, extractor: FeatureExtractor) -> ClassMapQuality:
-    """Measure the class map on the gallery's scenes.
+def measure_class_map(benchmark: Benchmark, extractor: MapExtractor) -> ClassMapQuality:
+    """Measure the class map on the gallery's scenes. The extractor's model knows class names.
 
     Raises RegionError for a class name that the model does not know.
     """
     from scipy.special import logsumexp
 
     names = sorted({name for scene in benchmark.scenes for name in scene.classes})
-    vectors = np.stack([extractor.class_vector(name) for name in names])
+    known = [extractor.class_vector(name) for name in names]
+    vectors = np.stack([vector for vector in known if vector is not None])
     background = extractor.background_vector()
     rivals = extractor.rival_vectors
     root = np.sqrt(rivals.shape[1])

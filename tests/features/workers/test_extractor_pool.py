@@ -17,6 +17,7 @@ import torch
 import indexer.ingest.sample as sample
 from features.errors import ModelError
 from features.extractor import FeatureExtractor
+from features.models import find_extractor
 from features.photo import load_model_input
 from features.workers.extractor_pool import ExtractorPool, gpus
 from features.workers.messages import Message
@@ -55,7 +56,7 @@ def one(tiny: FeatureExtractor) -> Iterator[FeatureExtractor]:
 @pytest.fixture(scope="module")
 def pool(one: FeatureExtractor) -> Iterator[ExtractorPool]:
     """The same in two worker processes."""
-    with ExtractorPool(one.model, one.settings, BATCH, workers=2) as found:
+    with ExtractorPool(one, workers=2) as found:
         found.get_ready()
         yield found
 
@@ -111,7 +112,7 @@ def test_maps_are_those_of_one_process(
 
 
 def test_one_worker_is_this_process(one: FeatureExtractor) -> None:
-    pool = ExtractorPool(one.model, one.settings)
+    pool = ExtractorPool(FeatureExtractor(one.model, one.settings))
     pool.get_ready()
     assert (pool.n_workers, pool.is_asynchronous, pool.batch_size) == (1, False, 8)
 
@@ -133,7 +134,7 @@ def test_a_model_that_cannot_be_read_is_told_in_one_line(
 ) -> None:
     folder = Path(shutil.copytree(pipeline_folder("sd1"), tmp_path / "model"))
     broken_model(folder)
-    with ExtractorPool.load(str(folder), "cpu", workers=2) as pool:
+    with ExtractorPool(find_extractor(str(folder), "cpu"), workers=2) as pool:
         with pytest.raises(ModelError, match="model") as raised:
             index_photos([photos], tmp_path / "index", pool)
         assert "\n" not in str(raised.value)
@@ -158,7 +159,7 @@ def test_a_killed_worker_costs_what_is_not_done(
         if progress.stage == "index" and progress.done:
             os.kill(max(children() - before), signal.SIGKILL)
 
-    with ExtractorPool(one.model, one.settings, BATCH, workers=2) as pool:
+    with ExtractorPool(one, workers=2) as pool:
         with pytest.raises(ModelError, match="worker process on cpu was killed") as raised:
             index_photos([photos], tmp_path / "index", pool, on_progress=kill_one)
         assert "\n" not in str(raised.value)

@@ -130,7 +130,7 @@ def test_other_commands(index: Path, tmp_path: Path) -> None:
             "nothing: no such protocol": ["evaluate", "nothing", "--root", tmp_path],
             "holds no labels.json": ["evaluate", "scenes", "--root", tmp_path],
             "method best:": ["evaluate", "scenes", "--root", SCENES, "--method", "best"],
-            "tiny has no block mid": [
+            "has no block mid": [
                 *("evaluate", "scenes", "--root", SCENES, "--method", "late@block=mid")
             ],
             f"{tmp_path}: holds no": [*("fit-weights", "scenes", "--root", tmp_path), *at],

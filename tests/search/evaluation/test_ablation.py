@@ -89,7 +89,7 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("late@magic=3", "'magic=3' is no change of features; .* block, .*, prompt, tau$"),
+        ("late@magic=3", "'magic=3' is no change of features; .* block, .*, prompt, model, tau$"),
         ("late@timestep", "'timestep' is no change of features; write @KEY=VALUE"),
         ("late@", "'' is no change"),
         ("late@timestep=2@timestep=3", "gives timestep twice"),
@@ -119,11 +119,14 @@ def test_changes_that_are_none(name: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("late@block=up_blocks.9", "tiny has no block up_blocks.9; its blocks are named like up_"),
+        (
+            "late@block=up_blocks.9",
+            "has no block up_blocks.9 on its UNet's up path; its blocks are named like up_",
+        ),
         ("late@image_size=100", "the image size 100 is no multiple of"),
         (
             "late@steps=4",
-            "steps belong to the inversion ddim or fixed-point, but this method has none",
+            "steps belong to the inversion ddim or fixed-point, not to none",
         ),
         ("late@inversion=ddim@iterations=2", "iterations belong to the inversion fixed-point"),
     ],
@@ -278,4 +281,4 @@ def test_the_command(waldo: CommandLine, tmp_path: Path) -> None:
     report = waldo("report", out, "--html", tmp_path / "run.html")
     assert all(name in report.out for name in names)
     line = waldo.refusal("evaluate", "folders", "--root", root, "--method", "late@block=mid")
-    assert "tiny has no block mid; its blocks are named like up_blocks." in line
+    assert "has no block mid on its UNet's up path; its blocks are named like up_blocks." in line

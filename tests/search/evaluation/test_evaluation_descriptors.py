@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.descriptors import DESCRIPTORS, ImageDescriptor
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from features.photo import load_photo
+from features.vision.descriptors import DESCRIPTORS, ImageDescriptor
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import (
     METHODS,

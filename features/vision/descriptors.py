@@ -33,9 +33,9 @@ from features.device import (
     usual_precision,
 )
 from features.errors import ModelError
-from features.image_processor import ImageProcessor
 from features.library_parts import library_class
 from features.photo import Photo, load_photo
+from features.vision.image_processor import ImageProcessor
 
 if TYPE_CHECKING:
     import torch

@@ -5,6 +5,8 @@ picks, and so the numbers, depends on whether torchvision is installed.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import ModelError
+
+_Channels = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -39,20 +43,14 @@ class ImageProcessor:
         shorter side, as in old files of CLIP. Raises ModelError where the file cannot be read, or
         asks for other preprocessing than this class does.
         """
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+        with _reading(path) as config:
             return cls._of(config, square)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(f"{path}: not a preprocessing that Waldo knows ({reason})") from error
 
     @classmethod
     def _of(cls, config: dict[str, Any], square: bool) -> "ImageProcessor":
-        for step in ("do_resize", "do_rescale", "do_normalize"):
-            if config.get(step, True) is not True:
-                raise ValueError(f"{step} is off")
-        if abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
-            raise ValueError("rescale_factor is not 1/255")
+        if config.get("do_resize", True) is not True:
+            raise ValueError("do_resize is off")
+        mean, std = _normalisation(config)
         size = config["size"]
         if isinstance(size, int):
             size = {"height": size, "width": size} if square else {"shortest_edge": size}
@@ -70,11 +68,8 @@ class ImageProcessor:
             raise ValueError("the crop is larger than what it is cropped from")
         if edge is None and scaled != (width, height):
             raise ValueError("a crop of what was scaled to a fixed size")
-        red, green, blue = map(float, config["image_mean"])
-        mean = red, green, blue
-        red, green, blue = map(float, config["image_std"])
         resample = int(Image.Resampling(config.get("resample", Image.Resampling.BICUBIC)))
-        return cls(edge, (width, height), resample, mean, (red, green, blue))
+        return cls(edge, (width, height), resample, mean, std)
 
     @property
     def least(self) -> int:
@@ -99,3 +94,38 @@ class ImageProcessor:
         mean, std = (np.array(values, dtype=np.float32) for values in (self.mean, self.std))
         values = (pixels.astype(np.float32) / np.float32(255.0) - mean) / std
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def read_normalisation(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The mean and the standard deviation that a preprocessor_config.json names, (3,) float32 each,
+    of sRGB values in 0..1. Raises ModelError as `ImageProcessor.load`.
+    """
+    with _reading(path) as config:
+        mean, std = (np.array(values, dtype=np.float32) for values in _normalisation(config))
+        return mean, std
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[dict[str, Any]]:
+    """What a file says, and ModelError for whatever is wrong with it."""
+    try:
+        yield json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path}: not a preprocessing that Waldo knows ({reason})") from error
+
+
+def _normalisation(config: dict[str, Any]) -> tuple[_Channels, _Channels]:
+    """Mean and standard deviation of each channel. Raises ValueError, KeyError or TypeError."""
+    for step in ("do_rescale", "do_normalize"):
+        if config.get(step, True) is not True:
+            raise ValueError(f"{step} is off")
+    if abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
+        raise ValueError("rescale_factor is not 1/255")
+    mean, std = (_channels(config[name]) for name in ("image_mean", "image_std"))
+    return mean, std
+
+
+def _channels(values: list[float]) -> _Channels:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
