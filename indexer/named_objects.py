@@ -1,11 +1,14 @@
-"""Objects that an index knows by name: the features of their photos, which may be gone by then."""
+"""Objects that an index knows by name: the features of their photos, which may be gone by then, and
+what people said of other photos.
+"""
 
 import difflib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,8 @@ from indexer.store.files import write_bytes_atomically
 
 # What helps where such a file is lost: nothing can make it again.
 NAME_AGAIN = "forget this name (`waldo forget`), and name the object again"
+
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,55 @@ class NamedView:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a person said of a photo: that it shows the object, or that it does not.
+
+    photo: the file, as of then. content_hash: as in FeatureMaps; the photo is known by it wherever
+    it lies. view: the place in it that was meant, which the object is compared by from then on;
+    None where enough photos are known already.
+    """
+
+    photo: Path
+    content_hash: str
+    shows: bool
+    view: NamedView | None
+
+
+@dataclass(frozen=True)
 class NamedObject:
-    """An object with a name. views: its photos, at least one. unlike: photos of other objects that
-    it is not.
+    """An object with a name. views: the photos that it was named by, at least one. unlike: photos
+    of other objects that it is not. verdicts: what people said of further photos, one of each.
     """
 
     name: str
     views: tuple[NamedView, ...]
     unlike: tuple[NamedView, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def references(self) -> tuple[NamedView, ...]:
+        """The photos that the object is looked for by: those of the name, and confirmed ones."""
+        return (*self.views, *self._said(True))
+
+    @property
+    def others(self) -> tuple[NamedView, ...]:
+        """What it is told apart from: `unlike`, and refused photos."""
+        return (*self.unlike, *self._said(False))
+
+    def _said(self, shows: bool) -> list[NamedView]:
+        return [one.view for one in self.verdicts if one.view is not None and one.shows == shows]
+
+
+@dataclass(frozen=True)
+class NameSummary:
+    """What the file of a named object says without its features.
+
+    boxes: by content hash, the place of the object in the photos that it was named by, [x0, y0, x1,
+    y1] in pixels of the upright photo. said: by content hash, whether the photo shows the object.
+    """
+
+    boxes: Mapping[str, Box]
+    said: Mapping[str, bool]
 
 
 def unknown_name(index_dir: Path, names: Sequence[str], name: str) -> UnknownNameError:
@@ -64,57 +110,107 @@ def write_named_object(path: Path, named: NamedObject) -> None:
     from safetensors.numpy import save
 
     tensors: dict[str, NDArray[np.generic]] = {}
-    told = []
-    for number, view in enumerate((*named.views, *named.unlike)):
-        tensors[f"{number}.appearance"] = np.ascontiguousarray(view.maps.appearance)
-        tensors[f"{number}.semantic"] = np.ascontiguousarray(view.maps.semantic)
-        tensors[f"{number}.cells"] = np.ascontiguousarray(view.cells)
-        if view.class_vector is not None:
-            tensors[f"{number}.class_vector"] = np.ascontiguousarray(view.class_vector)
-        frame = view.maps.frame
-        told.append(
+    described = {
+        "name": named.name,
+        "views": [
+            _write_view(str(number), view, tensors)
+            for number, view in enumerate((*named.views, *named.unlike))
+        ],
+        "of_object": len(named.views),
+        "verdicts": [
             {
-                # Paths need not be valid Unicode; JSON escapes what is not.
-                "photo": str(view.photo),
-                "content_hash": view.maps.content_hash,
-                "class": view.class_name,
-                "frame": [frame.width, frame.height, frame.size, frame.grid],
+                "photo": str(one.photo),
+                "content_hash": one.content_hash,
+                "shows": one.shows,
+                "view": one.view and _write_view(f"verdict-{number}", one.view, tensors),
             }
-        )
-    described = {"name": named.name, "views": told, "of_object": len(named.views)}
+            for number, one in enumerate(named.verdicts)
+        ],
+    }
     write_bytes_atomically(path, save(tensors, {"named": json.dumps(described)}))
 
 
 def read_named_object(path: Path) -> NamedObject:
     """Read a named object. Raises IndexDamagedError where the file is not what was written."""
+    described, tensors = _read(path, with_tensors=True)
+    try:
+        views = [_view(str(at), told, tensors) for at, told in enumerate(described["views"])]
+        verdicts = tuple(
+            Verdict(
+                Path(told["photo"]),
+                told["content_hash"],
+                told["shows"],
+                told["view"] and _view(f"verdict-{number}", told["view"], tensors),
+            )
+            for number, told in enumerate(described.get("verdicts", ()))
+        )
+        count = described["of_object"]
+    except (KeyError, TypeError) as error:
+        raise _unreadable(path, error) from error
+    return NamedObject(described["name"], tuple(views[:count]), tuple(views[count:]), verdicts)
+
+
+def read_name_summary(path: Path) -> NameSummary:
+    """Read a named object without its features. Raises as `read_named_object`."""
+    described, _ = _read(path, with_tensors=False)
+    try:
+        views = described["views"][: described["of_object"]]
+        return NameSummary(
+            {view["content_hash"]: tuple(view["box"]) for view in views if "box" in view},
+            {one["content_hash"]: one["shows"] for one in described.get("verdicts", ())},
+        )
+    except (KeyError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "numpy") as file:
-            described = json.loads(file.metadata()["named"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        views = [_view(number, told, tensors) for number, told in enumerate(described["views"])]
+            names = file.keys() if with_tensors else ()
+            tensors = {name: file.get_tensor(name) for name in names}
+            described: dict[str, Any] = json.loads(file.metadata()["named"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise IndexDamagedError(f"{path}: cannot be read ({error}); {NAME_AGAIN}") from error
-    count = described["of_object"]
-    return NamedObject(described["name"], tuple(views[:count]), tuple(views[count:]))
+        raise _unreadable(path, error) from error
+    return described, tensors
 
 
-def _view(
-    number: int, told: dict[str, object], tensors: dict[str, NDArray[np.generic]]
-) -> NamedView:
-    frame: Sequence[int] = told["frame"]  # type: ignore[assignment]
+def _unreadable(path: Path, error: Exception) -> IndexDamagedError:
+    return IndexDamagedError(f"{path}: cannot be read ({error}); {NAME_AGAIN}")
+
+
+def _write_view(
+    key: str, view: NamedView, tensors: dict[str, NDArray[np.generic]]
+) -> dict[str, object]:
+    """Add the features of a view to `tensors`; returns the rest of it as JSON."""
+    tensors[f"{key}.appearance"] = np.ascontiguousarray(view.maps.appearance)
+    tensors[f"{key}.semantic"] = np.ascontiguousarray(view.maps.semantic)
+    tensors[f"{key}.cells"] = np.ascontiguousarray(view.cells)
+    if view.class_vector is not None:
+        tensors[f"{key}.class_vector"] = np.ascontiguousarray(view.class_vector)
+    frame = view.maps.frame
+    return {
+        # Paths need not be valid Unicode; JSON escapes what is not.
+        "photo": str(view.photo),
+        "content_hash": view.maps.content_hash,
+        "class": view.class_name,
+        "frame": [frame.width, frame.height, frame.size, frame.grid],
+        "box": frame.box_of(view.cells),
+    }
+
+
+def _view(key: str, told: dict[str, Any], tensors: dict[str, NDArray[np.generic]]) -> NamedView:
+    vector = tensors.get(f"{key}.class_vector")
     return NamedView(
-        Path(str(told["photo"])),
+        Path(told["photo"]),
         FeatureMaps(
-            tensors[f"{number}.appearance"].astype(np.float16),
-            tensors[f"{number}.semantic"].astype(np.float16),
-            Frame(*frame),
-            str(told["content_hash"]),
+            tensors[f"{key}.appearance"].astype(np.float16),
+            tensors[f"{key}.semantic"].astype(np.float16),
+            Frame(*told["frame"]),
+            told["content_hash"],
         ),
-        tensors[f"{number}.cells"].astype(bool),
-        None if told["class"] is None else str(told["class"]),
-        None
-        if f"{number}.class_vector" not in tensors
-        else tensors[f"{number}.class_vector"].astype(np.float32),
+        tensors[f"{key}.cells"].astype(bool),
+        told["class"],
+        None if vector is None else vector.astype(np.float32),
     )

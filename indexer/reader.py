@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ from indexer.store.filters import PhotoFilter
 from indexer.store.locks import ReaderLock
 from indexer.store.manifest import Manifest, absolute_path, read_manifest
 from indexer.store.mapstore import MapStore
-from indexer.store.photos import PhotoTable, read_photo_table
+from indexer.store.photos import PhotoTable, first_of_each, read_photo_table
 from indexer.store.resident import ResidentMaps
 
 if TYPE_CHECKING:
@@ -98,9 +98,11 @@ class MapBatch:
 
     def rows(self, rows: slice | NDArray[np.intp]) -> "MapBatch":
         """Some of the photos."""
-        return MapBatch(
-            self.ids[rows], self.encoded[rows], self.codecs[rows], self.valid[rows], self.damaged
-        )
+        if isinstance(rows, slice) or isinstance(self.encoded, np.ndarray):
+            encoded = self.encoded[rows]
+        else:  # without waiting for the device
+            encoded = self.encoded.index_select(0, upload(rows, self.encoded.device))
+        return MapBatch(self.ids[rows], encoded, self.codecs[rows], self.valid[rows], self.damaged)
 
 
 class IndexReader:
@@ -166,6 +168,16 @@ class IndexReader:
         Raises IndexMissingError, IndexFormatError, IndexDamagedError.
         """
         return read_manifest(self.index_dir) == self._manifest
+
+    @property
+    def manifest(self) -> Manifest:
+        """The committed state that was opened."""
+        return self._manifest
+
+    @property
+    def table(self) -> PhotoTable:
+        """Its photo table."""
+        return self._table
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -244,7 +256,7 @@ class IndexReader:
         record = self._manifest.named(name)
         if record is None:
             raise unknown_name(self.index_dir, list(self.names), name)
-        return read_named_object(self.index_dir / record.file.name)
+        return replace(read_named_object(self.index_dir / record.file.name), name=name)
 
     def descriptor_recall(self, name: str) -> RecallIndex:
         """The recall index of a descriptor over the photos that have it; read when first used.
@@ -313,12 +325,12 @@ class IndexReader:
         if ids is None:
             return None if len(self._contents) == self.n_photos else self._contents
         rows = self._table.rows_of(ids)
-        return np.sort(ids[_first_of_each(self._table.hashes[rows])])
+        return np.sort(ids[first_of_each(self._table.hashes[rows])])
 
     @cached_property
     def _contents(self) -> NDArray[np.int64]:
         live = self._table.live
-        return np.sort(self._table.ids[live][_first_of_each(self._table.hashes[live])])
+        return np.sort(self._table.ids[live][first_of_each(self._table.hashes[live])])
 
     def copies_of(self, photo_id: int) -> list[int]:
         """The ids of the other photos that have the same content as a photo, rising."""
@@ -419,17 +431,6 @@ class IndexReader:
         """Ids of the photos that pass a filter, rising. Raises WaldoError for a bad glob."""
         passing = photo_filter.matching(self._table, self._manifest.sources)
         return self._table.ids[passing & self._table.live]
-
-
-def _first_of_each(hashes: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """The first row of each value of (n, 32) uint8, in no order."""
-    values = np.ascontiguousarray(hashes).view(np.uint64)
-    # Whole values are slow to sort: only those whose first eight bytes are equal are compared.
-    keys, counts = np.unique(values[:, 0], return_counts=True)
-    may_repeat = np.isin(values[:, 0], keys[counts > 1])
-    rows = np.flatnonzero(may_repeat)
-    _, first = np.unique(values[rows], axis=0, return_index=True)
-    return np.concatenate([np.flatnonzero(~may_repeat), rows[first]])
 
 
 def _read_state(index_dir: Path) -> tuple[Manifest, PhotoTable]:

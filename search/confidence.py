@@ -50,7 +50,10 @@ def confidences(scores: NDArray[np.float32]) -> NDArray[np.float64] | None:
 
 
 def probabilities(
-    scores: NDArray[np.float32], searched: int, own: NDArray[np.bool_]
+    scores: NDArray[np.float32],
+    searched: int,
+    own: NDArray[np.bool_],
+    chance: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float64] | None:
     """How likely each photo is to show the object, (n,) in 0..1; None for fewer than 20 photos.
 
@@ -58,15 +61,18 @@ def probabilities(
     `consistent` with query expansion; it suits other late interaction too, and no means over the
     map. A higher score is always more probable. The parameters are those of `evidence`.
     """
-    if len(scores) < MINIMUM_PHOTOS:
+    if len(scores if chance is None else chance) < MINIMUM_PHOTOS:
         return None
-    logits = _CONSTANT + evidence(scores, searched, own) @ np.array(_WEIGHTS)
+    logits = _CONSTANT + evidence(scores, searched, own, chance) @ np.array(_WEIGHTS)
     result: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
     return result
 
 
 def evidence(
-    scores: NDArray[np.float32], searched: int, own: NDArray[np.bool_]
+    scores: NDArray[np.float32],
+    searched: int,
+    own: NDArray[np.bool_],
+    chance: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float64]:
     """What tells whether a photo shows the object, by the scores alone, (n, 3):
 
@@ -78,10 +84,12 @@ def evidence(
 
     scores: (n,), n >= 20, the final scores of all photos that were compared. searched: the number
     of photos that recall chose them from. own: (n,) bool, the query's own photos, which are no
-    first matches.
+    first matches. chance: scores that tell how photos without the object score; None for `scores`.
     """
     values = scores.astype(np.float64)
-    median, deviation = _chance_distribution(values)
+    median, deviation = _chance_distribution(
+        values if chance is None else chance.astype(np.float64)
+    )
     heights = (values - median) / deviation
     first = heights[~own].max(initial=0)
     shares = (heights / max(first, 1e-9)).clip(0, 1)

@@ -1,7 +1,7 @@
 """The photos of a query: extracted, stored in the index, or kept there under a name."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,15 +65,16 @@ class QueryPhotos:
 
         Raises as `read_query_photo`, `extract_maps` and `references_in`.
         """
-        # All photos are read and checked before a model is loaded for the first of them.
-        photos = [
-            None if at in known else read_query_photo([view], self._extractor)
+        # All photos are read and checked before a model is loaded for them.
+        photos = {
+            at: read_query_photo([view], self._extractor)
             for at, view in enumerate(query.photos)
-        ]
-        return [
-            known[at] if photo is None else self._reference(photo)
-            for at, photo in enumerate(photos)
-        ]
+            if at not in known
+        }
+        found = dict(known)
+        for (at, photo), maps in zip(photos.items(), self._maps(photos.values()), strict=True):
+            [found[at]] = references_in(photo, maps, self._extractor)
+        return [found[at] for at in sorted(found)]
 
     def maps_of(self, photo: Path) -> FeatureMaps:
         """The features of a whole photo: as the index stores them, else by the model.
@@ -83,7 +84,7 @@ class QueryPhotos:
         size, grid = self._extractor.image_size, self._extractor.grid
         read = QueryPhoto([Query(photo)], load_model_input(photo, size, grid), [None])
         stored = stored_maps(read, self._reader)
-        return self._extracted_maps(read) if stored is None else stored
+        return self._extracted_maps([read])[0] if stored is None else stored
 
     def _resolve(self, view: Query) -> tuple[list[_Photo], list[_Photo]]:
         """The photos that one photo of a query stands for, and those of what it is not."""
@@ -96,8 +97,8 @@ class QueryPhotos:
             )
         named = self._reader.named(name)
         return (
-            [self._of_name(view, name, one) for one in named.views],
-            [self._of_name(view, name, one) for one in named.unlike],
+            [self._of_name(view, name, one) for one in named.references],
+            [self._of_name(view, name, one) for one in named.others],
         )
 
     def _of_name(self, view: Query, name: str, kept: NamedView) -> _Photo:
@@ -108,25 +109,34 @@ class QueryPhotos:
         query = Query(kept.photo, class_name, of_name=name)
         return query, Reference(kept.maps, kept.cells, vector)
 
-    def _reference(self, photo: QueryPhoto) -> Reference:
-        """The object of a query's photo."""
-        maps = None
+    def _maps(self, photos: Iterable[QueryPhoto]) -> list[FeatureMaps]:
+        """The features of query photos: of the index where they will do, else by the model, which
+        extracts all others at once.
+        """
+        stored = [(photo, self._stored_maps(photo)) for photo in photos]
+        extracted = iter(self._extracted_maps([photo for photo, maps in stored if maps is None]))
+        return [next(extracted) if maps is None else maps for _, maps in stored]
+
+    def _stored_maps(self, photo: QueryPhoto) -> FeatureMaps | None:
         # A point selects fewer of the object's cells in maps that were encoded.
         if all(query.class_name is None and query.point is None for query in photo.queries):
-            maps = stored_maps(photo, self._reader)  # so that no model has to be loaded
-        if maps is None:
-            maps = self._extracted_maps(photo)
-        [reference] = references_in(photo, maps, self._extractor)
-        return reference
+            return stored_maps(photo, self._reader)  # so that no model has to be loaded
+        return None
 
-    def _extracted_maps(self, photo: QueryPhoto) -> FeatureMaps:
-        """The features of a query's photo, by the model, unless it was asked about lately."""
-        key = photo.input.content_hash
-        maps = self._extracted.pop(key, None) or extract_maps(photo, self._extractor)
-        self._extracted[key] = maps
-        if len(self._extracted) > _KEPT:
+    def _extracted_maps(self, photos: Sequence[QueryPhoto]) -> list[FeatureMaps]:
+        """The features of query photos, by the model, except of those it was asked about lately."""
+        keys = [photo.input.content_hash for photo in photos]
+        new = {k: p for k, p in zip(keys, photos, strict=True) if k not in self._extracted}
+        if new:
+            self._extracted |= zip(
+                new, extract_maps(list(new.values()), self._extractor), strict=True
+            )
+        found = [self._extracted[key] for key in keys]
+        for key in keys:
+            self._extracted.move_to_end(key)
+        while len(self._extracted) > _KEPT:
             self._extracted.popitem(last=False)
-        return maps
+        return found
 
 
 def named_view(query: Query, reference: Reference) -> NamedView:

@@ -124,18 +124,20 @@ def make_references(
     Raises as `read_query_photo`, `extract_maps` and `references_in`.
     """
     photo = read_query_photo(queries, extractor)
-    return references_in(photo, extract_maps(photo, extractor), extractor, taus)
+    [maps] = extract_maps([photo], extractor)
+    return references_in(photo, maps, extractor, taus)
 
 
-def extract_maps(photo: QueryPhoto, extractor: Extractor) -> FeatureMaps:
-    """The features of a query's photo.
+def extract_maps(photos: Sequence[QueryPhoto], extractor: Extractor) -> list[FeatureMaps]:
+    """The features of the photos of queries, extracted together.
 
     Raises ModelError where the model cannot be loaded or gives no finite features.
     """
-    [maps] = extractor.extract([photo.input])
-    if not maps.is_finite:
-        raise ModelError(f"{photo.queries[0].photo}: the model gave no finite features for it")
-    return maps
+    found = extractor.extract([photo.input for photo in photos])
+    for photo, maps in zip(photos, found, strict=True):
+        if not maps.is_finite:
+            raise ModelError(f"{photo.queries[0].photo}: the model gave no finite features for it")
+    return found
 
 
 def stored_maps(photo: QueryPhoto, reader: IndexReader) -> FeatureMaps | None:
@@ -147,14 +149,21 @@ def stored_maps(photo: QueryPhoto, reader: IndexReader) -> FeatureMaps | None:
     if reader.quality not in _AS_GOOD:
         return None
     known = reader.find(photo.input.content_hash)
-    batch = None if known is None else reader.read_maps([known])
-    if batch is None or batch.damaged:
+    return None if known is None else decoded_maps(reader, known)
+
+
+def decoded_maps(reader: IndexReader, photo_id: int) -> FeatureMaps | None:
+    """The features that an index holds of one of its photos; None where they are damaged."""
+    batch = reader.read_maps([photo_id])
+    if batch.damaged:
         return None
     shape = (reader.grid, reader.grid, reader.dim)
     appearance, semantic = (
         values.numpy().astype(np.float16).reshape(shape) for values in reader.decode(batch)
     )
-    return FeatureMaps(appearance, semantic, photo.input.frame, photo.input.content_hash)
+    [record] = reader.photos([photo_id])
+    frame = Frame(record.width, record.height, reader.image_size, reader.grid)
+    return FeatureMaps(appearance, semantic, frame, record.content_hash)
 
 
 def references_in(

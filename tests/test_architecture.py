@@ -71,6 +71,18 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.protocols",
         "indexer.reader",
     },
+    # Albums are kept in the index, so they are read from it and written to it.
+    "search.albums": {
+        "features",
+        "indexer.errors",
+        "indexer.store.album_rows",
+        "indexer.store.manifest.NameRecord",
+        "indexer.named_objects",
+        "indexer.reader",
+        "indexer.upkeep.album_commit",
+        "indexer.upkeep.naming",
+        "search",
+    },
     "search.segmentation": {
         "features",
         "indexer.errors",
@@ -117,7 +129,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "features",
         "indexer.protocols",
         "indexer.store.filters.PhotoFilter",
+        "indexer.reader.PhotoRecord",
         "search",
+        "search.albums",
         "search.segmentation.overlay",
     },
     # The page and its API: a thin face of the Python API, as the command line is.
@@ -137,6 +151,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "features",
         "indexer",
         "search",
+        "search.albums",
         "search.segmentation",
         "search.evaluation",
         "search.evaluation.benchmarks",

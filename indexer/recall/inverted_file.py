@@ -6,7 +6,7 @@ photos written since, from the photo table. Every codec has its own vocabulary, 
 each codec are kept apart, and a query is expressed in the words of each codec.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,34 @@ class WordRecall:
             ids.append(found[0])
             scores.append(found[1])
         return _best(np.concatenate(ids), np.concatenate(scores), k)
+
+    def nearness(
+        self,
+        asked: Sequence[Callable[[int], tuple[NDArray[np.uint16], NDArray[np.float32]]]],
+        ids: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """How near the words of some photos are to those of objects, (objects, n) float32: the
+        score of `search`, which is 0 here for a photo that has none of an object's words, and 1 for
+        one that has the nearest word of every cell.
+
+        It depends on nothing but the object, the photo and its codec. asked: as `words_in` of
+        `search`, one per object. ids: (n,) int64, rising.
+        """
+        found = np.zeros((len(asked), len(ids)), np.float32)
+        queries: dict[int, list[WordQuery]] = {}
+        for lists, live in self._blocks:
+            rows = np.flatnonzero(live & np.isin(lists.ids, ids))
+            if len(rows) == 0:
+                continue
+            if lists.codec not in queries:
+                queries[lists.codec] = [WordQuery(*words_in(lists.codec)) for words_in in asked]
+            places = np.searchsorted(ids, lists.ids[rows])
+            for number, query in enumerate(queries[lists.codec]):
+                if query.cosines.size:
+                    worst, best = query.cosines[:, -1].mean(), query.cosines[:, 0].mean()
+                    above = lists.scores(rows, query) - worst
+                    found[number, places] = above / max(best - worst, 1e-9)
+        return found
 
 
 def words_name(number: int) -> str:

@@ -18,6 +18,7 @@ _OWN_FILES = (
     "words-*.safetensors",  # of an earlier version
     "codec-*.safetensors",
     "names/*.safetensors",
+    "albums-*.parquet",
 )
 # What a first run leaves when it is killed before its first commit.
 _FIRST_FILES = {LOCK_NAME, READERS_NAME, MANIFEST_NAME + TEMPORARY_SUFFIX}

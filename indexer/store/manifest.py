@@ -90,7 +90,7 @@ class DescriptorColumn:
 @dataclass(frozen=True)
 class NameRecord:
     """An object that the index knows by a name. file: the features of its photos; its rows are
-    these photos.
+    these photos. The name that the file itself says is the one it was first given.
     """
 
     name: str
@@ -108,8 +108,9 @@ class Manifest:
     by pooled vectors and by visual words, None before the first run ends. descriptors: columns of
     further vectors; each keeps its position. weights: of a search's kinds of evidence, by name, as
     they were fitted to this collection; None where they were not. names: objects that are known by
-    name, sorted. n_photos: photos that can be found, as of the last run that ended. next_id: the id
-    of the next new photo. tombstones: ids that are deleted.
+    name, sorted. albums: which photos show them, as far as that has been found out. n_photos:
+    photos that can be found, as of the last run that ended. next_id: the id of the next new photo.
+    tombstones: ids that are deleted.
     """
 
     fingerprint: Fingerprint
@@ -127,6 +128,7 @@ class Manifest:
     descriptors: tuple[DescriptorColumn, ...] = ()
     weights: Mapping[str, float] | None = None
     names: tuple[NameRecord, ...] = ()
+    albums: StoredFile | None = None
     n_photos: int = 0
     next_id: int = 0
     tombstones: tuple[int, ...] = ()
@@ -161,7 +163,8 @@ class Manifest:
         derived = [base.file for base in bases if base is not None]
         vectors = [file for column in self.descriptors for file in column.files]
         names = [record.file for record in self.names]
-        return [*self.codecs, *self.shards, *self.photos, *derived, *vectors, *names]
+        albums = [] if self.albums is None else [self.albums]
+        return [*self.codecs, *self.shards, *self.photos, *derived, *vectors, *names, *albums]
 
 
 def absolute_path(root: str, relative: str) -> str:
@@ -212,6 +215,8 @@ def write_manifest(index_dir: Path, manifest: Manifest) -> None:
         del values["weights"]
     if not manifest.names:
         del values["names"]
+    if manifest.albums is None:
+        del values["albums"]
     # Not among the shards' own values, so that a Waldo that knows no layouts reads the index too.
     layouts = {shard["number"]: shard.pop("layout") for shard in values["shards"]}
     values["layouts"] = {number: layout for number, layout in layouts.items() if layout}
@@ -281,7 +286,7 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
         recall = derived(column.recall) if files == column.files else None
         return replace(column, files=files, recall=recall)
 
-    numbers = {file.number for file in codecs}
+    numbers, albums = {file.number for file in codecs}, manifest.albums
     return replace(
         manifest,
         codecs=codecs,
@@ -292,6 +297,7 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
         recall=derived(manifest.recall),
         words=derived(manifest.words),
         descriptors=tuple(map(without_lost_vectors, manifest.descriptors)),
+        albums=albums if albums and _is_whole(index_dir, albums) else None,
     )
 
 
@@ -338,6 +344,7 @@ def _from_json(raw: dict[str, Any]) -> Manifest:
             NameRecord(record["name"], StoredFile(**record["file"]))
             for record in raw.get("names", ())
         ),
+        albums=StoredFile(**raw["albums"]) if raw.get("albums") else None,
         n_photos=raw["n_photos"],
         next_id=raw["next_id"],
         tombstones=tuple(raw["tombstones"]),

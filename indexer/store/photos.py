@@ -245,6 +245,17 @@ def rows_that_count(
     return np.split(counts, np.cumsum([len(part) for part in ids])[:-1])
 
 
+def first_of_each(hashes: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """The first row of each value of (n, 32) uint8, in no order."""
+    values = np.ascontiguousarray(hashes).view(np.uint64)
+    # Whole values are slow to sort: only those whose first eight bytes are equal are compared.
+    keys, counts = np.unique(values[:, 0], return_counts=True)
+    may_repeat = np.isin(values[:, 0], keys[counts > 1])
+    rows = np.flatnonzero(may_repeat)
+    _, first = np.unique(values[rows], axis=0, return_index=True)
+    return np.concatenate([np.flatnonzero(~may_repeat), rows[first]])
+
+
 def _last_rows(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
     """The ids, rising and each once, and the last row of each: that is the one that counts."""
     unique, from_end = np.unique(ids[::-1], return_index=True)

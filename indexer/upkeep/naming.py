@@ -1,8 +1,10 @@
-"""Naming objects in an index, and changing these names: each is one commit."""
+"""Naming objects in an index, changing these names, and keeping what people say of photos: each is
+one commit.
+"""
 
 import hashlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from features.errors import WaldoError
 from indexer.named_objects import (
     NamedObject,
     NamedView,
+    Verdict,
     read_named_object,
     unknown_name,
     write_named_object,
@@ -27,6 +30,8 @@ from indexer.store.manifest import (
 )
 
 _LONGEST = 100
+# The photos of each kind, confirmed and refused, that an object is compared by.
+MOST_SAID_VIEWS = 12
 
 
 def name_object(index_dir: Path, named: NamedObject, fingerprint: Fingerprint) -> NamedObject:
@@ -47,10 +52,11 @@ def name_object(index_dir: Path, named: NamedObject, fingerprint: Fingerprint) -
         known = manifest.named(named.name)
         if known is not None:
             before = read_named_object(index_dir / known.file.name)
-            kept = replace(
-                named,
-                views=_each_once(*before.views, *named.views),
-                unlike=_each_once(*before.unlike, *named.unlike),
+            kept = NamedObject(
+                named.name,
+                _each_once(*before.views, *named.views),
+                _each_once(*before.unlike, *named.unlike),
+                before.verdicts,
             )
         return _with(manifest, _store(index_dir, kept, number))
 
@@ -64,19 +70,68 @@ def rename_object(index_dir: Path, old: str, new: str) -> None:
     """
     check_name(new)
 
-    def change(manifest: Manifest, number: int) -> tuple[NameRecord, ...]:
+    def change(manifest: Manifest, _: int) -> tuple[NameRecord, ...]:
         known = _known(index_dir, manifest, old)
         if new == old:
             raise WaldoError(f"{new}: is its name already")
         if manifest.named(new) is not None:
             raise WaldoError(
-                f"{new}: is a name already; `{shlex.join(['waldo', 'name', new, f'@{old}'])}` adds "
-                f"{old}'s photos to it"
+                f"{new}: is a name already; `{shlex.join(['waldo', 'merge', new, old])}` makes one "
+                "of both"
             )
-        named = replace(read_named_object(index_dir / known.file.name), name=new)
-        return _with(_without(manifest, old), _store(index_dir, named, number))
+        return _with(_without(manifest, old), replace(known, name=new))
 
     _commit(index_dir, change)
+
+
+def merge_objects(index_dir: Path, name: str, other: str) -> NamedObject:
+    """Make two names one: the photos of the other, and what people said of it, are added to the
+    first, and the other name is forgotten.
+
+    Where people said different things of a photo, what they said of the first name holds. Returns
+    the object as it is kept. Raises as `name_object`, and WaldoError where a name is unknown or
+    both are the same.
+    """
+    kept: NamedObject | None = None
+
+    def change(manifest: Manifest, number: int) -> tuple[NameRecord, ...]:
+        nonlocal kept
+        records = [_known(index_dir, manifest, each) for each in (name, other)]
+        if name == other:
+            raise WaldoError(f"{name}: is one name already")
+        first, second = (read_named_object(index_dir / each.file.name) for each in records)
+        kept = NamedObject(
+            name,
+            _each_once(*first.views, *second.views),
+            _each_once(*first.unlike, *second.unlike),
+            _last_of_each(*second.verdicts, *first.verdicts),
+        )
+        return _with(_without(manifest, other), _store(index_dir, kept, number))
+
+    _commit(index_dir, change)
+    assert kept is not None
+    return kept
+
+
+def record_verdicts(
+    index_dir: Path, name: str, verdicts: Sequence[Verdict], fingerprint: Fingerprint
+) -> NamedObject:
+    """Keep what a person said of photos: whether they show the object of a name. What is said last
+    of a photo holds. Raises as `name_object`, and WaldoError where the name is unknown.
+    """
+    kept: NamedObject | None = None
+
+    def change(manifest: Manifest, number: int) -> tuple[NameRecord, ...]:
+        nonlocal kept
+        check_fingerprint(index_dir, manifest, fingerprint)
+        known = _known(index_dir, manifest, name)
+        before = read_named_object(index_dir / known.file.name)
+        kept = replace(before, name=name, verdicts=_last_of_each(*before.verdicts, *verdicts))
+        return _with(manifest, _store(index_dir, kept, number))
+
+    _commit(index_dir, change)
+    assert kept is not None
+    return kept
 
 
 def forget_object(index_dir: Path, name: str) -> None:
@@ -110,9 +165,25 @@ def _commit(index_dir: Path, change: Callable[[Manifest, int], tuple[NameRecord,
     with writer_lock(index_dir), writing(index_dir):
         manifest = read_manifest(index_dir)
         number = manifest.generation + 1
-        changed = replace(manifest, generation=number, names=change(manifest, number))
+        names = change(manifest, number)
+        albums = manifest.albums if names else None
+        changed = replace(manifest, generation=number, names=names, albums=albums)
         write_manifest(index_dir, changed)
         remove_leftovers(index_dir, changed)
+
+
+def _last_of_each(*verdicts: Verdict) -> tuple[Verdict, ...]:
+    """The last verdict on each photo. Of the views, the first ones count: each is compared with all
+    photos, and those that come late tell little that is new.
+    """
+    last = {one.content_hash: one for one in verdicts}
+    room = dict.fromkeys((True, False), MOST_SAID_VIEWS)
+    kept = []
+    for one in last.values():
+        if one.view is not None:
+            room[one.shows] -= 1
+        kept.append(one if room[one.shows] >= 0 else replace(one, view=None))
+    return tuple(kept)
 
 
 def _each_once(*views: NamedView) -> tuple[NamedView, ...]:

@@ -101,6 +101,7 @@ def index(
     from indexer.ingest.build import index_photos
     from indexer.ingest.sources import Exclusion, open_sources
     from indexer.store.manifest import Manifest, check_quality
+    from search.albums.filling import fill_albums
     from search.commands.terminal.progress_bar import ProgressDisplay
 
     # Wrong arguments are refused before a model is looked for, and perhaps downloaded.
@@ -128,6 +129,7 @@ def index(
                 descriptors=descriptors,
                 on_progress=display,
             )
+        filled = fill_albums(index, device)
     except KeyboardInterrupt:
         say("stopped; what is done is kept: run the same command again to go on")
         raise typer.Exit(130) from None
@@ -137,6 +139,8 @@ def index(
         print_json({**asdict(report), "index_dir": str(report.index_dir), "seconds": seconds})
     else:
         print(_report_text(report, seconds))
+        if filled:
+            say(f"albums brought up to date: {filled}; `waldo named` lists them")
 
 
 def info(

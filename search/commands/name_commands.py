@@ -1,4 +1,4 @@
-"""Objects with a name: `waldo name`, `named`, `rename`, `forget`."""
+"""Objects with a name: `waldo name`, `named`, `rename`, `merge`, `forget`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,11 +42,13 @@ def name(
     unlike: NotOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Give an object a name: then `waldo query @NAME` looks for it, though the photo may be gone.
+    """Give an object a name: then `waldo query @NAME` looks for it, though the photo may be gone,
+    and `waldo album NAME` has the photos that show it.
 
     Photos of a name that is known are added to it.
     """
     from indexer.upkeep.naming import check_name, name_object
+    from search.albums.filling import fill_albums
     from search.commands.terminal.search_lists import with_others
     from search.index import open_index
 
@@ -60,6 +62,8 @@ def name(
         for view in named.views
     )
     say(f"kept as {object_name}: {boxes}; {_count(len(kept.views), 'photo')} in all")
+    fill_albums(index, device)
+    _say_album(index, object_name)
 
 
 def named(index: IndexOption, json_output: JsonOption = False) -> None:
@@ -67,18 +71,21 @@ def named(index: IndexOption, json_output: JsonOption = False) -> None:
     from rich.table import Table
 
     from indexer.reader import IndexReader
+    from search.albums.album import read_albums
 
     with IndexReader.open(index) as reader:
         objects = [reader.named(each) for each in reader.names]
+        showing = {name: len(album.shown) for name, album in read_albums(reader).items()}
     if json_output:
-        print_json({"named": [_as_json(each) for each in objects]})
+        print_json({"named": [_as_json(each, showing[each.name]) for each in objects]})
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "photos", "not", "class", "of"):
-        table.add_column(title, justify="right" if title in ("photos", "not") else "left")
+    for title in ("name", "photos", "not", "shown by", "class", "of"):
+        is_number = title in ("photos", "not", "shown by")
+        table.add_column(title, justify="right" if is_number else "left")
     for each in objects:
         first = each.views[0]
-        numbers = str(len(each.views)), str(len(each.unlike))
+        numbers = str(len(each.views)), str(len(each.unlike)), str(showing[each.name])
         table.add_row(each.name, *numbers, first.class_name or "", first.photo.name)
     print_table(table)
     if not objects:
@@ -96,6 +103,21 @@ def rename(
     rename_object(index, old.removeprefix("@"), new)
 
 
+def merge(
+    object_name: Annotated[str, typer.Argument(metavar="NAME", help="The name that stays.")],
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="The name that goes.")],
+    index: IndexOption,
+) -> None:
+    """Make two names of one object one: all that is kept of the other is added to the first."""
+    from indexer.upkeep.naming import merge_objects
+    from search.albums.filling import fill_albums
+
+    name = object_name.removeprefix("@")
+    merge_objects(index, name, other.removeprefix("@"))
+    fill_albums(index)
+    _say_album(index, name)
+
+
 def forget(
     object_name: Annotated[str, typer.Argument(metavar="NAME", help="The name to forget.")],
     index: IndexOption,
@@ -106,7 +128,16 @@ def forget(
     forget_object(index, object_name.removeprefix("@"))
 
 
-def _as_json(kept: "NamedObject") -> dict[str, object]:
+def _say_album(index: Path, name: str) -> None:
+    from indexer.reader import IndexReader
+    from search.albums.album import read_album
+
+    with IndexReader.open(index) as reader:
+        found = read_album(reader, name)
+    say(f"{_count(len(found.shown), 'photo')} in its album: `waldo album` lists them")
+
+
+def _as_json(kept: "NamedObject", showing: int) -> dict[str, object]:
     return {
         "name": kept.name,
         "class": kept.views[0].class_name,
@@ -118,6 +149,9 @@ def _as_json(kept: "NamedObject") -> dict[str, object]:
             {"photo": str(view.photo), "box": view.maps.frame.box_of(view.cells)}
             for view in kept.unlike
         ],
+        "yes": sum(one.shows for one in kept.verdicts),
+        "no": sum(not one.shows for one in kept.verdicts),
+        "shown_by": showing,
     }
 
 

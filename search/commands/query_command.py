@@ -281,7 +281,7 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
     from search.commands.terminal.tables import not_found_line
     from search.presentation.answer_json import answer_json
     from search.presentation.class_notes import class_note
-    from search.segmentation.mask_files import Failure, export_matches, write_match_masks
+    from search.segmentation.mask_files import Failure, export_photos, write_match_masks
     from search.segmentation.match_masks import fit_boxes
 
     for line in answer.damaged:
@@ -298,7 +298,8 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
         write_answer_page(answer, output.html)
         say(f"page: {output.html.resolve()}")
     if output.export is not None:
-        failures += export_matches(output.export, answer)
+        found = [(match.path, match.changed) for match in answer.matches]
+        failures += export_photos(output.export, found)
         say(f"photos: {output.export.resolve()}")
     for failure in failures:
         say(f"warning: {failure.reason}")

@@ -159,28 +159,29 @@ def write_match_masks(
     return replace(answer, matches=matches), written, failures
 
 
-def export_matches(out: Path, answer: Answer) -> list[Failure]:
-    """Copy the photos of an answer into `out` as NNN-NAME; NNN is the rank.
+def export_photos(out: Path, photos: Iterable[tuple[Path, bool]]) -> list[Failure]:
+    """Copy photos into `out` as NNN-NAME; NNN is the place of each, from 1.
 
-    Returns the photos that could not be copied. Raises WaldoError where a file of that name with
-    another content is already in `out`.
+    photos: each with whether it was changed since it was indexed; then it is not copied. Returns
+    the photos that could not be copied. Raises WaldoError where a file of that name with another
+    content is already in `out`.
     """
     out.mkdir(parents=True, exist_ok=True)
     failures = []
-    for match in answer.matches:
-        copy = out / f"{match.rank:03}-{match.path.name}"
-        if match.changed:
-            reason = f"{match.path}: was changed since it was indexed; it was not copied"
-            failures.append(Failure(match.path, reason))
+    for rank, (path, changed) in enumerate(photos, start=1):
+        copy = out / f"{rank:03}-{path.name}"
+        if changed:
+            reason = f"{path}: was changed since it was indexed; it was not copied"
+            failures.append(Failure(path, reason))
             continue
         try:
             if not copy.exists():
-                shutil.copy2(match.path, copy)
-            elif not filecmp.cmp(match.path, copy, shallow=False):
+                shutil.copy2(path, copy)
+            elif not filecmp.cmp(path, copy, shallow=False):
                 raise WaldoError(f"{out}: {copy.name} is there already; give a new folder")
         except OSError as error:
-            reason = f"{match.path}: cannot be copied ({error.strerror or error})"
-            failures.append(Failure(match.path, reason))
+            reason = f"{path}: cannot be copied ({error.strerror or error})"
+            failures.append(Failure(path, reason))
     return failures
 
 

@@ -52,6 +52,25 @@ waldo name Rex dog2.jpg --box 40,60,210,330 --not other.jpg@300,200
     "named": """
 waldo named
 """,
+    "album": """
+# which photos show Rex?
+waldo album Rex
+
+# look at them in a browser, and copy them
+waldo album Rex --html rex.html --export rex
+""",
+    "confirm": """
+# yes, these show Rex; in the second he is in this box
+waldo confirm Rex beach.jpg garden.jpg@40,60,210,330
+""",
+    "refuse": """
+# no, this is another dog
+waldo refuse Rex park.jpg
+""",
+    "merge": """
+# Rex and Roy are one dog, called Rex
+waldo merge Rex Roy
+""",
     "rename": """
 waldo rename Rex Roy
 """,

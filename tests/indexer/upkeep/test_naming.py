@@ -112,7 +112,7 @@ def test_a_name_is_changed_and_forgotten(index: Path, photos: Path) -> None:
     keep_name(index, NamedObject("Max", (named_view(photos / "1.png"),)))
     rename_object(index, "Rex", "Roy")
     assert read(index, "Roy").name == "Roy"
-    with pytest.raises(WaldoError, match="Max: is a name already; `waldo name Max @Roy` adds"):
+    with pytest.raises(WaldoError, match="Max: is a name already; `waldo merge Max Roy` makes one"):
         rename_object(index, "Roy", "Max")
     with pytest.raises(WaldoError, match="Roy: is its name already"):
         rename_object(index, "Roy", "Roy")

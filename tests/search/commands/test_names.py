@@ -25,8 +25,8 @@ def test_a_name_is_given_asked_for_changed_and_forgotten(
     photo = shutil.copy(CAT, tmp_path / "cat.jpg")
     kept = waldo("name", "Tom", photo, "--box", BOX, *at)
     assert kept.code == 0, kept.err
-    assert kept.err.splitlines()[-1].startswith("kept as Tom: ")
-    assert kept.err.endswith("of cat.jpg; 1 photo in all\n")
+    assert kept.err.splitlines()[-2].startswith("kept as Tom: ")
+    assert kept.err.splitlines()[-2].endswith("of cat.jpg; 1 photo in all")
     Path(photo).unlink()
 
     by_name = json.loads(waldo("query", "@Tom", "--json", *at).out)
