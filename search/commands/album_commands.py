@@ -1,5 +1,6 @@
 """Albums of named objects: `waldo album`, `confirm`, `refuse`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,10 +99,10 @@ def _say_of(index: Path, object_name: str, photos: list[str], shows: bool) -> No
     fill_albums(index)
     with IndexReader.open(index) as reader:
         found = read_album(reader, name)
-    kept = "show" if shows else "do not show"
+    verbs = ("shows", "show") if shows else ("does not show", "do not show")
     threshold = "" if found.threshold is None else f"; threshold {found.threshold:.3f}"
     say(
-        f"kept: {_count(len(said), 'photo')} {kept} {name}; "
+        f"kept: {_count(len(said), 'photo')} {verbs[len(said) > 1]} {name}; "
         f"its album has {_count(len(found.shown), 'photo')}{threshold}"
     )
 
@@ -124,7 +125,7 @@ def _said(reader: "IndexReader", text: str, shows: bool) -> "Said":
 def _print_album(album: "Album", records: "list[PhotoRecord]") -> None:
     from rich.table import Table
 
-    from search.commands.terminal.tables import shown_path
+    from search.commands.terminal.tables import in_one_line, shown_path
     from search.presentation.album_json import told_photos
 
     table = Table(box=None, pad_edge=False)
@@ -135,12 +136,14 @@ def _print_album(album: "Album", records: "list[PhotoRecord]") -> None:
     for photo, record in zip(told_photos(album), records, strict=True):
         if not photo.shown:
             continue
+        # Programs that read a file or a pipe may run in another folder.
+        path = shown_path(record.path) if sys.stdout.isatty() else in_one_line(str(record.path))
         rivals = f" (also like {', '.join(photo.rivals)})" if photo.rivals else ""
         table.add_row(
             "" if photo.probability is None else f"{photo.probability:.2f}",
             "" if photo.box is None else ",".join(map(str, photo.box)),
             "" if photo.said is None else "yes",
-            shown_path(record.path) + rivals,
+            path + rivals,
         )
     if table.row_count:
         print_table(table)

@@ -30,6 +30,9 @@ from indexer.store.manifest import Manifest, read_manifest
 from indexer.upkeep.check import verify
 from indexer.upkeep.compact import compact
 from indexer.upkeep.remove import remove
+from search.albums.album import read_albums
+from search.albums.filling import fill_albums
+from search.albums.verdicts import Said, say_of_photos
 from tests.helpers.names import keep_name, named_view
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import (
@@ -57,10 +60,13 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def act(action: str, photos: Path, index: Path) -> None:
     """Do what is disturbed here: a run of `waldo index` (as on a device, where the action says so),
-    of `waldo compact` or of `waldo name`.
+    of `waldo compact`, of `waldo name`, or of `waldo confirm` and `refuse` at once.
     """
     if action == "compact":
         compact(index)
+    elif action == "say":
+        say_of_photos(index, "Max", [Said(4, True), Said(6, False)])
+        fill_albums(index)
     elif action == "name":
         keep_name(index, NamedObject("Rex", (named_view(photos / "photo-000.png"),)))
     else:
@@ -309,6 +315,37 @@ def test_naming_killed_at_every_step(photos: Path, tmp_path: Path) -> None:
         assert verify(index) == []
         assert_nothing_left_over(index)
     assert counts == {1, 2}
+
+
+def test_killed_at_every_step_of_what_is_said_of_photos(photos: Path, tmp_path: Path) -> None:
+    """What was said before is always there; what is said now is there whole or not at all, and
+    albums follow.
+    """
+    before = tmp_path / "before"
+    run(photos, before)
+    keep_name(before, NamedObject("Max", (named_view(photos / "photo-001.png"),)))
+    keep_name(before, NamedObject("Rex", (named_view(photos / "photo-002.png"),)))
+    say_of_photos(before, "Max", [Said(3, True)])
+    fill_albums(before)
+    whole = undisturbed("say", photos, before, tmp_path / "whole")
+    left = killed_everywhere("say", photos, before, tmp_path / "left")
+    assert len(left) > 10
+    states = set()
+    for index in left:
+        assert_usable(index)
+        with IndexReader.open(index) as reader:
+            said = {one.photo.name: one.shows for one in reader.named("Max").verdicts}
+            assert said.pop("photo-003.png") is True
+            assert list(said.values()) in ([], [True, False])
+            albums = read_albums(reader)
+            states.add((len(said), len(albums["Max"].photos) > 0))
+            assert len(albums["Rex"].photos) > 0
+        act("say", photos, index)
+        assert verify(index) == []
+        with IndexReader.open(index) as reader, IndexReader.open(whole) as expected:
+            assert read_albums(reader) == read_albums(expected)
+        assert_nothing_left_over(index)
+    assert states == {(0, True), (2, False), (2, True)}
 
 
 @pytest.mark.parametrize("on_device", [False, True])

@@ -197,7 +197,7 @@ def test_what_cannot_be_said_is_refused_whole(index: Path) -> None:
             say_of_photos(index, "Rex", said)
     with pytest.raises(RegionError, match=r"photo-001.png: .*reaches beyond"):
         say_of_photos(index, "Rex", [Said(1, True, (500.0, 500.0, 600.0, 600.0))])
-    with pytest.raises(WaldoError, match="@Tom: .* knows no object of this name"):
+    with pytest.raises(WaldoError, match=r"@Tom: .* knows no object of this name"):
         say_of_photos(index, "Tom", [Said(1, True)])
     say_of_photos(index, "Rex", [Said(0, True)])  # as it was named
     assert named(index).verdicts == ()

@@ -1,0 +1,98 @@
+"""Albums of named objects on the command line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from features.extractor import FeatureExtractor
+from tests.conftest import DEMO
+from tests.helpers.command_line import CommandLine
+
+CAT = DEMO / "query" / "cat.jpg"
+BOX = "172,31,333,164"
+
+
+@pytest.fixture
+def index(sample_index: Path, tmp_path: Path, waldo: CommandLine) -> Path:
+    """An index that knows Tom."""
+    copy = Path(shutil.copytree(sample_index, tmp_path / "index"))
+    assert waldo("name", "Tom", CAT, "--box", BOX, "--index", copy).code == 0
+    return copy
+
+
+def test_an_album_is_told_shown_and_copied_without_the_model(
+    waldo: CommandLine, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FeatureExtractor, "extract", None)
+    at = ("--index", index)
+    told = json.loads(waldo("album", "Tom", "--json", *at).out)
+    query = json.loads(waldo("query", "@Tom", "--json", *at).out)["matches"]
+    shown = [photo for photo in told["photos"] if photo["shown"]]
+    assert 0 < len(shown) < 10
+    assert [photo["id"] for photo in shown] == [match["id"] for match in query[: len(shown)]]
+    assert [photo["box"] for photo in shown] == [match["box"] for match in query[: len(shown)]]
+    assert (told["name"], told["threshold"], told["waiting"]) == ("Tom", None, 0)
+
+    page, copies = tmp_path / "tom.html", tmp_path / "tom"
+    listed = waldo("album", "@Tom", "--html", page, "--export", copies, *at)
+    assert [line.split()[-1] for line in listed.out.splitlines()[1:]] == [
+        photo["path"] for photo in shown
+    ]
+    assert len(list(copies.iterdir())) == len(shown)
+    assert page.read_text(encoding="utf-8").count("<figure>") == len(shown)
+    more = json.loads(waldo("album", "Tom", "--min-probability", "0.05", "--json", *at).out)
+    assert len(more["photos"]) > len(told["photos"])
+    [named] = json.loads(waldo("named", "--json", *at).out)["named"]
+    assert (named["shown_by"], named["yes"], named["no"]) == (len(shown), 0, 0)
+
+
+def test_photos_are_confirmed_and_refused(waldo: CommandLine, index: Path) -> None:
+    at = ("--index", index)
+    first = json.loads(waldo("album", "Tom", "--json", *at).out)["photos"][0]
+    said = waldo("refuse", "Tom", first["path"], *at)
+    assert said.err.startswith("kept: 1 photo does not show Tom; its album has ")
+    assert (
+        waldo("confirm", "Tom", "70", f"{DEMO / 'photos' / '031.jpg'}@20,20,90,90", *at).code == 0
+    )
+    photos = json.loads(waldo("album", "Tom", "--json", *at).out)["photos"]
+    assert first["id"] not in [photo["id"] for photo in photos]
+    assert [photo["said"] for photo in photos[:2]] == [True, True]
+    assert "yes" in waldo("album", "Tom", *at).out
+
+
+def test_two_names_become_one(waldo: CommandLine, index: Path) -> None:
+    at = ("--index", index)
+    waldo("name", "Tim", DEMO / "photos" / "010.jpg", "--box", "20,20,180,180", *at)
+    assert waldo("merge", "Tom", "@Tim", *at).code == 0
+    [named] = json.loads(waldo("named", "--json", *at).out)["named"]
+    assert (named["name"], len(named["photos"])) == ("Tom", 2)
+
+
+def test_indexing_brings_albums_up_to_date(waldo: CommandLine, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    shutil.copy(CAT, tmp_path / "more" / "tom.jpg")
+    run = waldo("index", tmp_path / "more", "--index", index)
+    assert "albums brought up to date: 1" in run.err
+    photos = json.loads(waldo("album", "Tom", "--json", "--index", index).out)["photos"]
+    assert (Path(photos[0]["path"]).name, photos[0]["said"]) == ("tom.jpg", True)
+    assert "albums" not in waldo("index", tmp_path / "more", "--index", index).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("album", "Tam"), "did you mean Tom?"),
+        (("album", "Tom", "--min-probability", "0.01"), "must be from 0.05 to 1"),
+        (("confirm", "Tom", "nowhere.jpg"), "neither its path nor its id"),
+        (("confirm", "Tom", "12@5,5"), "must be a box"),
+        (("refuse", "Tom", "12@0,0,9000,9000"), "reaches beyond the photo"),
+        (("confirm", "Tam", "12"), "did you mean Tom?"),
+        (("merge", "Tom", "Tom"), "is one name already"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    waldo: CommandLine, index: Path, arguments: tuple[object, ...], line: str
+) -> None:
+    assert line in waldo.refusal(*arguments, "--index", index)
