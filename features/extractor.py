@@ -123,6 +123,11 @@ class FeatureExtractor(BatchExtraction):
         return FeatureExtractor(self.model, settings, self.given_batch_size)
 
     @property
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks that its settings may name, in the order they run."""
+        return tuple(block.path for block in self.model.architecture.blocks)
+
+    @property
     def knows_words(self) -> bool:
         """Whether it knows class names."""
         return True

@@ -123,6 +123,11 @@ class VisionExtractor(BatchExtraction):
         return VisionExtractor(self.model, size, self.given_batch_size)
 
     @property
+    def blocks(self) -> tuple[str, ...]:
+        """None: its maps are always of the last layer."""
+        return ()
+
+    @property
     def knows_words(self) -> bool:
         """Whether it knows class names."""
         return self.model.architecture.has_text

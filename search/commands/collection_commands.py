@@ -40,7 +40,7 @@ def index(
         typer.Option(
             metavar="NAME",
             autocompletion=model_names,
-            help="A name from `waldo models`, a folder in diffusers' layout, or a hub id. "
+            help="A name from `waldo models`, a folder, or a hub id. "
             "Default: the model of the index, or tiny.",
         ),
     ] = None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.commands.terminal.options import (
+    EXPERTS,
     OBJECT_BENCHMARKS,
     SEARCH_BENCHMARKS,
     BatchSizeOption,
@@ -45,6 +46,7 @@ class _Request:
     codec: str
     sam: str | None
     work: Path
+    sweep: list[str]
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,16 @@ def evaluate(
             "the best 400 photos by one method, re-ranked by a score. May be repeated. Default: "
             "all that need no download. NAME@KEY=VALUE changes how features are extracted "
             "(late@timestep=200); KEY is one of image_size, block, timestep, inversion, steps, "
-            "iterations, prompt, tau.",
+            "iterations, prompt, model, tau.",
+        ),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=V,V...",
+            rich_help_panel=EXPERTS,
+            help="Measure each --method with every one of these settings, and show a grid. `block` "
+            "alone takes all blocks of the model, `timestep` alone ten. May be given twice.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -117,15 +128,19 @@ def evaluate(
     from features.errors import WaldoError
     from search.evaluation.benchmarks import MASKS, VIDEOS
     from search.evaluation.method_table import evaluation_table
+    from search.evaluation.methods.sweep import sweep_table, sweep_title
     from search.evaluation.run_store import default_work_folder
 
     if sam is not None and protocol not in MASKS:
         known = " and ".join(MASKS)
         raise WaldoError(f"--sam {sam}: draws masks for {known}, not for {protocol}")
+    if sweep and (protocol in MASKS or protocol in VIDEOS):
+        raise WaldoError(f"--sweep {sweep[0]}: searches can be swept, not {protocol}")
     check_codec(codec)
     request = _Request(
         *(protocol, root, model, method or [], device, batch_size, codec, sam),
         work=work or default_work_folder(),
+        sweep=sweep or [],
     )
     if protocol in VIDEOS:
         evaluated = _evaluate_videos(request)
@@ -139,6 +154,9 @@ def evaluate(
         print_json(evaluated.report)
     else:
         print_table(evaluation_table(evaluated.report, narrow=sys.stdout.isatty()))
+        for swept in evaluated.report.get("sweeps", []):
+            print(f"\n{sweep_title(swept)}")
+            print_table(sweep_table(swept))
     shutil.rmtree(evaluated.folder)
 
 
@@ -146,6 +164,7 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
     from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import read_benchmark
     from search.evaluation.methods.methods import descriptors_of, select_methods
+    from search.evaluation.methods.sweep import find_sweeps, sweep_json
     from search.evaluation.metrics.class_map import measure_class_map
     from search.evaluation.report import evaluation_json, write_searches_run
     from search.evaluation.retrieval import run_methods
@@ -153,7 +172,9 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
     benchmark = read_benchmark(request.protocol, request.root)
     select_methods(request.methods, benchmark)  # refuses what is wrong before a model is looked for
     extractor = load_extractor(request.model, request.device, request.batch_size)
-    methods = select_methods(request.methods, benchmark, extractor.knows_words)
+    sweeps = find_sweeps(request.methods, request.sweep, extractor) if request.sweep else []
+    names = [name for swept in sweeps for name in swept.names.values()] or request.methods
+    methods = select_methods(names, benchmark, extractor.knows_words)
     descriptors = load_descriptors(
         descriptors_of(methods), None, request.device, request.batch_size
     )
@@ -168,6 +189,8 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
     measured = benchmark.scenes and extractor.knows_words
     class_map = measure_class_map(benchmark, extractor) if measured else None
     report = evaluation_json(benchmark, extractor.fingerprint(), request.codec, found, class_map)
+    if sweeps:
+        report["sweeps"] = [sweep_json(swept, report) for swept in sweeps]
     write = partial(write_searches_run, report=report, benchmark=benchmark, evaluation=found)
     return _Evaluated(report, write, found.folder)
 

@@ -89,7 +89,7 @@ ModelOption = Annotated[
     typer.Option(
         metavar="NAME",
         autocompletion=model_names,
-        help="A name from `waldo models`, a folder in diffusers' layout, or a hub id.",
+        help="A name from `waldo models`, a folder, or a hub id.",
     ),
 ]
 DeviceOption = Annotated[
