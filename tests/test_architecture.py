@@ -143,6 +143,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.store.filters",
         "indexer.upkeep.naming",
         "search",
+        "search.albums",
         "search.segmentation",
         "search.presentation",
     },

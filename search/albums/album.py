@@ -1,7 +1,7 @@
 """Albums as people read them: which photos show the object of a name, from what is stored alone."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,6 +90,15 @@ def read_album(reader: IndexReader, name: str, min_probability: float | None = N
     if name not in albums:
         raise _unknown(reader, name)
     return albums[name]
+
+
+def names_of_photos(albums: Iterable[Album]) -> dict[int, list[str]]:
+    """The names whose albums show each photo, by its id."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for album in albums:
+        for photo in album.shown:
+            names[photo.id].append(album.name)
+    return names
 
 
 def assess(rows: AlbumRows, summary: NameSummary, contents: Contents) -> NDArray[np.float64] | None:

@@ -48,21 +48,19 @@ def album(
     from indexer.reader import IndexReader
     from search.albums.album import read_album
     from search.commands.pages.album_page import write_album_page
-    from search.presentation.album_json import album_json, told_photos
+    from search.presentation.album_json import album_json
     from search.segmentation.mask_files import export_photos
 
     _check_probability(min_probability)
     with IndexReader.open(index) as reader:
         found = read_album(reader, object_name.removeprefix("@"), min_probability)
-        told = told_photos(found)
-        records = reader.photos([photo.id for photo in told])
-    shown = [record for photo, record in zip(told, records, strict=True) if photo.shown]
+        records = reader.photos([photo.id for photo in found.photos])
+    shown = [each for each in zip(found.photos, records, strict=True) if each[0].shown]
     if html is not None:
-        pairs = zip(told, records, strict=True)
-        write_album_page(found.name, [pair for pair in pairs if pair[0].shown], html)
+        write_album_page(found.name, shown, html)
         say(f"page: {html.resolve()}")
     if export is not None:
-        copied = [(record.path, record.is_changed()) for record in shown]
+        copied = [(record.path, record.is_changed()) for _, record in shown]
         for failure in export_photos(export, copied):
             say(f"warning: {failure.reason}")
         say(f"photos: {export.resolve()}")
@@ -126,14 +124,13 @@ def _print_album(album: "Album", records: "list[PhotoRecord]") -> None:
     from rich.table import Table
 
     from search.commands.terminal.tables import in_one_line, shown_path
-    from search.presentation.album_json import told_photos
 
     table = Table(box=None, pad_edge=False)
     table.add_column("probability", justify="right")
     table.add_column("box", no_wrap=True)
     table.add_column("said", no_wrap=True)
     table.add_column("photo", overflow="fold")
-    for photo, record in zip(told_photos(album), records, strict=True):
+    for photo, record in zip(album.photos, records, strict=True):
         if not photo.shown:
             continue
         # Programs that read a file or a pipe may run in another folder.
@@ -149,7 +146,7 @@ def _print_album(album: "Album", records: "list[PhotoRecord]") -> None:
         print_table(table)
     else:
         say(f"no photo shows {album.name}")
-    for photo, record in zip(told_photos(album), records, strict=True):
+    for photo, record in zip(album.photos, records, strict=True):
         if photo.lost_to is not None:
             say(f"not shown: {shown_path(record.path)} is likelier to show {photo.lost_to} there")
 

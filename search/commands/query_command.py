@@ -277,6 +277,7 @@ def _answer(index: "Index", search: "Query | WaldoError", options: "SearchOption
 
 def _show(index: "Index", answer: "Answer", output: _Output) -> None:
     """Write the files that an answer is wanted in, and print it."""
+    from search.albums.album import names_of_photos, read_albums
     from search.commands.pages.answer_page import write_answer_page
     from search.commands.terminal.tables import not_found_line
     from search.presentation.answer_json import answer_json
@@ -295,7 +296,8 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
     elif output.html is not None:
         answer = fit_boxes(index, answer)  # because the page opens the photos anyway
     if output.html is not None:
-        write_answer_page(answer, output.html)
+        names = names_of_photos(read_albums(index.reader).values())
+        write_answer_page(answer, output.html, names)
         say(f"page: {output.html.resolve()}")
     if output.export is not None:
         found = [(match.path, match.changed) for match in answer.matches]

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from indexer.reader import PhotoRecord
-from search.albums.album import Album, AlbumPhoto
+from search.albums.album import Album
 
 
 def album_json(album: Album, records: Sequence[PhotoRecord]) -> dict[str, Any]:
     """An album as JSON-ready values; boxes are in pixels of the upright photo.
 
-    records: of the photos that the album tells, `told_photos`.
+    records: of its photos, in their order.
     """
     return {
         "name": album.name,
@@ -26,13 +26,8 @@ def album_json(album: Album, records: Sequence[PhotoRecord]) -> dict[str, Any]:
                 "rivals": list(photo.rivals),
                 "lost_to": photo.lost_to,
             }
-            for photo, record in zip(told_photos(album), records, strict=True)
+            for photo, record in zip(album.photos, records, strict=True)
         ],
         "threshold": album.threshold,
         "waiting": album.waiting,
     }
-
-
-def told_photos(album: Album) -> list[AlbumPhoto]:
-    """The photos that an album shows, and those that it lost to a likelier name, best first."""
-    return [photo for photo in album.photos if photo.shown or photo.lost_to is not None]

@@ -82,6 +82,8 @@ def create_application(worker: SearchWorker, secret: str | None = None) -> Gate:
         Route(f"{version}/names", names.keep, methods=["POST"]),
         Route(f"{version}/names/{{name}}", names.forget, methods=["DELETE"]),
         Route(f"{version}/names/{{name}}/picture", names.picture),
+        Route(f"{version}/names/{{name}}/album", names.album),
+        Route(f"{version}/names/{{name}}/verdicts", names.say, methods=["POST"]),
         Route(f"{version}/preview", endpoints.preview, methods=["POST"]),
         Route(f"{version}/searches", endpoints.search, methods=["POST"]),
         Route(f"{match}/heatmap", endpoints.heatmap),

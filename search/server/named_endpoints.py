@@ -1,4 +1,6 @@
-"""Objects with a name over HTTP: the list of them, their pictures, naming and forgetting them."""
+"""Objects with a name over HTTP: the list of them, their pictures and albums, naming and forgetting
+them, and what people say of photos.
+"""
 
 import asyncio
 from dataclasses import replace
@@ -8,12 +10,22 @@ from typing import TYPE_CHECKING, Any
 from indexer.named_objects import NamedObject, NamedView
 from indexer.reader import IndexReader
 from indexer.upkeep.naming import forget_object, name_object
+from search.albums.album import read_album, read_albums
+from search.albums.filling import fill_albums
+from search.albums.verdicts import Said, say_of_photos
 from search.index import Index
+from search.presentation.album_json import album_json
 from search.server.drawings import crop_jpeg, size_for
 from search.server.endpoints import json_reply, read_json
 from search.server.listing import shown
 from search.server.objects import to_query
-from search.server.request_bodies import RequestError, SearchRequest, read_named, whole_number
+from search.server.request_bodies import (
+    RequestError,
+    SearchRequest,
+    read_named,
+    read_verdicts,
+    whole_number,
+)
 from search.server.uploads import Uploads
 from search.server.worker import SearchWorker
 
@@ -35,9 +47,34 @@ class NamedEndpoints:
 
     async def listing(self, _: "Request") -> "Response":
         """GET /api/v1/names"""
-        reader = await asyncio.to_thread(self._worker.reader)
-        names = [{"name": name, "n_photos": count} for name, count in reader.names.items()]
-        return json_reply({"names": names})
+        return json_reply(await asyncio.to_thread(self._listing))
+
+    def _listing(self) -> dict[str, Any]:
+        reader = self._worker.reader()
+        albums = read_albums(reader)
+        return {
+            "names": [
+                {"name": name, "n_photos": count, "n_shown": len(albums[name].shown)}
+                for name, count in reader.names.items()
+            ]
+        }
+
+    async def album(self, request: "Request") -> "Response":
+        """GET /api/v1/names/{name}/album"""
+        name = request.path_params["name"]
+        return json_reply(await asyncio.to_thread(lambda: _album(self._worker.reader(), name)))
+
+    async def say(self, request: "Request") -> "Response":
+        """POST /api/v1/names/{name}/verdicts"""
+        name, asked = request.path_params["name"], read_verdicts(await read_json(request))
+        said = [Said(number, shows, box) for shows, number, box in asked]
+        return json_reply(await self._worker.run(lambda index: self._say(index, name, said)))
+
+    def _say(self, index: Index, name: str, said: list[Said]) -> dict[str, Any]:
+        directory = index.reader.index_dir
+        say_of_photos(directory, name, said)
+        fill_albums(directory, str(index.extractor.device))
+        return _album(self._worker.reader(), name)
 
     async def picture(self, request: "Request") -> "Response":
         """GET /api/v1/names/{name}/picture"""
@@ -62,8 +99,11 @@ class NamedEndpoints:
             views=tuple(map(self._without_upload, named.views)),
             unlike=tuple(map(self._without_upload, named.unlike)),
         )
-        kept = name_object(index.reader.index_dir, named, index.reader.fingerprint)
-        return {"name": name, "n_photos": len(kept.views)}
+        directory = index.reader.index_dir
+        kept = name_object(directory, named, index.reader.fingerprint)
+        fill_albums(directory, str(index.extractor.device))
+        shown = read_album(self._worker.reader(), name).shown
+        return {"name": name, "n_photos": len(kept.views), "n_shown": len(shown)}
 
     def _without_upload(self, view: NamedView) -> NamedView:
         """What is kept of a photo; an upload has no file that outlives the server."""
@@ -74,6 +114,17 @@ class NamedEndpoints:
         name = request.path_params["name"]
         await asyncio.to_thread(lambda: forget_object(self._worker.reader().index_dir, name))
         return json_reply({"name": name})
+
+
+def _album(reader: IndexReader, name: str) -> dict[str, Any]:
+    """An album as JSON. Raises WaldoError for a name that is not known."""
+    album = read_album(reader, name)
+    records = reader.photos([photo.id for photo in album.photos])
+    told = album_json(album, records)
+    for row, record in zip(told["photos"], records, strict=True):
+        row["path"] = shown(record.path)
+        row["width"], row["height"] = record.width, record.height
+    return told
 
 
 def _cover(reader: IndexReader, name: str, size: int) -> bytes:

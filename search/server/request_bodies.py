@@ -14,6 +14,8 @@ MOST_MATCHES = 200
 MOST_LISTED = 500
 MOST_VIEWS = 32
 MOST_AREAS = 64
+# Photos that are confirmed or refused at once, of each kind.
+MOST_VERDICTS = 500
 
 
 class RequestError(WaldoError):
@@ -78,6 +80,26 @@ def read_named(body: Any) -> tuple[str, SearchRequest]:
     if name is None:
         raise RequestError("name: must be text")
     return name, read_search({key: value for key, value in fields.items() if key != "name"})
+
+
+def read_verdicts(body: Any) -> list[tuple[bool, int, Box | None]]:
+    """What somebody says of photos, from JSON: whether each shows the object, its id, and where.
+
+    Raises RequestError.
+    """
+    fields = _fields(body, "the request", {"yes", "no"})
+    said: list[tuple[bool, int, Box | None]] = []
+    for name in ("yes", "no"):
+        for place, one in enumerate(_list(fields.get(name), name, MOST_VERDICTS)):
+            where = f"{name}[{place}]"
+            asked = _fields(one, where, {"photo", "box"})
+            photo = _photo(asked.get("photo"), f"{where}.photo")
+            if not isinstance(photo, int):
+                raise RequestError(f'{where}.photo: must be {{"id": NUMBER}}')
+            said.append((name == "yes", photo, _box(asked.get("box"), f"{where}.box")))
+    if not said:
+        raise RequestError("yes, no: say something of at least one photo")
+    return said
 
 
 def read_search(body: Any) -> SearchRequest:

@@ -1,6 +1,6 @@
 """The page of an answer: the object, and each match with its boxes, heatmap and pairs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,32 +37,41 @@ class _View:
 
 @dataclass(frozen=True)
 class _Card:
-    """One match. word: how sure it is. photo, heat, pairs: None where the photo is gone; of a photo
-    that was changed, no heat and no pairs. pairs: None also where no pair is alike, and where the
-    photo of the object is gone.
+    """One match. word: how sure it is. names: whose albums show the photo. photo, heat, pairs: None
+    where the photo is gone; of a photo that was changed, no heat and no pairs. pairs: None also
+    where no pair is alike, and where the photo of the object is gone.
     """
 
     match: Match
     word: str
+    names: Sequence[str]
     photo: Picture | None
     heat: Picture | None = None
     pairs: PairPicture | None = None
 
 
-def write_answer_page(answer: Answer, path: Path) -> None:
+def write_answer_page(
+    answer: Answer, path: Path, names: Mapping[int, Sequence[str]] | None = None
+) -> None:
     """Write the page of an answer as one file that needs no other; it links to the photos.
 
-    Photos that are gone since they were indexed are said to be gone. Raises WaldoError where the
-    file cannot be written.
+    names: whose albums show a photo, by its id. Photos that are gone since they were indexed are
+    said to be gone. Raises WaldoError where the file cannot be written.
     """
-    write_html(render_answer(answer), path)
+    write_html(render_answer(answer, names), path)
 
 
-def render_answer(answer: Answer) -> str:
-    """The HTML of an answer's page."""
+def render_answer(answer: Answer, names: Mapping[int, Sequence[str]] | None = None) -> str:
+    """The HTML of an answer's page. names: as `write_answer_page` takes them."""
+    own = names or {}
     photos = [_load(view.photo) for view in answer.query.views]
     cards = [
-        _card(match, answer.references[match.reference], photos[match.reference])
+        _card(
+            match,
+            own.get(match.id, ()),
+            answer.references[match.reference],
+            photos[match.reference],
+        )
         for match in answer.matches
     ]
     return render(
@@ -107,16 +116,16 @@ def _view(
     return _View(role, query.photo, shown, photo.width, photo.height, query.box, query.point)
 
 
-def _card(match: Match, reference: Reference, asked: Photo | None) -> _Card:
+def _card(match: Match, names: Sequence[str], reference: Reference, asked: Photo | None) -> _Card:
     """asked: the photo of the reference."""
     word, photo = sureness(match), _load(match.path)
     if photo is None:
-        return _Card(match, word, None)
+        return _Card(match, word, names, None)
     picture = shrunk(photo, _LONGEST)
     if match.changed:
-        return _Card(match, word, Picture.of(picture))
+        return _Card(match, word, names, Picture.of(picture))
     heat = heatmap_over(picture, match.heatmap, match.frame)
     pairs = None
     if match.pairs and asked is not None:
         pairs = draw_pairs(asked, reference.box, photo, match)
-    return _Card(match, word, Picture.of(picture), Picture.of(heat), pairs)
+    return _Card(match, word, names, Picture.of(picture), Picture.of(heat), pairs)

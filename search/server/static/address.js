@@ -1,4 +1,5 @@
 // The address holds all that a screen shows, so that reload, back and a link that is sent work:
+//   #album?name=Rex
 //   #matches?photo=12&box=10,20,300,400&also=15@5,5,90,80&folder=/home/me/Pictures
 //
 // A place is {screen, search, size, shown}. search: as the API takes it, or null on the home screen.
@@ -13,8 +14,9 @@ export function readPlace(fragment) {
   const [screen, rest = ""] = fragment.replace(/^#/, "").split(/\?(.*)/s);
   const given = new URLSearchParams(rest);
   const photo = photoOf(given);
-  // A name has no photo to mark.
-  if (!photo || !["mark", "matches", "photo"].includes(screen) || (photo.name && screen === "mark")) {
+  // A name has no photo to mark, and only a name has an album.
+  const fits = screen === "album" ? photo?.name : screen !== "mark" || !photo?.name;
+  if (!photo || !["mark", "matches", "photo", "album"].includes(screen) || !fits) {
     return { screen: "home", search: null };
   }
   const search = { object: { photo } };

@@ -284,7 +284,7 @@ function focusAgain(screen, before) {
 }
 
 /** To the next or the previous match. */
-function move(screen, step) {
+export function move(screen, step) {
   const links = [...screen.querySelectorAll(".card .picture")].filter((link) => link.checkVisibility());
   const at = links.indexOf(document.activeElement.closest(".card")?.querySelector(".picture"));
   const next = links[at < 0 ? 0 : Math.min(Math.max(at + step, 0), links.length - 1)];

@@ -12,15 +12,15 @@ export async function showNames(screen) {
   section.querySelector("ul").replaceChildren(...names.map((named) => card(named, screen)));
 }
 
-function card({ name, n_photos }, screen) {
+function card({ name, n_photos, n_shown }, screen) {
   const photo = { name };
   const image = element("img", { alt: "", loading: "lazy", width: 120, height: 120 });
   // Its photos may be gone; the name is still there.
   image.addEventListener("error", () => image.remove());
   image.src = pictureOf(photo, 160);
   const link = element("a", {}, image, element("span", {}, name));
-  link.href = writePlace({ screen: "matches", search: newSearch({ photo }) });
-  link.title = `look for ${name}, by ${plural(n_photos, "photo")}`;
+  link.href = writePlace({ screen: "album", search: newSearch({ photo }) });
+  link.title = `${plural(n_shown, "photo")} of ${name}, found by ${plural(n_photos, "photo")}`;
   return element("li", {}, link, forgetButton(name, () => forget(name, screen)));
 }
 

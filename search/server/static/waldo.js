@@ -2,6 +2,7 @@
 // with a function that builds it. It returns {element, update}: update(place) shows a place, and is
 // called again whenever the address changes; only the address leads from one state to another.
 
+import { albumScreen } from "./album.js";
 import { readPlace, writePlace } from "./address.js";
 import { Problem, theCollection } from "./api.js";
 import { plural, showProblem } from "./elements.js";
@@ -10,7 +11,9 @@ import { markScreen } from "./mark.js";
 import { matchesScreen } from "./matches.js";
 import { photoScreen } from "./photo.js";
 
-const SCREENS = { home: homeScreen, mark: markScreen, matches: matchesScreen, photo: photoScreen };
+const SCREENS = {
+  home: homeScreen, mark: markScreen, matches: matchesScreen, photo: photoScreen, album: albumScreen,
+};
 // These come back as they were left: what was loaded, how far it was scrolled, what had the focus.
 const KEPT = ["home", "matches"];
 

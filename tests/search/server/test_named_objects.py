@@ -32,10 +32,11 @@ def test_an_object_is_named_shown_asked_for_and_forgotten(client: Client) -> Non
     assert client.get("/api/v1/names").json == {"names": []}
     asked = {"object": {"photo": {"id": 3}, "box": BOX}, "not": [{"photo": {"id": 5}, "box": BOX}]}
     kept = client.post("/api/v1/names", {"name": "My cat", **asked})
-    assert (kept.status, kept.json) == (201, {"name": "My cat", "n_photos": 1})
+    assert (kept.status, kept.json) == (201, {"name": "My cat", "n_photos": 1, "n_shown": 1})
     more = {"name": "My cat", "object": {"photo": {"id": 7}, "box": BOX}}
     assert client.post("/api/v1/names", more).json["n_photos"] == 2
-    assert client.get("/api/v1/names").json == {"names": [{"name": "My cat", "n_photos": 2}]}
+    [listed] = client.get("/api/v1/names").json["names"]
+    assert (listed["name"], listed["n_photos"]) == ("My cat", 2)
 
     address = f"/api/v1/names/{quote('My cat')}"
     cover = Image.open(io.BytesIO(client.get(f"{address}/picture?size=160").content))
@@ -53,6 +54,38 @@ def test_an_object_is_named_shown_asked_for_and_forgotten(client: Client) -> Non
     gone = client.ask("DELETE", address, X_Waldo_Token=client.token)
     assert gone.json == {"name": "My cat"}
     assert client.get("/api/v1/names").json == {"names": []}
+
+
+def test_an_album_is_told_and_put_right(client: Client) -> None:
+    kept = {"name": "Ann", "object": {"photo": {"id": 3}, "box": BOX}}
+    shown = client.post("/api/v1/names", kept).json["n_shown"]
+    album = client.get("/api/v1/names/Ann/album").json
+    assert sum(photo["shown"] for photo in album["photos"]) == shown
+    assert (album["photos"][0]["id"], album["photos"][0]["said"]) == (3, True)
+    assert {"path", "width", "height", "box", "probability"} <= album["photos"][0].keys()
+
+    say = {"yes": [{"photo": {"id": 30}}, {"photo": {"id": 31}, "box": BOX}], "no": []}
+    told = client.post("/api/v1/names/Ann/verdicts", say)
+    assert told.status == 200, told.content
+    said = {photo["id"]: photo["said"] for photo in told.json["photos"]}
+    assert (said[30], said[31]) == (True, True)
+    assert client.get("/api/v1/names/Ann/album").json == told.json
+    [named] = [one for one in client.get("/api/v1/names").json["names"] if one["name"] == "Ann"]
+    assert (named["n_photos"], named["n_shown"] >= 3) == (1, True)
+    for body, status, line in (
+        ({}, 400, "yes, no: say something of at least one photo"),
+        ({"no": [{"photo": {"id": 3}}]}, 400, None),
+        ({"yes": [{"photo": {"name": "Ann"}}]}, 400, 'yes[0].photo: must be {"id": NUMBER}'),
+        ({"yes": [{"photo": {"id": 9999}}]}, 400, None),
+        ({"yes": [{"photo": {"id": 4}, "box": [0, 0, 9999, 9]}]}, 422, None),
+        ({"maybe": []}, 400, "the request: 'maybe' is not one of its fields"),
+    ):
+        reply = client.post("/api/v1/names/Ann/verdicts", body)
+        assert (reply.status, line is None or reply.error.startswith(line)) == (status, True), body
+    assert client.get("/api/v1/names/Ann/album").json == told.json
+    assert client.get("/api/v1/names/Bob/album").status == 404
+    assert client.ask("POST", "/api/v1/names/Ann/verdicts").status == 403
+    client.ask("DELETE", "/api/v1/names/Ann", X_Waldo_Token=client.token)
 
 
 def test_what_is_wrong_with_a_name_is_one_line(client: Client) -> None:
