@@ -2,7 +2,7 @@
 
     make gpu-check        (or: python benchmarks/gpu_check.py)
 
-Runs `tests/test_gpu.py` on the GPU. Then measures extraction at the shapes of Stable Diffusion and
+Runs the tests of `tests/gpu` on the GPU. Then measures extraction at the shapes of Stable Diffusion and
 SDXL-Turbo, with random weights, beside a bare loop over the same modules; re-ranking of 400
 candidates whose maps are on the GPU, beside its floor; and exhaustive scoring. Prints one table for
 docs/gpu.md, and says what it skipped. Nothing is downloaded. Where there is no GPU, it ends with
@@ -183,11 +183,11 @@ def measure_scoring(folder: Path, device: torch.device, times: int) -> list[Row]
 
 def run_tests() -> Row:
     """The tests of the GPU, on the real one."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/test_gpu.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/gpu"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stdout[-8000:], file=sys.stderr)
-    return Row("tests/test_gpu.py", (done.stdout.strip().splitlines() or ["nothing"])[-1])
+    return Row("tests/gpu", (done.stdout.strip().splitlines() or ["nothing"])[-1])
 
 
 def attempted(what: str, work: Callable[[], list[Row]]) -> list[Row]:

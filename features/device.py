@@ -112,7 +112,7 @@ def how_many_fit(device: "torch.device", work: Callable[[], object], most: int) 
     """How many things fit into the free memory of a CUDA device at a time: 1, 2, 4 ... or `most`.
 
     work: on one of them, which shows the memory that each takes. It is done twice, because the
-    first time may leave something behind. Raises OutOfMemoryError where not even one fits.
+    first time may leave something behind. Raises what it raises.
     """
     import torch
 

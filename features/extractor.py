@@ -194,6 +194,7 @@ class FeatureExtractor(BatchExtraction):
         taught a word for the background, their differences from the background's vector.
         """
         vectors, background = self._noun_vectors, self.background_vector()
+        self.model.put_text_encoders_away()
         return vectors if background is None else np.concatenate([vectors, vectors - background])
 
     @cached_property
@@ -226,4 +227,6 @@ class FeatureExtractor(BatchExtraction):
 
     @cached_property
     def _conditioning(self) -> Conditioning:
-        return self.model.condition(self.settings.prompt)
+        conditioning = self.model.condition(self.settings.prompt)
+        self.model.put_text_encoders_away()
+        return conditioning

@@ -128,6 +128,18 @@ class DiffusionModel:
     def vae(self) -> Any:
         return self._parts.vae
 
+    def _text_encoders(self) -> list[Any]:
+        """The text encoders, on the device."""
+        return [encoder.to(self.device) for encoder in self._parts.text_encoders]
+
+    def put_text_encoders_away(self) -> None:
+        """Take the text encoders from the device, until a text is read again.
+
+        Those of SDXL take 1.5 GiB, which photos can use.
+        """
+        for encoder in self._parts.text_encoders:
+            encoder.to("cpu")
+
     @property
     def alphas_cumprod(self) -> "torch.Tensor":
         return self._parts.alphas_cumprod
@@ -160,8 +172,8 @@ class DiffusionModel:
         pooled: torch.Tensor | None = None
         is_xl = self.unet.config.addition_embed_type == "text_time"
         parts = self._parts
-        for tokenizer, encoder in zip(parts.tokenizers, parts.text_encoders, strict=True):
-            ids = upload(self._tokenize(tokenizer, prompt).numpy(), encoder.device)
+        for tokenizer, encoder in zip(parts.tokenizers, self._text_encoders(), strict=True):
+            ids = upload(self._tokenize(tokenizer, prompt).numpy(), self.device)
             with torch.inference_mode():
                 output = encoder(ids, output_hidden_states=True)
             if is_xl:

@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,8 @@ def test_no_weights_are_read(sample_index: Path, never_loaded: None) -> None:
 def test_a_query_imports_no_model_library(sample_index: Path) -> None:
     code = """
 import sys
+from dataclasses import replace
+from hashlib import sha256
 from search.commands.app import main
 sys.argv = ["waldo", "query", *sys.argv[1:]]
 try:
@@ -139,6 +143,23 @@ def test_damaged_maps_are_not_asked_by(
     assert len(answer.damaged) == 1
 
 
+def test_photos_that_need_the_model_are_extracted_together(tmp_path: Path) -> None:
+    extractor = PixelExtractor()
+    index_photos(make_photos(tmp_path / "photos", 6), tmp_path / "index", extractor)
+    known = sorted((tmp_path / "photos").iterdir())
+    views = [Query(path, box=(0, 0, 9, 9)) for path in make_photos(tmp_path / "new", 12, first=9)]
+    asked = Query(known[0], box=(0, 0, 9, 9), also=tuple(views[:10]), unlike=tuple(views[10:]))
+    with Index(IndexReader.open(tmp_path / "index"), extractor) as index:
+        extractor.batches.clear()
+        found = index.search(asked).references
+        assert extractor.batches == [12]
+        # Each photo has its own features, and the last eight are remembered.
+        for view, reference in zip((asked, *views[:10]), found, strict=True):
+            assert reference.maps.content_hash == sha256(view.photo.read_bytes()).hexdigest()
+        index.search(replace(asked, also=tuple(views[9:3:-1]), unlike=(views[0],)))
+        assert extractor.batches == [12, 1]
+
+
 def test_stored_maps_are_the_extracted_ones_where_no_codec_loses_anything(tmp_path: Path) -> None:
     extractor = PixelExtractor()
     photos = make_photos(tmp_path / "photos", 3)
@@ -148,7 +169,7 @@ def test_stored_maps_are_the_extracted_ones_where_no_codec_loses_anything(tmp_pa
     with IndexReader.open(tmp_path / "index") as reader:
         for photo in photos:
             asked = read_query_photo([Query(photo, box=(0, 0, 9, 9))], extractor)
-            stored, extracted = stored_maps(asked, reader), extract_maps(asked, extractor)
+            stored, [extracted] = stored_maps(asked, reader), extract_maps([asked], extractor)
             assert stored is not None
             assert stored.frame == extracted.frame
             assert stored.content_hash == extracted.content_hash

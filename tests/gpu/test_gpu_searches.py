@@ -1,0 +1,73 @@
+"""Indexes and searches are as on the CPU."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from indexer.codec.quality import QUALITIES
+from indexer.reader import IndexReader
+from search.index import Index
+from search.query import Query, SearchOptions
+from search.scores import SCORES
+from tests.helpers.twins import CAT, CAT_BOX, PHOTOS, Twins, index, opened
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_an_index_holds_what_it_holds_by_the_cpu(
+    cuda: None,
+    tiny_twins: Twins,
+    indexes: Callable[[str], Path],
+    tmp_path: Path,
+    quality: str,
+) -> None:
+    with (
+        IndexReader.open(index(tiny_twins.gpu, tmp_path / "index", quality)) as there,
+        IndexReader.open(indexes(quality)) as here,
+    ):
+        assert there.fingerprint == here.fingerprint
+        maps = [reader.decode(reader.read_maps(reader.ids)) for reader in (there, here)]
+        for mine, theirs in zip(*maps, strict=True):
+            assert float((mine - theirs).abs().mean()) < 0.02 * float(theirs.abs().mean())
+
+
+def scores_by_path(
+    index: Index, query: Query, options: SearchOptions
+) -> dict[Path, tuple[float, NDArray[np.float32]]]:
+    answer = index.search(query, options)
+    return {match.path: (match.score, match.heatmap) for match in answer.matches}
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+@pytest.mark.parametrize("maps", ["disk", "gpu"])
+def test_searches_answer_as_on_the_cpu(
+    cuda: None,
+    tiny_twins: Twins,
+    indexes: Callable[[str], Path],
+    quality: str,
+    maps: str,
+) -> None:
+    query = Query(CAT, "cat", box=CAT_BOX)
+    more = replace(
+        query,
+        class_name=None,
+        also=(Query(PHOTOS[0], box=(20, 20, 150, 150)),),
+        unlike=(Query(PHOTOS[1], point=(60, 60)),),
+    )
+    names = SCORES if quality == "standard" else ("consistent", "fused", "pdm")
+    with (
+        opened(indexes(quality), tiny_twins.cpu) as here,
+        opened(indexes(quality), tiny_twins.gpu, maps) as there,
+    ):
+        for asked, name in [*((query, name) for name in names), (more, "consistent")]:
+            options = SearchOptions(score=name)
+            found, expected = (scores_by_path(each, asked, options) for each in (there, here))
+            assert found.keys() == expected.keys()
+            for path, (score, heat) in expected.items():
+                scale = max(abs(value) for value, _ in expected.values())
+                # A GPU compares cells in half precision, so some tokens choose another cell.
+                assert found[path][0] == pytest.approx(score, abs=0.05 * scale), (name, path)
+                np.testing.assert_allclose(found[path][1], heat, atol=0.01 * np.abs(heat).max())
