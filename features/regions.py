@@ -69,13 +69,41 @@ def named_cells(
     single cell with a small model. This takes the whole object under the peak, as for a point
     (docs/scores.md). Raises RegionError where the evidence has no peak, or no cell is left.
     """
+    valid = maps.frame.valid()
+    evidence = maps.semantic.astype(np.float32) @ evidence_vector
+    _check_differs(evidence[valid].min(), evidence[valid].max())
+    return _object_at_peak(maps, evidence, others)
+
+
+def salient_cells(
+    maps: FeatureMaps, others: Sequence[NDArray[np.bool_]] = ()
+) -> NDArray[np.bool_]:
+    """The object that differs most from the rest of its photo, (grid, grid) bool, by appearance
+    alone.
+
+    How much a cell differs is the mean over all cells of 1 - their cosine with it (F_A centred on
+    the photo's mean): what is like most of the photo is background. others: as for `named_cells`.
+    Raises RegionError where no cell is left.
+    """
+    valid = maps.frame.valid()
+    appearance = maps.appearance.astype(np.float32)
+    unit = unit_vectors(appearance - appearance[valid].mean(axis=0))
+    return _object_at_peak(maps, -(unit @ unit[valid].mean(axis=0)), others)
+
+
+def _object_at_peak(
+    maps: FeatureMaps, evidence: NDArray[np.float32], others: Sequence[NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    """The object under the peak of evidence, (grid, grid) float32, that is smoothed first.
+
+    others: as for `named_cells`. Raises RegionError where no cell is left.
+    """
     from scipy import ndimage
 
     valid = maps.frame.valid()
-    evidence = np.where(valid, maps.semantic.astype(np.float32) @ evidence_vector, 0.0)
-    _check_differs(evidence[valid].min(), evidence[valid].max())
     weight = ndimage.gaussian_filter(valid.astype(np.float32), _SMOOTHED)
-    smooth = ndimage.gaussian_filter(evidence, _SMOOTHED) / np.maximum(weight, 1e-6)
+    smooth = ndimage.gaussian_filter(np.where(valid, evidence, 0.0), _SMOOTHED)
+    smooth /= np.maximum(weight, 1e-6)
     left = valid.copy()
     for other in others:
         left &= ~ndimage.binary_dilation(other, iterations=_APART)

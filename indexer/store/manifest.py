@@ -108,9 +108,10 @@ class Manifest:
     by pooled vectors and by visual words, None before the first run ends. descriptors: columns of
     further vectors; each keeps its position. weights: of a search's kinds of evidence, by name, as
     they were fitted to this collection; None where they were not. names: objects that are known by
-    name, sorted. albums: which photos show them, as far as that has been found out. n_photos:
-    photos that can be found, as of the last run that ended. next_id: the id of the next new photo.
-    tombstones: ids that are deleted.
+    name, sorted. albums: which photos show them, as far as that has been found out. links: which
+    regions of photos show the same thing, as far as that has been found out. n_photos: photos that
+    can be found, as of the last run that ended. next_id: the id of the next new photo. tombstones:
+    ids that are deleted.
     """
 
     fingerprint: Fingerprint
@@ -129,6 +130,7 @@ class Manifest:
     weights: Mapping[str, float] | None = None
     names: tuple[NameRecord, ...] = ()
     albums: StoredFile | None = None
+    links: StoredFile | None = None
     n_photos: int = 0
     next_id: int = 0
     tombstones: tuple[int, ...] = ()
@@ -164,7 +166,9 @@ class Manifest:
         vectors = [file for column in self.descriptors for file in column.files]
         names = [record.file for record in self.names]
         albums = [] if self.albums is None else [self.albums]
-        return [*self.codecs, *self.shards, *self.photos, *derived, *vectors, *names, *albums]
+        links = [] if self.links is None else [self.links]
+        found = [*derived, *vectors, *names, *albums, *links]
+        return [*self.codecs, *self.shards, *self.photos, *found]
 
 
 def absolute_path(root: str, relative: str) -> str:
@@ -217,6 +221,8 @@ def write_manifest(index_dir: Path, manifest: Manifest) -> None:
         del values["names"]
     if manifest.albums is None:
         del values["albums"]
+    if manifest.links is None:
+        del values["links"]
     # Not among the shards' own values, so that a Waldo that knows no layouts reads the index too.
     layouts = {shard["number"]: shard.pop("layout") for shard in values["shards"]}
     values["layouts"] = {number: layout for number, layout in layouts.items() if layout}
@@ -286,7 +292,8 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
         recall = derived(column.recall) if files == column.files else None
         return replace(column, files=files, recall=recall)
 
-    numbers, albums = {file.number for file in codecs}, manifest.albums
+    numbers = {file.number for file in codecs}
+    albums, links = manifest.albums, manifest.links
     return replace(
         manifest,
         codecs=codecs,
@@ -298,6 +305,7 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
         words=derived(manifest.words),
         descriptors=tuple(map(without_lost_vectors, manifest.descriptors)),
         albums=albums if albums and _is_whole(index_dir, albums) else None,
+        links=links if links and _is_whole(index_dir, links) else None,
     )
 
 
@@ -345,6 +353,7 @@ def _from_json(raw: dict[str, Any]) -> Manifest:
             for record in raw.get("names", ())
         ),
         albums=StoredFile(**raw["albums"]) if raw.get("albums") else None,
+        links=StoredFile(**raw["links"]) if raw.get("links") else None,
         n_photos=raw["n_photos"],
         next_id=raw["next_id"],
         tombstones=tuple(raw["tombstones"]),

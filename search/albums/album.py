@@ -12,7 +12,7 @@ from indexer.named_objects import Box, NameSummary, read_name_summary, unknown_n
 from indexer.reader import IndexReader
 from indexer.store.album_rows import AlbumRows, StoredAlbum, content_keys, stored_albums
 from search.albums.contents import Contents
-from search.confidence import probabilities
+from search.confidence import MINIMUM_PHOTOS, probabilities
 
 # Photos that are less likely to show the object are not told.
 LEAST_PROBABILITY = 0.05
@@ -20,6 +20,8 @@ LEAST_PROBABILITY = 0.05
 SHOWN_PROBABILITY = 0.5
 # A threshold is fitted to so many photos that show the object, and as many that do not.
 _ENOUGH_SAID = 10
+# Of the scores of all photos, so many quantiles are told.
+_QUANTILES = 500
 # Boxes that overlap as much are of one region.
 _SAME_REGION = 0.5
 
@@ -105,16 +107,41 @@ def assess(rows: AlbumRows, summary: NameSummary, contents: Contents) -> NDArray
     """The probability that each photo shows the object, (m,); None where it cannot be estimated.
 
     It is that of a search (`search.confidence`), with one difference: how chance scores is told by
-    the photos of the sample, without those that a person said show the object. It depends on which
-    photos there are, and not on the order in which they came.
+    the photos of the sample and the listed ones, without those that a person said show the object.
+    It depends on which photos there are, and not on the order in which they came.
     """
     ids, said = contents.find(rows.contents), said_of(rows, summary)
-    chance = rows.scores[np.isin(ids, contents.sample) & (ids >= 0) & (said != 1)]
+    counts = (ids >= 0) & (said != 1)
+    sampled = counts & np.isin(ids, contents.sample)
+    if sampled.sum() < MINIMUM_PHOTOS:
+        return None
+    chance = _scores_of_all(
+        rows.scores[counts & rows.listed],
+        rows.scores[sampled & ~rows.listed],
+        len(contents) - int((said == 1).sum()),
+    )
     counts_as_first = rows.listed & (ids >= 0) & (said < 0)
     likely = probabilities(rows.scores, len(contents), ~counts_as_first, chance)
     if likely is not None:
         likely[said >= 0] = said[said >= 0]
     return likely
+
+
+def _scores_of_all(
+    listed: NDArray[np.float32], others: NDArray[np.float32], count: int
+) -> NDArray[np.float32]:
+    """The scores of all photos, as quantiles: those of the listed ones are known, and some of the
+    others stand for all of these, so that the highest ones are known best (post-stratification).
+
+    count: all photos that the two are of.
+    """
+    weight = max(0, count - len(listed)) / max(1, len(others))
+    scores = np.concatenate([listed, others])
+    weights = np.concatenate([np.ones(len(listed)), np.full(len(others), weight)])
+    order = np.argsort(scores, kind="stable")
+    below = np.cumsum(weights[order]) - weights[order] / 2
+    wanted = (np.arange(_QUANTILES) + 0.5) / _QUANTILES * weights.sum()
+    return np.interp(wanted, below, scores[order]).astype(np.float32)
 
 
 def said_of(rows: AlbumRows, summary: NameSummary) -> NDArray[np.int8]:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 # Photos are compared by their maps whose words are as near as this to those of the object (see
 # `WordRecall.nearness`). benchmarks/albums.py measures what is lost.
 _NEAR = 0.45
-# The references that photos of the sample are compared with at once.
-_TOGETHER = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,32 +102,19 @@ class Comparison:
         """The photos that may show each object, and those of the sample, which tell how chance
         scores.
 
-        ids, sample: (n,) and (k,) int64, rising. Whether a photo may show an object, and its score,
+        names: at least one. ids, sample: (n,) and (k,) int64, rising. Whether a photo may show an object, and its score,
         depend on nothing but these two.
         """
-        if len(names) == 0:
-            return Found([], np.empty(0, np.int64))
-        listed = self._listed(names, ids)
-        sampled, damaged = self._scores(names, sample)
-        found, lost = [], [damaged]
-        for name, chosen, (rest, by_reference) in zip(names, listed, sampled, strict=True):
-            wanted = ids[chosen]
-            [(more, more_scores)], damaged = self._scores([name], wanted[~np.isin(wanted, rest)])
-            every = np.concatenate([rest, more])
-            order = np.argsort(every)
-            values = np.concatenate([by_reference, more_scores], axis=1)[:, order]
-            contents = self._contents(every[order])
-            scores, likest = name.combined(values, contents)
-            found.append(
-                AlbumRows(
-                    contents,
-                    np.isin(every[order], wanted),
-                    scores,
-                    likest,
-                    np.full((len(every), 4), -1, np.int32),
-                )
-            )
-            lost.append(damaged)
+        found, lost = [], [np.empty(0, np.int64)]
+        for name, chosen in zip(names, self._listed(names, ids), strict=True):
+            wanted = np.union1d(ids[chosen], sample)
+            every, by_reference = self._scores(name, wanted)
+            contents = self._contents(every)
+            scores, likest = name.combined(by_reference, contents)
+            listed = np.isin(every, ids[chosen])
+            boxes = np.full((len(every), 4), -1, np.int32)
+            found.append(AlbumRows(contents, listed, scores, likest, boxes))
+            lost.append(np.setdiff1d(wanted, every))
         return Found(found, np.unique(np.concatenate(lost)))
 
     def place(
@@ -151,7 +136,7 @@ class Comparison:
 
     def likest(self, name: ComparedName, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """The reference that each photo resembles most, (n,) int64; 0 where maps are damaged."""
-        [(sound, by_reference)], _ = self._scores([name], ids)
+        sound, by_reference = self._scores(name, ids)
         _, found = name.combined(by_reference, self._contents(sound))
         likest = np.zeros(len(ids), np.int64)
         likest[np.isin(ids, sound)] = found
@@ -182,24 +167,16 @@ class Comparison:
         )
 
     def _scores(
-        self, names: Sequence[ComparedName], ids: NDArray[np.int64]
-    ) -> tuple[list[tuple[NDArray[np.int64], NDArray[np.float32]]], NDArray[np.int64]]:
-        """For each name the ids that could be read, and (r + m, n) scores by its references; and
-        the ids that could not.
+        self, name: ComparedName, ids: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The ids of the photos that could be read, and (r + m, n) scores by a name's references.
+
+        Names do not share products here: which kernel compares cells depends on how many tokens are
+        compared at once, and a photo is to have the same score in every run.
         """
-        every = [reference for name in names for reference in (*name.wanted, *name.unlike)]
-        parts: list[NDArray[np.float32]] = []
-        sound = ids
-        for start in range(0, len(every), _TOGETHER):
-            some = every[start : start + _TOGETHER]
-            scored = score_references(self._reader, sound, some, [self._score], Clock())
-            kept = np.isin(sound, scored.ids)
-            parts = [part[:, kept] for part in parts]
-            parts.append(scored.by_score[self._score.name])
-            sound = scored.ids
-        values = np.concatenate(parts)
-        bounds = np.cumsum([len(name.wanted) + len(name.unlike) for name in names])[:-1]
-        return [(sound, rows) for rows in np.split(values, bounds)], np.setdiff1d(ids, sound)
+        references = [*name.wanted, *name.unlike]
+        scored = score_references(self._reader, ids, references, [self._score], Clock())
+        return scored.ids, scored.by_score[self._score.name]
 
     def _contents(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
         table = self._reader.table

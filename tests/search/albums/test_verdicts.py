@@ -15,7 +15,14 @@ from indexer.upkeep.check import verify
 from indexer.upkeep.compact import compact
 from indexer.upkeep.naming import MOST_SAID_VIEWS, merge_objects
 from indexer.upkeep.remove import remove
-from search.albums.album import Album, AlbumPhoto, fitted_threshold, read_album, read_albums
+from search.albums.album import (
+    Album,
+    AlbumPhoto,
+    _scores_of_all,
+    fitted_threshold,
+    read_album,
+    read_albums,
+)
 from search.albums.album import _without_contests as without_contests
 from search.albums.comparing import ComparedName
 from search.albums.filling import fill_albums
@@ -147,6 +154,22 @@ def test_a_threshold_is_fitted_when_ten_of_each_were_said(index: Path) -> None:
     for photo in album.photos:
         if photo.said is None:
             assert photo.shown == (photo.score >= album.threshold)
+
+
+def test_chance_is_told_by_few_photos_as_by_all() -> None:
+    """Of 5,000 photos 200 are known, and 96 others stand for the rest."""
+    rng = np.random.default_rng(1)
+    every = rng.normal(0.5, 0.05, 5000)
+    near = every + rng.normal(0, 0.03, 5000)
+    listed = near >= np.sort(near)[-200]
+    sampled = rng.choice(np.flatnonzero(~listed), 96, replace=False)
+    some = _scores_of_all(every[listed].astype(np.float32), every[sampled].astype(np.float32), 5000)
+    known, told = np.quantile(every, [0.5, 0.9]), np.quantile(some, [0.5, 0.9])
+    np.testing.assert_allclose(told, known, atol=0.015)
+    whole = _scores_of_all(every[:60].astype(np.float32), every[60:100].astype(np.float32), 100)
+    np.testing.assert_allclose(
+        np.quantile(whole, [0.5, 0.9]), np.quantile(every[:100], [0.5, 0.9]), atol=0.003
+    )
 
 
 def photo(box: tuple[int, int, int, int], probability: float, said: bool | None = None) -> Album:
