@@ -102,8 +102,8 @@ class Comparison:
         """The photos that may show each object, and those of the sample, which tell how chance
         scores.
 
-        names: at least one. ids, sample: (n,) and (k,) int64, rising. Whether a photo may show an object, and its score,
-        depend on nothing but these two.
+        names: at least one. ids, sample: (n,) and (k,) int64, rising. Whether a photo may show an
+        object, and its score, depend on nothing but these two.
         """
         found, lost = [], [np.empty(0, np.int64)]
         for name, chosen in zip(names, self._listed(names, ids), strict=True):
