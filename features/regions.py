@@ -75,9 +75,7 @@ def named_cells(
     return _object_at_peak(maps, evidence, others)
 
 
-def salient_cells(
-    maps: FeatureMaps, others: Sequence[NDArray[np.bool_]] = ()
-) -> NDArray[np.bool_]:
+def salient_cells(maps: FeatureMaps, others: Sequence[NDArray[np.bool_]] = ()) -> NDArray[np.bool_]:
     """The object that differs most from the rest of its photo, (grid, grid) bool, by appearance
     alone.
 
@@ -108,7 +106,7 @@ def _object_at_peak(
     for other in others:
         left &= ~ndimage.binary_dilation(other, iterations=_APART)
     if not left.any():
-        raise RegionError("the photo shows nothing else that the class name may mean")
+        raise RegionError("the photo shows nothing else")
     peak = np.where(left, smooth, -np.inf).argmax()
     return _object_around(maps, (int(peak) // valid.shape[1], int(peak) % valid.shape[1]))
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,8 @@ from search.scores import Score
 if TYPE_CHECKING:
     import torch
 
-# As Python's `map`, from blocks to their scores.
-_Map = Callable[..., Iterable[NDArray[np.float32]]]
+# As Python's `map`.
+Map = Callable[..., Iterable[Any]]
 
 # References whose tokens share one matrix product; more would leave blocks of few photos.
 _TOGETHER = 8
@@ -74,7 +74,7 @@ def score_references(
     damaged: list[str] = []
     done = 0
     batches = Batches(photos_per_read(reader), "candidates")
-    with _threads(references[0].tokens.device) as over_blocks:
+    with map_in_threads(references[0].tokens.device) as over_blocks:
 
         def score_some(maps: MapBatch, some: range) -> dict[str, NDArray[np.float32]]:
             photos = maps.rows(slice(some.start, some.stop))
@@ -100,7 +100,7 @@ def _score_photos(
     scores: Sequence[Score],
     clock: Clock,
     stage: str | None,
-    over_blocks: _Map,
+    over_blocks: Map,
 ) -> dict[str, NDArray[np.float32]]:
     """(n_references, n) float32 by the name of each score, of n photos; see `score_references`."""
     shape = len(references), len(maps.ids)
@@ -130,11 +130,11 @@ def _score_block(
 
 
 @contextmanager
-def _threads(device: "torch.device") -> Iterator[_Map]:
-    """A `map` that works on as many blocks at a time as torch has threads, on a CPU.
+def map_in_threads(device: "torch.device") -> Iterator[Map]:
+    """A `map` that works on as many items at a time as torch has threads, on a CPU.
 
     Threads that share the work of each operation wait for each other after each; threads that have
-    blocks of their own do not.
+    items of their own do not.
     """
     import torch
 

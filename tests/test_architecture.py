@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "indexer.recall": {"indexer.errors", "indexer.store"},
     "indexer.named_objects": {"features", "indexer.errors", "indexer.store"},
+    "indexer.region_links": {"indexer.errors", "indexer.store"},
     "indexer.protocols": {"features", "indexer.store.manifest.Fingerprint"},
     "indexer.photo_lists": {"features"},
     "indexer.reader": {
@@ -55,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "indexer.upkeep": {
         "features.errors",
+        "indexer.region_links",
         "indexer.errors",
         "indexer.codec",
         "indexer.store",
@@ -90,6 +92,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.protocols",
         "indexer.ingest.sources",
         "search",
+    },
+    # So are the links of recurring objects.
+    "search.recurring": {
+        "features",
+        "indexer.codec.tokens",
+        "indexer.named_objects",
+        "indexer.reader",
+        "indexer.region_links",
+        "indexer.upkeep.link_commit",
+        "search",
+        "search.albums.contents",
     },
     # Evaluation writes indexes of its own: one for each gallery and kind of maps.
     "search.evaluation.benchmarks": {
@@ -153,6 +166,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer",
         "search",
         "search.albums",
+        "search.recurring",
         "search.segmentation",
         "search.evaluation",
         "search.evaluation.benchmarks",

@@ -18,6 +18,7 @@ from search.commands.collection_commands import compact, index, info, models, re
 from search.commands.evaluation_commands import evaluate, fit_weights, prepare, report
 from search.commands.mask_commands import propagate, segment
 from search.commands.name_commands import forget, merge, name, named, rename
+from search.commands.objects_command import objects
 from search.commands.query_command import query
 from search.commands.serve_command import serve
 from search.commands.show_command import show
@@ -61,7 +62,7 @@ def _before_any_command(
 
 # In the order of the help: what everybody needs comes first.
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Everyday commands": (index, query, serve, segment, propagate, show),
+    "Everyday commands": (index, query, objects, serve, segment, propagate, show),
     "Objects with a name": (name, album, confirm, refuse, named, rename, merge, forget),
     "Indexes and models": (info, verify, remove, compact, models),
     "For researchers": (evaluate, report, fit_weights, prepare),

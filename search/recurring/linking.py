@@ -24,7 +24,7 @@ from search.clock import Clock
 from search.fusion import default_weights, stored_weights
 from search.recall import find_candidates, recall_by_maps
 from search.reference import Reference
-from search.rerank import score_references
+from search.rerank import map_in_threads, score_references
 from search.scores import DEFAULT_SCORE, SCORES, Score
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _REGIONS = 2
 _CANDIDATES = 32
 # How much of a region must match cells of the other one, in both directions.
 _OVERLAP = 0.3
+# Weaker links count as none.
+_LEAST_HEIGHT = 1.0
 # Chance scores are told by their lower half, which photos that show the object hardly reach. In
 # standard deviations, the lower quartile of a normal distribution is so far below its median.
 _QUARTILE = 0.6745
@@ -47,10 +49,11 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class _Comparing:
-    """What all comparisons share."""
+    """What all comparisons share. allowed: ids that recall may find; None for all."""
 
     reader: IndexReader
     contents: Contents
+    allowed: NDArray[np.int64] | None
     score: Score
     device: "torch.device"
 
@@ -84,12 +87,15 @@ def link_photos(
             str(reader.fingerprint["model"])
         )
         score = SCORES[DEFAULT_SCORE].bound(weights)
-        comparing = _Comparing(reader, Contents.of(reader), score, torch.device(device))
+        comparing = _Comparing(
+            reader, Contents.of(reader), reader.distinct(), score, torch.device(device)
+        )
         links, basis = stored_links(reader), _basis(reader)
         new = 0
+        _ = reader.word_recall  # read once, before threads need it
         committed = time.monotonic()
-        for links, done in _steps(comparing, links, on_step or _ignore):
-            new += done
+        for found, done in _steps(comparing, links, on_step or _ignore):
+            links, new = found, new + done
             if time.monotonic() - committed > _COMMIT_SECONDS:
                 commit_links(index_dir, links, basis, reader.fingerprint)
                 committed = time.monotonic()
@@ -163,86 +169,122 @@ def _regions_of(maps: FeatureMaps) -> list[NDArray[np.bool_]]:
 
 def _compare(comparing: _Comparing, links: RegionLinks, rows: NDArray[np.int64]) -> RegionLinks:
     """The links with those of the regions of some photos. rows: these photos."""
-    import torch
+    known = _Known.of(comparing, links)
+    every = _maps_of(comparing.reader, known.ids[rows])
 
-    reader, ids = comparing.reader, comparing.contents.find(links.contents)
-    row_of = {number: row for row, number in enumerate(ids.tolist())}
-    every = _maps_of(reader, ids[rows])
-    first = np.searchsorted(links.photos, np.arange(len(ids) + 1))
-    pairs: list[tuple[int, int]] = []
-    strengths: list[float] = []
-    with torch.inference_mode():
-        for row in rows.tolist():
-            maps = every.get(int(ids[row]))
-            for region in [] if maps is None else range(first[row], first[row + 1]):
-                shape = (reader.grid, reader.grid)
-                reference = Reference(maps, links.cells[region].reshape(shape), None)
-                for other, strength in _links_of(
-                    comparing, links, region, reference, (ids, row_of, first)
-                ):
-                    pairs.append((region, other))
-                    strengths.append(strength)
-    found = np.array(pairs, np.int64).reshape(-1, 2), np.array(strengths, np.float32)
-    return links.with_links(*found, compared=rows)
+    def links_of_photo(row: int) -> list[tuple[int, int, float]]:
+        maps = every.get(int(known.ids[row]))
+        if maps is None:
+            return []
+        return [
+            (region, other, strength)
+            for region in known.regions_of(row)
+            for other, strength in _links_of(comparing, known, region, maps)
+        ]
+
+    with map_in_threads(comparing.device) as in_threads:
+        found = [link for some in in_threads(links_of_photo, rows.tolist()) for link in some]
+    pairs = np.array([link[:2] for link in found], np.int64).reshape(-1, 2)
+    strengths = np.array([link[2] for link in found], np.float32)
+    return links.with_links(pairs, strengths, compared=rows)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The regions that may be linked. ids: (n,), of the photos of the links. rows: the place of
+    each id among these. first: (n + 1,), the first region of each photo.
+    """
+
+    links: RegionLinks
+    ids: NDArray[np.int64]
+    rows: dict[int, int]
+    first: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, comparing: _Comparing, links: RegionLinks) -> "_Known":
+        ids = comparing.contents.find(links.contents)
+        first = np.searchsorted(links.photos, np.arange(len(ids) + 1))
+        return cls(links, ids, {number: row for row, number in enumerate(ids.tolist())}, first)
+
+    def regions_of(self, row: int) -> range:
+        return range(int(self.first[row]), int(self.first[row + 1]))
+
+    def heights(self, region: int, scores: "torch.Tensor") -> NDArray[np.float32]:
+        """How far scores by a region are above chance, in standard deviations."""
+        mean, deviation = self.links.chance[region]
+        heights: NDArray[np.float32] = (scores.cpu().numpy() - mean) / deviation
+        return heights
+
+    def reaches(self, region: int, matched: "torch.Tensor", grid: int) -> bool:
+        """Whether enough tokens match cells in a region or next to it. matched: (tokens,)."""
+        from scipy import ndimage
+
+        wide = ndimage.binary_dilation(self.links.cells[region].reshape(grid, grid)).ravel()
+        return bool(wide[matched.cpu().numpy()].mean() >= _OVERLAP)
 
 
 def _links_of(
-    comparing: _Comparing,
-    links: RegionLinks,
-    region: int,
-    reference: Reference,
-    numbering: tuple[NDArray[np.int64], dict[int, int], NDArray[np.int64]],
-) -> Iterator[tuple[int, float]]:
-    """The regions that show what a region shows, and how surely.
+    comparing: _Comparing, known: _Known, region: int, maps: FeatureMaps
+) -> list[tuple[int, float]]:
+    """The regions of other photos that show what a region shows, and the strength of each link.
 
-    The strength of a link is the lower of two heights: how far the score of either region in the
-    photo of the other is above chance, in standard deviations.
-    numbering: the id of each photo, the row of each id, and the first region of each photo.
+    The strength is the lower of two heights: how far the score of either region in the photo of the
+    other is above chance. maps: of the region's photo.
     """
-    reader, score = comparing.reader, comparing.score
-    ids, row_of, first = numbering
-    own = int(ids[links.photos[region]])
-    near = find_candidates(
-        [recall_by_maps(reader, reference, score)], _CANDIDATES + 1, comparing.contents.ids
-    ).ids
-    near = np.array([n for n in np.sort(near).tolist() if n != own and n in row_of], np.int64)
+    import torch
+
+    reader, grid = comparing.reader, comparing.reader.grid
+    own = int(known.ids[known.links.photos[region]])
+    reference = Reference(maps, known.links.cells[region].reshape(grid, grid), None)
+    recall = recall_by_maps(reader, reference, comparing.score)
+    ids = find_candidates([recall], _CANDIDATES + 1, comparing.allowed).ids
+    ids = np.sort([number for number in ids.tolist() if number != own and number in known.rows])
     asked = reference.for_scoring(comparing.device)
-    for _, part in reader.read_maps(near).by_codec():
-        candidates = to_candidates(reader, part, [asked])
-        heights = _height(links, region, score.function(asked, candidates).cpu().numpy())
-        _, matched = candidates.best(asked)
-        matched = matched.cpu().numpy()
-        others, asking = [], []
-        for place in np.flatnonzero(heights > 0).tolist():
-            row = row_of[int(part.ids[place])]
-            for other in range(first[row], first[row + 1]):
-                if _reaches(links.cells[other], matched[place], reader.grid):
-                    others.append((other, float(heights[place])))
-                    asking.append(_as_reference(candidates, place, links.cells[other], reader.grid))
-        if not others:
-            continue
-        [(_, back)] = reader.read_maps([own]).by_codec()
-        photo = to_candidates(reader, back, asking)
-        for (other, height), reverse in zip(others, asking, strict=True):
-            back_height = _height(links, other, score.function(reverse, photo).cpu().numpy())[0]
-            _, cells = photo.best(reverse)
-            strength = min(height, float(back_height))
-            if strength > 0 and _reaches(links.cells[region], cells[0].cpu().numpy(), reader.grid):
-                yield other, strength
+    found: list[tuple[int, float]] = []
+    with torch.inference_mode():
+        for _, part in reader.read_maps(ids).by_codec():
+            candidates = to_candidates(reader, part, [asked])
+            heights = known.heights(region, comparing.score.function(asked, candidates))
+            _, matched = candidates.best(asked)
+            likely = [
+                (other, place)
+                for place in np.flatnonzero(heights >= _LEAST_HEIGHT).tolist()
+                for other in known.regions_of(known.rows[int(part.ids[place])])
+                if known.reaches(other, matched[place], grid)
+            ]
+            asking = [
+                _as_reference(candidates, place, known.links.cells[other], grid)
+                for other, place in likely
+            ]
+            back = _heights_back(comparing, known, own, region, [o for o, _ in likely], asking)
+            found += [
+                (other, min(float(heights[place]), height))
+                for (other, place), height in zip(likely, back, strict=True)
+                if height >= _LEAST_HEIGHT
+            ]
+    return found
 
 
-def _height(links: RegionLinks, region: int, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    mean, deviation = links.chance[region]
-    heights: NDArray[np.float32] = (scores - mean) / deviation
+def _heights_back(
+    comparing: _Comparing,
+    known: _Known,
+    own: int,
+    region: int,
+    others: list[int],
+    asking: list[ScoringReference],
+) -> list[float]:
+    """The height of each region's score in the photo `own`; 0 where it does not match `region`."""
+    if not others:
+        return []
+    heights = []
+    [(_, part)] = comparing.reader.read_maps([own]).by_codec()
+    photo = to_candidates(comparing.reader, part, asking)
+    for other, reverse in zip(others, asking, strict=True):
+        [height] = known.heights(other, comparing.score.function(reverse, photo))
+        _, matched = photo.best(reverse)
+        reaches = known.reaches(region, matched[0], comparing.reader.grid)
+        heights.append(float(height) if reaches else 0.0)
     return heights
-
-
-def _reaches(cells: NDArray[np.bool_], matched: NDArray[np.int64], grid: int) -> bool:
-    """Whether enough tokens match cells in a region or next to it. matched: (tokens,)."""
-    from scipy import ndimage
-
-    wide = ndimage.binary_dilation(cells.reshape(grid, grid)).ravel()
-    return bool(wide[matched].mean() >= _OVERLAP)
 
 
 def _as_reference(
@@ -253,29 +295,29 @@ def _as_reference(
 
     inside = torch.from_numpy(np.flatnonzero(cells)).to(candidates.valid.device)
     tokens, semantic = (
-        _tokens(some, place)[inside] for some in (candidates.appearance, candidates.semantic)
+        _decoded(maps, place, inside) for maps in (candidates.appearance, candidates.semantic)
     )
     positions = torch.stack([inside // grid, inside % grid], dim=1).float()
     return ScoringReference(tokens, semantic, None, positions)
 
 
-def _tokens(maps: TokenMap, place: int) -> "torch.Tensor":
-    """The decoded tokens of one photo, (cells, d)."""
-    one = slice(place, place + 1)
-    single = replace(maps, coded=maps.coded[one], scale=lambda: maps.steps[one])
-    return single.decode()[0]
+def _decoded(maps: TokenMap, place: int, inside: "torch.Tensor") -> "torch.Tensor":
+    """Some cells of one photo, (n, d). inside: (n,) int64."""
+    coded, steps = maps.coded[place, inside][None], maps.steps[place, inside][None]
+    return replace(maps, coded=coded, scale=lambda: steps).decode()[0]
 
 
 def _maps_of(reader: IndexReader, ids: NDArray[np.int64]) -> dict[int, FeatureMaps]:
-    """The maps of photos by id, without damaged ones and those that are not finite."""
+    """The maps of photos by id, without damaged ones."""
     batch = reader.read_maps(ids)
-    appearance, semantic = reader.decode(batch)
     shape = (len(batch.ids), reader.grid, reader.grid, reader.dim)
-    both = [maps.numpy().astype(np.float16).reshape(shape) for maps in (appearance, semantic)]
+    appearance, semantic = (
+        maps.numpy().astype(np.float16).reshape(shape) for maps in reader.decode(batch)
+    )
     found = {}
-    for number, record, *maps in zip(
-        batch.ids.tolist(), reader.photos(batch.ids), *both, strict=True
-    ):
+    for place, record in enumerate(reader.photos(batch.ids)):
         frame = Frame(record.width, record.height, reader.image_size, reader.grid)
-        found[number] = FeatureMaps(*maps, frame, record.content_hash)
+        found[record.id] = FeatureMaps(
+            appearance[place], semantic[place], frame, record.content_hash
+        )
     return found

@@ -17,6 +17,7 @@ from features.regions import (
     mask_cells,
     named_cells,
     point_cells,
+    salient_cells,
 )
 
 FRAME = Frame(width=160, height=80, size=128, grid=16)  # 10 x 10 pixels per cell, 8 rows of photo
@@ -90,6 +91,22 @@ def test_a_name_selects_the_next_object_apart_from_others() -> None:
     np.testing.assert_array_equal(named_cells(maps, vector, [first]), second)
     with pytest.raises(RegionError, match="nothing else"):
         named_cells(maps, vector, [first, FRAME.valid()])
+
+
+def test_what_is_unlike_most_of_the_photo_is_salient() -> None:
+    rng = np.random.default_rng(3)
+    appearance = rng.normal(size=(16, 16, 6)) * 0.05 + (3, 0, 0, 0, 0, 0)
+    first, second = np.zeros((2, 16, 16), dtype=bool)
+    first[2:5, 2:6] = True  # larger, so that its smoothed peak is higher
+    second[2:5, 11:14] = True
+    appearance[first, 1] += 9
+    appearance[second, 2] += 9
+    appearance[8:] = rng.normal(size=(8, 16, 6)) * 50  # padding does not count
+    maps = maps_of(appearance, np.zeros((16, 16, 6)))
+    np.testing.assert_array_equal(salient_cells(maps), first)
+    np.testing.assert_array_equal(salient_cells(maps, [first]), second)
+    with pytest.raises(RegionError, match="nothing else"):
+        salient_cells(maps, [FRAME.valid()])
 
 
 def test_a_box_drops_cells_that_resemble_the_background() -> None:

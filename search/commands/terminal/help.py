@@ -23,6 +23,13 @@ waldo query beach.jpg --box 120,80,340,300 --html found.html
 # copy the photos that surely show it
 waldo query my-dog.jpg --class dog --min-confidence 0.9 -0 | xargs -0 cp -t found
 """,
+    "objects": """
+# what appears in several photos? look at it in a browser
+waldo objects --html objects.html
+
+# object 3 is Rex: from now on he has an album
+waldo objects --name 3=Rex
+""",
     "serve": """
 # search in the browser: drop a photo, draw a box
 waldo serve --open

@@ -1,0 +1,126 @@
+"""The objects that recur in a collection: `waldo objects`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.commands.terminal.options import (
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    print_json,
+    print_table,
+    say,
+)
+
+if TYPE_CHECKING:
+    from search.recurring.recurrence import RecurringObject
+
+
+def objects(
+    index: IndexOption,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with a picture of each object."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N=NAME",
+            help="Keep object N under a name, as `waldo name` does, and list no objects.",
+        ),
+    ] = None,
+    device: DeviceOption = "cpu",
+    json_output: JsonOption = False,
+) -> None:
+    """List the objects that appear in two photos or more, those in most photos first.
+
+    Photos that are new are compared first, from what the index holds; no model is needed. It can be
+    stopped at any time, and goes on from there. Objects in few photos, and some photos of an
+    object, may be missing: it rather leaves a photo out than takes two objects for one.
+    """
+    from indexer.reader import IndexReader
+    from search.commands.pages.objects_page import write_objects_page
+    from search.commands.terminal.progress_bar import ProgressDisplay
+    from search.recurring.linking import link_photos
+    from search.recurring.recurrence import recurring_objects
+
+    wanted = None if name is None else _number_and_name(name)
+    with ProgressDisplay() as display:
+        link_photos(index, device, display.show)
+    if wanted is not None:
+        _keep(index, *wanted)
+        return
+    with IndexReader.open(index) as reader:
+        found = recurring_objects(reader)
+    if html is not None:
+        write_objects_page(found, html)
+        say(f"page: {html.resolve()}")
+    if json_output:
+        print_json({"index_dir": str(index), "objects": [_as_json(one) for one in found]})
+    else:
+        _print_objects(found)
+
+
+def _number_and_name(text: str) -> tuple[int, str]:
+    """What N=NAME says. Raises WaldoError for another form, and for a name that cannot be one."""
+    from features.errors import WaldoError
+    from indexer.upkeep.naming import check_name
+
+    number, equals, name = text.partition("=")
+    if not equals or not number.isascii() or not number.isdigit():
+        raise WaldoError(f"--name {text}: must be N=NAME, the number of an object and its name")
+    check_name(name)
+    return int(number), name
+
+
+def _keep(index: Path, number: int, name: str) -> None:
+    from indexer.reader import IndexReader
+    from indexer.upkeep.naming import name_object
+    from search.albums.filling import fill_albums
+    from search.recurring.recurrence import as_named, find_object
+
+    with IndexReader.open(index) as reader:
+        named, fingerprint = as_named(reader, find_object(reader, number), name), reader.fingerprint
+    kept = name_object(index, named, fingerprint)
+    fill_albums(index)
+    say(f"kept as {name}: {len(kept.views)} photos in all; `waldo album` lists those that show it")
+
+
+def _as_json(found: "RecurringObject") -> dict[str, object]:
+    return {
+        "number": found.number,
+        "photos": [
+            {
+                "photo": str(photo.record.path),
+                "id": photo.record.id,
+                "box": photo.box,
+                "strength": photo.strength,
+            }
+            for photo in found.photos
+        ],
+    }
+
+
+def _print_objects(found: "list[RecurringObject]") -> None:
+    from rich.table import Table
+
+    from search.commands.terminal.tables import in_one_line, shown_path
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("object", "photos"):
+        table.add_column(title, justify="right")
+    table.add_column("box", no_wrap=True)
+    table.add_column("of", overflow="fold")
+    for one in found:
+        path = one.cover.record.path
+        # Programs that read a file or a pipe may run in another folder.
+        shown = shown_path(path) if sys.stdout.isatty() else in_one_line(str(path))
+        box = ",".join(map(str, one.cover.box))
+        table.add_row(str(one.number), str(len(one.photos)), box, shown)
+    if found:
+        print_table(table)
+    else:
+        say("no object appears in two photos")
