@@ -132,6 +132,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.ingest",
         "indexer.upkeep.fusion_weights",
         "search",
+        "search.recurring",
         "search.segmentation",
         "search.evaluation.benchmarks",
         "search.evaluation.methods",

@@ -54,12 +54,12 @@ class _Evaluated:
     """What an evaluation found.
 
     report: JSON-ready. write: writes the report and all single results to a run file. folder: the
-    stored results of the run; nobody needs them once the report is out.
+    stored results of the run, which nobody needs once the report is out; None where there are none.
     """
 
     report: dict[str, Any]
     write: Callable[[Path], None]
-    folder: Path
+    folder: Path | None
 
 
 def evaluate(
@@ -69,7 +69,7 @@ def evaluate(
             metavar="PROTOCOL",
             autocompletion=lambda: (*SEARCH_BENCHMARKS, *OBJECT_BENCHMARKS),
             help="folders, scenes, permir, roxford5k or rparis6k for searches, perseg or permis "
-            "for masks, davis2017 for videos.",
+            "for masks, davis2017 for videos, objects-folders or objects-scenes for what recurs.",
         ),
     ],
     root: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the benchmark.")],
@@ -126,7 +126,7 @@ def evaluate(
     A run that was interrupted continues when the same command is given again.
     """
     from features.errors import WaldoError
-    from search.evaluation.benchmarks import MASKS, VIDEOS
+    from search.evaluation.benchmarks import GROUPS, MASKS, VIDEOS
     from search.evaluation.method_table import evaluation_table
     from search.evaluation.methods.sweep import sweep_table, sweep_title
     from search.evaluation.run_store import default_work_folder
@@ -134,7 +134,7 @@ def evaluate(
     if sam is not None and protocol not in MASKS:
         known = " and ".join(MASKS)
         raise WaldoError(f"--sam {sam}: draws masks for {known}, not for {protocol}")
-    if sweep and (protocol in MASKS or protocol in VIDEOS):
+    if sweep and protocol in {**MASKS, **VIDEOS, **GROUPS}:
         raise WaldoError(f"--sweep {sweep[0]}: searches can be swept, not {protocol}")
     check_codec(codec)
     request = _Request(
@@ -146,6 +146,8 @@ def evaluate(
         evaluated = _evaluate_videos(request)
     elif protocol in MASKS:
         evaluated = _evaluate_masks(request)
+    elif protocol in GROUPS:
+        evaluated = _evaluate_groups(request)
     else:
         evaluated = _evaluate_searches(request)
     if out is not None:
@@ -157,7 +159,8 @@ def evaluate(
         for swept in evaluated.report.get("sweeps", []):
             print(f"\n{sweep_title(swept)}")
             print_table(sweep_table(swept))
-    shutil.rmtree(evaluated.folder)
+    if evaluated.folder is not None:
+        shutil.rmtree(evaluated.folder)
 
 
 def _evaluate_searches(request: _Request) -> _Evaluated:
@@ -232,6 +235,25 @@ def _evaluate_videos(request: _Request) -> _Evaluated:
         items=[video.name for video in videos],
         methods=list(methods),
     )
+
+
+def _evaluate_groups(request: _Request) -> _Evaluated:
+    from search.commands.terminal.progress_bar import ProgressDisplay
+    from search.evaluation.benchmarks import GROUPS
+    from search.evaluation.photo_groups import evaluate_groups, select_group_methods
+    from search.evaluation.report import write_run
+
+    photos = GROUPS[request.protocol](request.root)
+    methods = select_group_methods(request.methods, photos)
+    extractor = load_extractor(request.model, request.device, request.batch_size)
+    with ProgressDisplay() as display:
+        report = evaluate_groups(
+            *(request.protocol, photos, extractor, methods, request.work, request.codec),
+            on_progress=display,
+            on_step=display.show,
+        )
+    say(f"indexes for later runs: {request.work}")
+    return _Evaluated(report, partial(write_run, report=report), folder=None)
 
 
 def _evaluate_by_object(

@@ -73,6 +73,8 @@ def _cells(values: dict[str, Any]) -> dict[str, str]:
     """The row of a method; the metrics that it has tell what was measured."""
     if "J&F" in values:
         return _video_cells(values)
+    if "bcubed_f" in values:
+        return _group_cells(values)
     if "mIoU" in values:
         return _mask_cells(values)
     return _graded_cells(values) if "medium" in values else _retrieval_cells(values)
@@ -110,6 +112,19 @@ def _mask_cells(values: dict[str, Any]) -> dict[str, str]:
         "95 % interval": _interval(values["mIoU_interval"]),
         "bIoU": _percent(values["bIoU"]),
         "cumulative IoU": _percent(values["cumulative_IoU"]),
+    }
+
+
+def _group_cells(values: dict[str, Any]) -> dict[str, str]:
+    return {
+        "groups": str(values["groups"]),
+        "BCubed precision": _percent(values["bcubed_precision"]),
+        "95 % interval": _interval(values["bcubed_precision_interval"]),
+        "recall": _percent(values["bcubed_recall"]),
+        "95 % interval of recall": _interval(values["bcubed_recall_interval"]),
+        "F": _percent(values["bcubed_f"]),
+        "pairwise F": _percent(values["pair_f"]),
+        "placed": _percent(values["placed"]),
     }
 
 

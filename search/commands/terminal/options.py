@@ -23,7 +23,7 @@ SCORE_NAMES = (
     *("top-mean", "pdm", "appearance", "cosine", "semantic"),
 )
 SEARCH_BENCHMARKS = ("folders", "scenes", "permir", "roxford5k", "rparis6k")
-OBJECT_BENCHMARKS = ("perseg", "permis", "davis2017")
+OBJECT_BENCHMARKS = ("perseg", "permis", "davis2017", "objects-folders", "objects-scenes")
 
 
 def model_names() -> list[str]:

@@ -17,6 +17,11 @@ from search.evaluation.benchmarks.permir import read_permir, read_permis
 from search.evaluation.benchmarks.perseg import read_perseg
 from search.evaluation.benchmarks.revisited import read_revisited
 from search.evaluation.benchmarks.scenes import read_scenes
+from search.evaluation.benchmarks.shown_objects import (
+    ShownObjects,
+    read_folder_objects,
+    read_scene_objects,
+)
 
 # Rank a gallery for each query.
 SEARCHES: dict[str, Callable[[Path], Benchmark]] = {
@@ -38,6 +43,12 @@ VIDEOS: dict[str, Callable[[Path], list[AnnotatedVideo]]] = {
     "davis2017": read_davis,
 }
 
+# Group photos by the objects that they show.
+GROUPS: dict[str, Callable[[Path], ShownObjects]] = {
+    "objects-folders": read_folder_objects,
+    "objects-scenes": read_scene_objects,
+}
+
 
 def read_benchmark(protocol: str, root: Path) -> Benchmark:
     """Read a benchmark of searches by its name in the table.
@@ -45,10 +56,10 @@ def read_benchmark(protocol: str, root: Path) -> Benchmark:
     Raises WaldoError for an unknown name, for a folder with another layout, and for one without a
     query or with a query that no photo answers.
     """
-    if protocol in MASKS or protocol in VIDEOS:
+    if protocol in {**MASKS, **VIDEOS, **GROUPS}:
         raise WaldoError(f"{protocol}: no such protocol of searches; one of {', '.join(SEARCHES)}")
     if protocol not in SEARCHES:
-        known = ", ".join([*SEARCHES, *MASKS, *VIDEOS])
+        known = ", ".join([*SEARCHES, *MASKS, *VIDEOS, *GROUPS])
         raise WaldoError(f"{protocol}: no such protocol; one of {known}")
     benchmark = SEARCHES[protocol](root)
     if not benchmark.queries:
