@@ -2,8 +2,9 @@
 
     make gpu-check        (or: python benchmarks/gpu_check.py)
 
-Runs the tests of `tests/gpu` on the GPU. Then measures extraction at the shapes of Stable Diffusion and
-SDXL-Turbo, with random weights, beside a bare loop over the same modules; re-ranking of 400
+Runs the tests of `tests/gpu` on the GPU. Then measures extraction at the shapes of Stable Diffusion
+and SDXL-Turbo, with random weights, beside a bare loop over the same modules; an evaluation of the
+UNet as it is, with channels last, and compiled; indexing by a worker per GPU; re-ranking of 400
 candidates whose maps are on the GPU, beside its floor; and exhaustive scoring. Prints one table for
 docs/gpu.md, and says what it skipped. Nothing is downloaded. Where there is no GPU, it ends with
 exit code 2.
@@ -32,14 +33,18 @@ from features.diffusion.presets import PRESETS, FeatureSettings
 from features.diffusion.words import Vocabulary
 from features.extractor import FeatureExtractor
 from features.frame import Frame
+from features.models import find_extractor
 from features.photo import ModelInput
+from features.workers.extractor_pool import ExtractorPool
+from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
 from search.clock import Clock
 from search.rerank import score_references
 from search.scores import SCORES
 
 ROOT = Path(__file__).parent.parent
-BATCHES = (8, 32)
+BATCHES = (8, 32, None)  # None: as many photos as the free memory allows
+SCENES = ROOT / "data" / "scenes" / "photos"
 TOKENS = 200
 # So many times 400 maps are scored as a collection of 100,000 photos.
 TIMES = 250
@@ -138,25 +143,67 @@ def bare_loop(extractor: FeatureExtractor, pixels: torch.Tensor) -> None:
         torch.stack(kept).cpu()
 
 
-def measure_extraction(model: ShapedModel, settings: FeatureSettings, batch: int) -> Row:
-    """Photos per second of the extractor, and of the bare loop. Raises OutOfMemoryError."""
-    extractor = FeatureExtractor(model, settings, batch)
-    size, device = settings.image_size, model.device
+def measure_extraction(model: ShapedModel, settings: FeatureSettings, size: int | None) -> Row:
+    """Photos per second of the extractor, and of the bare loop. Raises OutOfMemoryError.
+
+    size: photos per batch; None for what the extractor chooses.
+    """
+    extractor = FeatureExtractor(model, settings, size)
+    batch = extractor.batch_size
+    side, device = settings.image_size, model.device
     rng = np.random.default_rng(0)
-    frame = Frame(size, size, size, extractor.grid)
+    frame = Frame(side, side, side, extractor.grid)
     photos = [
-        ModelInput(rng.integers(0, 256, (size, size, 3), np.uint8), frame, f"{n:064x}", None)
+        ModelInput(rng.integers(0, 256, (side, side, 3), np.uint8), frame, f"{n:064x}", None)
         for n in range(batch)
     ]
-    pixels = torch.randn(batch, 3, size, size, device=device)
+    pixels = torch.randn(batch, 3, side, side, device=device)
     bare = batch / median_seconds(lambda: bare_loop(extractor, pixels), 3, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     ours = batch / median_seconds(lambda: extractor.extract(photos), 3, device)
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    what = f"extraction, {model.name}, {batch} per batch, {peak:.1f} GiB"
+    chosen = " (chosen)" if size is None else ""
+    what = f"extraction, {model.name}, {batch} per batch{chosen}, {peak:.1f} GiB"
     share = f"{100 * ours / bare:.0f} %"
     return Row(what, f"{ours:.2f} photos/s", f"{bare:.2f} photos/s (bare loop)", share)
+
+
+def measure_variants(model: ShapedModel, settings: FeatureSettings, batch: int) -> list[Row]:
+    """An evaluation of the UNet beside two that Waldo does not use. They change the model."""
+    given, unet = model.condition(""), model.unet
+    side = settings.image_size // model.architecture.latent_factor
+    latents = torch.randn(batch, 4, side, side, device=model.device)
+
+    def milliseconds() -> float:
+        work = partial(model.predict_noise, latents, settings.timestep, given)
+        return 1000 * median_seconds(work, 3, model.device)
+
+    usual = milliseconds()
+    unet.to(memory_format=torch.channels_last)
+    last = milliseconds()
+    unet.to(memory_format=torch.contiguous_format)
+    unet.compile()
+    compiled = milliseconds()
+    what = f"an evaluation of the UNet, {model.name}, {batch} photos"
+    return [
+        Row(what, f"{usual:.1f} ms", f"{ms:.1f} ms ({how})", f"{100 * ms / usual:.0f} %")
+        for how, ms in (("channels last", last), ("compiled", compiled))
+    ]
+
+
+def measure_workers(folder: Path, device: torch.device, workers: int) -> Row:
+    """Indexing by several workers, and by one."""
+    found = []
+    for count in (1, workers):
+        extractor = find_extractor("tiny", str(device), None)
+        with ExtractorPool(extractor, count) as pool:
+            pool.get_ready()
+            report = index_photos([SCENES], folder / str(count), pool)
+        found.append(report.new / report.seconds)
+    what = f"indexing {report.new} photos, tiny, {workers} workers"
+    share = f"{100 * found[1] / found[0]:.0f} %"
+    return Row(what, f"{found[1]:.1f} photos/s", f"{found[0]:.1f} photos/s (one)", share)
 
 
 def measure_scoring(folder: Path, device: torch.device, times: int) -> list[Row]:
@@ -207,11 +254,18 @@ def measure(device: torch.device) -> list[Row]:
         model, settings = shaped_model(name, unet, VAE, str(device)), PRESETS[name].settings
         for batch in BATCHES:
             rows += attempted(
-                f"extraction, {name}, {batch} per batch",
+                f"extraction, {name}, {batch or 'chosen'} per batch",
                 lambda m=model, s=settings, b=batch: [measure_extraction(m, s, b)],  # type: ignore[misc]
             )
+        rows += attempted(
+            f"variants of the UNet, {name}",
+            lambda m=model, s=settings: measure_variants(m, s, BATCHES[0] or 8),  # type: ignore[misc]
+        )
         del model
         torch.cuda.empty_cache()
+    with tempfile.TemporaryDirectory() as folder:
+        count = max(2, torch.cuda.device_count())
+        rows += attempted("workers", lambda: [measure_workers(Path(folder), device, count)])
     with tempfile.TemporaryDirectory() as folder:
         rows += attempted("scoring", lambda: measure_scoring(Path(folder), device, TIMES))
     return rows
