@@ -126,4 +126,6 @@ def read_links(path: Path) -> tuple[RegionLinks, dict[str, Any]]:
         cells = np.unpackbits(found.pop("cells"), axis=1, count=described["cells"]).astype(bool)
         return RegionLinks(cells=cells, **found), described["basis"]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise IndexDamagedError(f"{path}: cannot be read ({one_line(error)})") from error
+        raise IndexDamagedError(
+            f"{path}: cannot be read ({one_line(error)}); run `waldo objects` to make it again"
+        ) from error

@@ -96,6 +96,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # So are the links of recurring objects.
     "search.recurring": {
         "features",
+        "indexer.errors",
         "indexer.codec.tokens",
         "indexer.named_objects",
         "indexer.reader",

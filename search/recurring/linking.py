@@ -15,6 +15,7 @@ from features.frame import Frame
 from features.maps import FeatureMaps
 from features.regions import salient_cells
 from indexer.codec.tokens import TokenMap
+from indexer.errors import IndexDamagedError
 from indexer.reader import IndexReader
 from indexer.region_links import RegionLinks, read_links
 from indexer.upkeep.link_commit import commit_links
@@ -77,8 +78,8 @@ def link_photos(
 
     No model is needed. It commits every minute, so a run that is killed goes on from there. device:
     the torch device that compares. on_step: called with what is done, how many photos of it are
-    done, and of how many. Raises IndexMissingError, IndexFormatError, IndexDamagedError,
-    IndexBusyError, IndexWriteError.
+    done, and of how many. Links that are damaged are made again. Raises IndexMissingError,
+    IndexFormatError, IndexDamagedError, IndexBusyError, IndexWriteError.
     """
     import torch
 
@@ -90,7 +91,11 @@ def link_photos(
         comparing = _Comparing(
             reader, Contents.of(reader), reader.distinct(), score, torch.device(device)
         )
-        links, basis = stored_links(reader), _basis(reader)
+        basis = _basis(reader)
+        try:
+            links = stored_links(reader)
+        except IndexDamagedError:  # nothing is lost that cannot be found again
+            links = RegionLinks.none(reader.grid)
         new = 0
         _ = reader.word_recall  # read once, before threads need it
         committed = time.monotonic()
