@@ -28,8 +28,9 @@ from features.checkpoints import quiet_libraries
 from features.diffusion.architecture import Architecture, Block
 from features.diffusion.capture import capture, transformer_block, transformer_blocks
 from features.diffusion.inversion import inversion_timesteps
-from features.diffusion.model import Conditioning, DiffusionModel, Parts
+from features.diffusion.model import Conditioning, Parts
 from features.diffusion.presets import PRESETS, FeatureSettings
+from features.diffusion.unet_model import UNetModel
 from features.diffusion.words import Vocabulary
 from features.extractor import FeatureExtractor
 from features.frame import Frame
@@ -82,7 +83,7 @@ class Row:
     share: str = ""
 
 
-class ShapedModel(DiffusionModel):
+class ShapedModel(UNetModel):
     """A model with the shape of a known one, random weights, and no text encoder."""
 
     def condition(self, prompt: str | list[str]) -> Conditioning:

@@ -28,13 +28,13 @@ class Layout:
 
     library: whose layout it is, as messages name it. marker: the file that every such folder has.
     files, ignored: patterns of the files that are needed, and of those among them that are not.
-    weights: a pattern of files of which at least one must be there.
+    weights: patterns of files of which at least one must be there.
     """
 
     library: str
     marker: str
     files: tuple[str, ...]
-    weights: str
+    weights: tuple[str, ...]
     ignored: tuple[str, ...] = ()
 
 
@@ -96,7 +96,7 @@ def hub_snapshot(repository: str, revision: str | None, layout: Layout) -> Path 
             # Whatever the hub client raises (offline, refused, no such model), the mend is the
             # same; `locate` names it.
             continue
-        if any(folder.glob(layout.weights)):
+        if any(any(folder.glob(pattern)) for pattern in layout.weights):
             return folder
     return None
 
@@ -176,7 +176,10 @@ def explained_errors(model: str, folder: Path, needed: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
+        ImportError,  # some files need libraries that are no dependency
+    ) as error:
         if is_full_memory(error):
             raise ModelError(
                 f"{model}: the device's memory does not suffice for it; use another device, such "

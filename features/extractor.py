@@ -40,7 +40,7 @@ class FeatureExtractor(BatchExtraction):
     def __init__(
         self, model: DiffusionModel, settings: FeatureSettings, batch_size: int | None = None
     ) -> None:
-        """batch_size: photos per UNet evaluation; None for what suits the device."""
+        """batch_size: photos per evaluation of the denoiser; None for what suits the device."""
         super().__init__(batch_size)
         self.model = model
         self.settings = settings
@@ -125,7 +125,7 @@ class FeatureExtractor(BatchExtraction):
     @property
     def blocks(self) -> tuple[str, ...]:
         """The blocks that its settings may name, in the order they run."""
-        return tuple(block.path for block in self.model.architecture.blocks)
+        return tuple(self.model.architecture.dims)
 
     @property
     def knows_words(self) -> bool:
@@ -142,6 +142,7 @@ class FeatureExtractor(BatchExtraction):
             "revision": self.model.revision,
             "preprocessing": PREPROCESSING,
             **self.settings.as_dict(),
+            **self.model.rules,
             **in_fingerprint(self.model.precision),
         }
 
@@ -160,10 +161,10 @@ class FeatureExtractor(BatchExtraction):
 
         Raises RegionError where the model knows no word of the name.
         """
-        vector: NDArray[np.float32] = (
-            self.model.class_vector(name, self.settings.block).cpu().numpy()
-        )
-        return vector
+        settings = self.settings
+        vector = self.model.class_vector(name, settings.block, settings.timestep)
+        found: NDArray[np.float32] = vector.cpu().numpy()
+        return found
 
     def class_cells(
         self, maps: FeatureMaps, name: str, tau: float | None = None
@@ -209,7 +210,9 @@ class FeatureExtractor(BatchExtraction):
     def _noun_vectors(self) -> NDArray[np.float32]:
         """The class vectors of the nouns that the model knows a word of, without repetitions."""
         # A model reads all unknown words alike, so vectors can be equal.
-        return np.unique(self.model.class_vectors(nouns(), self.settings.block), axis=0)
+        settings = self.settings
+        vectors = self.model.class_vectors(nouns(), settings.block, settings.timestep)
+        return np.unique(vectors, axis=0)
 
     def background_vector(self) -> NDArray[np.float32] | None:
         """The class vector of the word for the background; None where the model has none."""

@@ -39,6 +39,9 @@ _MODULES = {
     "AutoencoderKL": "diffusers.models.autoencoders.autoencoder_kl",
     "AutoencoderTiny": "diffusers.models.autoencoders.autoencoder_tiny",
     "DDIMScheduler": "diffusers.schedulers.scheduling_ddim",
+    "FluxTransformer2DModel": "diffusers.models.transformers.transformer_flux",
+    "PixArtTransformer2DModel": "diffusers.models.transformers.pixart_transformer_2d",
+    "SD3Transformer2DModel": "diffusers.models.transformers.transformer_sd3",
     "UNet2DConditionModel": "diffusers.models.unets.unet_2d_condition",
     "CLIPTextModel": "transformers.models.clip.modeling_clip",
     "CLIPTextModelWithProjection": "transformers.models.clip.modeling_clip",
@@ -48,6 +51,7 @@ _MODULES = {
     "Dinov2Model": "transformers.models.dinov2.modeling_dinov2",
     "SiglipVisionConfig": "transformers.models.siglip.configuration_siglip",
     "SiglipVisionModel": "transformers.models.siglip.modeling_siglip",
+    "T5EncoderModel": "transformers.models.t5.modeling_t5",
 }
 # By the class that tokenizer_config.json names: where newer and older releases have the fast one.
 _TOKENIZERS = {
@@ -58,6 +62,10 @@ _TOKENIZERS = {
     "PreTrainedTokenizerFast": (
         ("transformers.tokenization_utils_tokenizers", "TokenizersBackend"),
         ("transformers.tokenization_utils_fast", "PreTrainedTokenizerFast"),
+    ),
+    "T5Tokenizer": (
+        ("transformers.models.t5.tokenization_t5_fast", "T5TokenizerFast"),
+        ("transformers.models.t5.tokenization_t5", "T5Tokenizer"),
     ),
 }
 

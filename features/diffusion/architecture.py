@@ -57,6 +57,13 @@ class Architecture:
     latent_factor: int
     native_size: int
 
+    denoiser = "UNet"
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """The channels of the queries of each block, by its path, in the order they run."""
+        return {block.path: block.dim for block in self.blocks}
+
     @classmethod
     def read(cls, folder: Path) -> "Architecture":
         """Of a folder in diffusers' layout.

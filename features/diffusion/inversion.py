@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from features.device import upload
 from features.diffusion.model import Conditioning, DiffusionModel
 from features.diffusion.presets import FeatureSettings
+from features.diffusion.unet_model import UNetModel
 
 if TYPE_CHECKING:
     import torch
@@ -40,9 +41,9 @@ def invert(
     if settings.inversion == "none":
         return latents
     if settings.inversion == "noise":
-        alpha = float(model.alphas_cumprod[settings.timestep])
         noise = _content_noise(latents, content_hashes)
-        return alpha**0.5 * latents + (1.0 - alpha) ** 0.5 * noise
+        return model.add_noise(latents, noise, settings.timestep)
+    assert isinstance(model, UNetModel)  # the settings of other models are checked
     iterations = 1 if settings.inversion == "ddim" else settings.iterations
     alpha_from = 1.0
     for timestep in inversion_timesteps(settings):
@@ -55,7 +56,7 @@ def invert(
 
 
 def _invert_step(
-    model: DiffusionModel,
+    model: UNetModel,
     start: "torch.Tensor",
     timestep: int,
     alpha_from: float,

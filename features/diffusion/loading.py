@@ -1,7 +1,7 @@
 """Loading a model from diffusers' layout: bundled, in a local folder, or from the hub.
 
-Only what features need is kept: the VAE's encoder, the UNet, the text encoders and the noise
-schedule. What is on disk is looked at at once; the weights are read when they are first used.
+Only what features need is kept: the VAE's encoder, the UNet or the transformer, the text encoders
+and the noise schedule. What is on disk is looked at at once; the weights are read when they are first used.
 """
 
 import json
@@ -19,8 +19,14 @@ from features.checkpoints import (
 )
 from features.device import Precision, computing_type
 from features.diffusion.architecture import Architecture
+from features.diffusion.dit.dit_architecture import DiTArchitecture, Family
+from features.diffusion.dit.dit_model import DiTModel
+from features.diffusion.dit.flux import FluxModel
+from features.diffusion.dit.pixart import PixArtModel
+from features.diffusion.dit.sd3 import SD3Model
 from features.diffusion.model import DiffusionModel, Parts
 from features.diffusion.presets import PRESETS, bundled_path
+from features.diffusion.unet_model import UNetModel
 from features.diffusion.words import Vocabulary
 from features.library_parts import library_class, only_what_is_used, tokenizer_class
 from features.vision.vision_presets import VISION_PRESETS
@@ -29,7 +35,16 @@ if TYPE_CHECKING:
     import torch
 
 _NEEDED = "a whole pipeline in diffusers' layout with safetensors weights"
-_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+_PARTS = (
+    *("unet", "transformer", "vae", "scheduler"),
+    *("text_encoder", "text_encoder_2", "text_encoder_3"),
+    *("tokenizer", "tokenizer_2", "tokenizer_3"),
+)
+_TRANSFORMERS: dict[Family, type[DiTModel]] = {
+    "pixart": PixArtModel,
+    "sd3": SD3Model,
+    "flux": FluxModel,
+}
 
 
 def load_model(
@@ -42,18 +57,28 @@ def load_model(
 
     device: "auto" (a GPU where there is one), or any torch device. revision: a hub commit.
     precision: of the weights; None for what is usual on the device. A hub model that is not on this
-    machine yet is downloaded. Raises ModelError where the files cannot be had, or are not of the
-    Stable Diffusion family; the model raises it where its weights turn out to be broken, or the
+    machine yet is downloaded. Raises ModelError where the files cannot be had, or are not of a
+    family that Waldo knows; the model raises it where its weights turn out to be broken, or the
     device cannot be used.
     """
     folder, resolved, variant = _locate(name, revision)
     if Path(name).is_dir() and name not in PRESETS:
         name = str(folder)
     with explained_errors(f"model {name}", folder, _NEEDED):
-        architecture = Architecture.read(folder)
+        architecture = _architecture(folder)
     read = partial(read_parts, name, folder, variant, architecture)
     vocabulary = Vocabulary(folder / "tokenizer")
-    return DiffusionModel(name, resolved, architecture, device, vocabulary, read, precision)
+    kind: type[DiffusionModel] = UNetModel
+    if isinstance(architecture, DiTArchitecture):
+        kind = _TRANSFORMERS[architecture.family]
+    return kind(name, resolved, architecture, device, vocabulary, read, precision)
+
+
+def _architecture(folder: Path) -> Architecture | DiTArchitecture:
+    """What a pipeline's configuration says. Raises as `Architecture.read`."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    has_transformer = any(index.get("transformer") or ())
+    return (DiTArchitecture if has_transformer else Architecture).read(folder)
 
 
 def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:
@@ -76,34 +101,37 @@ def _layout(variant: str | None) -> Layout:
     weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
     files = ["model_index.json"]
     for part in _PARTS:
-        files += [f"{part}/*.json", f"{part}/*.txt", f"{part}/{weights}"]
-    ignored = () if variant else ("*.fp16.*", "*non_ema*")
-    return Layout("diffusers", "model_index.json", tuple(files), "unet/*.safetensors", ignored)
+        files += [f"{part}/*.json", f"{part}/*.txt", f"{part}/*.model", f"{part}/{weights}"]
+    ignored = () if variant else ("*.fp16.*", "*.fp16-*", "*non_ema*")
+    denoisers = "unet/*.safetensors", "transformer/*.safetensors"
+    return Layout("diffusers", "model_index.json", tuple(files), denoisers, ignored)
 
 
 def _local_variant(folder: Path) -> str | None:
-    """ "fp16" where a folder holds only that variant of the UNet's weights."""
-    names = [path.name for path in (folder / "unet").glob("*.safetensors*")]
+    """ "fp16" where a folder holds only that variant of its denoiser's weights."""
+    parts = (folder / "unet", folder / "transformer")
+    names = [path.name for part in parts for path in part.glob("*.safetensors")]
     return "fp16" if names and all(".fp16" in name for name in names) else None
 
 
 def weights_digest(folder: Path) -> str:
     """`files_digest` of the model's configuration and weight files."""
     files = (path for part in _PARTS for path in sorted((folder / part).glob("*")))
-    return files_digest(folder, (p for p in files if p.suffix in (".json", ".safetensors", ".txt")))
+    kinds = (".json", ".safetensors", ".txt", ".model")
+    return files_digest(folder, (path for path in files if path.suffix in kinds))
 
 
 def read_parts(
     name: str,
     folder: Path,
     variant: str | None,
-    architecture: Architecture,
+    architecture: Architecture | DiTArchitecture,
     device: "torch.device",
     precision: Precision,
 ) -> Parts:
     """The parts of a pipeline in a folder. Raises ModelError where its weights are broken.
 
-    variant: of its weight files. precision: of the UNet and the text encoders.
+    variant: of its weight files. precision: of the denoiser and the text encoders.
     """
     import torch
 
@@ -113,8 +141,9 @@ def read_parts(
     with explained_errors(f"model {name}", folder, _NEEDED):
         # diffusers imports transformers, so the parts of transformers come first.
         text_classes = [library_class(classes[part]) for part in text_parts]
-        unet_class, vae_class = library_class(classes["unet"]), library_class(classes["vae"])
-        unet = load_pretrained(unet_class, folder / "unet", dtype, variant=variant)
+        part = "unet" if "unet" in classes else "transformer"
+        denoiser_class, vae_class = library_class(classes[part]), library_class(classes["vae"])
+        denoiser = load_pretrained(denoiser_class, folder / part, dtype, variant=variant)
         # SDXL's VAE overflows in half precision; in float32 every VAE is right.
         vae = load_pretrained(vae_class, folder / "vae", variant=variant)
         encoders = [
@@ -127,14 +156,22 @@ def read_parts(
                 tokenizer_class(place).from_pretrained(place, local_files_only=True)
                 for place in places
             ]
-        schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-        with only_what_is_used():
-            scheduler = library_class("DDIMScheduler").from_config(schedule)
+        alphas = _alphas_cumprod(folder)
         vae.decoder = None
-        for module in (unet, vae, *encoders):
+        for module in (denoiser, vae, *encoders):
             if computing_type(device, precision) != dtype:
                 module.float()
             module.requires_grad_(False).eval()
             module.to(device)
-    alphas = scheduler.alphas_cumprod.double()
-    return Parts(unet, vae, tuple(tokenizers), tuple(encoders), alphas)
+    return Parts(denoiser, vae, tuple(tokenizers), tuple(encoders), alphas)
+
+
+def _alphas_cumprod(folder: Path) -> "torch.Tensor | None":
+    """`Parts.alphas_cumprod` of a pipeline."""
+    schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    if schedule.get("_class_name", "").startswith("FlowMatch"):
+        return None
+    with only_what_is_used():
+        scheduler = library_class("DDIMScheduler").from_config(schedule)
+    alphas: torch.Tensor = scheduler.alphas_cumprod.double()
+    return alphas

@@ -1,6 +1,7 @@
 """A pre-trained text-to-image diffusion model: the parts of a pipeline that Waldo uses."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from features.device import (
     usual_precision,
 )
 from features.diffusion.architecture import Architecture
-from features.diffusion.capture import capture, transformer_block, transformer_blocks
+from features.diffusion.dit.dit_architecture import DiTArchitecture
 from features.diffusion.words import Vocabulary
 from features.errors import ModelError, RegionError
 
@@ -24,57 +25,61 @@ if TYPE_CHECKING:
     import torch
 
 
-# Names per batch of the text encoder.
-_NAMES_AT_ONCE = 64
 # Photos per batch of the VAE, which computes in float32 and takes most of the memory.
 _PHOTOS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """A prompt as the UNet takes it.
+    """A prompt as the denoiser takes it.
 
-    states: (prompts, tokens, width) text encoder output. pooled: (prompts, width), and sizes: (1,
-    6), the original size, the crop's corner and the target size, each (height, width) in pixels;
-    both for SDXL, else None. Features are taken under one prompt.
+    states: (prompts, tokens, width) text encoder output. pooled: (prompts, width) for SDXL, SD3 and
+    Flux, else None. sizes: (1, 6), the original size, the crop's corner and the target size, each
+    (height, width) in pixels, for SDXL, else None. mask: (prompts, tokens), 1 for tokens and 0 for
+    padding that is not to be attended to, for PixArt, else None. Features are taken under one
+    prompt.
     """
 
     states: "torch.Tensor"
-    pooled: "torch.Tensor | None"
-    sizes: "torch.Tensor | None"
+    pooled: "torch.Tensor | None" = None
+    sizes: "torch.Tensor | None" = None
+    mask: "torch.Tensor | None" = None
 
 
 @dataclass(frozen=True)
 class Parts:
     """What is read of a pipeline: modules of diffusers and transformers, with their weights.
 
-    tokenizers, text_encoders: one of each, or two for SDXL. alphas_cumprod: (1000,) float64, the
-    product of (1 - beta): how much of the clean latent remains.
+    denoiser: the UNet or the transformer. tokenizers, text_encoders: as many of each as the
+    architecture lists. alphas_cumprod: (1000,) float64, the product of (1 - beta): how much of the
+    clean latent remains; None for a rectified flow, which has no such schedule.
     """
 
-    unet: Any
+    denoiser: Any
     vae: Any
     tokenizers: tuple[Any, ...]
     text_encoders: tuple[Any, ...]
-    alphas_cumprod: "torch.Tensor"
+    alphas_cumprod: "torch.Tensor | None"
 
 
-class DiffusionModel:
-    """The parts of a pipeline of the Stable Diffusion family that features need.
+class DiffusionModel(ABC):
+    """The parts of a text-to-image pipeline that features need; a subclass for each family.
 
     name: the preset's name, hub id or folder by which it was loaded. revision: the hub's commit, or
     "sha256:..." over the weight files of a local folder. architecture: what its configuration says.
     These are known at once. The device is looked for, and the weights are read, when they are first
     used; whatever uses them raises ModelError where they cannot be. All tensors returned are
     float32 on `device` unless stated otherwise; latents are (batch, channels, height, width),
-    scaled to unit variance as the UNet expects them.
+    scaled to unit variance as the denoiser expects them.
     """
+
+    architecture: Architecture | DiTArchitecture
 
     def __init__(
         self,
         name: str,
         revision: str,
-        architecture: Architecture,
+        architecture: Architecture | DiTArchitecture,
         device: str,
         vocabulary: Vocabulary,
         read: "Callable[[torch.device, Precision], Parts]",
@@ -98,21 +103,21 @@ class DiffusionModel:
 
     @cached_property
     def precision(self) -> Precision:
-        """That of the weights of the UNet and the text encoders."""
+        """That of the weights of the denoiser and the text encoders."""
         return self._precision or usual_precision(self._device_name)
 
     @property
     def dtype(self) -> "torch.dtype":
-        """What the UNet and the text encoders compute in."""
+        """What the denoiser and the text encoders compute in."""
         return computing_type(self.device, self.precision)
 
     @cached_property
     def _parts(self) -> Parts:
         parts = self._read(self.device, self.precision)
-        said = {block.path: block.dim for block in self.architecture.blocks}
-        if transformer_blocks(parts.unet) != said:
+        if self._blocks_of(parts.denoiser) != self.architecture.dims:
             raise ModelError(
-                f"{self.name}: its UNet has other transformer blocks than its config.json says"
+                f"{self.name}: its {self.architecture.denoiser} has other transformer blocks than "
+                "its config.json says"
             )
         return parts
 
@@ -121,8 +126,9 @@ class DiffusionModel:
         _ = self._parts
 
     @property
-    def unet(self) -> Any:
-        return self._parts.unet
+    def denoiser(self) -> Any:
+        """The UNet or the transformer."""
+        return self._parts.denoiser
 
     @property
     def vae(self) -> Any:
@@ -135,14 +141,21 @@ class DiffusionModel:
     def put_text_encoders_away(self) -> None:
         """Take the text encoders from the device, until a text is read again.
 
-        Those of SDXL take 1.5 GiB, which photos can use.
+        Those of SDXL take 1.5 GiB, and T5 takes 9, which photos can use.
         """
         for encoder in self._parts.text_encoders:
             encoder.to("cpu")
 
     @property
     def alphas_cumprod(self) -> "torch.Tensor":
-        return self._parts.alphas_cumprod
+        alphas = self._parts.alphas_cumprod
+        assert alphas is not None  # a rectified flow does without
+        return alphas
+
+    @property
+    def rules(self) -> Mapping[str, str]:
+        """What decides the numbers beside weights and settings, for the fingerprint."""
+        return {}
 
     def encode_photos(self, pixels: NDArray[np.uint8]) -> "torch.Tensor":
         """Clean latents z0 of (batch, size, size, 3) uint8 sRGB pixels."""
@@ -161,33 +174,42 @@ class DiffusionModel:
                 found.append((latents.float() - shift) * self.vae.config.scaling_factor)
             return torch.cat(found)
 
+    def add_noise(
+        self, latents: "torch.Tensor", noise: "torch.Tensor", timestep: int
+    ) -> "torch.Tensor":
+        """Noisy latents at a timestep, by the model's schedule."""
+        alpha = float(self.alphas_cumprod[timestep])
+        return alpha**0.5 * latents + (1.0 - alpha) ** 0.5 * noise
+
+    @abstractmethod
     def condition(self, prompt: str | list[str]) -> Conditioning:
-        """The conditioning of a prompt, padded to the text encoder's length as in the pipeline.
+        """The conditioning of a prompt, as the pipeline makes it.
 
         Several prompts give their conditionings in one batch.
         """
-        import torch
 
-        states: list[torch.Tensor] = []
-        pooled: torch.Tensor | None = None
-        is_xl = self.unet.config.addition_embed_type == "text_time"
-        parts = self._parts
-        for tokenizer, encoder in zip(parts.tokenizers, self._text_encoders(), strict=True):
-            ids = upload(self._tokenize(tokenizer, prompt).numpy(), self.device)
-            with torch.inference_mode():
-                output = encoder(ids, output_hidden_states=True)
-            if is_xl:
-                # SDXL was trained on the states before the last layer, of both encoders.
-                states.append(output.hidden_states[-2])
-                pooled = output[0]
-            else:
-                states.append(output[0])
-        joined = torch.cat(states, dim=-1).to(self.dtype)
-        if pooled is None:
-            return Conditioning(joined, None, None)
-        size = float(self.architecture.native_size)
-        sizes = upload(np.array([[size, size, 0, 0, size, size]], np.float32), self.device)
-        return Conditioning(joined, pooled.to(self.dtype), sizes.to(self.dtype))
+    @abstractmethod
+    def features(
+        self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning, block: str
+    ) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """F_A and F_S, each (batch, cells, d), at a block (PDM Eq. 1 and 2)."""
+
+    @abstractmethod
+    def class_vector(self, name: str, block: str, timestep: int = 0) -> "torch.Tensor":
+        """C, (d,): the block's text keys, averaged over the tokens of the class name.
+
+        timestep: of the features, for families whose text keys depend on it. Raises RegionError
+        where the model knows no token of the name.
+        """
+
+    @abstractmethod
+    def class_vectors(self, names: list[str], block: str, timestep: int = 0) -> NDArray[np.float32]:
+        """The class vectors of the names of which the model knows a token, (n, d), in order."""
+
+    @staticmethod
+    @abstractmethod
+    def _blocks_of(denoiser: Any) -> dict[str, int]:
+        """The channels of the queries of all blocks that features can be taken from, by path."""
 
     def check_class_name(self, name: str) -> None:
         """Raise RegionError where the model certainly knows no word of a class name.
@@ -197,22 +219,6 @@ class DiffusionModel:
         if not self.vocabulary.knows(self.vocabulary.in_singular(name)):
             raise self._unknown(name)
 
-    def class_states(self, name: str) -> "torch.Tensor":
-        """Text encoder output at the tokens of a bare class name, (tokens, width).
-
-        Begin, end and padding tokens are left out, and words that the model does not know. A plural
-        is read as its singular where only that is known. Raises RegionError where no token is left.
-        """
-        import torch
-
-        name = self.vocabulary.in_singular(name)
-        ids = self._tokenize(self._parts.tokenizers[0], name)[0]
-        special = torch.tensor(self._parts.tokenizers[0].all_special_ids)
-        positions = (~torch.isin(ids, special)).nonzero()[:, 0]
-        if len(positions) == 0:
-            raise self._unknown(name)
-        return self.condition(name).states[0, positions.to(self.device)]
-
     def _unknown(self, name: str) -> RegionError:
         near = self.vocabulary.near(name)
         advice = f"did you mean {' or '.join(near)}?" if near else "use another word for it."
@@ -220,64 +226,6 @@ class DiffusionModel:
             f"class name {name!r}: the model {self.name} knows none of its words; {advice} "
             "`waldo models --words` lists what it knows; a mask, a box or a point needs no word"
         )
-
-    def class_vector(self, name: str, block: str) -> "torch.Tensor":
-        """C, (d,): the block's cross-attention keys, averaged over the tokens of the class name.
-
-        Raises RegionError where the model knows no token of the name.
-        """
-        import torch
-
-        layer = transformer_block(self.unet, block).attn2.to_k
-        with torch.inference_mode():
-            return layer(self.class_states(name).to(self.dtype)).float().mean(dim=0)
-
-    def class_vectors(self, names: list[str], block: str) -> NDArray[np.float32]:
-        """The class vectors of the names of which the model knows a token, (n, d), in order."""
-        import torch
-
-        special = torch.tensor(self._parts.tokenizers[0].all_special_ids)
-        known = ~torch.isin(self._tokenize(self._parts.tokenizers[0], names), special)
-        rows = known.any(dim=1).nonzero()[:, 0]
-        layer = transformer_block(self.unet, block).attn2.to_k
-        vectors = [torch.empty((0, layer.out_features), device=self.device)]
-        counted = upload(known[rows].numpy(), self.device).unsqueeze(2)
-        for start in range(0, len(rows), _NAMES_AT_ONCE):
-            batch = rows[start : start + _NAMES_AT_ONCE]
-            states = self.condition([names[row] for row in batch.tolist()]).states
-            with torch.inference_mode():
-                keys = layer(states.to(self.dtype)).float()
-            own = counted[start : start + _NAMES_AT_ONCE]
-            # Multiplied and not indexed, because names differ in their number of tokens.
-            vectors.append((keys * own).sum(dim=1) / own.sum(dim=1))
-        found: NDArray[np.float32] = torch.cat(vectors).cpu().numpy()
-        return found
-
-    def predict_noise(
-        self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
-    ) -> "torch.Tensor":
-        """The noise in noisy latents at a timestep: one evaluation of the whole UNet."""
-        import torch
-
-        with torch.inference_mode():
-            output = self._forward(latents, timestep, conditioning).float()
-        if self.architecture.prediction == "epsilon":
-            return output
-        alpha = float(self.alphas_cumprod[timestep])
-        return alpha**0.5 * output + (1.0 - alpha) ** 0.5 * latents
-
-    def features(
-        self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning, block: str
-    ) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """F_A and F_S, each (batch, cells, d), at a block (PDM Eq. 1 and 2)."""
-        import torch
-
-        module = transformer_block(self.unet, block)
-        with torch.inference_mode():
-            appearance, semantic = capture(
-                module, lambda: self._forward(latents, timestep, conditioning)
-            )
-        return appearance.float(), semantic.float()
 
     def with_random_weights(self, seed: int = 0) -> "DiffusionModel":
         """The architecture of this model with newly initialised weights, as a baseline.
@@ -288,49 +236,12 @@ class DiffusionModel:
         def read(*_: object) -> Parts:
             return _with_new_weights(self._parts, seed)
 
-        return DiffusionModel(
+        return type(self)(
             *(self.name, f"random:{seed}", self.architecture, self._device_name),
             vocabulary=self.vocabulary,
             read=read,
             precision=self._precision,
         )
-
-    @cached_property
-    def _timesteps(self) -> "torch.Tensor":
-        """All timesteps on the device, where the UNet would have to wait for a number."""
-        import torch
-
-        return torch.arange(len(self.alphas_cumprod), device=self.device)
-
-    def _forward(
-        self, latents: "torch.Tensor", timestep: int, conditioning: Conditioning
-    ) -> "torch.Tensor":
-        batch = len(latents)
-        added = None
-        if conditioning.pooled is not None and conditioning.sizes is not None:
-            added = {
-                "text_embeds": conditioning.pooled.expand(batch, -1),
-                "time_ids": conditioning.sizes.expand(batch, -1),
-            }
-        output: torch.Tensor = self.unet(
-            latents.to(self.dtype),
-            self._timesteps[timestep],
-            encoder_hidden_states=conditioning.states.expand(batch, -1, -1),
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
-        return output
-
-    @staticmethod
-    def _tokenize(tokenizer: Any, text: str | list[str]) -> "torch.Tensor":
-        ids: torch.Tensor = tokenizer(
-            text,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
-        return ids
 
 
 def _with_new_weights(parts: Parts, seed: int) -> Parts:
@@ -341,7 +252,7 @@ def _with_new_weights(parts: Parts, seed: int) -> Parts:
 
     import torch
 
-    modules = copy.deepcopy([parts.unet, parts.vae, *parts.text_encoders])
+    modules = copy.deepcopy([parts.denoiser, parts.vae, *parts.text_encoders])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in modules:
@@ -352,5 +263,5 @@ def _with_new_weights(parts: Parts, seed: int) -> Parts:
                     layer.to("cpu", torch.float32)
                     layer.reset_parameters()
                     layer.to(device, dtype)
-    unet, vae, *text_encoders = modules
-    return replace(parts, unet=unet, vae=vae, text_encoders=tuple(text_encoders))
+    denoiser, vae, *text_encoders = modules
+    return replace(parts, denoiser=denoiser, vae=vae, text_encoders=tuple(text_encoders))

@@ -12,8 +12,10 @@ class FeatureSettings:
     """How a photo becomes feature maps. With the weights, this decides all numbers.
 
     image_size: side of the square input, pixels.
-    block: the transformer block whose projections are captured, as a module path in the UNet.
-    timestep: the timestep of the feature step, 0..999; an inversion ends there.
+    block: the transformer block whose projections are captured, as a module path in the UNet or the
+        transformer.
+    timestep: the timestep of the feature step, 0..999; an inversion ends there. Of a rectified
+        flow, 1000 times the share of noise.
     inversion: "none" (the clean latent), "noise" (one-step noising, as DIFT does), "ddim", or
         "fixed-point" (AIDI, Pan et al., ICCV 2023).
     steps: inversion steps, evenly spaced up to `timestep` ("ddim" and "fixed-point").
@@ -119,6 +121,35 @@ PRESETS: dict[str, Preset] = {
                 512, _SDXL_BLOCK, 999, "fixed-point", steps=4, iterations=5, prompt="A photo"
             ),
             variant="fp16",
+        ),
+        # Blocks and timesteps as for other models of their families
+        # (`DiTArchitecture.inspected_settings`).
+        Preset(
+            name="pixart-sigma",
+            source="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+            licence="Open RAIL++-M",
+            download="21.8 GB",
+            grid=32,
+            dim=1152,
+            settings=FeatureSettings(512, "transformer_blocks.14", 261, "noise"),
+        ),
+        Preset(
+            name="sd35-medium",
+            source="stabilityai/stable-diffusion-3.5-medium",
+            licence="Stability AI Community Licence",
+            download="16.3 GB",
+            grid=32,
+            dim=1536,
+            settings=FeatureSettings(512, "transformer_blocks.9", 260, "noise"),
+        ),
+        Preset(
+            name="flux-dev",
+            source="black-forest-labs/FLUX.1-dev",
+            licence="FLUX.1 [dev] Non-Commercial License",
+            download="33.7 GB",
+            grid=32,
+            dim=3072,
+            settings=FeatureSettings(512, "single_transformer_blocks.9", 260, "noise"),
         ),
     )
 }

@@ -53,7 +53,7 @@ PREPROCESSING = 1
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
 _FILES = (_CONFIG, _PREPROCESSOR, "model*.safetensors", "model.safetensors.index.json")
 _NEEDED = "DINOv2, CLIP or SigLIP in transformers' layout with safetensors weights"
-_LAYOUT = Layout("transformers", _CONFIG, _FILES, "model*.safetensors")
+_LAYOUT = Layout("transformers", _CONFIG, _FILES, ("model*.safetensors",))
 
 
 @dataclass(frozen=True)

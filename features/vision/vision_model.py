@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
 _WORDS = ("tokenizer*.json", "special_tokens_map.json", "*.model")
 _FILES = (_CONFIG, _PREPROCESSOR, "model*.safetensors", "model.safetensors.index.json", *_WORDS)
-_LAYOUT = Layout("transformers", _CONFIG, _FILES, "model*.safetensors")
+_LAYOUT = Layout("transformers", _CONFIG, _FILES, ("model*.safetensors",))
 _NEEDED = "DINOv2, DINOv3 or SigLIP in transformers' layout with safetensors weights"
 # The text that SigLIP was published with, in lower case, by which SigLIP 2 was trained.
 _PROMPT = "this is a photo of {}."

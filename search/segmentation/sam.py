@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
 _NEEDED = "SAM or SAM 2 in transformers' layout with safetensors weights"
-_LAYOUT = Layout("transformers", "config.json", _FILES, "model*.safetensors")
+_LAYOUT = Layout("transformers", "config.json", _FILES, ("model*.safetensors",))
 
 # The model classes by the model_type of config.json. Published SAM 2 weights belong to a video
 # model, of which Waldo uses the part for pictures.

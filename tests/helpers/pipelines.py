@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = ("sd1", "sd2", "sdxl")
+TRANSFORMERS = ("pixart", "sd3", "sd35", "flux")
 
 _SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -123,6 +124,125 @@ def build_pipeline(family: str, seed: int = 0) -> Any:
 
 
 def save_pipeline(family: str, folder: Path) -> Path:
-    """`build_pipeline`, written in diffusers' layout; returns the folder."""
-    build_pipeline(family).save_pretrained(folder, safe_serialization=True)
+    """A pipeline of a family, written in diffusers' layout; returns the folder."""
+    build = build_transformer_pipeline if family in TRANSFORMERS else build_pipeline
+    build(family).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def _t5_tokenizer() -> Any:
+    """T5's tokenizer that knows two words and letters, so that most words have several tokens."""
+    import transformers
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁dog", -1.0)]
+    pieces += [("▁a", -1.5), *((letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz")]
+    return transformers.T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
+
+
+def _t5(size: int) -> Any:
+    import transformers
+
+    config = transformers.T5Config(
+        vocab_size=size, d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=2, is_decoder=False
+    )
+    return transformers.T5EncoderModel(config)
+
+
+def _vae16() -> Any:
+    """A VAE with the 16 latent channels and the shift of SD3 and Flux."""
+    import diffusers
+
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=16,
+        norm_num_groups=4,
+        scaling_factor=1.5,
+        shift_factor=0.06,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+
+
+def build_transformer_pipeline(family: str, seed: int = 0) -> Any:
+    """A pipeline shaped as PixArt, SD3 (without T5), SD3.5 or Flux-dev, shallow and narrow."""
+    import diffusers
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    t5_tokenizer, clip_tokenizer = _t5_tokenizer(), _tokenizer()
+    t5 = _t5(len(t5_tokenizer))
+    heads: dict[str, int] = {"num_attention_heads": 2, "attention_head_dim": 16}
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    clip = _text_config(16, len(clip_tokenizer), 16)
+    if family == "pixart":
+        transformer = diffusers.PixArtTransformer2DModel(
+            **heads,
+            num_layers=4,
+            sample_size=16,
+            in_channels=4,
+            out_channels=8,
+            cross_attention_dim=32,
+            caption_channels=24,
+            norm_num_groups=4,
+        )
+        pipeline = diffusers.PixArtSigmaPipeline(
+            t5_tokenizer,
+            t5,
+            _vae(),
+            transformer,
+            diffusers.DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02),
+        )
+    elif family == "flux":
+        transformer = diffusers.FluxTransformer2DModel(
+            **heads,
+            in_channels=64,
+            num_layers=2,
+            num_single_layers=3,
+            joint_attention_dim=24,
+            pooled_projection_dim=16,
+            guidance_embeds=True,
+            axes_dims_rope=(4, 6, 6),
+        )
+        pipeline = diffusers.FluxPipeline(
+            flow,
+            _vae16(),
+            transformers.CLIPTextModel(clip),
+            clip_tokenizer,
+            t5,
+            t5_tokenizer,
+            transformer,
+        )
+    else:
+        transformer = diffusers.SD3Transformer2DModel(
+            **heads,
+            sample_size=16,
+            num_layers=4,
+            joint_attention_dim=48 if family == "sd3" else 24,
+            caption_projection_dim=32,
+            pooled_projection_dim=32,
+            pos_embed_max_size=12,
+            dual_attention_layers=(0, 1) if family == "sd35" else (),
+            qk_norm="rms_norm" if family == "sd35" else None,
+        )
+        pipeline = diffusers.StableDiffusion3Pipeline(
+            transformer,
+            flow,
+            _vae16(),
+            *(transformers.CLIPTextModelWithProjection(clip), clip_tokenizer),
+            *(transformers.CLIPTextModelWithProjection(clip), _tokenizer()),
+            *((None, None) if family == "sd3" else (t5, t5_tokenizer)),
+        )
+    return _lively(pipeline)
+
+
+def _lively(pipeline: Any) -> Any:
+    """The pipeline, with larger weights in what new layers leave at zero or near it."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in pipeline.transformer.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return pipeline
