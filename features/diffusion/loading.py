@@ -1,7 +1,8 @@
 """Loading a model from diffusers' layout: bundled, in a local folder, or from the hub.
 
 Only what features need is kept: the VAE's encoder, the UNet or the transformer, the text encoders
-and the noise schedule. What is on disk is looked at at once; the weights are read when they are first used.
+and the noise schedule. What is on disk is looked at at once; the weights are read when they are
+first used.
 """
 
 import json

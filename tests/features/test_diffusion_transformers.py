@@ -151,7 +151,6 @@ def test_parity_with_attention_by_hand(
     np.testing.assert_allclose(maps.semantic, semantic.detach().reshape(map_shape), **options)
 
     # C of "dog", which CLIP and T5 read as one token: the first of T5's, the second of CLIP's.
-    side = 16
     shape = torch.Size((1, clean.shape[1], *((32, 32) if family == "flux" else (16, 16))))
     neutral = noised_by_hand(family, torch.zeros(shape), noise_of(shape, 0), timestep)
     if family == "pixart":
@@ -279,7 +278,7 @@ def test_a_massive_channel_hides_an_object_unless_it_is_discarded(
 
     first, second, empty = maps_of(extractor)
     # What cells say of their position, the empty photo says too.
-    found = int(np.argmax((second - empty) @ (first - empty)[1, 2]))
+    found = int(np.argmax(unit(second - empty) @ unit(first - empty)[1, 2]))
     assert (found // 8, found % 8) == (5, 4)  # the middle of the object
 
     def all_kept(self: DiTModel, block: str, timestep: int) -> torch.Tensor:

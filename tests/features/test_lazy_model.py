@@ -160,7 +160,7 @@ heavy = {"torch", "diffusers", "transformers", "tokenizers"} & set(sys.modules)
 print(sorted(heavy), extractor.fingerprint()["revision"])
 """
     folder = str(pipeline_folder("sdxl"))
-    command = [sys.executable, "-c", code, "tiny", folder]
+    command = [sys.executable, "-c", code, "tiny", str(pipeline_folder("sd35")), folder]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     expected = FeatureExtractor.load(folder, "cpu").fingerprint()["revision"]
     assert run.stdout == f"[] {expected}\n"

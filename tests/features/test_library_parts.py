@@ -133,5 +133,5 @@ def test_tokenizers_of_other_kinds_are_left_to_the_library(tmp_path: Path) -> No
 
     from features.library_parts import tokenizer_class
 
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     assert tokenizer_class(tmp_path) is AutoTokenizer

@@ -43,8 +43,8 @@ _CLASSES: dict[Family, dict[str, tuple[str, ...]]] = {
 }
 # SD3 was made to do without its third text encoder, which is the largest.
 _OPTIONAL = {"text_encoder_3"}
-# Where the literature looks: block 9 of SD3 and SD3.5 (Seg4Diff, 2025), the single-stream block 9 of
-# Flux (DiTF, NeurIPS 2025). For PixArt, half of the depth.
+# Where the literature looks: block 9 of SD3 and SD3.5 (Seg4Diff, 2025), the single-stream block 9
+# of Flux (DiTF, NeurIPS 2025). For PixArt, half of the depth.
 _USUAL_BLOCK = 9
 # An error names this many of a model's blocks.
 _NAMED_BLOCKS = 4

@@ -16,7 +16,7 @@ _DEV_TOKENS, _SCHNELL_TOKENS = 512, 256
 
 
 class FluxModel(JointDiTModel):
-    """Flux.1. A single-stream block has the tokens of text and image in one sequence, text first."""
+    """Flux.1. A single-stream block takes text and image as one sequence of tokens, text first."""
 
     @property
     def rules(self) -> Mapping[str, str]:
