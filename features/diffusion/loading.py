@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     import torch
 
 _NEEDED = "a whole pipeline in diffusers' layout with safetensors weights"
+# Their order decides the revisions of local models, which indexes keep.
 _PARTS = (
-    *("unet", "transformer", "vae", "scheduler"),
+    *("unet", "transformer", "vae"),
     *("text_encoder", "text_encoder_2", "text_encoder_3"),
-    *("tokenizer", "tokenizer_2", "tokenizer_3"),
+    *("tokenizer", "tokenizer_2", "tokenizer_3", "scheduler"),
 )
 _TRANSFORMERS: dict[Family, type[DiTModel]] = {
     "pixart": PixArtModel,
@@ -105,7 +106,9 @@ def _layout(variant: str | None) -> Layout:
         files += [f"{part}/*.json", f"{part}/*.txt", f"{part}/*.model", f"{part}/{weights}"]
     ignored = () if variant else ("*.fp16.*", "*.fp16-*", "*non_ema*")
     denoisers = "unet/*.safetensors", "transformer/*.safetensors"
-    return Layout("diffusers", "model_index.json", tuple(files), denoisers, ignored)
+    return Layout(
+        "diffusers' or transformers", "model_index.json", tuple(files), denoisers, ignored
+    )
 
 
 def _local_variant(folder: Path) -> str | None:
