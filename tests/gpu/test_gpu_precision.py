@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,22 @@ def test_features_of_every_family_and_inversion(cuda: None, twins: Callable[[str
             photos = both.photos(2)
             found = both.gpu.extract(photos)
             assert_alike(found, both.cpu.extract(photos), 1e-2)
+
+
+@pytest.mark.parametrize("family", ["pixart", "sd35", "flux"])
+def test_diffusion_transformers(family: str, cuda: None, twins: Callable[[str], Twins]) -> None:
+    both = twins(family).with_settings(image_size=128)
+    photos = both.photos(2)
+    expected = both.cpu.extract(photos)
+    assert_alike(both.gpu.extract(photos), expected, 1e-2)
+    np.testing.assert_allclose(
+        both.gpu.class_vector("dog"), both.cpu.class_vector("dog"), atol=1e-3
+    )
+    half = FeatureExtractor.load(both.cpu.model.name, "cuda", 2).changed(image_size=128)
+    assert half.model.dtype == torch.float16
+    assert_alike(half.extract(photos), expected, 0.2)
+    near = half.class_vector("dog") - both.cpu.class_vector("dog")
+    assert np.abs(near).max() < 0.1
 
 
 def test_half_precision_is_part_of_the_fingerprint(
