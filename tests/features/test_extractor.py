@@ -224,6 +224,19 @@ def test_changed_weights_change_the_fingerprint(pipeline_folder: Folder, tmp_pat
         FeatureExtractor.from_fingerprint(before, device="cpu")
 
 
+def test_the_revision_of_a_folder_is_held(pipeline_folder: Folder) -> None:
+    """Indexes keep it, so releases must not change it: all files, in this order of their parts."""
+    folder = pipeline_folder("sdxl")
+    texts = [f"{kind}{number}" for kind in ("text_encoder", "tokenizer") for number in ("", "_2")]
+    digest = hashlib.sha256()
+    for part in ("unet", "vae", *texts, "scheduler"):
+        for path in sorted((folder / part).iterdir()):
+            if path.suffix in (".json", ".safetensors", ".txt"):
+                digest.update(f"{part}/{path.name}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    assert load_model(str(folder), device="cpu").revision == f"sha256:{digest.hexdigest()}"
+
+
 def test_models_that_cannot_be_had_say_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
