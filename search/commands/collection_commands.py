@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from indexer.ingest.progress import IndexReport
     from indexer.upkeep.compact import CompactReport
 
+# Processes that may extract photos, unless the machine has more cores: each holds the model.
+_MOST_WORKERS = 16
+
 
 def index(
     sources: Annotated[
@@ -105,6 +108,7 @@ def index(
     from search.commands.terminal.progress_bar import ProgressDisplay
 
     # Wrong arguments are refused before a model is looked for, and perhaps downloaded.
+    _check_workers(workers)
     opened = open_sources(sources, index, Exclusion(exclude or []))
     stored = Manifest.load_if_present(index)
     if codec is not None:
@@ -141,6 +145,17 @@ def index(
         print(_report_text(report, seconds))
         if filled:
             say(f"albums brought up to date: {filled}; `waldo named` lists them")
+
+
+def _check_workers(workers: int | None) -> None:
+    """Raise WaldoError for more processes than make sense, which would fill the memory."""
+    import os
+
+    from features.errors import WaldoError
+
+    most = max(_MOST_WORKERS, os.cpu_count() or 1)
+    if workers is not None and workers > most:
+        raise WaldoError(f"--workers {workers}: more than this machine can use; at most {most}")
 
 
 def info(

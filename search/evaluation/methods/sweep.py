@@ -46,8 +46,8 @@ def find_sweeps(
 ) -> list[Sweep]:
     """The sweep of each method.
 
-    asked: KEY=VALUE,VALUE..., or KEY alone for all blocks or usual timesteps, once or twice. Raises
-    WaldoError for anything else.
+    asked: KEY=VALUE,VALUE... (values without commas), or KEY alone for all blocks or usual
+    timesteps, once or twice. Raises WaldoError for anything else.
     """
     axes = tuple(_axis(text, extractor) for text in asked)
     keys = [axis.key for axis in axes]
@@ -110,7 +110,7 @@ def sweep_table(sweep: dict[str, Any]) -> "Table":
 def _axis(text: str, extractor: MapExtractor) -> Axis:
     key, equals, given = text.partition("=")
     if equals:
-        values = tuple(dict.fromkeys(value for value in given.split(",") if value))
+        values = tuple(dict.fromkeys(v.strip() for v in given.split(",") if v.strip()))
     else:
         values = _all_values(text, key, extractor)
     if not values:
@@ -120,6 +120,8 @@ def _axis(text: str, extractor: MapExtractor) -> Axis:
 
 def _all_values(text: str, key: str, extractor: MapExtractor) -> tuple[str, ...]:
     if key == "block":
+        if not extractor.blocks:
+            raise WaldoError(f"sweep {text}: {extractor.model.name} has no block to choose")
         return extractor.blocks
     if key == "timestep":
         return tuple(map(str, _TIMESTEPS))

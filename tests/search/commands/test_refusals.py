@@ -117,6 +117,9 @@ def test_other_commands(index: Path, tmp_path: Path) -> None:
     new, out, at = tmp_path / "new", ["--out", tmp_path / "out"], ["--index", index]
     refused(
         {
+            "more than this machine can use": [
+                *("index", DEMO, "--index", index, "--workers", "9999")
+            ],
             str(tmp_path / "nowhere"): ["index", tmp_path / "nowhere", "--index", new],
             "--codec tiniest": ["index", DEMO, "--index", new, "--codec", "tiniest"],
             "made with codec standard": ["index", DEMO, *at, "--codec", "small"],

@@ -1,6 +1,7 @@
 """Sweeps: a method with every combination of some settings."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
+from features.models import find_extractor
 from search.evaluation.methods.sweep import Axis, find_sweeps, sweep_json, sweep_table
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
@@ -35,6 +37,8 @@ def test_every_combination_has_a_name(tiny: FeatureExtractor) -> None:
     [blocks] = find_sweeps(["late@timestep=5"], ["block"], tiny)
     assert blocks.axes == (Axis("block", tiny.blocks),)
     assert next(iter(blocks.names.values())) == f"late@timestep=5@block={tiny.blocks[0]}"
+    [spaced] = find_sweeps(["late"], ["prompt=a b, c"], tiny)
+    assert spaced.axes == (Axis("prompt", ("a b", "c")),)
     [steps] = find_sweeps(["late"], ["timestep"], tiny)
     assert len(steps.names) == 10
 
@@ -91,3 +95,9 @@ def test_the_command(waldo: CommandLine, root: Path, tmp_path: Path) -> None:
     assert swept["best"] in table.out
     refused = waldo.refusal(*evaluate, "--method", "late", "--sweep", "block=mid")
     assert "has no block mid" in refused
+
+
+def test_a_model_without_blocks_has_none_to_sweep(vision_folder: Callable[[str], Path]) -> None:
+    extractor = find_extractor(str(vision_folder("dinov2")), "cpu", 1)
+    with pytest.raises(WaldoError, match="has no block to choose"):
+        find_sweeps(["late"], ["block"], extractor)
