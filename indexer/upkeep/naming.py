@@ -36,7 +36,8 @@ MOST_SAID_VIEWS = 12
 
 def name_object(index_dir: Path, named: NamedObject, fingerprint: Fingerprint) -> NamedObject:
     """Keep an object in an index; photos of a name that is known are added to it, but for what it
-    has already: the same cells of the same photo.
+    has already: the same cells of the same photo. What this says holds: an object is in a photo
+    that it is named by, whatever people said of the photo before.
 
     fingerprint: what the object's features depend on, as `IndexReader.fingerprint`. Returns the
     object as it is kept. Raises WaldoError for a name that cannot be one, FingerprintError where
@@ -52,12 +53,7 @@ def name_object(index_dir: Path, named: NamedObject, fingerprint: Fingerprint) -
         known = manifest.named(named.name)
         if known is not None:
             before = read_named_object(index_dir / known.file.name)
-            kept = NamedObject(
-                named.name,
-                _each_once(*before.views, *named.views),
-                _each_once(*before.unlike, *named.unlike),
-                before.verdicts,
-            )
+            kept = _joined(replace(before, name=named.name), named, holds=named)
         return _with(manifest, _store(index_dir, kept, number))
 
     _commit(index_dir, change)
@@ -88,9 +84,9 @@ def merge_objects(index_dir: Path, name: str, other: str) -> NamedObject:
     """Make two names one: the photos of the other, and what people said of it, are added to the
     first, and the other name is forgotten.
 
-    Where people said different things of a photo, what they said of the first name holds. Returns
-    the object as it is kept. Raises as `name_object`, and WaldoError where a name is unknown or
-    both are the same.
+    Where people said different things of a photo, also by naming it, what they said of the first
+    name holds. Returns the object as it is kept. Raises as `name_object`, and WaldoError where a
+    name is unknown or both are the same.
     """
     kept: NamedObject | None = None
 
@@ -99,13 +95,10 @@ def merge_objects(index_dir: Path, name: str, other: str) -> NamedObject:
         records = [_known(index_dir, manifest, each) for each in (name, other)]
         if name == other:
             raise WaldoError(f"{name}: is one name already")
-        first, second = (read_named_object(index_dir / each.file.name) for each in records)
-        kept = NamedObject(
-            name,
-            _each_once(*first.views, *second.views),
-            _each_once(*first.unlike, *second.unlike),
-            _last_of_each(*second.verdicts, *first.verdicts),
+        first, second = (
+            replace(read_named_object(index_dir / each.file.name), name=name) for each in records
         )
+        kept = _joined(first, second, holds=first)
         return _with(_without(manifest, other), _store(index_dir, kept, number))
 
     _commit(index_dir, change)
@@ -126,7 +119,8 @@ def record_verdicts(
         check_fingerprint(index_dir, manifest, fingerprint)
         known = _known(index_dir, manifest, name)
         before = read_named_object(index_dir / known.file.name)
-        kept = replace(before, name=name, verdicts=_last_of_each(*before.verdicts, *verdicts))
+        said = _last_of_each(before.views, *before.verdicts, *verdicts)
+        kept = replace(before, name=name, verdicts=said)
         return _with(manifest, _store(index_dir, kept, number))
 
     _commit(index_dir, change)
@@ -172,11 +166,34 @@ def _commit(index_dir: Path, change: Callable[[Manifest, int], tuple[NameRecord,
         remove_leftovers(index_dir, changed)
 
 
-def _last_of_each(*verdicts: Verdict) -> tuple[Verdict, ...]:
-    """The last verdict on each photo. Of the views, the first ones count: each is compared with all
-    photos, and those that come late tell little that is new.
+def _joined(first: NamedObject, second: NamedObject, holds: NamedObject) -> NamedObject:
+    """Two objects as one, by the name of the first, which comes first. holds: the one of them that
+    is right where they contradict each other.
     """
-    last = {one.content_hash: one for one in verdicts}
+    own, unlike = _places(holds.views), _places(holds.unlike)
+    refused = {one.content_hash for one in holds.verdicts if not one.shows}
+    views = tuple(
+        view
+        for place, view in _places((*first.views, *second.views)).items()
+        if place in own or (place not in unlike and place[0] not in refused)
+    )
+    others = _places((*first.unlike, *second.unlike))
+    return NamedObject(
+        first.name,
+        views,
+        tuple(view for place, view in others.items() if place not in _places(views)),
+        _last_of_each(views, *first.verdicts, *second.verdicts, *holds.verdicts),
+    )
+
+
+def _last_of_each(named_by: Sequence[NamedView], *verdicts: Verdict) -> tuple[Verdict, ...]:
+    """The last verdict on each photo, but for those that the object is named by, which show it.
+
+    They stay in the order in which photos came. Of the views, the first ones count: each is
+    compared with all photos, and those that come late tell little that is new.
+    """
+    own = {view.maps.content_hash for view in named_by}
+    last = {one.content_hash: one for one in verdicts if one.content_hash not in own}
     room = dict.fromkeys((True, False), MOST_SAID_VIEWS)
     kept = []
     for one in last.values():
@@ -186,12 +203,12 @@ def _last_of_each(*verdicts: Verdict) -> tuple[Verdict, ...]:
     return tuple(kept)
 
 
-def _each_once(*views: NamedView) -> tuple[NamedView, ...]:
-    """Views without later ones of the same cells of the same photo."""
+def _places(views: Sequence[NamedView]) -> dict[tuple[str, bytes], NamedView]:
+    """Views by their content and cells; of equal ones the first."""
     kept: dict[tuple[str, bytes], NamedView] = {}
     for view in views:
         kept.setdefault((view.maps.content_hash, view.cells.tobytes()), view)
-    return tuple(kept.values())
+    return kept
 
 
 def _store(index_dir: Path, named: NamedObject, number: int) -> NameRecord:

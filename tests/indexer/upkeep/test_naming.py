@@ -9,16 +9,23 @@ import pytest
 from features.errors import WaldoError
 from indexer.errors import FingerprintError, IndexDamagedError
 from indexer.ingest.build import index_photos
-from indexer.named_objects import NamedObject, NamedView
+from indexer.named_objects import NamedObject, NamedView, Verdict
 from indexer.reader import IndexReader
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import verify
 from indexer.upkeep.compact import compact
-from indexer.upkeep.naming import forget_object, name_object, rename_object
+from indexer.upkeep.naming import (
+    MOST_SAID_VIEWS,
+    forget_object,
+    merge_objects,
+    name_object,
+    record_verdicts,
+    rename_object,
+)
 from indexer.upkeep.remove import remove
 from tests.helpers.names import keep_name, named_view
 from tests.helpers.pictures import save_photo
-from tests.helpers.stores import PixelExtractor
+from tests.helpers.stores import PixelExtractor, make_photos
 
 
 @pytest.fixture
@@ -160,3 +167,59 @@ def test_a_reader_keeps_the_names_that_it_opened(index: Path, photos: Path) -> N
     with IndexReader.open(index) as reader:
         forget_object(index, "Rex")
         assert reader.named("Rex").name == "Rex"
+
+
+def said(photo: Path, shows: bool, row: int = 1) -> Verdict:
+    view = named_view(photo, row)
+    return Verdict(photo, view.maps.content_hash, shows, view)
+
+
+def say(index: Path, name: str, *verdicts: Verdict) -> None:
+    record_verdicts(index, name, verdicts, PixelExtractor().fingerprint())
+
+
+def test_a_merge_keeps_the_places_confirmed_for_the_name_that_stays(
+    index: Path, tmp_path: Path
+) -> None:
+    """There is room for twelve of either kind; the other name fills what the first leaves."""
+    make_photos(tmp_path / "more", 30)
+    more = sorted((tmp_path / "more").iterdir())
+    for name, start in (("Rex", 0), ("Max", 15)):
+        keep_name(index, NamedObject(name, (named_view(more[start], row=0),)))
+        count = MOST_SAID_VIEWS if name == "Max" else MOST_SAID_VIEWS - 2
+        say(index, name, *(said(photo, True, 0) for photo in more[start + 1 : start + 1 + count]))
+    kept = merge_objects(index, "Rex", "Max")
+    places = [view.photo for view in kept.references]
+    assert places == [more[0], more[15], *more[1:11], *more[16:18]]
+    assert len(kept.verdicts) == 22
+
+
+def test_a_photo_that_names_an_object_is_not_refused_any_more(index: Path, photos: Path) -> None:
+    keep_name(index, NamedObject("Rex", (named_view(photos / "0.png"),)))
+    say(index, "Rex", said(photos / "1.png", False), said(photos / "2.png", False))
+    kept = keep_name(index, NamedObject("Rex", (named_view(photos / "1.png", row=2),)))
+    assert [one.photo.name for one in kept.verdicts] == ["2.png"]
+    assert [one.photo.name for one in kept.others] == ["2.png"]
+    unlike = NamedObject(
+        "Rex", (named_view(photos / "2.png"),), (named_view(photos / "1.png", row=2),)
+    )
+    kept = keep_name(index, unlike)
+    assert [one.photo.name for one in kept.views] == ["0.png", "2.png"]
+    assert [one.photo.name for one in kept.others] == ["1.png"]
+    kept = keep_name(index, NamedObject("Rex", (named_view(photos / "1.png", row=2),)))
+    assert [one.photo.name for one in kept.views] == ["0.png", "2.png", "1.png"]
+    assert kept.others == ()
+
+
+def test_where_merged_names_contradict_each_other_the_first_holds(
+    index: Path, photos: Path
+) -> None:
+    zero, one, two = (photos / f"{number}.png" for number in range(3))
+    keep_name(index, NamedObject("Rex", (named_view(zero),)))
+    say(index, "Rex", said(one, False), said(two, True))
+    keep_name(index, NamedObject("Max", (named_view(one), named_view(two)), (named_view(zero),)))
+    say(index, "Max", said(zero, False))
+    kept = merge_objects(index, "Rex", "Max")
+    assert [view.photo for view in kept.views] == [zero, two]
+    assert [(each.photo, each.shows) for each in kept.verdicts] == [(one, False)]
+    assert [view.photo for view in kept.others] == [one]
