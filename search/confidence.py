@@ -7,6 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+# A match that is less probable may be chance.
+POSSIBLE = 0.2
+
 # The distribution of chance scores is not estimated from fewer photos than this.
 MINIMUM_PHOTOS = 20
 

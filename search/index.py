@@ -45,6 +45,7 @@ from search.recall import Candidates, Recall, find_candidates, recall_by_descrip
 from search.reference import Reference
 from search.rerank import combine, score_references
 from search.scores import SCORES, Score, bind_score
+from search.segmentation.match_masks import fit_boxes
 
 if TYPE_CHECKING:
     import torch
@@ -151,6 +152,9 @@ class Index:
             best, damaged = self._matches(ranking, asked, options.top, options.rerank)
         least = options.min_confidence
         matches = [m for m in best if least is None or (m.confidence or 0) >= least]
+        with clock("localise"):
+            device = self.extractor.device
+            matches = fit_boxes(self.reader, asked.references, device, matches)
         return Answer(
             query=query,
             options=options,

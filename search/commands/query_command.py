@@ -283,7 +283,6 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
     from search.presentation.answer_json import answer_json
     from search.presentation.class_notes import class_note
     from search.segmentation.mask_files import Failure, export_photos, write_match_masks
-    from search.segmentation.match_masks import fit_boxes
 
     for line in answer.damaged:
         say(f"warning: {line}")
@@ -291,10 +290,9 @@ def _show(index: "Index", answer: "Answer", output: _Output) -> None:
         say(f"warning: {changed} of these photos changed since indexed; run `waldo index` again")
     written, failures = None, list[Failure]()
     if output.masks is not None:
-        answer, written, failures = write_match_masks(output.masks, index, answer)
+        device = index.extractor.device
+        written, failures = write_match_masks(output.masks, index.reader, device, answer)
         say(f"masks: {output.masks.resolve()}")
-    elif output.html is not None:
-        answer = fit_boxes(index, answer)  # because the page opens the photos anyway
     if output.html is not None:
         names = names_of_photos(read_albums(index.reader).values())
         write_answer_page(answer, output.html, names)

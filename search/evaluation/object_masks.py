@@ -34,8 +34,8 @@ from search.segmentation.segment import (
     ObjectTokens,
     Resemblance,
     candidates_of,
-    find_object,
     load_picture,
+    object_evidence,
     resemblances,
 )
 
@@ -82,7 +82,8 @@ def object_mask(draw: Draw) -> Callable[[MaskInput], Mask]:
         import torch
 
         with torch.inference_mode():
-            return find_object(_resemblance(seen), seen.maps.frame, seen.picture, draw)[1]
+            frame = seen.maps.frame
+            return draw(object_evidence(_resemblance(seen), frame), frame, seen.picture)
 
     return rule
 

@@ -7,17 +7,19 @@ if TYPE_CHECKING:
 
 # The least probability that each word stands for; and the least confidence, where there is no
 # probability. What is below may be chance.
-_WORDS = ((0.8, "sure"), (0.5, "likely"), (0.2, "possible"))
+_WORDS = ((0.8, "sure"), (0.5, "likely"))
 _WORDS_BY_CONFIDENCE = ((0.9, "sure"), (0.5, "likely"))
 CHANCE = "maybe chance"
 
 
 def sureness(match: "Match") -> str:
     """How sure a match is, in a word or two: nothing where that cannot be estimated."""
+    from search.confidence import POSSIBLE
+
     likely = likelihood(match)
     if likely is None:
         return ""
-    words = _WORDS_BY_CONFIDENCE if match.probability is None else _WORDS
+    words = _WORDS_BY_CONFIDENCE if match.probability is None else (*_WORDS, (POSSIBLE, "possible"))
     return next((word for least, word in words if likely >= least), CHANCE)
 
 

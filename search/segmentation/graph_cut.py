@@ -6,6 +6,7 @@ something if a border runs between them. The cheapest mask is found exactly, as 
 (Boykov and Jolly, 2001). Nothing is random.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,11 +20,11 @@ from search.segmentation.guided_filter import guided_filter
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float32]
 
-# All constants were chosen on the validation scenes and on a few real photos.
+# All constants were chosen on the validation scenes and on photographic cut-outs.
 # The part of the picture that is looked at: so many cells beyond the cells of the object, scaled to
 # so many pixels along its longer side. The object never reaches beyond it.
 _MARGIN = 5.0
-_LONGEST = 160
+_LONGEST = 128
 # The guided filter: how many cells a window reaches in each direction, and the ridge weight.
 _WINDOW = 2.0
 _EPS = 1e-4
@@ -47,20 +48,49 @@ _UNIT = 1000
 _BILINEAR = Image.Resampling.BILINEAR
 
 
+@dataclass(frozen=True)
+class Cut:
+    """The mask of an object as it was cut: in a part of the photo, made smaller.
+
+    mask: (h, w) bool. part: [x0, y0, x1, y1], what it shows of the photo, in pixels.
+    """
+
+    mask: Mask
+    part: tuple[int, int, int, int]
+
+    def to_photo(self, width: int, height: int) -> Mask:
+        """The mask in the pixels of the photo, (height, width) bool."""
+        x0, y0, x1, y1 = self.part
+        scaled = Image.fromarray(self.mask.astype(np.float32)).resize((x1 - x0, y1 - y0), _BILINEAR)
+        mask = np.zeros((height, width), dtype=bool)
+        mask[y0:y1, x0:x1] = np.asarray(scaled) > 0.5
+        return mask
+
+
 def cut_object(evidence: Values, frame: Frame, picture: Image.Image) -> Mask:
-    """The mask of the object in a photo, (height, width) bool.
+    """The mask of the object in a photo, (height, width) bool; see `cut_part`.
+
+    It is empty only where no evidence is positive.
+    """
+    cut = cut_part(evidence, frame, picture)
+    if cut is None:
+        return np.zeros((frame.height, frame.width), dtype=bool)
+    return cut.to_photo(frame.width, frame.height)
+
+
+def cut_part(evidence: Values, frame: Frame, picture: Image.Image) -> Cut | None:
+    """The mask of the object in its surroundings; None where no evidence is positive.
 
     The object's and the background's colours are learnt from the pixels that the evidence is sure
     of. Where colours and edges tell nothing, as in a picture of one colour, the mask is where the
-    evidence is positive. It is empty only where no evidence is positive.
+    evidence is positive.
 
     evidence: (grid, grid) float32, positive for the object, by cell. picture: the photo, RGB, of
     any size.
     """
-    mask = np.zeros((frame.height, frame.width), dtype=bool)
     positive = (evidence > 0) & frame.valid()
     if not positive.any():
-        return mask
+        return None
     box = _surroundings(frame, frame.box_of(positive))
     pixels, scale = _zoomed(picture, frame, box)
     height, width = pixels.shape[:2]
@@ -73,11 +103,7 @@ def cut_object(evidence: Values, frame: Frame, picture: Image.Image) -> Mask:
     gain[:, : int(x0 > 0)] = gain[: int(y0 > 0)] = _NEVER
     gain[:, width - int(x1 < frame.width) :] = gain[height - int(y1 < frame.height) :] = _NEVER
     found = minimum_cut(gain, pixels.astype(np.float32))
-    if not found.any():
-        found = drawn > 0
-    full = Image.fromarray(found.astype(np.float32)).resize((x1 - x0, y1 - y0), _BILINEAR)
-    mask[y0:y1, x0:x1] = np.asarray(full) > 0.5
-    return mask
+    return Cut(found if found.any() else drawn > 0, box)
 
 
 def colour_evidence(pixels: NDArray[np.uint8], sure: Values) -> Values:
@@ -175,7 +201,7 @@ def _surroundings(frame: Frame, box: tuple[int, int, int, int]) -> tuple[int, in
 def _zoomed(
     picture: Image.Image, frame: Frame, box: tuple[int, int, int, int]
 ) -> tuple[NDArray[np.uint8], float]:
-    """A part of the photo, (h, w, 3), at most 160 pixels long, and its pixels per source pixel.
+    """A part of the photo, (h, w, 3), at most 128 pixels long, and its pixels per source pixel.
 
     It is not enlarged beyond the pixels of the picture.
     """

@@ -4,8 +4,9 @@ import filecmp
 import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -14,8 +15,8 @@ from features.errors import WaldoError
 from features.models import MapExtractor
 from features.photo import is_picture
 from indexer.ingest.sources import Found, list_photos, open_sources
-from search.index import Index
-from search.query import Answer, Match
+from indexer.reader import IndexReader
+from search.query import Answer
 from search.reference import Reference
 from search.segmentation.drawing import tinted
 from search.segmentation.graph_cut import cut_object
@@ -28,6 +29,12 @@ from search.segmentation.segment import (
     score_of,
     segment_photos,
 )
+
+if TYPE_CHECKING:
+    import torch
+
+# Longer side of an overlay, pixels, at most.
+_LONGEST = 1024
 
 
 @dataclass(frozen=True)
@@ -135,28 +142,26 @@ def write_masks(
 
 
 def write_match_masks(
-    out: Path, index: Index, answer: Answer
-) -> tuple[Answer, list[WrittenMask | None], list[Failure]]:
+    out: Path, reader: IndexReader, device: "torch.device", answer: Answer
+) -> tuple[list[WrittenMask | None], list[Failure]]:
     """Write NNN-STEM.mask.png and NNN-STEM.overlay.jpg for each match; NNN is its rank.
 
-    Returns the answer with boxes around the masks, one entry per match, and the failures. The entry
-    is None where the photo is gone or was changed since it was indexed. Raises WaldoError where a
-    match lies in `out`.
+    Returns one entry per match, and the failures. The entry is None where the photo is gone or was
+    changed since it was indexed. device: that of the model. Raises WaldoError where a match lies in
+    `out`.
     """
     check_out(out, (match.path for match in answer.matches))
     out.mkdir(parents=True, exist_ok=True)
-    matches: list[Match] = []
     written: list[WrittenMask | None] = []
     failures = []
-    for match, found in segment_matches(index, answer):
-        matches.append(match)
+    for match, found in segment_matches(reader, answer.references, device, answer.matches):
         if isinstance(found, WaldoError):
             written.append(None)
             failures.append(Failure(match.path, str(found)))
         else:
             name = f"{match.rank:03}-{match.path.stem}"
             written.append(_write(out, name, match.path, found, match.probability))
-    return replace(answer, matches=matches), written, failures
+    return written, failures
 
 
 def export_photos(out: Path, photos: Iterable[tuple[Path, bool]]) -> list[Failure]:
@@ -188,7 +193,8 @@ def export_photos(out: Path, photos: Iterable[tuple[Path, bool]]) -> list[Failur
 def _write(
     out: Path, name: str, path: Path, found: Segmentation, sure: float | None
 ) -> WrittenMask:
-    picture = found.picture
+    picture = found.picture.copy()
+    picture.thumbnail((_LONGEST, _LONGEST))
     mask = Image.fromarray(found.mask.astype(np.uint8) * 255)
     small = (np.asarray(mask.resize(picture.size, Image.Resampling.BOX)) > 127).astype(np.uint8)
     stem = out.resolve() / name

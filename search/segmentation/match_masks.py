@@ -3,63 +3,82 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import PhotoError, WaldoError
 from indexer.errors import IndexDamagedError
-from search.candidates import to_candidates
-from search.index import Index
-from search.query import Answer, Match
+from indexer.reader import IndexReader
+from search.candidates import CandidateMaps, to_candidates
+from search.confidence import POSSIBLE
+from search.query import Match
+from search.reference import Reference
+from search.segmentation.graph_cut import Cut, cut_part
 from search.segmentation.segment import (
     ObjectTokens,
     Segmentation,
     box_around,
     load_picture,
+    object_evidence,
+    resemblances,
     segment,
 )
 
+if TYPE_CHECKING:
+    import torch
+
 Box = tuple[int, int, int, int]
 
+# Matches that are looked at together: their photos are read while the masks of others are cut.
+_THREADS = 3
 
-def segment_matches(
-    index: Index, answer: Answer
-) -> Iterator[tuple[Match, Segmentation | WaldoError]]:
-    """Each match of an answer with boxes around its mask, and where its photo shows the object.
+
+def fit_boxes(
+    reader: IndexReader,
+    references: Sequence[Reference],
+    device: "torch.device",
+    matches: Sequence[Match],
+) -> list[Match]:
+    """The matches with boxes around their masks, for which their photos are opened.
 
     The object is looked for by the reference that the match resembles most. A match keeps its
-    boxes, which are those of cells, where an error comes instead: PhotoError for a photo that is
-    gone, is broken or was changed since it was indexed, IndexDamagedError for maps that cannot be
-    read.
+    boxes, which are those of cells, where it may be chance; where its photo is gone, is broken or
+    was changed since it was indexed; and where its maps are damaged.
     """
-    device = index.extractor.device
-    tokens = [ObjectTokens.of(reference, device) for reference in answer.references]
-    for match, picture in _pictures(answer.matches):
-        try:
-            found = _segment(index, match, tokens[match.reference], picture())
-        except WaldoError as error:
-            yield match, error
-        else:
-            yield replace(match, boxes=boxes_in(found.mask, match.boxes)), found
+    tokens = [ObjectTokens.of(reference, device) for reference in references]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(partial(_fit, reader, tokens), matches))
 
 
-def fit_boxes(index: Index, answer: Answer) -> Answer:
-    """The answer with the boxes of its matches around their masks, for which photos are opened.
+def _fit(reader: IndexReader, tokens: Sequence[ObjectTokens], match: Match) -> Match:
+    import torch
 
-    A match whose photo is gone, is broken or was changed keeps its boxes.
-    """
-    return replace(answer, matches=[match for match, _ in segment_matches(index, answer)])
+    if match.probability is not None and match.probability < POSSIBLE:
+        return match
+    known = tokens[match.reference]
+    try:
+        picture, candidates = _open(match), _candidates(reader, match, known)
+    except WaldoError:
+        return match
+    with torch.inference_mode():
+        [seen] = resemblances(known, candidates, len(match.boxes))
+        cut = cut_part(object_evidence(seen, match.frame), match.frame, picture)
+    return match if cut is None else replace(match, boxes=boxes_in(cut, match.boxes))
 
 
-def boxes_in(mask: NDArray[np.bool_], boxes: Sequence[Box]) -> tuple[Box, ...]:
-    """Each box fitted to the pixels of a (height, width) mask that are nearer to it than to others.
+def boxes_in(cut: Cut, boxes: Sequence[Box]) -> tuple[Box, ...]:
+    """Each box of a photo fitted to the pixels of a mask that are nearer to it than to others.
 
     A box to which no pixel is nearest stays as it is.
     """
-    columns, rows = np.arange(mask.shape[1]) + 0.5, np.arange(mask.shape[0])[:, None] + 0.5
+    mask, (left, top, right, bottom) = cut.mask, cut.part
+    high, wide = (bottom - top) / mask.shape[0], (right - left) / mask.shape[1]
+    columns = left + wide * (np.arange(mask.shape[1]) + 0.5)
+    rows = top + high * (np.arange(mask.shape[0])[:, None] + 0.5)
     least, nearest = np.full(mask.shape, np.inf), np.zeros(mask.shape, dtype=np.uint8)
     for number, (x0, y0, x1, y1) in enumerate(boxes if len(boxes) > 1 else ()):
         across = np.maximum(np.maximum(x0 - columns, columns - x1), 0)
@@ -67,7 +86,40 @@ def boxes_in(mask: NDArray[np.bool_], boxes: Sequence[Box]) -> tuple[Box, ...]:
         away = across**2 + down**2
         nearest[away < least] = number
         least = np.minimum(least, away)
-    return tuple(box_around(mask & (nearest == number)) or box for number, box in enumerate(boxes))
+    fitted = []
+    for number, box in enumerate(boxes):
+        inside = box_around(mask & (nearest == number))
+        if inside is None:
+            fitted.append(box)
+            continue
+        # A pixel of the mask may be less than one of the photo.
+        x0, y0 = int(left + wide * inside[0]), int(top + high * inside[1])
+        x1, y1 = round(left + wide * inside[2]), round(top + high * inside[3])
+        fitted.append((x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)))
+    return tuple(fitted)
+
+
+def segment_matches(
+    reader: IndexReader,
+    references: Sequence[Reference],
+    device: "torch.device",
+    matches: Sequence[Match],
+) -> Iterator[tuple[Match, Segmentation | WaldoError]]:
+    """Each match, and where its photo shows the object, by the reference it resembles most.
+
+    An error comes instead of a mask: PhotoError for a photo that is gone, is broken or was changed
+    since it was indexed, IndexDamagedError for maps that cannot be read.
+    """
+    tokens = [ObjectTokens.of(reference, device) for reference in references]
+    for match, picture in _pictures(matches):
+        known = tokens[match.reference]
+        try:
+            seen = picture(), _candidates(reader, match, known)
+        except WaldoError as error:
+            yield match, error
+        else:
+            places = len(match.boxes)
+            yield match, segment(known, seen[1], [match.frame], [seen[0]], places=places)[0]
 
 
 def _pictures(matches: Sequence[Match]) -> Iterator[tuple[Match, Callable[[], Image.Image]]]:
@@ -89,12 +141,8 @@ def _open(match: Match) -> Image.Image:
     return load_picture(match.path)
 
 
-def _segment(
-    index: Index, match: Match, tokens: ObjectTokens, picture: Image.Image
-) -> Segmentation:
-    maps = index.reader.read_maps(np.array([match.id]))
+def _candidates(reader: IndexReader, match: Match, tokens: ObjectTokens) -> CandidateMaps:
+    maps = reader.read_maps(np.array([match.id]))
     if len(maps.ids) == 0:
         raise IndexDamagedError(maps.damaged[0])
-    candidates = to_candidates(index.reader, maps, [tokens.scoring])
-    places = len(match.boxes)
-    return segment(tokens, candidates, [match.frame], [picture], places=places)[0]
+    return to_candidates(reader, maps, [tokens.scoring])

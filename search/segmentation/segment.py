@@ -38,15 +38,19 @@ _DISTANCE_PENALTY = 0.2
 _BACKGROUND_DISTANCE = 2.0
 # Evidence is clipped, so that a few cells do not decide for a whole window of the guided filter.
 _EVIDENCE_LIMIT = 0.5
-# So many times the mask tells anew which cells of the photo show the object.
-_ROUNDS = 2
+# A cell shows the object if its cosine with the object is this high, and so much higher for each
+# cell of distance from the object's voted place.
+_OBJECT_COSINE = 0.56
+_COSINE_BY_DISTANCE = 0.04
 
 # The log-odds that a photo shows the object grow with its score in a straight line.
 _CONFIDENCE_SLOPE = 24.4
 _CONFIDENCE_OFFSET = -12.0
 
-# Longer side of the picture that edges are taken from, pixels.
-LONGEST = 1024
+# Longer side of the picture that edges are taken from, pixels: at least, and at most where a mask
+# model may look at it.
+_LEAST = 512
+_LONGEST = 1024
 
 # Draws the mask of a photo, (height, width) bool, from the evidence of its cells. Arguments: the
 # evidence, (grid, grid) float32, positive for the object; the photo's frame; the photo, RGB, of any
@@ -131,6 +135,25 @@ class Resemblance:
         penalty = _DISTANCE_PENALTY * (self.distance - _REACH).clamp(min=0)
         return (evidence - penalty).clamp(-_EVIDENCE_LIMIT, _EVIDENCE_LIMIT)
 
+    def object_region(self) -> NDArray[np.bool_]:
+        """The cells that show the object, at its voted place and beyond it, (grid, grid) bool.
+
+        An object seen anew reaches farther than votes tell. So these are all cells that resemble it
+        in the reference photo: the mean of their best 3 cosines is at least 0.56, and 0.04 higher
+        for each cell of distance from the voted place, where it is as much lower. They are
+        connected with the cells found at that place; where none of these is among them, the object
+        has the cells found alone.
+        """
+        from scipy import ndimage
+
+        side = math.isqrt(len(self.valid))
+        needed = _OBJECT_COSINE + _COSINE_BY_DISTANCE * self.distance
+        alike = self.valid & (_mean_of_best(self.with_object, _OBJECT_NEIGHBOURS) >= needed)
+        found = self.found.cpu().numpy().reshape(side, side)
+        regions, _ = ndimage.label(alike.cpu().numpy().reshape(side, side))
+        connected = np.unique(regions[found & (regions > 0)])
+        return np.isin(regions, connected) if len(connected) else found
+
     def with_cells(self, cells: NDArray[np.bool_]) -> "Resemblance":
         """The same where the photo shows the object in other cells, (grid, grid) bool, at least
         one; it may also reach beyond these.
@@ -177,23 +200,13 @@ def resemblances(
         )
 
 
-def find_object(
-    seen: Resemblance, frame: Frame, picture: Image.Image, draw: Draw = cut_object
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The evidence of a photo's cells, (grid, grid) float32, and its mask, (height, width) bool.
+def object_evidence(seen: Resemblance, frame: Frame) -> NDArray[np.float32]:
+    """The evidence of a photo's cells that masks are drawn from, (grid, grid) float32.
 
-    The first evidence knows the object as the reference photo shows it, near its voted place. The
-    mask drawn from it follows the object's colours and edges beyond that; its cells are the object
-    for the next evidence, and so on.
+    It compares cells with all that `object_region` takes for the object.
     """
-    shape = frame.grid, frame.grid
-    evidence = seen.evidence().cpu().numpy().reshape(shape)
-    for _ in range(_ROUNDS):
-        cells = frame.coverage(cut_object(evidence, frame, picture)) > 0.5
-        if not cells.any():
-            break
-        evidence = seen.with_cells(cells).evidence().cpu().numpy().reshape(shape)
-    return evidence, draw(evidence, frame, picture)
+    evidence = seen.with_cells(seen.object_region()).evidence().cpu().numpy()
+    return np.asarray(evidence.reshape(frame.grid, frame.grid))
 
 
 def segment(
@@ -222,7 +235,8 @@ def segment(
                 evidence = seen.evidence().cpu().numpy().reshape(frame.grid, frame.grid)
                 mask = np.zeros((frame.height, frame.width), dtype=bool)
             else:
-                evidence, mask = find_object(seen, frame, picture, draw)
+                evidence = object_evidence(seen, frame)
+                mask = draw(evidence, frame, picture)
             segmented.append(Segmentation(score, evidence, mask, box_around(mask), picture))
     return segmented
 
@@ -280,11 +294,11 @@ def candidates_of(maps: FeatureMaps, reference: Reference, device: "torch.device
 
 
 def load_picture(path: Path) -> Image.Image:
-    """A photo as `segment` takes its edges from it: RGB, upright, of at most 1,024 x 1,024 pixels.
+    """A photo as `segment` takes its edges from it: RGB, upright, made smaller where that is fast.
 
     Raises WaldoError where the photo cannot be read.
     """
-    return shrunk(load_photo(path, LONGEST), LONGEST)
+    return load_photo(path, _LEAST).image
 
 
 def has_confidence(extractor: MapExtractor) -> bool:
@@ -317,12 +331,12 @@ def box_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
 
 
 def _prepare(path: Path, size: int, grid: int) -> tuple[ModelInput, Image.Image] | WaldoError:
-    """A photo as the model sees it, and as `load_picture` gives it; or the error of reading it."""
+    """A photo as the model sees it, and for its edges; or the error of reading it."""
     try:
-        photo = load_photo(path, max(2 * size, LONGEST))
+        photo = load_photo(path, max(2 * size, _LONGEST))
     except WaldoError as error:
         return error
-    return to_model_input(photo, size, grid), shrunk(photo, LONGEST)
+    return to_model_input(photo, size, grid), shrunk(photo, _LONGEST)
 
 
 def _mean_of_best(cosines: "torch.Tensor", count: int) -> "torch.Tensor":

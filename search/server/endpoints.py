@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,10 +230,11 @@ class Endpoints:
     async def mask(self, request: "Request") -> "Response":
         """GET /api/v1/searches/{key}/matches/{rank}/mask"""
         answer, rank = self._match(request)
-        alone = replace(answer, matches=[answer.matches[rank - 1]])
+        match = answer.matches[rank - 1]
 
         def draw(index: Index) -> bytes:
-            [(_, found)] = segment_matches(index, alone)
+            device = index.extractor.device
+            [(_, found)] = segment_matches(index.reader, answer.references, device, [match])
             if isinstance(found, WaldoError):
                 raise found
             return png(mask_layer(found.mask))

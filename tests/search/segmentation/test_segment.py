@@ -24,6 +24,7 @@ from search.scores import token_heat
 from search.segmentation.mask_files import write_masks
 from search.segmentation.segment import (
     ObjectTokens,
+    Resemblance,
     box_around,
     candidates_of,
     confidence_of,
@@ -97,6 +98,44 @@ def test_evidence_equals_its_definition() -> None:
     )
     again = seen.with_cells(drawn).evidence().numpy()
     check(again, drawn.ravel(), np.minimum(beyond, to_drawn.ravel()))
+
+
+def test_the_region_of_the_object_equals_its_definition() -> None:
+    rng = np.random.default_rng(5)
+    for trial in range(40):
+        cosines = rng.uniform(0.3, 0.9, (GRID**2, 4)).astype(np.float32)
+        valid, found = rng.random((2, GRID**2)) < np.array([[0.9], [0.08]])
+        found[9] = valid[9] = True
+        if trial == 0:
+            cosines[:] = 0  # nothing resembles the object
+        distance = rng.uniform(-2, 5, GRID**2).astype(np.float32)
+        given = map(torch.from_numpy, (cosines, cosines, cosines, valid, found, distance))
+        region = Resemblance(*given).object_region()
+
+        alike = {
+            cell
+            for cell in range(GRID**2)
+            if valid[cell]
+            and np.sort(cosines[cell].astype(np.float64))[-3:].mean()
+            >= 0.56 + 0.04 * float(distance[cell])
+        }
+        reached = {cell for cell in alike if found[cell]}
+        while True:  # from cell to cell, to the four sides
+            more = {
+                cell
+                for cell in alike - reached
+                for row, column in [divmod(cell, GRID)]
+                for other in reached
+                if abs(other // GRID - row) + abs(other % GRID - column) == 1
+            }
+            if not more:
+                break
+            reached |= more
+        expected = np.zeros(GRID**2, dtype=bool)
+        expected[list(reached)] = True
+        if not reached:
+            expected = found
+        np.testing.assert_array_equal(region.ravel(), expected)
 
 
 def test_the_mask_covers_the_object() -> None:
