@@ -20,6 +20,7 @@ _OWN_FILES = (
     "names/*.safetensors",
     "albums-*.parquet",
     "links-*.safetensors",
+    "corrections-*.safetensors",
 )
 # What a first run leaves when it is killed before its first commit.
 _FIRST_FILES = {LOCK_NAME, READERS_NAME, MANIFEST_NAME + TEMPORARY_SUFFIX}

@@ -109,9 +109,9 @@ class Manifest:
     further vectors; each keeps its position. weights: of a search's kinds of evidence, by name, as
     they were fitted to this collection; None where they were not. names: objects that are known by
     name, sorted. albums: which photos show them, as far as that has been found out. links: which
-    regions of photos show the same thing, as far as that has been found out. n_photos: photos that
-    can be found, as of the last run that ended. next_id: the id of the next new photo. tombstones:
-    ids that are deleted.
+    regions of photos show the same thing, as far as that has been found out. corrections: what
+    people said of recurring objects. n_photos: photos that can be found, as of the last run that
+    ended. next_id: the id of the next new photo. tombstones: ids that are deleted.
     """
 
     fingerprint: Fingerprint
@@ -131,6 +131,7 @@ class Manifest:
     names: tuple[NameRecord, ...] = ()
     albums: StoredFile | None = None
     links: StoredFile | None = None
+    corrections: StoredFile | None = None
     n_photos: int = 0
     next_id: int = 0
     tombstones: tuple[int, ...] = ()
@@ -165,9 +166,8 @@ class Manifest:
         derived = [base.file for base in bases if base is not None]
         vectors = [file for column in self.descriptors for file in column.files]
         names = [record.file for record in self.names]
-        albums = [] if self.albums is None else [self.albums]
-        links = [] if self.links is None else [self.links]
-        found = [*derived, *vectors, *names, *albums, *links]
+        of_objects = [file for file in (self.albums, self.links, self.corrections) if file]
+        found = [*derived, *vectors, *names, *of_objects]
         return [*self.codecs, *self.shards, *self.photos, *found]
 
 
@@ -223,6 +223,8 @@ def write_manifest(index_dir: Path, manifest: Manifest) -> None:
         del values["albums"]
     if manifest.links is None:
         del values["links"]
+    if manifest.corrections is None:
+        del values["corrections"]
     # Not among the shards' own values, so that a Waldo that knows no layouts reads the index too.
     layouts = {shard["number"]: shard.pop("layout") for shard in values["shards"]}
     values["layouts"] = {number: layout for number, layout in layouts.items() if layout}
@@ -278,7 +280,8 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
 
     Where a photo table shard is lost, so are the recall indexes: they hold photos that the table no
     longer has. Where a codec is lost, so are the shards that it encoded; where a descriptor's
-    vectors are, so is their recall index.
+    vectors are, so is their recall index. What people said of objects is given up only where its
+    file is missing: nothing can make it again.
     """
     codecs = tuple(file for file in manifest.codecs if _is_whole(index_dir, file))
     photos = tuple(file for file in manifest.photos if _is_whole(index_dir, file))
@@ -293,7 +296,7 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
         return replace(column, files=files, recall=recall)
 
     numbers = {file.number for file in codecs}
-    albums, links = manifest.albums, manifest.links
+    albums, links, said = manifest.albums, manifest.links, manifest.corrections
     return replace(
         manifest,
         codecs=codecs,
@@ -306,6 +309,7 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
         descriptors=tuple(map(without_lost_vectors, manifest.descriptors)),
         albums=albums if albums and _is_whole(index_dir, albums) else None,
         links=links if links and _is_whole(index_dir, links) else None,
+        corrections=said if said and (index_dir / said.name).exists() else None,
     )
 
 
@@ -354,6 +358,7 @@ def _from_json(raw: dict[str, Any]) -> Manifest:
         ),
         albums=StoredFile(**raw["albums"]) if raw.get("albums") else None,
         links=StoredFile(**raw["links"]) if raw.get("links") else None,
+        corrections=StoredFile(**raw["corrections"]) if raw.get("corrections") else None,
         n_photos=raw["n_photos"],
         next_id=raw["next_id"],
         tombstones=tuple(raw["tombstones"]),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from indexer.codec.codec import load_codec
 from indexer.errors import REPAIR_HINT, IndexDamagedError
 from indexer.named_objects import NAME_AGAIN
+from indexer.object_corrections import FROM_A_COPY
 from indexer.recall.descriptor_vectors import has_vector, load_descriptor_recall, read_vectors
 from indexer.recall.vectors import load_recall, recall_kind
 from indexer.store.failures import FAILURES_NAME, read_failures
@@ -122,6 +123,8 @@ def _file_problems(index_dir: Path, manifest: Manifest, file: StoredFile) -> Ite
     path = index_dir / file.name
     names = {record.file.name for record in manifest.names}
     mend, again = (NAME_AGAIN,) * 2 if file.name in names else (REPAIR_HINT, _INDEX_AGAIN)
+    if file == manifest.corrections:
+        mend = again = FROM_A_COPY
     try:
         size = path.stat().st_size
         if size != file.bytes:

@@ -18,6 +18,18 @@ from search.commands.terminal.options import (
 if TYPE_CHECKING:
     from search.recurring.recurrence import RecurringObject
 
+MergeOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="N,N", help="Say that these objects are one. Repeatable."),
+]
+SplitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="N=PHOTO",
+        help="Say that a photo, by its path or id, does not show object N. Repeatable.",
+    ),
+]
+
 
 def objects(
     index: IndexOption,
@@ -32,6 +44,8 @@ def objects(
             help="Keep object N under a name, as `waldo name` does, and list no objects.",
         ),
     ] = None,
+    merge: MergeOption = None,
+    split: SplitOption = None,
     device: DeviceOption = "cpu",
     json_output: JsonOption = False,
 ) -> None:
@@ -39,8 +53,10 @@ def objects(
 
     Photos that are new are compared first, from what the index holds; no model is needed. It can be
     stopped at any time, and goes on from there. Objects in few photos, and some photos of an
-    object, may be missing: it rather leaves a photo out than takes two objects for one.
+    object, may be missing: it rather leaves a photo out than takes two objects for one. What you
+    say with --merge and --split is kept, and holds from then on; objects are numbered anew.
     """
+    from features.errors import WaldoError
     from indexer.reader import IndexReader
     from search.commands.pages.objects_page import write_objects_page
     from search.commands.terminal.progress_bar import ProgressDisplay
@@ -48,6 +64,10 @@ def objects(
     from search.recurring.recurrence import recurring_objects
 
     wanted = None if name is None else _number_and_name(name)
+    if merge or split:
+        if wanted is not None:
+            raise WaldoError("--name: not with --merge and --split, after which numbers differ")
+        _correct(index, merge or [], split or [])
     with ProgressDisplay() as display:
         link_photos(index, device, display.show)
     if wanted is not None:
@@ -70,20 +90,52 @@ def _number_and_name(text: str) -> tuple[int, str]:
     from indexer.upkeep.naming import check_name
 
     number, equals, name = text.partition("=")
-    if not equals or not number.isascii() or not number.isdigit():
+    if not equals or not _is_number(number):
         raise WaldoError(f"--name {text}: must be N=NAME, the number of an object and its name")
     check_name(name)
     return int(number), name
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _correct(index: Path, merge: list[str], split: list[str]) -> None:
+    """Keep what is said with --merge and --split, all or nothing. Raises WaldoError for another
+    form, and as `correct_objects`.
+    """
+    from features.errors import WaldoError
+    from indexer.reader import IndexReader
+    from search.albums.verdicts import find_photo
+    from search.recurring.corrections import correct_objects
+
+    merged = []
+    for text in merge:
+        numbers = text.split(",")
+        if len(numbers) < 2 or not all(map(_is_number, numbers)):
+            raise WaldoError(f"--merge {text}: must be N,N, the numbers of two objects or more")
+        merged.append([int(number) for number in numbers])
+    taken_out: dict[int, list[int]] = {}
+    with IndexReader.open(index) as reader:
+        for text in split:
+            number, _, photo = text.partition("=")
+            if not photo or not _is_number(number):
+                raise WaldoError(
+                    f"--split {text}: must be N=PHOTO, the number of an object and a photo"
+                )
+            taken_out.setdefault(int(number), []).append(find_photo(reader, photo).id)
+    correct_objects(index, merged, taken_out)
 
 
 def _keep(index: Path, number: int, name: str) -> None:
     from indexer.reader import IndexReader
     from indexer.upkeep.naming import name_object
     from search.albums.filling import fill_albums
-    from search.recurring.recurrence import as_named, find_object
+    from search.recurring.recurrence import as_named, find_among, recurring_objects
 
     with IndexReader.open(index) as reader:
-        named, fingerprint = as_named(reader, find_object(reader, number), name), reader.fingerprint
+        found = find_among(recurring_objects(reader), number)
+        named, fingerprint = as_named(reader, found, name), reader.fingerprint
     kept = name_object(index, named, fingerprint)
     fill_albums(index)
     say(f"kept as {name}: {len(kept.views)} photos in all; `waldo album` lists those that show it")
@@ -94,7 +146,7 @@ def _as_json(found: "RecurringObject") -> dict[str, object]:
         "number": found.number,
         "photos": [
             {
-                "photo": str(photo.record.path),
+                "path": str(photo.record.path),
                 "id": photo.record.id,
                 "box": photo.box,
                 "strength": photo.strength,

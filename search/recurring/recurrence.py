@@ -1,6 +1,7 @@
 """The objects of a collection that appear in two photos or more."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,12 @@ from features.errors import WaldoError
 from features.frame import Frame
 from features.maps import FeatureMaps
 from indexer.named_objects import NamedObject, NamedView
+from indexer.object_corrections import read_corrections
 from indexer.reader import IndexReader, PhotoRecord
 from indexer.region_links import RegionLinks
 from search.albums.contents import Contents
 from search.recurring.clusters import average_linkage, join_overlapping
+from search.recurring.corrected import corrected
 from search.recurring.linking import stored_links
 
 # The mean strength of links within an object, and the share of its photos that another must have
@@ -52,13 +55,17 @@ class RecurringObject:
 
 
 def recurring_objects(reader: IndexReader) -> list[RecurringObject]:
-    """The objects that recur, by falling number of photos, as far as `link_photos` has come.
+    """The objects that recur, by falling number of photos, as far as `link_photos` has come, and as
+    people corrected them.
 
     Raises IndexDamagedError.
     """
     links = stored_links(reader)
     ids = Contents.of(reader).find(links.contents)
-    found = [_photos_of(reader, links, ids, regions) for regions in regions_of_objects(links)]
+    file = reader.manifest.corrections
+    said = () if file is None else read_corrections(reader.index_dir / file.name)
+    objects = corrected(regions_of_objects(links), links, said)
+    found = [_photos_of(reader, links, ids, regions) for regions in objects]
     found.sort(key=lambda photos: (-len(photos), photos[0].record.id, photos[0].box))
     return [RecurringObject(number, photos) for number, photos in enumerate(found, start=1)]
 
@@ -76,9 +83,8 @@ def regions_of_objects(links: RegionLinks) -> list[list[int]]:
     return [sorted(r for n in numbers for r in groups[places[n]]) for numbers in joined]
 
 
-def find_object(reader: IndexReader, number: int) -> RecurringObject:
-    """A recurring object by its number. Raises WaldoError for a number that none has."""
-    found = recurring_objects(reader)
+def find_among(found: Sequence[RecurringObject], number: int) -> RecurringObject:
+    """One of all recurring objects by its number. Raises WaldoError for a number that none has."""
     if not 1 <= number <= len(found):
         raise WaldoError(f"object {number}: there are {len(found)} recurring objects")
     return found[number - 1]

@@ -173,7 +173,7 @@ def test_the_command_lists_shows_and_names(index: Path, waldo: CommandLine, tmp_
     assert waldo("objects", "--index", index, "--name", "1=Rex").code == 0
     with IndexReader.open(index) as reader:
         views = reader.named("Rex").views
-    first = [photo["photo"] for photo in objects[0]["photos"]]
+    first = [photo["path"] for photo in objects[0]["photos"]]
     assert [str(view.photo) for view in views] == first[:5]
     assert verify(index) == []
 
