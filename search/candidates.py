@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from features.device import upload
 from indexer.codec.tokens import TokenMap
-from indexer.reader import IndexReader, MapBatch
+from indexer.collection import Collection, MapBatch
 from search.clock import Clock
 from search.hough import Placement, place
 
@@ -119,12 +119,12 @@ class CandidateMaps:
         return tokens.sum(dim=1) / self.valid.sum(dim=1, keepdim=True)
 
 
-def photos_per_read(reader: IndexReader) -> int:
+def photos_per_read(reader: Collection) -> int:
     """How many photos `read_ahead` reads at a time."""
     return max(1, _READ_BYTES // reader.photo_bytes)
 
 
-def read_ahead(reader: IndexReader, ids: NDArray[np.int64], clock: Clock) -> Iterator[MapBatch]:
+def read_ahead(reader: Collection, ids: NDArray[np.int64], clock: Clock) -> Iterator[MapBatch]:
     """The maps of photos, batch by batch; the next batch is read while one is worked on.
 
     ids: (n,) int64, photos of the index. clock: gets the stage "fetch", the time spent waiting.
@@ -141,7 +141,7 @@ def read_ahead(reader: IndexReader, ids: NDArray[np.int64], clock: Clock) -> Ite
 
 
 def scoring_blocks(
-    reader: IndexReader, maps: MapBatch, references: Sequence[ScoringReference]
+    reader: Collection, maps: MapBatch, references: Sequence[ScoringReference]
 ) -> Iterator[tuple[NDArray[np.intp], CandidateMaps]]:
     """Blocks of photos that suit the device, and each block's rows in `maps`.
 
@@ -166,7 +166,7 @@ def scoring_blocks(
 
 
 def to_candidates(
-    reader: IndexReader, maps: MapBatch, references: Sequence[ScoringReference]
+    reader: Collection, maps: MapBatch, references: Sequence[ScoringReference]
 ) -> CandidateMaps:
     """Stored maps of one codec as candidates, on the device of the references.
 

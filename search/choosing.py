@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from features.errors import RegionError
 from features.maps import FeatureMaps
 from features.regions import named_cells
+from indexer.collection import Collection
 from indexer.protocols import Extractor
-from indexer.reader import IndexReader
 from search.candidates import ScoringReference, to_candidates
 from search.clock import Clock
 from search.confidence import MINIMUM_PHOTOS, probabilities
@@ -38,7 +38,7 @@ _BETTER = 1.2
 
 
 def choose_object(
-    reader: IndexReader,
+    reader: Collection,
     query: Query,
     reference: Reference,
     extractor: Extractor,
@@ -109,7 +109,7 @@ def regions_of(
 
 
 def _worth(
-    reader: IndexReader,
+    reader: Collection,
     ids: NDArray[np.int64],
     scores: NDArray[np.float32],
     own: NDArray[np.bool_],
@@ -133,7 +133,7 @@ def _worth(
 
 
 def _matched_evidence(
-    reader: IndexReader,
+    reader: Collection,
     ids: NDArray[np.int64],
     region: ScoringReference,
     evidence_vector: NDArray[np.float32],

@@ -4,7 +4,7 @@ One photo shows the object from one side. Its first matches often show it from o
 resembles these too is more likely to be the object (Chum et al., "Total Recall", ICCV 2007).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.codec.tokens import TokenMap
-from indexer.reader import IndexReader
+from indexer.collection import Collection
 from search.candidates import CandidateMaps, ScoringReference, to_candidates
 from search.clock import Clock
 from search.confidence import MINIMUM_PHOTOS
@@ -64,12 +64,12 @@ def asking_matches(scores: NDArray[np.float32], best_first: Sequence[int]) -> As
 
 
 def expand(
-    reader: IndexReader,
+    reader: Collection,
     ids: NDArray[np.int64],
     wanted: NDArray[np.float32],
     scores: NDArray[np.float32],
     references: Sequence[ScoringReference],
-    own: Collection[str],
+    own: Set[str],
     score: Score,
     clock: Clock,
 ) -> NDArray[np.float32]:
@@ -109,7 +109,7 @@ def expand(
 
 
 def _as_references(
-    reader: IndexReader,
+    reader: Collection,
     ids: NDArray[np.int64],
     shown: Sequence[ScoringReference],
     score: Score,

@@ -22,9 +22,10 @@ from features.frame import Frame
 from features.maps import FeatureMaps
 from features.models import extractor_of
 from features.vision.descriptors import ImageDescriptor, descriptor_name
+from indexer.collection import Collection
+from indexer.fleet.fleet_reader import open_collection
 from indexer.named_objects import NamedObject
 from indexer.protocols import Extractor
-from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
 from search.candidates import ScoringReference
 from search.choosing import choose_object
@@ -100,7 +101,7 @@ class Index:
     Use `open_index`. Not for several threads at once.
     """
 
-    def __init__(self, reader: IndexReader, extractor: Extractor, device: str = "auto") -> None:
+    def __init__(self, reader: Collection, extractor: Extractor, device: str = "auto") -> None:
         """device: of the models of global descriptors, as for `open_index`."""
         self.reader = reader
         self.extractor = extractor
@@ -425,7 +426,7 @@ def open_index(
     """
     if maps not in MAPS:
         raise WaldoError(f"maps {maps}: must be one of {', '.join(MAPS)}")
-    reader = IndexReader.open(Path(directory))
+    reader = open_collection(Path(directory))
     try:
         extractor = extractor_of(reader.fingerprint, device)
         if maps != "disk":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.device import upload
-from indexer.reader import IndexReader, MapBatch
+from indexer.collection import Collection, MapBatch
 from search.candidates import CandidateMaps, ScoringReference, to_candidates
 from search.pairs import CellPair, strongest_pairs
 from search.rerank import combine
@@ -44,7 +44,7 @@ class Evidence:
 
 
 def localise(
-    reader: IndexReader,
+    reader: Collection,
     maps: MapBatch,
     references: Sequence[ScoringReference],
     which: NDArray[np.int64],

@@ -10,9 +10,9 @@ import numpy as np
 from features.errors import RegionError
 from features.maps import FeatureMaps
 from features.photo import load_model_input
+from indexer.collection import Collection
 from indexer.named_objects import NamedView
 from indexer.protocols import Extractor
-from indexer.reader import IndexReader
 from search.query import Query
 from search.reference import (
     QueryPhoto,
@@ -35,7 +35,7 @@ _Photo = tuple[Query, Reference | None]
 class QueryPhotos:
     """Turns the photos of queries into references."""
 
-    def __init__(self, reader: IndexReader, extractor: Extractor) -> None:
+    def __init__(self, reader: Collection, extractor: Extractor) -> None:
         self._reader = reader
         self._extractor = extractor
         self._extracted: OrderedDict[str, FeatureMaps] = OrderedDict()  # by content hash

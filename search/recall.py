@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from math import ceil, floor
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from features.errors import ModelError
 from features.photo import Photo, load_photo
 from features.vision.descriptors import ImageDescriptor
-from indexer.reader import IndexReader
+from indexer.collection import Collection
 from search.query import Query
 from search.reference import Reference
 from search.scores import Score
@@ -50,17 +50,18 @@ def find_candidates(
     )
 
 
-def recall_by_maps(reader: IndexReader, reference: Reference, score: Score) -> Recall:
+def recall_by_maps(reader: Collection, reference: Reference, score: Score) -> Recall:
     """Recall as suits a score: by visual words, where the index has them, or by pooled vectors."""
     by_words = reader.word_recall if score.recall == "words" else None
     if by_words is None:
         return partial(reader.recall.search, reference.recall_vector())
     tokens = reference.tokens()
-    return partial(by_words.search, lambda codec: reader.words_in(tokens, codec))
+    # The parts of a fleet have one codec.
+    return partial(by_words.search, cache(lambda codec: reader.words_in(tokens, codec)))
 
 
 def recall_by_descriptor(
-    reader: IndexReader, query: Query, reference: Reference, descriptor: ImageDescriptor
+    reader: Collection, query: Query, reference: Reference, descriptor: ImageDescriptor
 ) -> Recall:
     """Recall by a global descriptor of what the query's photo shows of the object.
 

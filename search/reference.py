@@ -21,8 +21,8 @@ from features.regions import (
     mask_cells,
     point_cells,
 )
+from indexer.collection import Collection
 from indexer.protocols import Extractor
-from indexer.reader import IndexReader
 from search.candidates import ScoringReference
 from search.query import Query
 
@@ -140,7 +140,7 @@ def extract_maps(photos: Sequence[QueryPhoto], extractor: Extractor) -> list[Fea
     return found
 
 
-def stored_maps(photo: QueryPhoto, reader: IndexReader) -> FeatureMaps | None:
+def stored_maps(photo: QueryPhoto, reader: Collection) -> FeatureMaps | None:
     """The features that an index holds of a query's photo, by its content; None where it has none,
     or they are damaged, or the codec loses too much.
 
@@ -152,7 +152,7 @@ def stored_maps(photo: QueryPhoto, reader: IndexReader) -> FeatureMaps | None:
     return None if known is None else decoded_maps(reader, known)
 
 
-def decoded_maps(reader: IndexReader, photo_id: int) -> FeatureMaps | None:
+def decoded_maps(reader: Collection, photo_id: int) -> FeatureMaps | None:
     """The features that an index holds of one of its photos; None where they are damaged."""
     batch = reader.read_maps([photo_id])
     if batch.damaged:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.device import Batches
-from indexer.reader import IndexReader, MapBatch
+from indexer.collection import Collection, MapBatch
 from search.candidates import (
     CandidateMaps,
     ScoringReference,
@@ -50,7 +50,7 @@ class Scored:
 
 
 def score_references(
-    reader: IndexReader,
+    reader: Collection,
     ids: NDArray[np.int64],
     references: Sequence[ScoringReference],
     scores: Sequence[Score],
@@ -94,7 +94,7 @@ def score_references(
 
 
 def _score_photos(
-    reader: IndexReader,
+    reader: Collection,
     maps: MapBatch,
     references: Sequence[ScoringReference],
     scores: Sequence[Score],

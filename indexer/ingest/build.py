@@ -53,6 +53,7 @@ def index_photos(
     quality: str | None = None,
     descriptors: Sequence[Descriptor] = (),
     on_progress: Callable[[Progress], None] | None = None,
+    share: Callable[[], Iterator[Found | Unreadable]] | None = None,
 ) -> IndexReport:
     """Bring an index up to date with some sources; make the index if there is none.
 
@@ -62,7 +63,8 @@ def index_photos(
     depend on it. quality: of the codec, one
     of `quality.QUALITIES`; None for the index's own, or for the default in a new index.
     descriptors: stored for each photo beside its maps; the index gets a column for each that it
-    does not have.
+    does not have. share: of a part of a fleet (`indexer.fleet`), lists those files of the sources
+    that belong to it; the part has its codec, and no other one is fitted.
 
     Photos that the index knows, that have not changed and that lack no descriptor are not opened.
     Photos beneath the sources that are no longer there are deleted. If the run is killed at any
@@ -76,12 +78,14 @@ def index_photos(
     started = time.monotonic()
     left_out = Exclusion(exclude)
     opened = open_sources(sources, index_dir, left_out)
+    listing = share or partial(list_photos, opened, index_dir, left_out)
     with IndexWriter.open(index_dir, extractor, quality) as writer:
         total = None
         if on_progress is not None:
-            total = sum(1 for _ in list_photos(opened, index_dir, left_out))
+            total = sum(1 for _ in listing())
         progress = ProgressReporter(on_progress, total, started)
-        return _Run(opened, left_out, writer, extractor, descriptors, batch_size, progress).run()
+        run = _Run(opened, listing, writer, extractor, descriptors, batch_size, progress)
+        return run.run(fits_codec=share is None)
 
 
 @dataclass
@@ -125,15 +129,14 @@ class _Run:
     def __init__(
         self,
         sources: list[Source],
-        exclude: Exclusion,
+        listing: Callable[[], Iterator[Found | Unreadable]],
         writer: IndexWriter,
         extractor: Extractor,
         descriptors: Sequence[Descriptor],
         batch_size: int | None,
         progress: ProgressReporter,
     ) -> None:
-        self._sources = sources
-        self._exclude = exclude
+        self._list = listing
         self._writer = writer
         self._extractor = extractor
         self._given_batch_size = batch_size
@@ -161,10 +164,11 @@ class _Run:
         """Photos per extraction; not asked for before there is a photo to extract."""
         return max(1, self._given_batch_size or self._extractor.batch_size)
 
-    def run(self) -> IndexReport:
+    def run(self, fits_codec: bool) -> IndexReport:
         with ThreadPoolExecutor(1, thread_name_prefix="settle") as settler:
             try:
-                self._fit_codec_if_due()
+                if fits_codec:
+                    self._fit_codec_if_due()
                 self._record_all(settler)
             except BaseException:
                 # Keep what is extracted. If the disk failed, the first error already says so.
@@ -219,9 +223,6 @@ class _Run:
     def _use_codec(self, sample: list[FeatureMaps]) -> None:
         quality = self._writer.manifest.quality
         self._writer.use_codec(fit_codec(quality, sample, self._extractor))
-
-    def _list(self) -> Iterator[Found | Unreadable]:
-        return list_photos(self._sources, self._writer.index_dir, self._exclude)
 
     def _record_all(self, settler: ThreadPoolExecutor) -> None:
         """Record every file in order of listing, a batch of extractions at a time."""

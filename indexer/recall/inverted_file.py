@@ -6,7 +6,7 @@ photos written since, from the photo table. Every codec has its own vocabulary, 
 each codec are kept apart, and a query is expressed in the words of each codec.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from indexer.errors import IndexDamagedError
 from indexer.recall.base_rule import RULE, RecallRule, refreshed
 from indexer.recall.faiss_base import read_ahead
+from indexer.recall.searching import Found, WordsIn, best_of
 from indexer.recall.word_base import gather_lists, read_lists, write_lists
 from indexer.recall.word_lists import WordLists, search_lists
 from indexer.recall.word_query import WordQuery
@@ -32,6 +33,10 @@ class WordRecall:
     def __init__(self, blocks: list[tuple[WordLists, NDArray[np.bool_]]]) -> None:
         self._blocks = blocks
 
+    def __len__(self) -> int:
+        """How many photos can be found."""
+        return sum(int(live.sum()) for _, live in self._blocks)
+
     @property
     def ids(self) -> NDArray[np.int64]:
         """(n,) int64, rising: the photos that can be found."""
@@ -40,10 +45,10 @@ class WordRecall:
 
     def search(
         self,
-        words_in: Callable[[int], tuple[NDArray[np.uint16], NDArray[np.float32]]],
+        words_in: WordsIn,
         k: int,
         allowed: NDArray[np.int64] | None = None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    ) -> Found:
         """The k photos with the highest scores, or all of them if there are fewer.
 
         For each cell of the object, a few nearest words and their cosines are given. The cell's
@@ -68,11 +73,11 @@ class WordRecall:
             found = search_lists([lists for lists, _ in blocks], masks, query, k)
             ids.append(found[0])
             scores.append(found[1])
-        return _best(np.concatenate(ids), np.concatenate(scores), k)
+        return best_of(np.concatenate(ids), np.concatenate(scores), k)
 
     def nearness(
         self,
-        asked: Sequence[Callable[[int], tuple[NDArray[np.uint16], NDArray[np.float32]]]],
+        asked: Sequence[WordsIn],
         ids: NDArray[np.int64],
     ) -> NDArray[np.float32]:
         """How near the words of some photos are to those of objects, (objects, n) float32: the
@@ -168,14 +173,3 @@ def _read_base(index_dir: Path, manifest: Manifest) -> list[WordLists] | None:
         return [lists for lists in read_lists(path) if lists.codec in known]
     except (OSError, IndexDamagedError):
         return None
-
-
-def _best(
-    ids: NDArray[np.int64], scores: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k highest scores, by falling score; equal scores by rising id."""
-    if k < len(ids):
-        kept = scores >= np.partition(scores, -k)[-k]
-        ids, scores = ids[kept], scores[kept]
-    order = np.lexsort((ids, -scores))[:k]
-    return ids[order], scores[order]

@@ -6,7 +6,11 @@ from indexer.errors import IndexMissingError, IndexWriteError
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import TEMPORARY_SUFFIX, sync_folder
 from indexer.store.locks import LOCK_NAME, READERS_NAME, without_readers
-from indexer.store.manifest import MANIFEST_NAME, Manifest, read_manifest
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, Manifest, read_manifest
+
+# In the folder of a fleet: its codec, and a folder for what it is fitted to.
+FLEET_CODEC_NAME = "fleet-codec.safetensors"
+FLEET_SAMPLE_NAME = ".fleet-sample"
 
 _OWN_FILES = (
     "shards/*.parquet",
@@ -23,14 +27,18 @@ _OWN_FILES = (
     "corrections-*.safetensors",
 )
 # What a first run leaves when it is killed before its first commit.
-_FIRST_FILES = {LOCK_NAME, READERS_NAME, MANIFEST_NAME + TEMPORARY_SUFFIX}
+_FIRST_FILES = {
+    *(LOCK_NAME, READERS_NAME, MANIFEST_NAME + TEMPORARY_SUFFIX),
+    *(FLEET_NAME + TEMPORARY_SUFFIX, FLEET_CODEC_NAME, FLEET_CODEC_NAME + TEMPORARY_SUFFIX),
+    FLEET_SAMPLE_NAME,
+}
 
 
-def make_folder(index_dir: Path) -> None:
+def make_folder(index_dir: Path, mark: str = MANIFEST_NAME) -> None:
     """Make the folder of an index, or check that it is one.
 
-    Raises IndexMissingError where something else lies there, IndexWriteError where it cannot be
-    made.
+    mark: the file that is in every such folder once its first commit is made. Raises
+    IndexMissingError where something else lies there, IndexWriteError where it cannot be made.
     """
     try:
         index_dir.mkdir(parents=True, exist_ok=True)
@@ -41,7 +49,7 @@ def make_folder(index_dir: Path) -> None:
             f"{index_dir}: cannot be made or read ({error.strerror}); choose another folder for "
             "the index"
         ) from error
-    if MANIFEST_NAME not in names and names - _FIRST_FILES:
+    if mark not in names and names - _FIRST_FILES:
         raise IndexMissingError(
             f"{index_dir}: holds other files and no index; choose a new or empty folder for the "
             "index"

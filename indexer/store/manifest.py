@@ -18,6 +18,8 @@ from indexer.errors import (
 from indexer.store.files import StoredFile, write_text_atomically
 
 MANIFEST_NAME = "manifest.json"
+# In the place of a manifest, a fleet has this file (`indexer.fleet.parts`).
+FLEET_NAME = "fleet.json"
 FORMAT = 2
 
 Fingerprint = Mapping[str, str | int | float]
@@ -185,6 +187,11 @@ def read_manifest(index_dir: Path) -> Manifest:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
+        if (index_dir / FLEET_NAME).exists():
+            raise IndexMissingError(
+                f"{index_dir}: is a fleet of indexes, which keeps no names, objects or fitted "
+                "weights yet; use an ordinary index for them"
+            ) from None
         raise IndexMissingError(
             f"{index_dir}: no index here; run `waldo index PHOTOS --index {index_dir}` first, or "
             "name the folder of another index"
@@ -283,15 +290,15 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
     vectors are, so is their recall index. What people said of objects is given up only where its
     file is missing: nothing can make it again.
     """
-    codecs = tuple(file for file in manifest.codecs if _is_whole(index_dir, file))
-    photos = tuple(file for file in manifest.photos if _is_whole(index_dir, file))
+    codecs = tuple(file for file in manifest.codecs if is_whole(index_dir, file))
+    photos = tuple(file for file in manifest.photos if is_whole(index_dir, file))
 
     def derived(base: Derived | None) -> Derived | None:
-        whole = base is not None and _is_whole(index_dir, base.file)
+        whole = base is not None and is_whole(index_dir, base.file)
         return base if whole and photos == manifest.photos else None
 
     def without_lost_vectors(column: DescriptorColumn) -> DescriptorColumn:
-        files = tuple(file for file in column.files if _is_whole(index_dir, file))
+        files = tuple(file for file in column.files if is_whole(index_dir, file))
         recall = derived(column.recall) if files == column.files else None
         return replace(column, files=files, recall=recall)
 
@@ -301,19 +308,20 @@ def without_lost_files(index_dir: Path, manifest: Manifest) -> Manifest:
         manifest,
         codecs=codecs,
         shards=tuple(
-            file for file in manifest.shards if _is_whole(index_dir, file) and file.codec in numbers
+            file for file in manifest.shards if is_whole(index_dir, file) and file.codec in numbers
         ),
         photos=photos,
         recall=derived(manifest.recall),
         words=derived(manifest.words),
         descriptors=tuple(map(without_lost_vectors, manifest.descriptors)),
-        albums=albums if albums and _is_whole(index_dir, albums) else None,
-        links=links if links and _is_whole(index_dir, links) else None,
+        albums=albums if albums and is_whole(index_dir, albums) else None,
+        links=links if links and is_whole(index_dir, links) else None,
         corrections=said if said and (index_dir / said.name).exists() else None,
     )
 
 
-def _is_whole(index_dir: Path, file: StoredFile) -> bool:
+def is_whole(index_dir: Path, file: StoredFile) -> bool:
+    """Whether a file is there and has its length."""
     try:
         return (index_dir / file.name).stat().st_size == file.bytes
     except OSError:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.collection import Collection
 from indexer.errors import UnknownNameError
 from indexer.named_objects import Box, NameSummary, read_name_summary, unknown_name
-from indexer.reader import IndexReader
 from indexer.store.album_rows import AlbumRows, StoredAlbum, content_keys, stored_albums
 from search.albums.contents import Contents
 from search.confidence import MINIMUM_PHOTOS, probabilities
@@ -68,7 +68,7 @@ class Album:
         return tuple(photo for photo in self.photos if photo.shown)
 
 
-def read_albums(reader: IndexReader, min_probability: float | None = None) -> dict[str, Album]:
+def read_albums(reader: Collection, min_probability: float | None = None) -> dict[str, Album]:
     """The albums of all names, sorted by name.
 
     min_probability: 0.05..1, what albums show in place of what their thresholds say. Raises
@@ -86,7 +86,7 @@ def read_albums(reader: IndexReader, min_probability: float | None = None) -> di
     return _without_contests(albums)
 
 
-def read_album(reader: IndexReader, name: str, min_probability: float | None = None) -> Album:
+def read_album(reader: Collection, name: str, min_probability: float | None = None) -> Album:
     """The album of one name. Raises UnknownNameError, and as `read_albums`."""
     albums = read_albums(reader, min_probability)
     if name not in albums:
@@ -274,5 +274,5 @@ def _overlap(one: Box, other: Box) -> float:
     return both / (sum(areas) - both)
 
 
-def _unknown(reader: IndexReader, name: str) -> UnknownNameError:
+def _unknown(reader: Collection, name: str) -> UnknownNameError:
     return unknown_name(reader.index_dir, list(reader.names), name)

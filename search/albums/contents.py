@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.reader import IndexReader
+from indexer.collection import Collection
 from indexer.store.album_rows import content_keys
 
 # So many photos tell how chance scores, for every name the same.
@@ -22,10 +22,10 @@ class Contents:
     ids: NDArray[np.int64]
 
     @classmethod
-    def of(cls, reader: IndexReader) -> "Contents":
+    def of(cls, reader: Collection) -> "Contents":
         distinct = reader.distinct()
         ids = reader.ids if distinct is None else distinct
-        keys = content_keys(reader.table.hashes[reader.table.rows_of(ids)])
+        keys = content_keys(reader.hashes_of(ids))
         order = np.argsort(keys)
         return cls(keys[order], ids[order])
 

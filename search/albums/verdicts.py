@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from features.errors import RegionError, WaldoError
 from features.regions import Box, box_cells, check_box
+from indexer.collection import PhotoRecord
 from indexer.named_objects import NamedObject, NamedView, Verdict
-from indexer.reader import IndexReader, PhotoRecord
+from indexer.reader import IndexReader
 from indexer.upkeep.naming import record_verdicts
 from search.albums.comparing import ComparedName, Comparison
 from search.reference import decoded_maps

@@ -9,7 +9,8 @@ import typer
 from search.commands.terminal.options import IndexOption, JsonOption, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from indexer.reader import IndexReader, PhotoRecord
+    from indexer.collection import PhotoRecord
+    from indexer.reader import IndexReader
     from search.albums.album import Album
     from search.albums.verdicts import Said
 

@@ -92,6 +92,15 @@ def index(
             "for any depth). May be repeated.",
         ),
     ] = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel=EXPERTS,
+            help="Make a fleet: N indexes that are searched as one, for very large collections.",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Index photos, or update an index: only new and changed photos are extracted."""
@@ -101,16 +110,16 @@ def index(
     from features.device import precision_of
     from features.models import find_extractor
     from features.workers.extractor_pool import ExtractorPool
-    from indexer.ingest.build import index_photos
+    from indexer.fleet.fleet_build import index_collection, stored_settings
     from indexer.ingest.sources import Exclusion, open_sources
-    from indexer.store.manifest import Manifest, check_quality
+    from indexer.store.manifest import check_quality
     from search.albums.filling import fill_albums
     from search.commands.terminal.progress_bar import ProgressDisplay
 
     # Wrong arguments are refused before a model is looked for, and perhaps downloaded.
     _check_workers(workers)
     opened = open_sources(sources, index, Exclusion(exclude or []))
-    stored = Manifest.load_if_present(index)
+    stored = stored_settings(index)
     if codec is not None:
         check_codec(codec)
     if stored is not None:
@@ -123,10 +132,11 @@ def index(
     descriptors = load_descriptors(descriptor or [], stored, device, batch_size or 8)
     try:
         with pool as extractor, ProgressDisplay() as display:
-            report = index_photos(
+            report = index_collection(
                 opened,
                 index,
                 extractor,
+                parts=parts,
                 exclude=exclude or [],
                 batch_size=batch_size,
                 quality=codec,
@@ -173,10 +183,10 @@ def info(
     if machine:
         _show_machine(json_output)
         return
-    from indexer.upkeep.check import describe
+    from indexer.upkeep.every_part import describe_collection
     from search.commands.terminal.tables import info_lines
 
-    description = describe(index)
+    description = describe_collection(index)
     if json_output:
         print_json(description)
     else:
@@ -199,9 +209,9 @@ def _show_machine(json_output: bool) -> None:
 
 def verify(index: IndexOption, json_output: JsonOption = False) -> None:
     """Read and check everything in an index. The exit code is 1 where something is wrong."""
-    from indexer.upkeep.check import verify as verify_index
+    from indexer.upkeep.every_part import verify_collection
 
-    problems = verify_index(index)
+    problems = verify_collection(index)
     if json_output:
         print_json({"problems": problems})
     else:
@@ -214,10 +224,10 @@ def compact(index: IndexOption, json_output: JsonOption = False) -> None:
     """Free the space of deleted and changed photos, and merge small files."""
     from dataclasses import asdict
 
-    from indexer.upkeep.compact import compact as compact_index
+    from indexer.upkeep.every_part import compact_collection
 
     try:
-        report = compact_index(index)
+        report = compact_collection(index)
     except KeyboardInterrupt:
         say("stopped; nothing is lost: run the same command again")
         raise typer.Exit(130) from None

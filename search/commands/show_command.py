@@ -104,7 +104,7 @@ def _model(
 
     from features.errors import WaldoError
     from features.models import extractor_of
-    from indexer.reader import IndexReader
+    from indexer.fleet.fleet_reader import open_collection
     from search.index import Index
     from search.reference import make_reference
 
@@ -114,6 +114,6 @@ def _model(
         return
     if model is not None:
         raise WaldoError("--model and --index: an index has its own model; give one of them")
-    with IndexReader.open(index) as reader:
+    with open_collection(index) as reader:
         extractor = extractor_of(reader.fingerprint, device)
         yield extractor, Index(reader, extractor).preview

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from indexer.reader import PhotoRecord
+from indexer.collection import PhotoRecord
 from search.albums.album import Album
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from features.errors import WaldoError
 from features.frame import Frame
 from features.maps import FeatureMaps
+from indexer.collection import PhotoRecord
 from indexer.named_objects import NamedObject, NamedView
 from indexer.object_corrections import read_corrections
-from indexer.reader import IndexReader, PhotoRecord
+from indexer.reader import IndexReader
 from indexer.region_links import RegionLinks
 from search.albums.contents import Contents
 from search.recurring.clusters import average_linkage, join_overlapping

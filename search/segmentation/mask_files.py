@@ -14,8 +14,8 @@ from PIL import Image
 from features.errors import WaldoError
 from features.models import MapExtractor
 from features.photo import is_picture
+from indexer.collection import Collection
 from indexer.ingest.sources import Found, list_photos, open_sources
-from indexer.reader import IndexReader
 from search.query import Answer
 from search.reference import Reference
 from search.segmentation.drawing import tinted
@@ -142,7 +142,7 @@ def write_masks(
 
 
 def write_match_masks(
-    out: Path, reader: IndexReader, device: "torch.device", answer: Answer
+    out: Path, reader: Collection, device: "torch.device", answer: Answer
 ) -> tuple[list[WrittenMask | None], list[Failure]]:
     """Write NNN-STEM.mask.png and NNN-STEM.overlay.jpg for each match; NNN is its rank.
 

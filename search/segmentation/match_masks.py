@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from features.errors import PhotoError, WaldoError
+from indexer.collection import Collection
 from indexer.errors import IndexDamagedError
-from indexer.reader import IndexReader
 from search.candidates import CandidateMaps, to_candidates
 from search.confidence import POSSIBLE
 from search.query import Match
@@ -38,7 +38,7 @@ _THREADS = 3
 
 
 def fit_boxes(
-    reader: IndexReader,
+    reader: Collection,
     references: Sequence[Reference],
     device: "torch.device",
     matches: Sequence[Match],
@@ -54,7 +54,7 @@ def fit_boxes(
         return list(threads.map(partial(_fit, reader, tokens), matches))
 
 
-def _fit(reader: IndexReader, tokens: Sequence[ObjectTokens], match: Match) -> Match:
+def _fit(reader: Collection, tokens: Sequence[ObjectTokens], match: Match) -> Match:
     import torch
 
     if match.probability is not None and match.probability < POSSIBLE:
@@ -100,7 +100,7 @@ def boxes_in(cut: Cut, boxes: Sequence[Box]) -> tuple[Box, ...]:
 
 
 def segment_matches(
-    reader: IndexReader,
+    reader: Collection,
     references: Sequence[Reference],
     device: "torch.device",
     matches: Sequence[Match],
@@ -141,7 +141,7 @@ def _open(match: Match) -> Image.Image:
     return load_picture(match.path)
 
 
-def _candidates(reader: IndexReader, match: Match, tokens: ObjectTokens) -> CandidateMaps:
+def _candidates(reader: Collection, match: Match, tokens: ObjectTokens) -> CandidateMaps:
     maps = reader.read_maps(np.array([match.id]))
     if len(maps.ids) == 0:
         raise IndexDamagedError(maps.damaged[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.diffusion.vocabulary import nouns
 from features.errors import WaldoError
-from indexer.reader import PhotoRecord
+from indexer.collection import PhotoRecord
 from indexer.store.filters import PhotoFilter, time_span
 from search.index import Index
 from search.presentation.class_notes import class_note, presence_note

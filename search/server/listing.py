@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.reader import IndexReader, PhotoRecord
+from indexer.collection import Collection, PhotoRecord
 from indexer.store.filters import PhotoFilter
 from search.server.request_bodies import RequestError
 
@@ -27,7 +27,7 @@ class Page:
 class Listing:
     """All photos of a reader in the order of their folders and names."""
 
-    def __init__(self, reader: IndexReader) -> None:
+    def __init__(self, reader: Collection) -> None:
         self.reader = reader
 
     @cached_property
@@ -63,7 +63,7 @@ class Listing:
         return Page(self.reader.photos(some[:count]), following)
 
 
-def find_photo(reader: IndexReader, number: int) -> PhotoRecord:
+def find_photo(reader: Collection, number: int) -> PhotoRecord:
     """A photo of the index. Raises RequestError (404) where there is none of this number."""
     try:
         [record] = reader.photos([number])
@@ -72,7 +72,7 @@ def find_photo(reader: IndexReader, number: int) -> PhotoRecord:
     return record
 
 
-def unchanged_photo(reader: IndexReader, number: int) -> PhotoRecord:
+def unchanged_photo(reader: Collection, number: int) -> PhotoRecord:
     """A photo of the index whose file is what was indexed.
 
     So nothing but what was indexed is shown, wherever a link leads to by now. Raises RequestError

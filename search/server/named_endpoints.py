@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.collection import Collection
 from indexer.named_objects import NamedObject, NamedView
-from indexer.reader import IndexReader
 from indexer.upkeep.naming import forget_object, name_object
 from search.albums.album import read_album, read_albums
 from search.albums.filling import fill_albums
@@ -116,7 +116,7 @@ class NamedEndpoints:
         return json_reply({"name": name})
 
 
-def _album(reader: IndexReader, name: str) -> dict[str, Any]:
+def _album(reader: Collection, name: str) -> dict[str, Any]:
     """An album as JSON. Raises WaldoError for a name that is not known."""
     album = read_album(reader, name)
     records = reader.photos([photo.id for photo in album.photos])
@@ -127,7 +127,7 @@ def _album(reader: IndexReader, name: str) -> dict[str, Any]:
     return told
 
 
-def _cover(reader: IndexReader, name: str, size: int) -> bytes:
+def _cover(reader: Collection, name: str, size: int) -> bytes:
     """The object in the first of its photos that is still what it was, as a JPEG.
 
     Raises RequestError (404) where none is, WaldoError for a name that is not known.

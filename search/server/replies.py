@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from indexer.reader import IndexReader
+from indexer.collection import Collection
 from search.presentation.answer_json import answer_json
 from search.presentation.sureness import sureness
 from search.query import NAME_MARK, Answer
@@ -30,7 +30,7 @@ def search_json(
     key: str,
     asked: SearchRequest,
     answer: Answer,
-    reader: IndexReader,
+    reader: Collection,
     uploads: Uploads,
     notes: list[str],
 ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def search_json(
 
 
 def _photo_of(
-    reference: Reference, reader: IndexReader, uploads: Uploads
+    reference: Reference, reader: Collection, uploads: Uploads
 ) -> dict[str, int | str] | None:
     """How requests name the photo of a reference; None where it is not here any more."""
     content = reference.maps.content_hash
@@ -84,7 +84,7 @@ def pairs_json(answer: Answer, rank: int) -> dict[str, Any]:
     }
 
 
-def query_command(asked: SearchRequest, reader: IndexReader) -> str | None:
+def query_command(asked: SearchRequest, reader: Collection) -> str | None:
     """The command that asks for the same; None where areas were edited, which it cannot say.
 
     A photo that was sent is called PHOTO.jpg.
@@ -95,7 +95,7 @@ def query_command(asked: SearchRequest, reader: IndexReader) -> str | None:
     return shlex.join(_arguments(asked, reader))
 
 
-def _arguments(asked: SearchRequest, reader: IndexReader) -> Iterator[str]:
+def _arguments(asked: SearchRequest, reader: Collection) -> Iterator[str]:
     yield from ("waldo", "query", _file(asked.object, reader))
     if asked.object.class_name is not None:
         yield from ("--class", asked.object.class_name)
@@ -117,7 +117,7 @@ def _arguments(asked: SearchRequest, reader: IndexReader) -> Iterator[str]:
     yield from ("--top", str(asked.top), "--index", shown(reader.index_dir.absolute()))
 
 
-def _file(view: ObjectRequest, reader: IndexReader) -> str:
+def _file(view: ObjectRequest, reader: Collection) -> str:
     if isinstance(view.photo, int):
         [record] = reader.photos([view.photo])
         return shown(record.path)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from features.errors import WaldoError
-from indexer.reader import IndexReader
+from indexer.collection import Collection
+from indexer.fleet.fleet_reader import open_collection
 from search.index import Index, open_index
 from search.server.request_bodies import RequestError
 
@@ -41,7 +42,7 @@ class SearchWorker:
         self._index.close()
         self._reader.close()
 
-    def reader(self) -> IndexReader:
+    def reader(self) -> Collection:
         """The index as of its last commit, for any thread: its photos, but not their maps.
 
         It reads files, so the event loop must not call it. Nobody closes what it returns.
@@ -50,7 +51,7 @@ class SearchWorker:
         """
         with self._refreshing:
             if not self._reader.is_current():
-                opened = IndexReader.open(self._reader.index_dir)
+                opened = open_collection(self._reader.index_dir)
                 if opened.fingerprint != self._reader.fingerprint:
                     opened.close()
                     raise WaldoError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from features.errors import WaldoError
 from features.photo import load_photo
-from indexer.reader import PhotoRecord
+from indexer.collection import PhotoRecord
 from search.albums.album import AlbumPhoto
 from search.commands.pages.rendering import Picture, render, write_html
 from search.segmentation.overlay import shrunk

@@ -235,8 +235,9 @@ def info_lines(described: dict[str, Any]) -> list[str]:
     from rich.filesize import decimal
 
     size, per_photo = decimal(described["bytes_on_disk"]), decimal(described["bytes_per_photo"])
+    parts = f", a fleet of {described['parts']} parts" if "parts" in described else ""
     lines = [
-        f"{described['index']}: {described['photos']:,} photos, {size}",
+        f"{described['index']}: {described['photos']:,} photos, {size}{parts}",
         f"model {described['model']}, stored in the quality {described['codec']}: "
         f"{per_photo} per photo",
         *(f"photos from {in_one_line(source)}" for source in described["sources"]),

@@ -1,0 +1,238 @@
+"""Indexing photos into a collection of either kind: an ordinary index, or a fleet.
+
+The parts of a fleet are written by `index_photos`, one after the other.
+"""
+
+import contextlib
+import shutil
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+
+from features.errors import WaldoError
+from indexer.codec.quality import DEFAULT_QUALITY
+from indexer.errors import SourceError
+from indexer.fleet.parts import (
+    CODEC_NUMBER,
+    Fleet,
+    check_parts,
+    read_fleet,
+    write_fleet,
+)
+from indexer.fleet.shares import Shares, common_sizes
+from indexer.ingest.build import index_photos
+from indexer.ingest.commit import store_file
+from indexer.ingest.decode import Decoder
+from indexer.ingest.progress import IndexReport, Progress, ProgressReporter
+from indexer.ingest.sample import choose_sample, extract_sample, fit_codec, photos_to_fit
+from indexer.ingest.sample_cache import SAMPLE_NAME, CachedExtraction, SampleCache
+from indexer.ingest.sources import Exclusion, Found, Source, Unreadable, list_photos, open_sources
+from indexer.protocols import Descriptor, Extractor
+from indexer.store.failures import read_failures, write_failures
+from indexer.store.files import digest, writing
+from indexer.store.folder import FLEET_CODEC_NAME, FLEET_SAMPLE_NAME, make_folder
+from indexer.store.locks import writer_lock
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, Manifest
+from indexer.store.mapstore import MapStore
+
+
+def index_collection(
+    sources: Sequence[Path | Source],
+    index_dir: Path,
+    extractor: Extractor,
+    *,
+    parts: int | None = None,
+    exclude: Sequence[str] = (),
+    batch_size: int | None = None,
+    quality: str | None = None,
+    descriptors: Sequence[Descriptor] = (),
+    on_progress: Callable[[Progress], None] | None = None,
+) -> IndexReport:
+    """Bring an index or a fleet up to date with some sources, or make it.
+
+    parts: of a new fleet; None for an ordinary index, and for whatever there is. The other
+    parameters, and what holds if the run is killed, are as for `index_photos`. What counts as
+    changed there is removed and new here if it comes into another part. Raises as `index_photos`
+    does, and WaldoError for another number of parts than the fleet has.
+    """
+    fleet = read_fleet(index_dir)
+    update = partial(
+        index_photos,
+        extractor=extractor,
+        exclude=exclude,
+        batch_size=batch_size,
+        quality=quality,
+        descriptors=descriptors,
+    )
+    if fleet is None and parts is None:
+        return update(sources, index_dir, on_progress=on_progress)
+    started = time.monotonic()
+    _check_parts(index_dir, fleet, parts)
+    left_out = Exclusion(exclude)
+    opened = open_sources(sources, index_dir, left_out)
+    listing = partial(list_photos, opened, index_dir, left_out)
+    make_folder(index_dir, FLEET_NAME)
+    with writer_lock(index_dir):
+        chosen: list[Found] = []
+        if fleet is None:
+            assert parts is not None
+            fleet, chosen = _make(
+                *(index_dir, parts, extractor, quality or DEFAULT_QUALITY),
+                *(listing(), batch_size, on_progress),
+            )
+        with writing(index_dir):
+            shares = Shares(fleet, opened, listing())
+            for number in range(fleet.parts):
+                fleet.prepare(number)
+            _hand_out(fleet, chosen)
+        progress = _Progress(on_progress, shares.total)
+        reports = [
+            update(opened, folder, on_progress=progress.of_part(), share=partial(shares.of, number))
+            for number, folder in enumerate(fleet.folders)
+        ]
+        with writing(index_dir):
+            shares.delete()
+            shutil.rmtree(index_dir / FLEET_SAMPLE_NAME, ignore_errors=True)
+            _gather_failures(fleet)
+    report = _together(index_dir, reports, len(shares.unreadable))
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def stored_settings(index_dir: Path) -> Manifest | None:
+    """What an index or a fleet was made with: the manifest of an index, or of the first part with
+    the descriptors of all. None where there is neither.
+
+    Raises IndexFormatError, IndexDamagedError.
+    """
+    fleet = read_fleet(index_dir)
+    folders = [index_dir] if fleet is None else fleet.folders
+    found = [Manifest.load_if_present(folder) for folder in folders]
+    manifests = [manifest for manifest in found if manifest is not None]
+    if not manifests:
+        return None
+    columns = {column.name: column for one in manifests for column in one.descriptors}
+    return replace(manifests[0], descriptors=tuple(columns.values()))
+
+
+def _make(
+    index_dir: Path,
+    parts: int,
+    extractor: Extractor,
+    quality: str,
+    listing: Iterable[Found | Unreadable],
+    batch_size: int | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> tuple[Fleet, list[Found]]:
+    """Fit a codec to photos from all over a listing, as for an index, and write fleet.json last.
+
+    Returns the fleet and these photos. Raises SourceError where none of them can be read,
+    IndexWriteError, and whatever the extractor raises.
+    """
+    extractor.get_ready()
+    sizes = array("q")
+    wanted = photos_to_fit(extractor.grid, extractor.dim)
+    chosen = choose_sample(_noting_sizes(listing, sizes), wanted)
+    progress = ProgressReporter(on_progress, len(sizes), time.monotonic())
+    folder = index_dir / FLEET_SAMPLE_NAME
+    with writing(index_dir):
+        folder.mkdir(exist_ok=True)
+    extraction = CachedExtraction(extractor, SampleCache(folder))
+    size = max(1, batch_size or extractor.batch_size)
+    with contextlib.closing(MapStore(index_dir, (), 0)) as no_maps:
+        decoder = Decoder(None, no_maps, extractor.image_size, extractor.grid)
+        sample = extract_sample(chosen, decoder, extraction, size, progress.report_fit)
+    if not sample:
+        raise SourceError(
+            f"none of {len(chosen)} photos, from all over the sources, can be read; a fleet needs "
+            "some to begin with"
+        )
+    codec = fit_codec(quality, sample, extractor)
+    with writing(index_dir):
+        file = store_file(index_dir, FLEET_CODEC_NAME, CODEC_NUMBER, codec.fitted_on, codec.save)
+        fleet = Fleet(
+            *(index_dir, parts, dict(extractor.fingerprint())),
+            *(extractor.image_size, extractor.grid, extractor.dim),
+            quality=quality,
+            codec=file,
+            spread=common_sizes(sizes, parts),
+        )
+        write_fleet(fleet)
+    return fleet, chosen
+
+
+def _noting_sizes(listing: Iterable[Found | Unreadable], sizes: "array[int]") -> Iterator[Found]:
+    for entry in listing:
+        if isinstance(entry, Found):
+            sizes.append(entry.size)
+            yield entry
+
+
+def _hand_out(fleet: Fleet, chosen: Sequence[Found]) -> None:
+    """Give each part the maps of its photos that the codec was fitted to, so that they are not
+    extracted again. Raises OSError.
+    """
+    for found in chosen:
+        folder = fleet.folder(fleet.part_of(found.size, found.path)) / SAMPLE_NAME
+        with contextlib.suppress(FileNotFoundError):
+            name = f"{digest(Path(found.path))}.safetensors"
+            folder.mkdir(exist_ok=True)
+            (fleet.index_dir / FLEET_SAMPLE_NAME / SAMPLE_NAME / name).replace(folder / name)
+
+
+class _Progress:
+    """The progress of the parts as that of one run. total: files of all parts."""
+
+    def __init__(self, listener: Callable[[Progress], None] | None, total: int) -> None:
+        self._listener = listener
+        self._total = total
+        self._started = time.monotonic()
+        self._before = self._last = Progress("index", 0, total, 0, 0, 0, 0.0)
+
+    def of_part(self) -> Callable[[Progress], None]:
+        """The listener of the next part."""
+        self._before = self._last
+        return self._report
+
+    def _report(self, part: Progress) -> None:
+        before = self._before
+        counts = ("done", "new", "skipped", "failed")
+        self._last = replace(
+            part,
+            total=self._total,
+            seconds=time.monotonic() - self._started,
+            **{name: getattr(before, name) + getattr(part, name) for name in counts},
+        )
+        if self._listener is not None:
+            self._listener(self._last)
+
+
+def _check_parts(index_dir: Path, fleet: Fleet | None, parts: int | None) -> None:
+    """Raise WaldoError where a fleet of so many parts can be neither made nor updated."""
+    if parts is not None:
+        check_parts(parts)
+    if fleet is None and (index_dir / MANIFEST_NAME).exists():
+        raise WaldoError(f"{index_dir}: is an ordinary index; choose another folder for a fleet")
+    if fleet is not None and parts not in (None, fleet.parts):
+        raise WaldoError(
+            f"{index_dir}: is a fleet of {fleet.parts} parts, which stay as they are; choose "
+            f"another folder for one of {parts}"
+        )
+
+
+def _gather_failures(fleet: Fleet) -> None:
+    """Write the failures of all parts to one file. Raises OSError."""
+    failures = {one.path: one for folder in fleet.folders for one in read_failures(folder)}
+    current = sorted(failures.values(), key=lambda failure: failure.path)
+    if current != read_failures(fleet.index_dir):
+        write_failures(fleet.index_dir, current)
+
+
+def _together(index_dir: Path, reports: Sequence[IndexReport], unreadable: int) -> IndexReport:
+    """The reports of all parts as one. unreadable: what all parts reported alike."""
+    names = [field.name for field in fields(IndexReport) if field.name != "index_dir"]
+    sums = {name: sum(getattr(report, name) for report in reports) for name in names}
+    sums["failed"] -= unreadable * (len(reports) - 1)
+    return IndexReport(index_dir, **sums)

@@ -1,0 +1,209 @@
+"""Reading a fleet as one collection: every part is asked, and what they answer is put together.
+
+The scores that recall and re-ranking give a photo do not depend on the other photos. So the best K
+of what the parts find are the best K of the collection, and answers are those of a single index.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.codec.codec import Codec, load_codec
+from indexer.collection import Collection, MapBatch, PhotoRecord
+from indexer.fleet.parts import CODEC_NUMBER, Fleet, part_ids, part_of_id, read_fleet
+from indexer.reader import IndexReader, no_photo
+from indexer.recall.searching import Asked, Found, Recall, VectorRecall, WordsRecall, best_of
+from indexer.store.filters import PhotoFilter
+
+if TYPE_CHECKING:
+    import torch
+
+# Parts whose maps are read at the same time; each reads with several threads itself.
+_READ_TOGETHER = 8
+
+
+def open_collection(index_dir: Path) -> Collection:
+    """Open the last committed state of an index or of a fleet.
+
+    Raises IndexMissingError where there is neither or no photo in it, IndexFormatError,
+    IndexDamagedError.
+    """
+    fleet = read_fleet(index_dir)
+    return IndexReader.open(index_dir) if fleet is None else FleetReader.open(fleet)
+
+
+class MergedRecall(Generic[Asked]):
+    """Recall of several parts, searched one after the other, as one."""
+
+    def __init__(self, parts: Mapping[int, Recall[Asked]]) -> None:
+        """parts: by their numbers."""
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts.values()))
+
+    def search(self, asked: Asked, k: int, allowed: NDArray[np.int64] | None = None) -> Found:
+        """As `Recall.search`."""
+        ids, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        for number, part in self._parts.items():
+            own = allowed
+            if allowed is not None:
+                own = allowed[slice(*np.searchsorted(allowed, part_ids(number)))]
+                if len(own) == 0:
+                    continue
+            found = part.search(asked, k, own)
+            ids.append(found[0])
+            scores.append(found[1])
+        return best_of(np.concatenate(ids), np.concatenate(scores), k)
+
+
+class FleetReader(Collection):
+    """A collection that lies in the parts of a fleet, each as of its last commit.
+
+    Use `open_collection`.
+    """
+
+    def __init__(self, fleet: Fleet, parts: Sequence[IndexReader]) -> None:
+        """parts: all of them, in order; some may have no photo."""
+        super().__init__(fleet.index_dir, parts[0].manifest)
+        self._fleet = fleet
+        self._parts = parts
+        self._by_descriptor: dict[str, MergedRecall[NDArray[np.float32]]] = {}
+        self._pool = ThreadPoolExecutor(_READ_TOGETHER, "parts")
+
+    @classmethod
+    def open(cls, fleet: Fleet) -> Self:
+        """Open every part. Raises as `open_collection`."""
+        with contextlib.ExitStack() as opened:
+            parts = []
+            for number, folder in enumerate(fleet.folders):
+                fleet.check_part(number)
+                parts.append(opened.enter_context(IndexReader.open(folder, may_be_empty=True)))
+            if not any(part.n_photos for part in parts):
+                raise no_photo(fleet.index_dir)
+            opened.pop_all()
+        return cls(fleet, parts)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        for part in self._parts:
+            part.close()
+
+    def is_current(self) -> bool:
+        return all(part.is_current() for part in self._parts)
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        return np.concatenate([part.ids for part in self._parts])
+
+    @cached_property
+    def content_hashes(self) -> NDArray[np.uint8]:
+        return np.concatenate([part.content_hashes for part in self._parts])
+
+    @cached_property
+    def recall(self) -> VectorRecall:
+        return MergedRecall({number: part.recall for number, part in enumerate(self._parts)})
+
+    @cached_property
+    def word_recall(self) -> WordsRecall | None:
+        recalls = {number: part.word_recall for number, part in enumerate(self._parts)}
+        found = {number: recall for number, recall in recalls.items() if recall is not None}
+        return MergedRecall(found) if len(found) == len(recalls) else None
+
+    @cached_property
+    def descriptors(self) -> dict[str, dict[str, Any]]:
+        return {name: values for part in self._parts for name, values in part.descriptors.items()}
+
+    def descriptor_recall(self, name: str) -> VectorRecall:
+        if name not in self._by_descriptor:
+            recalls = {
+                number: part.descriptor_recall(name)
+                for number, part in enumerate(self._parts)
+                if name in part.descriptors
+            }
+            if not recalls:
+                raise KeyError(f"no descriptor {name}")
+            self._by_descriptor[name] = MergedRecall(recalls)
+        return self._by_descriptor[name]
+
+    @cached_property
+    def _codecs(self) -> dict[int, Codec]:
+        return {CODEC_NUMBER: load_codec(self.index_dir / self._fleet.codec.name)}
+
+    def photos(self, ids: Sequence[int] | NDArray[np.int64]) -> list[PhotoRecord]:
+        found: dict[int, PhotoRecord] = {}
+        for number, places in self._by_part(ids).items():
+            own = np.asarray(ids, np.int64)[places]
+            found.update(zip(places.tolist(), self._part(number).photos(own), strict=True))
+        return [found[place] for place in range(len(found))]
+
+    def paths(self) -> list[str]:
+        return [path for part in self._parts for path in part.paths()]
+
+    def hold_maps(
+        self, device: "torch.device", progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        done = 0
+        for part in self._parts:
+
+            def report(read: int, _: int, before: int = done) -> None:
+                if progress is not None:
+                    progress(before + read, self.n_photos)
+
+            part.hold_maps(device, report)
+            done += part.n_photos
+
+    def read_maps(self, ids: Sequence[int] | NDArray[np.int64]) -> MapBatch:
+        wanted = np.asarray(ids, dtype=np.int64)
+        by_part = self._by_part(wanted)
+        parts = [self._part(number) for number in by_part]
+        places = list(by_part.values())
+        batches = list(self._pool.map(lambda part, own: part.read_maps(wanted[own]), parts, places))
+        if len(batches) == 1:
+            return batches[0]
+        # Where each map belongs in the answer: the places without those of damaged maps.
+        sound = [own[np.isin(wanted[own], b.ids)] for own, b in zip(places, batches, strict=True)]
+        order = np.argsort(np.concatenate([np.empty(0, np.intp), *sound]))
+        together = _concatenated(batches, self)
+        return together.rows(order)
+
+    def matching(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:
+        return np.concatenate([part.matching(photo_filter) for part in self._parts])
+
+    def _part(self, number: int) -> IndexReader:
+        """A part. Raises KeyError where there is none of this number."""
+        if not 0 <= number < len(self._parts):
+            raise KeyError(f"no part {number}")
+        return self._parts[number]
+
+    def _by_part(self, ids: Sequence[int] | NDArray[np.int64]) -> dict[int, NDArray[np.intp]]:
+        """The places of ids, by the number of the part that they are in."""
+        owners = part_of_id(np.asarray(ids, dtype=np.int64))
+        return {int(number): np.flatnonzero(owners == number) for number in np.unique(owners)}
+
+
+def _concatenated(batches: Sequence[MapBatch], reader: Collection) -> MapBatch:
+    """The maps of several parts, one after the other."""
+    encoded: Any
+    if batches and not isinstance(batches[0].encoded, np.ndarray):
+        import torch
+
+        encoded = torch.cat([torch.as_tensor(batch.encoded) for batch in batches])
+    else:
+        empty = np.empty((0, reader.photo_bytes), np.uint8)
+        encoded = np.concatenate([empty, *(np.asarray(batch.encoded) for batch in batches)])
+    return MapBatch(
+        np.concatenate([np.empty(0, np.int64), *(batch.ids for batch in batches)]),
+        encoded,
+        np.concatenate([np.empty(0, np.int64), *(batch.codecs for batch in batches)]),
+        np.concatenate(
+            [np.empty((0, reader.grid**2), np.bool_), *(batch.valid for batch in batches)]
+        ),
+        [line for batch in batches for line in batch.damaged],
+    )

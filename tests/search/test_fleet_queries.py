@@ -1,0 +1,249 @@
+"""One collection as an index and as a fleet of four parts: the same answers, bit for bit."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from features.extractor import FeatureExtractor
+from features.maps import FeatureMaps
+from features.photo import ModelInput
+from features.vision.descriptors import ImageDescriptor
+from indexer.fleet.fleet_build import index_collection
+from indexer.fleet.fleet_reader import FleetReader, open_collection
+from indexer.fleet.parts import part_of_id, read_fleet
+from indexer.reader import IndexReader
+from indexer.store.filters import PhotoFilter
+from search.clock import Clock
+from search.index import Index
+from search.query import Answer, Match, Query, SearchOptions
+from search.reference import make_reference
+from search.rerank import score_references
+from search.scores import SCORES, bind_score
+from tests.helpers.command_line import CommandLine
+
+if TYPE_CHECKING:
+    from tests.conftest import MadeOnce
+
+DEMO = Path(__file__).parents[2] / "data" / "demo"
+PHOTOS = 28
+PARTS = 4
+
+
+class Remembering:
+    """An extractor that extracts each content once, for all indexes that are made with it."""
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        self._extractor = extractor
+        self._maps: dict[str, FeatureMaps] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._extractor, name)
+
+    def begin(self, inputs: Sequence[ModelInput]) -> Callable[[], list[FeatureMaps]]:
+        new = [photo for photo in inputs if photo.content_hash not in self._maps]
+        for maps in self._extractor.extract(new) if new else ():
+            self._maps[maps.content_hash] = maps
+        return lambda: [self._maps[photo.content_hash] for photo in inputs]
+
+
+def make(tiny: FeatureExtractor, descriptor: ImageDescriptor, folder: Path) -> None:
+    """The collection in photos, as index and as fleet; two photos have a copy."""
+    (folder / "photos" / "copies").mkdir(parents=True)
+    names = sorted((DEMO / "photos").iterdir())[::2][:PHOTOS]
+    for path in names:
+        shutil.copy2(path, folder / "photos")
+    for path in (names[3], names[20]):
+        shutil.copy2(path, folder / "photos" / "copies" / f"again-{path.name}")
+    extractor: Any = Remembering(tiny)
+    for name, parts in (("index", None), ("fleet", PARTS)):
+        index_collection(
+            *([folder / "photos"], folder / name, extractor),
+            parts=parts,
+            batch_size=4,
+            descriptors=[descriptor],
+        )
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tiny: FeatureExtractor, made_once: "MadeOnce", descriptor_folder: Callable[[str], Path]
+) -> Path:
+    descriptor = ImageDescriptor.load(str(descriptor_folder("dinov2")), "cpu", batch_size=4)
+    return made_once("fleet", partial(make, tiny, descriptor))
+
+
+@pytest.fixture(scope="module")
+def both(folder: Path, tiny: FeatureExtractor) -> Iterator[tuple[Index, Index]]:
+    with (
+        Index(IndexReader.open(folder / "index"), tiny) as one,
+        Index(open_collection(folder / "fleet"), tiny) as many,
+    ):
+        yield one, many
+
+
+@pytest.fixture(scope="module")
+def object_of(folder: Path) -> Callable[[int], Query]:
+    """A query for what the n-th photo of the collection shows in a box."""
+    photos = sorted((folder / "photos").glob("*.*"))
+    return lambda number: Query(photos[number], box=(30, 20, 200, 150))
+
+
+def test_the_fleet_has_several_parts(folder: Path) -> None:
+    with open_collection(folder / "fleet") as reader:
+        assert isinstance(reader, FleetReader)
+        counts = np.bincount(part_of_id(reader.ids), minlength=PARTS)
+        assert reader.n_photos == PHOTOS + 2
+        assert (counts > 3).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SearchOptions(),
+        SearchOptions(top=7, candidates=25),
+        SearchOptions(top=12, min_confidence=0.1),
+        SearchOptions(score="pdm", candidates=25),
+        SearchOptions(rerank=False, top=9),
+        SearchOptions(filter=PhotoFilter(("*[0-4].*",))),
+        SearchOptions(filter=PhotoFilter(("copies",)), top=3),
+    ],
+    ids=["default", "cut", "confidence", "pdm", "recall", "filter", "narrow filter"],
+)
+def test_answers_are_those_of_a_single_index(
+    both: tuple[Index, Index], object_of: Callable[[int], Query], options: SearchOptions
+) -> None:
+    one, many = both
+    for number in (2, 11, 26):
+        query = object_of(number)
+        expected, found = one.search(query, options), many.search(query, options)
+        assert_same(found, expected)
+        assert expected.matches
+
+
+def test_so_they_are_for_several_photos_names_and_points(
+    both: tuple[Index, Index], object_of: Callable[[int], Query], folder: Path
+) -> None:
+    one, many = both
+    queries = [
+        dataclasses.replace(object_of(2), also=(object_of(4),), unlike=(object_of(20),)),
+        Query(object_of(5).photo, class_name="cat"),
+        Query(object_of(9).photo, class_name="car"),
+        Query(object_of(7).photo, class_name="dog", box=(20, 20, 150, 140)),
+        Query(object_of(7).photo, point=(90, 80)),
+        Query(DEMO / "query" / sorted(p.name for p in (DEMO / "query").iterdir())[0], "cat"),
+    ]
+    for query in queries:
+        assert_same(many.search(query), one.search(query))
+        shown, expected = many.preview(query), one.preview(query)
+        np.testing.assert_array_equal(shown.cells, expected.cells)
+
+
+def test_and_for_candidates_by_a_descriptor(
+    both: tuple[Index, Index], object_of: Callable[[int], Query]
+) -> None:
+    one, many = both
+    [name] = one.reader.descriptors
+    assert many.reader.descriptors == one.reader.descriptors
+    for options in (SearchOptions(recall=name), SearchOptions(recall=name, rerank=False, top=6)):
+        assert_same(many.search(object_of(3), options), one.search(object_of(3), options))
+
+
+def test_maps_held_in_memory_answer_alike(
+    both: tuple[Index, Index],
+    folder: Path,
+    tiny: FeatureExtractor,
+    object_of: Callable[[int], Query],
+) -> None:
+    import torch
+
+    read = []
+    with Index(open_collection(folder / "fleet"), tiny) as many:
+        many.reader.hold_maps(torch.device("cpu"), lambda done, total: read.append((done, total)))
+        assert_same(many.search(object_of(2)), both[0].search(object_of(2)))
+    assert read == sorted(read)
+    assert read[-1][0] <= read[-1][1] == PHOTOS + 2
+
+
+def test_all_photos_score_alike_as_in_an_evaluation(
+    both: tuple[Index, Index], object_of: Callable[[int], Query], tiny: FeatureExtractor
+) -> None:
+    reference = make_reference(object_of(8), tiny).for_scoring(tiny.device)
+    score = bind_score(SCORES["consistent"], tiny, [reference])
+    found = []
+    for index in both:
+        reader = index.reader
+        place = {str(record.path): record.id for record in reader.photos(reader.ids)}
+        ids = np.array([place[path] for path in sorted(place)])
+        scored = score_references(reader, ids, [reference], [score], Clock())
+        found.append(scored.by_score["consistent"])
+    np.testing.assert_array_equal(found[1], found[0])
+
+
+def test_a_damaged_row_of_a_part_is_named_and_left_out(
+    both: tuple[Index, Index],
+    folder: Path,
+    tiny: FeatureExtractor,
+    object_of: Callable[[int], Query],
+    tmp_path: Path,
+) -> None:
+    fleet = shutil.copytree(folder / "fleet", tmp_path / "fleet")
+    best = both[1].search(object_of(2)).matches[1]
+    part = read_fleet(fleet).folder(part_of_id(best.id))  # type: ignore[union-attr]
+    [shard] = (part / "shards").iterdir()
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with Index(open_collection(fleet), tiny) as many:
+        answer = many.search(object_of(2), SearchOptions(top=50))
+    [line] = answer.damaged
+    assert str(part) in line
+    assert "its checksum differs" in line
+    assert len(answer.matches) == PHOTOS - 1
+
+
+def test_the_command_line_asks_a_fleet(
+    folder: Path, waldo: CommandLine, object_of: Callable[[int], Query]
+) -> None:
+    query = object_of(2)
+    box = ",".join(map(str, query.box or ()))
+    found = {}
+    for name in ("index", "fleet"):
+        shown = waldo("query", query.photo, "--box", box, "--index", folder / name, "--json")
+        assert shown.code == 0, shown
+        answer = json.loads(shown.out)
+        found[name] = [(m["path"], m["score"], m["box"]) for m in answer["matches"]]
+    assert found["fleet"] == found["index"]
+
+
+def test_what_a_fleet_cannot_do_is_refused(
+    folder: Path, waldo: CommandLine, object_of: Callable[[int], Query]
+) -> None:
+    fleet, photo = folder / "fleet", object_of(2).photo
+    keeps_no = "is a fleet of indexes, which keeps no names"
+    assert keeps_no in waldo.refusal("name", "Rex", photo, "--box", "1,1,90,90", "--index", fleet)
+    assert keeps_no in waldo.refusal("named", "--index", fleet)
+    assert keeps_no in waldo.refusal("forget", "Rex", "--index", fleet)
+    assert "Rex" in waldo.refusal("query", "@Rex", "--index", fleet)
+
+
+def assert_same(found: Answer, expected: Answer) -> None:
+    """Two answers are equal in all but ids and times."""
+    assert found.n_photos == expected.n_photos
+    assert found.best_confidence == expected.best_confidence
+    assert found.damaged == expected.damaged == []
+    assert len(found.matches) == len(expected.matches)
+    for one, other in zip(found.matches, expected.matches, strict=True):
+        assert values(one) == values(other)
+
+
+def values(match: Match) -> dict[str, Any]:
+    named = {field.name: getattr(match, field.name) for field in dataclasses.fields(match)}
+    del named["id"]
+    return {**named, "heatmap": match.heatmap.tobytes()}
