@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import indexer.ingest.commit as commit
 import indexer.ingest.sample as sample
 import indexer.store.shards as shards
+import search.recurring.linking as linking
 from indexer.errors import IndexBusyError, IndexMissingError, IndexWriteError
 from indexer.named_objects import NamedObject
 from indexer.reader import IndexReader
@@ -33,6 +35,9 @@ from indexer.upkeep.remove import remove
 from search.albums.album import read_albums
 from search.albums.filling import fill_albums
 from search.albums.verdicts import Said, say_of_photos
+from search.recurring.corrections import correct_objects
+from search.recurring.linking import link_photos, stored_links
+from tests.helpers.linked_photos import link_regions, objects_of
 from tests.helpers.names import keep_name, named_view
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import (
@@ -60,13 +65,21 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def act(action: str, photos: Path, index: Path) -> None:
     """Do what is disturbed here: a run of `waldo index` (as on a device, where the action says so),
-    of `waldo compact`, of `waldo name`, or of `waldo confirm` and `refuse` at once.
+    of `waldo compact`, of `waldo name`, of `waldo confirm` and `refuse` at once, or of `waldo
+    objects`, that compares photos or is told what is right.
     """
     if action == "compact":
         compact(index)
     elif action == "say":
         say_of_photos(index, "Max", [Said(4, True), Said(6, False)])
         fill_albums(index)
+    elif action == "link":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(linking, "_COMMIT_SECONDS", 0.0)
+            patch.setattr(linking, "_PHOTOS", 2)
+            link_photos(index)
+    elif action == "correct":
+        correct_objects(index, [[1, 2]], {1: [0]})
     elif action == "name":
         keep_name(index, NamedObject("Rex", (named_view(photos / "photo-000.png"),)))
     else:
@@ -338,14 +351,68 @@ def test_killed_at_every_step_of_what_is_said_of_photos(photos: Path, tmp_path: 
             assert said.pop("photo-003.png") is True
             assert list(said.values()) in ([], [True, False])
             albums = read_albums(reader)
-            states.add((len(said), len(albums["Max"].photos) > 0))
-            assert len(albums["Rex"].photos) > 0
+            states.add((len(said), albums["Max"].waiting == 0))
+            # An album that does not follow yet shows what was said.
+            assert sum(photo.said is True for photo in albums["Max"].shown) == 2 + len(said) // 2
+            assert albums["Rex"].waiting == 0
         act("say", photos, index)
         assert verify(index) == []
         with IndexReader.open(index) as reader, IndexReader.open(whole) as expected:
             assert read_albums(reader) == read_albums(expected)
         assert_nothing_left_over(index)
     assert states == {(0, True), (2, False), (2, True)}
+
+
+def test_killed_at_every_step_of_correcting_objects(photos: Path, tmp_path: Path) -> None:
+    """What was said before is always there; what is said now is there whole or not at all."""
+    before = tmp_path / "before"
+    run(photos, before)
+    link_regions(before, ((0, 1), (2, 3), (4, 5)))
+    correct_objects(before, taken_out={3: [6]})  # what is said first: no photo 5 with photo 4
+    unsaid, said = {frozenset({0, 1}), frozenset({2, 3})}, {frozenset({1, 2, 3})}
+    assert objects_of(before) == unsaid
+    left = killed_everywhere("correct", photos, before, tmp_path / "left")
+    assert len(left) > 5
+    states = []
+    for index in left:
+        assert_usable(index)
+        states.append(objects_of(index))
+        if states[-1] == unsaid:
+            act("correct", photos, index)
+        assert objects_of(index) == said
+        # The files of a writer that was killed go with the next one.
+        compact(index)
+        assert verify(index) == []
+        assert_nothing_left_over(index)
+    assert unsaid in states
+    assert said in states
+
+
+def test_linking_killed_at_every_step(photos: Path, tmp_path: Path) -> None:
+    """What a person said is always there, and the run goes on to the same links."""
+    before = tmp_path / "before"
+    run(photos, before)
+    link_regions(before, ((0, 1), (2, 3)))
+    correct_objects(before, [[1, 2]])
+    make_photos(photos, 2, first=20)
+    run(photos, before)
+    whole = undisturbed("link", photos, before, tmp_path / "whole")
+    left = killed_everywhere("link", photos, before, tmp_path / "left")
+    assert len(left) > 10
+    for index in left:
+        assert_usable(index)
+        assert frozenset({0, 1, 2, 3}) in objects_of(index)
+        act("link", photos, index)
+        with IndexReader.open(index) as reader, IndexReader.open(whole) as expected:
+            links, wanted = stored_links(reader), stored_links(expected)
+            assert links.compared.all()
+            np.testing.assert_array_equal(links.contents, wanted.contents)
+            np.testing.assert_array_equal(links.pairs, wanted.pairs)
+        assert objects_of(index) == objects_of(whole)
+        # While linking the index is being read, so the next writer deletes replaced files.
+        compact(index)
+        assert verify(index) == []
+        assert_nothing_left_over(index)
 
 
 @pytest.mark.parametrize("on_device", [False, True])

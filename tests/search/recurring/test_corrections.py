@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import search.recurring.linking as linking
 from features.errors import WaldoError
 from indexer.errors import IndexDamagedError
 from indexer.ingest.build import index_photos
@@ -17,12 +16,12 @@ from indexer.region_links import RegionLinks
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import verify
 from indexer.upkeep.compact import compact
-from indexer.upkeep.link_commit import commit_links
 from indexer.upkeep.remove import remove
 from search.recurring.corrected import corrected
 from search.recurring.corrections import correct_objects
 from search.recurring.recurrence import recurring_objects
 from tests.helpers.command_line import CommandLine
+from tests.helpers.linked_photos import link_regions, objects_of
 from tests.helpers.stores import PixelExtractor, make_photos
 
 # Photos of each object, by the links that the index is given: one region for each photo.
@@ -34,37 +33,8 @@ COUNT = 8
 def index(tmp_path: Path) -> Path:
     make_photos(tmp_path / "photos", COUNT)
     index_photos([tmp_path / "photos"], tmp_path / "index", PixelExtractor())
-    link(tmp_path / "index", OBJECTS)
+    link_regions(tmp_path / "index", OBJECTS)
     return tmp_path / "index"
-
-
-def link(index: Path, objects: tuple[tuple[int, ...], ...]) -> None:
-    """Store links in an index as if photos of the same object had been found to be alike."""
-    with IndexReader.open(index) as reader:
-        records = sorted(reader.photos(reader.ids), key=lambda one: one.path.name)
-        hashes = b"".join(bytes.fromhex(one.content_hash) for one in records)
-        cells = np.zeros((len(records), reader.grid**2), bool)
-        cells[:, :3] = True
-        pairs = [(a, b) for one in objects for a in one for b in one if a < b]
-        links = RegionLinks(
-            np.frombuffer(hashes, np.uint8).reshape(-1, 32),
-            np.ones(len(records), bool),
-            np.arange(len(records)),
-            cells,
-            np.ones((len(records), 2), np.float32),
-            np.array(pairs, np.int64).reshape(-1, 2),
-            np.full(len(pairs), 3.0, np.float32),
-        )
-        commit_links(index, links, linking._basis(reader), reader.fingerprint)
-
-
-def objects_of(index: Path) -> set[frozenset[int]]:
-    """The numbers in the names of the photos of each object."""
-    with IndexReader.open(index) as reader:
-        return {
-            frozenset(int(photo.record.path.stem[-3:]) for photo in one.photos)
-            for one in recurring_objects(reader)
-        }
 
 
 def number_of(index: Path, *photos: int) -> int:
@@ -139,15 +109,15 @@ def test_what_was_merged_stays_one_when_links_differ(
     index: Path, later: tuple[tuple[int, ...], ...], expected: tuple[tuple[int, ...], ...]
 ) -> None:
     correct_objects(index, [[number_of(index, 0, 1, 2), number_of(index, 3, 4, 5)]])
-    link(index, later)
+    link_regions(index, later)
     assert objects_of(index) == as_sets(*expected)
 
 
 def test_a_photo_stays_out_when_links_differ(index: Path) -> None:
     take_out(index, number_of(index, 3, 4, 5), 5)
-    link(index, ((0, 1, 2), (3, 4, 5, 6, 7)))
+    link_regions(index, ((0, 1, 2), (3, 4, 5, 6, 7)))
     assert objects_of(index) == as_sets((0, 1, 2), (3, 4, 6, 7))
-    link(index, ((0, 1, 2, 5), (3, 4), (6, 7)))
+    link_regions(index, ((0, 1, 2, 5), (3, 4), (6, 7)))
     assert objects_of(index) == as_sets((0, 1, 2, 5), (3, 4), (6, 7))
 
 
@@ -168,7 +138,7 @@ def test_it_outlives_moves_removal_compaction_and_indexing_again(
     index_photos([moved], index, PixelExtractor())
     compact(index)
     assert read_manifest(index).corrections is not None
-    link(index, OBJECTS)
+    link_regions(index, OBJECTS)
     assert objects_of(index) == expected
     assert verify(index) == []
 
