@@ -165,7 +165,7 @@ def largest_difference(index: Path) -> tuple[int, float]:
 
     differing = [name for name in before if told(before[name]) != told(after[name])]
     gaps = [
-        abs(one.score - other.score)
+        abs((one.score or 0.0) - (other.score or 0.0))
         for name in before
         if name not in differing
         for one, other in zip(before[name].photos, after[name].photos, strict=True)

@@ -46,13 +46,15 @@ class Verdict:
 
     photo: the file, as of then. content_hash: as in FeatureMaps; the photo is known by it wherever
     it lies. view: the place in it that was meant, which the object is compared by from then on;
-    None where enough photos are known already.
+    None where enough photos are known already. box: that place, as it is told; None in names that
+    were kept before there were boxes.
     """
 
     photo: Path
     content_hash: str
     shows: bool
     view: NamedView | None
+    box: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,14 @@ class NamedObject:
 class NameSummary:
     """What the file of a named object says without its features.
 
-    boxes: by content hash, the place of the object in the photos that it was named by, [x0, y0, x1,
-    y1] in pixels of the upright photo. said: by content hash, whether the photo shows the object.
+    named_by: the content hashes of the photos that it was named by. said: by content hash, what
+    people said of further ones, whether they show it. boxes: by content hash, the place that was
+    meant in any of these, [x0, y0, x1, y1] in pixels of the upright photo.
     """
 
-    boxes: Mapping[str, Box]
+    named_by: frozenset[str]
     said: Mapping[str, bool]
+    boxes: Mapping[str, Box]
 
 
 def unknown_name(index_dir: Path, names: Sequence[str], name: str) -> UnknownNameError:
@@ -122,6 +126,7 @@ def write_named_object(path: Path, named: NamedObject) -> None:
                 "photo": str(one.photo),
                 "content_hash": one.content_hash,
                 "shows": one.shows,
+                "box": one.box,
                 "view": one.view and _write_view(f"verdict-{number}", one.view, tensors),
             }
             for number, one in enumerate(named.verdicts)
@@ -141,6 +146,7 @@ def read_named_object(path: Path) -> NamedObject:
                 told["content_hash"],
                 told["shows"],
                 told["view"] and _view(f"verdict-{number}", told["view"], tensors),
+                _box(told),
             )
             for number, told in enumerate(described.get("verdicts", ()))
         )
@@ -155,9 +161,12 @@ def read_name_summary(path: Path) -> NameSummary:
     described, _ = _read(path, with_tensors=False)
     try:
         views = described["views"][: described["of_object"]]
+        verdicts = described.get("verdicts", ())
+        boxes = {one["content_hash"]: _box(one) for one in (*verdicts, *views)}
         return NameSummary(
-            {view["content_hash"]: tuple(view["box"]) for view in views if "box" in view},
-            {one["content_hash"]: one["shows"] for one in described.get("verdicts", ())},
+            frozenset(view["content_hash"] for view in views),
+            {one["content_hash"]: one["shows"] for one in verdicts},
+            {content: box for content, box in boxes.items() if box is not None},
         )
     except (KeyError, TypeError) as error:
         raise _unreadable(path, error) from error
@@ -174,6 +183,12 @@ def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Any], dict[str, NDA
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(path, error) from error
     return described, tensors
+
+
+def _box(told: dict[str, Any]) -> Box | None:
+    """The box of a view or of a verdict, as it is stored."""
+    box = told.get("box") or (told.get("view") or {}).get("box")
+    return None if box is None else tuple(box)
 
 
 def _unreadable(path: Path, error: Exception) -> IndexDamagedError:

@@ -28,6 +28,12 @@ def photo_of(text: str | Path) -> Path:
     return photo.absolute() if is_file else photo
 
 
+def digits(text: str) -> int | None:
+    """The number that up to 18 digits are; None for anything else."""
+    # Python reads other scripts' digits too, and fails where there are thousands of them.
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 @dataclass(frozen=True)
 class Query:
     """One object to look for.

@@ -32,16 +32,17 @@ class AlbumPhoto:
 
     id: of the photo; of copies, the lowest. probability: 0..1, that it shows the object; 1 or 0
     where a person said so; None where too few photos are compared to estimate it. score: its
-    likeness to the object, by the name's references that are of other photos. box: [x0, y0, x1, y1]
-    in pixels of the upright photo, None where it is not known yet. said: what a person said of it,
-    None for nothing; the photos that the object was named by show it. shown: whether the album
+    likeness to the object, by the name's references that are of other photos; None where it was not
+    compared yet. box: [x0, y0, x1, y1] in pixels of the upright photo, None where it is not known
+    yet; what a person said comes before what was found. said: what a person said of it, None for
+    nothing; the photos that the object was named by show it. shown: whether the album
     shows it. rivals: other names whose albums have this region of the photo, too. lost_to: the one
     of them that is likelier, so that this album does not show the photo; None where none is.
     """
 
     id: int
     probability: float | None
-    score: float
+    score: float | None
     box: Box | None
     said: bool | None
     shown: bool
@@ -54,13 +55,15 @@ class Album:
     """The photos of one name. photos: best first, also those that it does not show.
 
     waiting: photos of the index that were not compared yet. threshold: the score from which it
-    shows photos, fitted to what people said; None where a probability of 0.5 decides.
+    shows photos, fitted to what people said; None where a probability of 0.5 decides. estimated:
+    whether there are probabilities; where there are none, the album shows what people said alone.
     """
 
     name: str
     photos: tuple[AlbumPhoto, ...]
     waiting: int
     threshold: float | None
+    estimated: bool = True
 
     @property
     def shown(self) -> tuple[AlbumPhoto, ...]:
@@ -149,7 +152,7 @@ def said_of(rows: AlbumRows, summary: NameSummary) -> NDArray[np.int8]:
     -1 where nothing was said. The photos that the object was named by show it.
     """
     told = {bytes.fromhex(content): shows for content, shows in summary.said.items()}
-    told |= dict.fromkeys(map(bytes.fromhex, summary.boxes), True)
+    told |= dict.fromkeys(map(bytes.fromhex, summary.named_by), True)
     said = np.full(len(rows), -1, np.int8)
     if told:
         for row in np.flatnonzero(np.isin(content_keys(rows.contents), list(told))).tolist():
@@ -200,22 +203,37 @@ def _album(
             x0, y0, x1, y1 = rows.boxes[row].tolist()
             box = (x0, y0, x1, y1)
         photos.append(AlbumPhoto(int(ids[row]), probability, score, box, spoken, shown=False))
+    photos += _not_compared(rows, summary, contents)
     threshold = fitted_threshold(*zip(*told, strict=True)) if told else None
     decided = [
         replace(photo, shown=_is_shown(photo, threshold, min_probability)) for photo in photos
     ]
-    decided.sort(key=lambda photo: (-(photo.probability or 0.0), -photo.score, photo.id))
+    decided.sort(key=lambda photo: (*_likeliness(photo), photo.id))
     waiting = int((contents.ids >= album.covers).sum())
-    return Album(name, tuple(decided), waiting, threshold)
+    return Album(name, tuple(decided), waiting, threshold, likely is not None)
+
+
+def _not_compared(rows: AlbumRows, summary: NameSummary, contents: Contents) -> list[AlbumPhoto]:
+    """The photos that people said something of, as far as they have no row yet."""
+    told = {**summary.said, **dict.fromkeys(summary.named_by, True)}
+    missing = sorted(set(told) - {bytes(row).hex() for row in rows.contents[rows.listed]})
+    if not missing:
+        return []
+    ids = contents.find(np.frombuffer(bytes.fromhex("".join(missing)), np.uint8).reshape(-1, 32))
+    return [
+        AlbumPhoto(number, float(told[one]), None, summary.boxes.get(one), told[one], shown=False)
+        for number, one in zip(ids.tolist(), missing, strict=True)
+        if number >= 0
+    ]
 
 
 def _is_shown(photo: AlbumPhoto, threshold: float | None, min_probability: float | None) -> bool:
-    if photo.said is not None:
-        return photo.said
+    if photo.said is not None or photo.score is None:
+        return photo.said is True
     if threshold is not None and min_probability is None:
         return photo.score >= threshold
     least = SHOWN_PROBABILITY if min_probability is None else min_probability
-    return photo.probability is None or photo.probability >= least
+    return photo.probability is not None and photo.probability >= least
 
 
 def _without_contests(albums: Mapping[str, Album]) -> dict[str, Album]:
@@ -262,7 +280,12 @@ def _contested(
 
 def _standing(photo: AlbumPhoto) -> tuple[bool, float, float]:
     """Smaller for the claim that comes first: what a person said, then what is likelier."""
-    return photo.said is not True, -(photo.probability or 0.0), -photo.score
+    return photo.said is not True, *_likeliness(photo)
+
+
+def _likeliness(photo: AlbumPhoto) -> tuple[float, float]:
+    """Smaller for what is likelier to show the object."""
+    return -(photo.probability or 0.0), -(photo.score or 0.0)
 
 
 def _overlap(one: Box, other: Box) -> float:

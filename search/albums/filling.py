@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.frame import Frame
-from indexer.errors import IndexMissingError
+from indexer.errors import IndexBusyError, IndexMissingError
 from indexer.named_objects import NameSummary, read_name_summary
 from indexer.reader import IndexReader
 from indexer.store.album_rows import AlbumRows, Albums, StoredAlbum, stored_albums
@@ -66,6 +66,17 @@ def fill_albums(index_dir: Path, device: str = "cpu") -> int:
         filled = _fill(reader, Comparison(reader, device), work, contents)
     commit_albums(index_dir, Albums(basis, filled))
     return len(work)
+
+
+def fill_unless_busy(index_dir: Path, device: str = "cpu") -> bool:
+    """`fill_albums` after something was kept, which holds whether albums follow or not. False where
+    another run writes at this moment, so that they follow with the next one that compares photos.
+    """
+    try:
+        fill_albums(index_dir, device)
+    except IndexBusyError:
+        return False
+    return True
 
 
 def _basis(reader: IndexReader) -> dict[str, object]:

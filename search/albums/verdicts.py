@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from indexer.named_objects import NamedObject, NamedView, Verdict
 from indexer.reader import IndexReader
 from indexer.upkeep.naming import record_verdicts
 from search.albums.comparing import ComparedName, Comparison
+from search.albums.known_photos import KnownPhotos
 from search.reference import decoded_maps
 
 
@@ -37,8 +39,9 @@ def say_of_photos(
     The place that is meant becomes a reference of the name, or something that it is told apart
     from. Nothing is compared anew: `fill_albums` does that. No model is needed. Returns the object
     as it is kept. Raises WaldoError for a name that is not known, for a photo that is not in the
-    index, whose maps are damaged, or by which the object was named; RegionError for a box that does
-    not fit its photo; and as `record_verdicts`.
+    index, was changed since it was indexed, has damaged maps, or by which the object was named, and
+    for yes and no to one photo; RegionError for a box that does not fit its photo; and as
+    `record_verdicts`.
     """
     with IndexReader.open(index_dir) as reader:
         named = reader.named(name)
@@ -49,17 +52,7 @@ def say_of_photos(
 
 def find_photo(reader: IndexReader, text: str) -> PhotoRecord:
     """The photo of an index that a path means, or the number of its id. Raises WaldoError."""
-    path = Path(text)
-    wanted = {str(path.absolute()), str(path.resolve())}
-    for number, known in zip(reader.ids.tolist(), reader.paths(), strict=True):
-        if known in wanted:
-            return reader.photos([number])[0]
-    if text.isdigit() and not path.exists():
-        try:
-            return reader.photos([int(text)])[0]
-        except KeyError:
-            pass
-    raise WaldoError(f"{text}: no photo of {reader.index_dir}, neither its path nor its id")
+    return reader.photos([KnownPhotos(reader).find(text)])[0]
 
 
 def _verdicts(
@@ -94,15 +87,29 @@ def _verdicts(
         assert cells is not None  # maps that can be read are searched
         first = named.views[0]
         view = NamedView(record.path, maps, cells, first.class_name, first.class_vector)
-        verdicts.append(Verdict(record.path, record.content_hash, one.shows, view))
+        box = maps.frame.box_of(cells) if one.box is None else _rounded(one.box)
+        verdicts.append(Verdict(record.path, record.content_hash, one.shows, view, box))
     return verdicts
 
 
+def _rounded(box: Box) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = box
+    return floor(x0), floor(y0), ceil(x1), ceil(y1)
+
+
 def _records(reader: IndexReader, said: Sequence[Said]) -> list[PhotoRecord]:
+    """The photos that something is said of. Raises WaldoError where it cannot be said of them."""
     try:
-        return reader.photos([one.id for one in said])
+        records = reader.photos([one.id for one in said])
     except KeyError as error:
         raise WaldoError(f"{reader.index_dir}: {error.args[0]}") from None
+    shows: dict[str, bool] = {}
+    for record, one in zip(records, said, strict=True):
+        if record.is_changed():
+            raise WaldoError(f"{record.path}: was changed since it was indexed; run `waldo index`")
+        if shows.setdefault(record.content_hash, one.shows) != one.shows:
+            raise WaldoError(f"{record.path}: both yes and no were said of it")
+    return records
 
 
 def _found(

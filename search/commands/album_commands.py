@@ -9,9 +9,12 @@ import typer
 from search.commands.terminal.options import IndexOption, JsonOption, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
+    from features.regions import Box
     from indexer.collection import PhotoRecord
-    from indexer.reader import IndexReader
-    from search.albums.album import Album
+    from search.albums.album import Album, AlbumPhoto
+    from search.albums.known_photos import KnownPhotos
     from search.albums.verdicts import Said
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of the object.")]
@@ -65,8 +68,7 @@ def album(
         for failure in export_photos(export, copied):
             say(f"warning: {failure.reason}")
         say(f"photos: {export.resolve()}")
-    if found.waiting:
-        say(f"warning: {found.waiting} photos were not compared yet; run `waldo index` again")
+    _say_what_lacks(found)
     if json_output:
         print_json(album_json(found, records))
     else:
@@ -85,46 +87,90 @@ def refuse(object_name: NameArgument, photos: SaidArgument, index: IndexOption) 
     _say_of(index, object_name, photos, shows=False)
 
 
-def _say_of(index: Path, object_name: str, photos: list[str], shows: bool) -> None:
+def fill_and_say(index: Path, name: str, device: str = "cpu") -> None:
+    """Bring albums up to date after something of a name was kept, and say what its album has."""
     from indexer.reader import IndexReader
     from search.albums.album import read_album
-    from search.albums.filling import fill_albums
+    from search.albums.filling import fill_unless_busy
+
+    fill_unless_busy(index, device)
+    with IndexReader.open(index) as reader:
+        found = read_album(reader, name)
+    threshold = "" if found.threshold is None else f"; threshold {found.threshold:.3f}"
+    say(f"the album of {name} has {_count(len(found.shown), 'photo')}{threshold}")
+    _say_what_lacks(found)
+
+
+def _say_of(index: Path, object_name: str, photos: list[str], shows: bool) -> None:
+    from indexer.reader import IndexReader
+    from search.albums.known_photos import KnownPhotos
     from search.albums.verdicts import say_of_photos
 
     name = object_name.removeprefix("@")
     with IndexReader.open(index) as reader:
-        said = [_said(reader, text, shows) for text in photos]
+        known = KnownPhotos(reader)
+        said = [_said(known, text, shows) for text in photos]
     say_of_photos(index, name, said)
-    fill_albums(index)
-    with IndexReader.open(index) as reader:
-        found = read_album(reader, name)
+    count = len({one.id for one in said})
     verbs = ("shows", "show") if shows else ("does not show", "do not show")
-    threshold = "" if found.threshold is None else f"; threshold {found.threshold:.3f}"
-    say(
-        f"kept: {_count(len(said), 'photo')} {verbs[len(said) > 1]} {name}; "
-        f"its album has {_count(len(found.shown), 'photo')}{threshold}"
-    )
+    # What is kept is said at once: it stays, whatever becomes of the album.
+    say(f"kept: {_count(count, 'photo')} {verbs[count > 1]} {name}")
+    fill_and_say(index, name)
 
 
-def _said(reader: "IndexReader", text: str, shows: bool) -> "Said":
+def _said(known: "KnownPhotos", text: str, shows: bool) -> "Said":
     """What PHOTO[@BOX] means. Raises WaldoError for a photo that the index does not hold,
     RegionError for a box of another form.
     """
-    from features.errors import RegionError
-    from search.albums.verdicts import Said, find_photo
-    from search.commands.terminal.search_lists import view_of
+    from features.errors import RegionError, WaldoError
+    from search.albums.known_photos import exists
+    from search.albums.verdicts import Said
 
-    # A path that exists has no region, whatever is in its name.
-    view = view_of(text, None)
-    if view.mask is not None or view.point is not None:
-        raise RegionError(f"{text}: what follows the @ must be a box, X0,Y0,X1,Y1")
-    return Said(find_photo(reader, str(view.photo)).id, shows, view.box)
+    whole = known.with_path(text)
+    photo, _, region = text.rpartition("@")
+    # A path that is known, or exists, has no region, whatever is in its name.
+    if whole is not None or not photo or exists(text):
+        return Said(known.find(text) if whole is None else whole, shows)
+    box = _box(region)
+    if box is not None:
+        return Said(known.find(photo), shows, box)
+    try:
+        known.find(photo)
+    except WaldoError:
+        known.find(text)  # so the @ is one of the path
+    raise RegionError(f"{text}: what follows the @ must be a box, X0,Y0,X1,Y1")
+
+
+def _box(region: str) -> "Box | None":
+    """The box X0,Y0,X1,Y1; None where a text is none."""
+    from search.commands.terminal.options import box_of
+
+    try:
+        x0, y0, x1, y1 = (float(part) for part in region.split(","))
+    except ValueError:
+        return None
+    return box_of(x0, y0, x1, y1)
+
+
+def _say_what_lacks(album: "Album") -> None:
+    """What there is to know of an album besides its photos."""
+    if album.waiting:
+        say(
+            f"warning: {_count(album.waiting, 'photo')} not compared yet; the album follows with "
+            "the next run of `waldo index`"
+        )
+    elif not album.estimated:
+        only = "" if album.threshold is None else ", and those from the threshold on"
+        say(
+            "too few other photos to tell how likely each shows it: in the album are those that "
+            f"it was named by or that you confirmed{only}"
+        )
 
 
 def _print_album(album: "Album", records: "list[PhotoRecord]") -> None:
     from rich.table import Table
 
-    from search.commands.terminal.tables import in_one_line, shown_path
+    from search.commands.terminal.tables import shown_path
 
     table = Table(box=None, pad_edge=False)
     table.add_column("probability", justify="right")
@@ -134,14 +180,11 @@ def _print_album(album: "Album", records: "list[PhotoRecord]") -> None:
     for photo, record in zip(album.photos, records, strict=True):
         if not photo.shown:
             continue
-        # Programs that read a file or a pipe may run in another folder.
-        path = shown_path(record.path) if sys.stdout.isatty() else in_one_line(str(record.path))
-        rivals = f" (also like {', '.join(photo.rivals)})" if photo.rivals else ""
         table.add_row(
             "" if photo.probability is None else f"{photo.probability:.2f}",
             "" if photo.box is None else ",".join(map(str, photo.box)),
             "" if photo.said is None else "yes",
-            path + rivals,
+            _with_notes(photo, record),
         )
     if table.row_count:
         print_table(table)
@@ -150,6 +193,24 @@ def _print_album(album: "Album", records: "list[PhotoRecord]") -> None:
     for photo, record in zip(album.photos, records, strict=True):
         if photo.lost_to is not None:
             say(f"not shown: {shown_path(record.path)} is likelier to show {photo.lost_to} there")
+
+
+def _with_notes(photo: "AlbumPhoto", record: "PhotoRecord") -> "Text":
+    """The path of a photo, and what else there is to know of it."""
+    from rich.text import Text
+
+    from search.albums.known_photos import exists
+    from search.commands.terminal.tables import CHANGED, in_one_line, shown_path
+
+    # Programs that read a file or a pipe may run in another folder.
+    path = shown_path(record.path) if sys.stdout.isatty() else in_one_line(str(record.path))
+    notes = (
+        (len(photo.rivals) > 0, f"also like {', '.join(photo.rivals)}"),
+        (record.is_changed(), CHANGED),
+        (not exists(record.path), "gone"),
+    )
+    # As Text, because brackets in a file name are not markup.
+    return Text(path + "".join(f" ({text})" for applies, text in notes if applies))
 
 
 def _check_probability(least: float | None) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.commands.album_commands import fill_and_say
 from search.commands.terminal.options import (
     AlsoOption,
     BoxOption,
@@ -48,7 +49,6 @@ def name(
     Photos of a name that is known are added to it.
     """
     from indexer.upkeep.naming import check_name, name_object
-    from search.albums.filling import fill_albums
     from search.commands.terminal.search_lists import with_others
     from search.index import open_index
 
@@ -62,8 +62,7 @@ def name(
         for view in named.views
     )
     say(f"kept as {object_name}: {boxes}; {_count(len(kept.views), 'photo')} in all")
-    fill_albums(index, device)
-    _say_album(index, object_name)
+    fill_and_say(index, object_name, device)
 
 
 def named(index: IndexOption, json_output: JsonOption = False) -> None:
@@ -110,12 +109,10 @@ def merge(
 ) -> None:
     """Make two names of one object one: all that is kept of the other is added to the first."""
     from indexer.upkeep.naming import merge_objects
-    from search.albums.filling import fill_albums
 
     name = object_name.removeprefix("@")
     merge_objects(index, name, other.removeprefix("@"))
-    fill_albums(index)
-    _say_album(index, name)
+    fill_and_say(index, name)
 
 
 def forget(
@@ -126,15 +123,6 @@ def forget(
     from indexer.upkeep.naming import forget_object
 
     forget_object(index, object_name.removeprefix("@"))
-
-
-def _say_album(index: Path, name: str) -> None:
-    from indexer.reader import IndexReader
-    from search.albums.album import read_album
-
-    with IndexReader.open(index) as reader:
-        found = read_album(reader, name)
-    say(f"{_count(len(found.shown), 'photo')} in its album: `waldo album` lists them")
 
 
 def _as_json(kept: "NamedObject", showing: int) -> dict[str, object]:

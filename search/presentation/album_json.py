@@ -5,6 +5,7 @@ from typing import Any
 
 from indexer.collection import PhotoRecord
 from search.albums.album import Album
+from search.albums.known_photos import exists
 
 
 def album_json(album: Album, records: Sequence[PhotoRecord]) -> dict[str, Any]:
@@ -25,9 +26,12 @@ def album_json(album: Album, records: Sequence[PhotoRecord]) -> dict[str, Any]:
                 "shown": photo.shown,
                 "rivals": list(photo.rivals),
                 "lost_to": photo.lost_to,
+                "changed": record.is_changed(),
+                "gone": not exists(record.path),
             }
             for photo, record in zip(album.photos, records, strict=True)
         ],
         "threshold": album.threshold,
         "waiting": album.waiting,
+        "estimated": album.estimated,
     }

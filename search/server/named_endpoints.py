@@ -11,7 +11,8 @@ from indexer.collection import Collection
 from indexer.named_objects import NamedObject, NamedView
 from indexer.upkeep.naming import forget_object, name_object
 from search.albums.album import read_album, read_albums
-from search.albums.filling import fill_albums
+from search.albums.filling import fill_unless_busy
+from search.albums.known_photos import exists
 from search.albums.verdicts import Said, say_of_photos
 from search.index import Index
 from search.presentation.album_json import album_json
@@ -73,7 +74,7 @@ class NamedEndpoints:
     def _say(self, index: Index, name: str, said: list[Said]) -> dict[str, Any]:
         directory = index.reader.index_dir
         say_of_photos(directory, name, said)
-        fill_albums(directory, str(index.extractor.device))
+        fill_unless_busy(directory, str(index.extractor.device))
         return _album(self._worker.reader(), name)
 
     async def picture(self, request: "Request") -> "Response":
@@ -101,7 +102,7 @@ class NamedEndpoints:
         )
         directory = index.reader.index_dir
         kept = name_object(directory, named, index.reader.fingerprint)
-        fill_albums(directory, str(index.extractor.device))
+        fill_unless_busy(directory, str(index.extractor.device))
         shown = read_album(self._worker.reader(), name).shown
         return {"name": name, "n_photos": len(kept.views), "n_shown": len(shown)}
 
@@ -138,6 +139,6 @@ def _cover(reader: Collection, name: str, size: int) -> bytes:
         if number is None:
             continue
         [record] = reader.photos([number])
-        if record.path.exists() and not record.is_changed():
+        if exists(record.path) and not record.is_changed():
             return crop_jpeg(record.path, view.maps.frame.box_of(view.cells), size)
     raise RequestError(f"no photo of {shown(Path(name))} is in the index", 404)

@@ -7,7 +7,7 @@ from typing import Any
 
 from features.errors import WaldoError
 from features.regions import Box, Point
-from search.query import NAME_MARK
+from search.query import NAME_MARK, digits
 
 # Matches per search, photos per page of the listing, and photos per object that may be asked for.
 MOST_MATCHES = 200
@@ -82,6 +82,20 @@ def read_named(body: Any) -> tuple[str, SearchRequest]:
     return name, read_search({key: value for key, value in fields.items() if key != "name"})
 
 
+def read_object_name(body: Any) -> tuple[str, int]:
+    """A name for a recurring object, and the id of the photo that is its cover, from JSON.
+
+    Raises RequestError.
+    """
+    fields = _fields(body, "the request", {"name", "cover"})
+    name, cover = text_of(fields.get("name"), "name"), fields.get("cover")
+    if name is None:
+        raise RequestError("name: must be text")
+    if not isinstance(cover, int) or not _is_id(cover):
+        raise RequestError("cover: must be the id of a photo")
+    return name, cover
+
+
 def read_verdicts(body: Any) -> list[tuple[bool, int, Box | None]]:
     """What somebody says of photos, from JSON: whether each shows the object, its id, and where.
 
@@ -128,12 +142,6 @@ def whole_number(
     if number is None or not least <= number <= most:
         raise RequestError(f"{name}: must be a whole number from {least} to {most}")
     return number
-
-
-def digits(text: str) -> int | None:
-    """The number that up to 18 digits are; None for anything else."""
-    # Python reads other scripts' digits too, and fails where there are thousands of them.
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def text_of(value: Any, where: str) -> str | None:

@@ -37,7 +37,7 @@ export function albumScreen() {
     }
   }
 
-  function show({ photos, threshold, waiting }) {
+  function show({ photos, threshold, waiting, estimated }) {
     const focused = document.activeElement.closest(".card")?.dataset.id;
     const isIn = photos.filter((photo) => photo.shown);
     const isOut = photos.filter((photo) => photo.said === false);
@@ -47,6 +47,7 @@ export function albumScreen() {
       `${plural(isIn.length, "photo")} of it.`,
       threshold === null ? "" : "What you said decides which are shown.",
       waiting ? `${plural(waiting, "photo")} not compared yet: run \`waldo index\`.` : "",
+      waiting || estimated ? "" : "There are too few other photos to tell how likely each shows it.",
     ].join(" ");
     found.replaceChildren(
       element("ol", { className: "cards" }, ...isIn.map(card)),

@@ -1,5 +1,6 @@
 """What people say of photos: it is kept, it counts more than scores, and it sharpens names."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -241,4 +242,86 @@ def test_photos_are_found_by_path_and_by_id(
 def test_a_summary_of_nothing_said_says_nothing() -> None:
     from search.albums.album import said_of
 
-    assert said_of(AlbumRows.none(), NameSummary({}, {})).tolist() == []
+    assert said_of(AlbumRows.none(), NameSummary(frozenset(), {}, {})).tolist() == []
+
+
+def test_the_place_that_was_said_is_the_place_of_the_album(index: Path) -> None:
+    """Also where enough photos are known, and before the photo is compared anew."""
+    box, wider = (3.0, 4.0, 20.0, 15.0), (3, 4, 20, 15)
+    say_of_photos(index, "Rex", [Said(30, False, box)])
+    say_of_photos(index, "Rex", [Said(number, True, box) for number in range(1, 20)])
+    assert named(index).verdicts[-1].view is None
+    for _ in range(2):
+        boxes = {photo.id: photo.box for photo in album_of(index).photos}
+        assert [boxes[number] for number in (1, 19, 30)] == [wider] * 3
+        fill_albums(index)
+    by_itself = named(index).views[0]
+    assert boxes[0] == by_itself.maps.frame.box_of(by_itself.cells)
+
+
+def test_an_album_shows_what_was_said_before_it_is_filled(index: Path) -> None:
+    likely = [photo.id for photo in album_of(index).shown if photo.said is None]
+    say_of_photos(index, "Rex", [Said(33, True), Said(5, False)])
+    album = album_of(index)
+    assert [(photo.id, photo.shown) for photo in album.photos] == [
+        (0, True),
+        (33, True),
+        (5, False),
+    ]
+    assert (album.waiting, {photo.score for photo in album.photos}) == (40, {None})
+    fill_albums(index)
+    album = album_of(index)
+    assert (album.waiting, len(album.shown)) == (0, pytest.approx(2 + len(likely), abs=2))
+    assert all(photo.score is not None for photo in album.photos)
+
+
+def test_without_probabilities_albums_show_what_was_said_alone(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer than 20 photos do not tell how chance scores."""
+    monkeypatch.setattr(comparing, "_NEAR", 0.0)
+    for photo in sorted(photos.iterdir())[19:]:
+        photo.unlink()
+    directory = tmp_path / "few"
+    index_photos([photos], directory, PixelExtractor(), batch_size=8)
+    keep_name(directory, NamedObject("Rex", (named_view(photos / "photo-000.png"),)))
+    say_of_photos(directory, "Rex", [Said(7, True), Said(8, False)])
+    fill_albums(directory)
+    with IndexReader.open(directory) as reader:
+        for least in (None, 0.05, 1.0):
+            album = read_album(reader, "Rex", least)
+            assert sorted(photo.id for photo in album.shown) == [0, 7]
+            assert len(album.photos) == 19
+            assert not album.estimated
+
+
+def test_what_is_said_of_a_changed_photo_is_refused(index: Path, photos: Path) -> None:
+    say_of_photos(index, "Rex", [Said(5, True)])
+    (photos / "photo-005.png").write_bytes((photos / "photo-006.png").read_bytes())
+    with pytest.raises(WaldoError, match=r"photo-005.png: was changed since it was indexed"):
+        say_of_photos(index, "Rex", [Said(7, True), Said(5, False)])
+    assert [(one.photo.name, one.shows) for one in named(index).verdicts] == [
+        ("photo-005.png", True)
+    ]
+
+
+def test_yes_and_no_to_one_photo_are_refused(index: Path) -> None:
+    with pytest.raises(WaldoError, match=r"photo-005.png: both yes and no were said of it"):
+        say_of_photos(index, "Rex", [Said(5, True), Said(6, True), Said(5, False)])
+
+
+def test_paths_are_known_however_their_accents_are_spelled(photos: Path, tmp_path: Path) -> None:
+    for number, form in enumerate(("NFC", "NFD")):
+        (photos / f"photo-{number:03}.png").rename(
+            photos / unicodedata.normalize(form, f"é{'' if number else 'e'}.png")
+        )
+    directory = tmp_path / "accents"
+    index_photos([photos], directory, PixelExtractor(), batch_size=8)
+    with IndexReader.open(directory) as reader:
+        for name in ("ée.png", "é.png"):
+            found = {
+                find_photo(reader, str(photos / unicodedata.normalize(form, name))).path.name
+                for form in ("NFC", "NFD")
+            }
+            assert {unicodedata.normalize("NFC", each) for each in found} == {name}
+            assert len(found) == 1

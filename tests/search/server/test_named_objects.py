@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
+import search.albums.filling as filling
 from indexer.reader import IndexReader
 from indexer.store.locks import writer_lock
 from tests.conftest import DEMO
@@ -77,6 +78,7 @@ def test_an_album_is_told_and_put_right(client: Client) -> None:
         ({"no": [{"photo": {"id": 3}}]}, 400, None),
         ({"yes": [{"photo": {"name": "Ann"}}]}, 400, 'yes[0].photo: must be {"id": NUMBER}'),
         ({"yes": [{"photo": {"id": 9999}}]}, 400, None),
+        ({"yes": [{"photo": {"id": 4}}], "no": [{"photo": {"id": 4}}]}, 400, None),
         ({"yes": [{"photo": {"id": 4}, "box": [0, 0, 9999, 9]}]}, 422, None),
         ({"maybe": []}, 400, "the request: 'maybe' is not one of its fields"),
     ):
@@ -86,6 +88,29 @@ def test_an_album_is_told_and_put_right(client: Client) -> None:
     assert client.get("/api/v1/names/Bob/album").status == 404
     assert client.ask("POST", "/api/v1/names/Ann/verdicts").status == 403
     client.ask("DELETE", "/api/v1/names/Ann", X_Waldo_Token=client.token)
+
+
+def test_what_is_said_holds_though_another_run_writes(
+    client: Client, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"name": "Ann", "object": {"photo": {"id": 3}, "box": BOX}}
+    assert client.post("/api/v1/names", kept).status == 201
+    fill = filling.fill_albums
+
+    def fill_beside_another(index_dir: Path, device: str = "cpu") -> int:
+        with writer_lock(index_dir):
+            return fill(index_dir, device)
+
+    monkeypatch.setattr(filling, "fill_albums", fill_beside_another)
+    told = client.post("/api/v1/names/Ann/verdicts", {"yes": [{"photo": {"id": 30}}]})
+    assert told.status == 200, told.content
+    assert [(photo["id"], photo["shown"]) for photo in told.json["photos"]] == [
+        (3, True),
+        (30, True),
+    ]
+    assert told.json["waiting"] > 0
+    more = {"name": "Bob", "object": {"photo": {"id": 5}, "box": BOX}}
+    assert client.post("/api/v1/names", more).json["n_shown"] == 1
 
 
 def test_what_is_wrong_with_a_name_is_one_line(client: Client) -> None:
