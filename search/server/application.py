@@ -15,6 +15,7 @@ from features.errors import (
 from indexer.errors import IndexBusyError, IndexMissingError, UnknownNameError
 from search.server.endpoints import Endpoints, no_such_address
 from search.server.named_endpoints import NamedEndpoints
+from search.server.recurring.object_endpoints import ObjectEndpoints
 from search.server.request_bodies import RequestError
 from search.server.safety import Gate
 from search.server.worker import SearchWorker
@@ -22,6 +23,7 @@ from search.server.worker import SearchWorker
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.routing import Route
     from uvicorn import Server
 
 STATIC = Path(__file__).parent / "static"
@@ -53,6 +55,7 @@ def create_application(worker: SearchWorker, secret: str | None = None) -> Gate:
 
     endpoints = Endpoints(worker)
     names = NamedEndpoints(worker, endpoints.uploads)
+    objects = ObjectEndpoints(worker)
     page = Environment(loader=FileSystemLoader(STATIC), autoescape=True).get_template("page.html")
 
     async def home(request: "Request") -> "Response":
@@ -64,11 +67,30 @@ def create_application(worker: SearchWorker, secret: str | None = None) -> Gate:
         yield
         endpoints.close()
 
-    version = "/api/v1"
-    match = f"{version}/searches/{{key}}/matches/{{rank}}"
     routes = [
         Route("/", home),
         Mount("/static", StaticFiles(directory=STATIC)),
+        *_api_routes(endpoints, names, objects),
+    ]
+    handlers = {
+        WaldoError: _told(endpoints),
+        ClientDisconnect: _gone,
+        404: _nothing_there,
+        405: _nothing_there,
+        Exception: _failed,
+    }
+    application = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    return Gate(application, secret)
+
+
+def _api_routes(
+    endpoints: Endpoints, names: NamedEndpoints, objects: ObjectEndpoints
+) -> "list[Route]":
+    from starlette.routing import Route
+
+    version = "/api/v1"
+    match = f"{version}/searches/{{key}}/matches/{{rank}}"
+    return [
         Route(f"{version}/collection", endpoints.collection),
         Route(f"{version}/photos", endpoints.photos),
         Route(f"{version}/photos/{{id}}", endpoints.photo),
@@ -84,21 +106,15 @@ def create_application(worker: SearchWorker, secret: str | None = None) -> Gate:
         Route(f"{version}/names/{{name}}/picture", names.picture),
         Route(f"{version}/names/{{name}}/album", names.album),
         Route(f"{version}/names/{{name}}/verdicts", names.say, methods=["POST"]),
+        Route(f"{version}/objects", objects.listing),
+        Route(f"{version}/objects/{{number}}/picture", objects.picture),
+        Route(f"{version}/objects/{{number}}/name", objects.keep, methods=["POST"]),
         Route(f"{version}/preview", endpoints.preview, methods=["POST"]),
         Route(f"{version}/searches", endpoints.search, methods=["POST"]),
         Route(f"{match}/heatmap", endpoints.heatmap),
         Route(f"{match}/mask", endpoints.mask),
         Route(f"{match}/pairs", endpoints.pairs),
     ]
-    handlers = {
-        WaldoError: _told(endpoints),
-        ClientDisconnect: _gone,
-        404: _nothing_there,
-        405: _nothing_there,
-        Exception: _failed,
-    }
-    application = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
-    return Gate(application, secret)
 
 
 def create_server(application: Gate) -> "Server":

@@ -1,10 +1,12 @@
 // The address holds all that a screen shows, so that reload, back and a link that is sent work:
 //   #album?name=Rex
+//   #objects?object=3
 //   #matches?photo=12&box=10,20,300,400&also=15@5,5,90,80&folder=/home/me/Pictures
 //
-// A place is {screen, search, size, shown}. search: as the API takes it, or null on the home screen.
+// A place is {screen, search, size, shown, object}. search: as the API takes it, or null on the home screen and
+// that of recurring objects.
 // size: [width, height] of an upload, which the server does not tell again. shown: the id of the
-// photo on the photo screen.
+// photo on the photo screen. object: the number of the recurring object that is shown, or null for all.
 
 const AREAS = ["add", "remove"];
 const FILTERS = ["folder", "since", "until"];
@@ -13,6 +15,7 @@ const FILTERS = ["folder", "since", "until"];
 export function readPlace(fragment) {
   const [screen, rest = ""] = fragment.replace(/^#/, "").split(/\?(.*)/s);
   const given = new URLSearchParams(rest);
+  if (screen === "objects") return { screen, search: null, object: wholeNumber(given.get("object")) };
   const photo = photoOf(given);
   // A name has no photo to mark, and only a name has an album.
   const fits = screen === "album" ? photo?.name : screen !== "mark" || !photo?.name;
@@ -43,8 +46,9 @@ export function readPlace(fragment) {
 }
 
 /** The fragment of a place. */
-export function writePlace({ screen, search, size, shown }) {
+export function writePlace({ screen, search, size, shown, object: number }) {
   if (screen === "home") return "#";
+  if (screen === "objects") return number ? `#objects?object=${number}` : "#objects";
   const { object } = search;
   const given = new URLSearchParams();
   const [[kind, name]] = Object.entries(object.photo);

@@ -205,7 +205,10 @@ export function matchesScreen(go) {
     if (event.key === "h") toggleHeat();
   }
 
-  keepForm(screen.querySelector(".keep"), () => place.search);
+  keepForm(screen.querySelector(".keep"), (name) => {
+    const { object, also, not } = place.search;
+    return ask("names", { name, object, also, not });
+  });
   heat.addEventListener("click", toggleHeat);
   undo.addEventListener("click", () => history.back());
   more.addEventListener("click", () => change({ top: MOST }));

@@ -60,8 +60,8 @@ async function forget(name, screen) {
   }
 }
 
-/** A form that keeps what is looked for under a name. searchOf: gives the search. */
-export function keepForm(form, searchOf) {
+/** A form that keeps an object under a name. keep(name): asks the server to. */
+export function keepForm(form, keep) {
   const input = form.querySelector("input");
   const button = form.querySelector("button");
   const said = form.querySelector("output");
@@ -71,10 +71,9 @@ export function keepForm(form, searchOf) {
     said.classList.remove("bad");
     const name = input.value.trim();
     if (!name) return input.focus();
-    const { object, also, not } = searchOf();
     button.disabled = true;
     try {
-      const { n_photos } = await ask("names", { name, object, also, not });
+      const { n_photos } = await keep(name);
       forgetAnswers();
       input.value = "";
       said.textContent = `Kept as ${name}, by ${plural(n_photos, "photo")}.`;

@@ -10,9 +10,11 @@ import { homeScreen, receivePhoto } from "./home.js";
 import { markScreen } from "./mark.js";
 import { matchesScreen } from "./matches.js";
 import { photoScreen } from "./photo.js";
+import { recurringScreen } from "./recurring.js";
 
 const SCREENS = {
   home: homeScreen, mark: markScreen, matches: matchesScreen, photo: photoScreen, album: albumScreen,
+  objects: recurringScreen,
 };
 // These come back as they were left: what was loaded, how far it was scrolled, what had the focus.
 const KEPT = ["home", "matches"];

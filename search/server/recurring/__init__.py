@@ -1,0 +1,3 @@
+"""Recurring objects over HTTP: `known_objects` keeps them until the index changes,
+`object_endpoints` answers.
+"""
