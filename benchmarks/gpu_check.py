@@ -36,9 +36,9 @@ from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.models import find_extractor
 from features.photo import ModelInput
-from features.workers.extractor_pool import ExtractorPool
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
+from indexer.workers.extractor_pool import ExtractorPool
 from search.clock import Clock
 from search.rerank import score_references
 from search.scores import SCORES

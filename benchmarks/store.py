@@ -35,6 +35,7 @@ from synthetic import PixelMaps, make_photos
 from features.frame import Frame
 from features.photo import ModelInput
 from indexer.codec.codec import Codec
+from indexer.codec.encoded_maps import encode_photos
 from indexer.ingest import writer as writer_module
 from indexer.ingest.build import index_photos
 from indexer.ingest.commit import PhotoContent
@@ -78,8 +79,9 @@ def make_large_index(folder: Path, count: int) -> tuple[Path, Path]:
     pooled = np.stack([m.pooled() for m in maps])
     rng = np.random.default_rng(2)
     with IndexWriter.open(index, extractor) as writer:
-        writer.use_codec(Codec.fit(writer.manifest.quality, maps, extractor.vocabulary_vectors()))
-        encoded, words = writer.encode(maps), [writer.words_of(m) for m in maps]
+        codec = Codec.fit(writer.manifest.quality, maps, extractor.vocabulary_vectors())
+        writer.use_codec(codec)
+        encoded = [encode_photos(codec, [m])[m.content_hash] for m in maps]
         for i, found in enumerate(list_photos(open_sources([photos], index), index)):
             assert isinstance(found, Found)
             # Between the vectors of two photos, so that vectors lie as densely as real ones.
@@ -88,8 +90,8 @@ def make_large_index(folder: Path, count: int) -> tuple[Path, Path]:
             vector = share * pooled[a] + (1 - share) * pooled[b]
             digest = hashlib.sha256(picture + str(i).encode()).hexdigest()
             frame = Frame(IMAGE_SIZE, IMAGE_SIZE, IMAGE_SIZE, GRID)
-            content = PhotoContent(vector, words[i % 256], frame, digest, None)
-            writer.add(found, encoded[i % 256], content)
+            content = PhotoContent(vector, encoded[i % 256].words, frame, digest, None)
+            writer.add(found, encoded[i % 256].encoded, content)
         writer.finish([])
     return photos, index
 

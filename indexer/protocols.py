@@ -5,7 +5,7 @@ will do. A subclass of `Extractor` inherits the answers of an extractor that kno
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from features.errors import RegionError
 from features.maps import FeatureMaps
 from features.photo import ModelInput, Photo
+from indexer.codec.codec import Codec
+from indexer.codec.encoded_maps import EncodedMaps
 from indexer.store.manifest import Fingerprint
 
 if TYPE_CHECKING:
@@ -122,6 +124,21 @@ class Extractor(Protocol):
         A codec that loses something is fitted to them. They may take minutes to make.
         """
         return np.empty((0, self.dim), dtype=np.float32)
+
+
+@runtime_checkable
+class EncodesMaps(Protocol):
+    """What an extractor has besides where it encodes maps itself, such as in other processes."""
+
+    def begin_encoded(
+        self, inputs: Sequence[ModelInput], codec: Codec
+    ) -> Callable[[], dict[str, EncodedMaps]]:
+        """Begin to extract and encode photos; the function that is returned waits for what
+        `encode_photos` makes of the maps that `extract` returns.
+
+        It may be called in another thread.
+        """
+        ...
 
 
 class Descriptor(Protocol):

@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "indexer.named_objects": {"features", "indexer.errors", "indexer.store"},
     "indexer.region_links": {"indexer.errors", "indexer.store"},
     "indexer.object_corrections": {"indexer.errors", "indexer.store"},
-    "indexer.protocols": {"features", "indexer.store.manifest.Fingerprint"},
+    "indexer.protocols": {"features", "indexer.codec", "indexer.store.manifest.Fingerprint"},
+    "indexer.workers": {"features", "indexer.codec"},
     "indexer.photo_lists": {"features"},
     "indexer.collection": {
         "features.device",

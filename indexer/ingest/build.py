@@ -11,12 +11,13 @@ from pathlib import Path
 
 from features.errors import WaldoError
 from features.maps import FeatureMaps
+from indexer.codec.encoded_maps import EncodedMaps
 from indexer.ingest.decode import Decoded, Decoder, Item, Reused, decode_ahead
 from indexer.ingest.describing import Describer
 from indexer.ingest.failure_log import FailureLog
 from indexer.ingest.known import KnownPhotos
 from indexer.ingest.progress import IndexReport, Progress, ProgressReporter
-from indexer.ingest.recording import NewMaps, PhotoRecorder
+from indexer.ingest.recording import PhotoRecorder
 from indexer.ingest.sample import choose_sample, extract_sample, fit_codec, is_due, photos_to_fit
 from indexer.ingest.sample_cache import CachedExtraction, SampleCache
 from indexer.ingest.sources import (
@@ -122,8 +123,8 @@ class _Run:
     """One call of `index_photos`.
 
     The thread that calls it gathers batches and has them extracted. Then they are settled, one
-    after the other: their maps are encoded, and their files recorded. Where a GPU or other
-    processes extract, another thread does this meanwhile.
+    after the other: their maps are encoded, unless the extractor does it, and their files recorded.
+    Where a GPU or other processes extract, another thread does this meanwhile.
     """
 
     def __init__(
@@ -280,19 +281,20 @@ class _Run:
 
     def _extract(self, batch: _Batch, settler: ThreadPoolExecutor) -> None:
         """Begin to extract a batch, and to settle it when its maps are there."""
-        maps = self._extraction.begin([decoded.input for decoded in batch.to_extract.values()])
-        self._describer.run()
+        photos = [decoded.input for decoded in batch.to_extract.values()]
         if self._writer.codec is None:  # no photo of the sample could be read
-            extracted = maps()
-            maps = partial(dict, extracted)
-            if extracted:
-                self._use_codec(list(extracted.values()))
+            sample = self._extraction.begin(photos, keep=True)()
+            if sample:
+                self._use_codec(list(sample.values()))
+        codec = self._writer.codec
+        maps = dict if codec is None else self._extraction.begin_encoded(photos, codec)
+        self._describer.run()
         earlier = self._unsettled
         if earlier or (batch.to_extract and self._extraction.n_overlapping):
             before = earlier[-1].counts if earlier else None
             counts = settler.submit(self._settle, batch, maps, before)
             earlier.append(_Unsettled(batch, counts))
-            # One batch is settled, while each worker extracts one.
+            # One batch is settled, while others are extracted.
             self._settle_until(self._extraction.n_overlapping + 1)
         else:
             # A thread would only be in the way of the next extraction, which takes all cores.
@@ -308,12 +310,12 @@ class _Run:
     def _settle(
         self,
         batch: _Batch,
-        maps: Callable[[], dict[str, FeatureMaps]],
+        maps: Callable[[], dict[str, EncodedMaps]],
         before: Future[_Counts] | None = None,
     ) -> _Counts:
-        """Encode the maps of a batch and record its files, unless the batch before it failed."""
+        """Record the files of a batch with their maps, unless the batch before it failed."""
         done = self._settled.done if before is None else before.result().done
-        new_maps = self._encode(list(maps().values()))
+        new_maps = maps()
         for item in batch.items:
             self._recorder.record(item, new_maps)
         recorder = self._recorder
@@ -324,14 +326,6 @@ class _Run:
         self._settled = counts
         self._sampled -= batch.to_extract.keys()
         self._report_progress()
-
-    def _encode(self, extracted: list[FeatureMaps]) -> dict[str, NewMaps]:
-        if not extracted:
-            return {}
-        return {
-            maps.content_hash: NewMaps(encoded, maps.pooled(), self._writer.words_of(maps))
-            for maps, encoded in zip(extracted, self._writer.encode(extracted), strict=True)
-        }
 
     def _report_progress(self, at_once: bool = False) -> None:
         settled, unopened = self._settled, self._recorder.n_unopened

@@ -3,13 +3,13 @@
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.photo import is_raw_name
+from indexer.codec.encoded_maps import EncodedMaps
 from indexer.ingest.commit import PhotoContent
 from indexer.ingest.decode import Decoded, Failed, Item, PassedOver, Reused
 from indexer.ingest.describing import Describer
@@ -26,18 +26,6 @@ _EMPTIED = (
     "is empty, but {} of its photos are in the index; they stay, in case a drive is not mounted "
     "there: delete the folder, or run `waldo remove`, if they are gone for good"
 )
-
-
-@dataclass(frozen=True)
-class NewMaps:
-    """Maps that were extracted, ready to be stored.
-
-    encoded: (photo_bytes,) uint8. pooled, words: as in PhotoContent.
-    """
-
-    encoded: NDArray[np.uint8]
-    pooled: NDArray[np.float32]
-    words: NDArray[np.uint16]
 
 
 class PhotoRecorder:
@@ -100,7 +88,7 @@ class PhotoRecorder:
         self.n_unopened += 1
         return True
 
-    def record(self, item: Item, new_maps: Mapping[str, NewMaps]) -> None:
+    def record(self, item: Item, new_maps: Mapping[str, EncodedMaps]) -> None:
         """Record a file, after all that were listed before it.
 
         new_maps: of the photos that were extracted for it and its neighbours, by content hash.
@@ -173,7 +161,7 @@ class PhotoRecorder:
         self._store(item.found, row, content, item.place)
 
     def _record_decoded(
-        self, item: Decoded, row: int | None, new_maps: Mapping[str, NewMaps]
+        self, item: Decoded, row: int | None, new_maps: Mapping[str, EncodedMaps]
     ) -> None:
         photo, content_hash = item.input, item.content_hash
         maps: Place | NDArray[np.uint8]

@@ -15,7 +15,9 @@ import numpy as np
 from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import ModelInput
-from indexer.protocols import Extractor
+from indexer.codec.codec import Codec
+from indexer.codec.encoded_maps import EncodedMaps, encode_photos
+from indexer.protocols import EncodesMaps, Extractor
 from indexer.store.files import writing
 
 # The folder of `SampleCache` below the index folder.
@@ -92,7 +94,11 @@ class CachedExtraction:
     @property
     def n_overlapping(self) -> int:
         """How many batches should have begun while the maps of an earlier one are waited for."""
-        return self._extractor.n_workers if self._extractor.is_asynchronous else 0
+        if not self._extractor.is_asynchronous:
+            return 0
+        workers = self._extractor.n_workers
+        # Each of several extracts one batch while it encodes the one before.
+        return 2 * workers if workers > 1 else 1
 
     def begin(
         self, photos: Sequence[ModelInput], *, keep: bool = False
@@ -104,15 +110,12 @@ class CachedExtraction:
         keep: put newly extracted maps into the cache. Both raise what the extractor raises; the
         function raises IndexWriteError, and ValueError if the extractor mixes photos up.
         """
-        by_content = {photo.content_hash: photo for photo in photos}
-        found = {content: self._cache.get(content, p.frame) for content, p in by_content.items()}
-        cached = {content: maps for content, maps in found.items() if maps is not None}
-        new = [content for content in by_content if content not in cached]
-        begun = self._extractor.begin([by_content[content] for content in new]) if new else list
+        cached, new = self._divide(photos)
+        begun = self._extractor.begin(new) if new else list
 
         def wait() -> dict[str, FeatureMaps]:
             extracted = begun()
-            if [maps.content_hash for maps in extracted] != new:
+            if [maps.content_hash for maps in extracted] != [photo.content_hash for photo in new]:
                 raise ValueError("the extractor returned maps of other photos, or in another order")
             finite = {maps.content_hash: maps for maps in extracted if maps.is_finite}
             if keep:
@@ -122,3 +125,27 @@ class CachedExtraction:
             return cached | finite
 
         return wait
+
+    def begin_encoded(
+        self, photos: Sequence[ModelInput], codec: Codec
+    ) -> Callable[[], dict[str, EncodedMaps]]:
+        """Begin to extract and encode photos, as `begin` does to extract them.
+
+        Where the extractor does not encode, the function that is returned does.
+        """
+        extractor = self._extractor
+        if not isinstance(extractor, EncodesMaps):
+            maps = self.begin(photos)
+            return lambda: encode_photos(codec, list(maps().values()))
+        cached, new = self._divide(photos)
+        begun = extractor.begin_encoded(new, codec) if new else dict
+        return lambda: encode_photos(codec, list(cached.values())) | begun()
+
+    def _divide(
+        self, photos: Sequence[ModelInput]
+    ) -> tuple[dict[str, FeatureMaps], list[ModelInput]]:
+        """The maps that are cached, by content hash, and the photos to extract, each once."""
+        by_content = {photo.content_hash: photo for photo in photos}
+        found = {content: self._cache.get(content, p.frame) for content, p in by_content.items()}
+        cached = {content: maps for content, maps in found.items() if maps is not None}
+        return cached, [photo for content, photo in by_content.items() if content not in cached]

@@ -1,7 +1,7 @@
 """Writing to an index: rows gather in memory, and reach the disk one commit at a time."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.maps import FeatureMaps
 from indexer.codec.codec import Codec, codec_name, load_codec
 from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.ingest.commit import NewRow, PendingCommit, PhotoContent, store_file, write_files
@@ -124,14 +123,6 @@ class IndexWriter:
         columns = (*self._manifest.descriptors, column)
         self._manifest = replace(self._manifest, descriptors=columns)
 
-    def encode(self, maps: Sequence[FeatureMaps]) -> NDArray[np.uint8]:
-        """The encoded maps of n photos, (n, photo_bytes) uint8, for `add`."""
-        if self._codec is None:
-            raise ValueError("no codec yet")
-        return self._codec.encode(
-            np.stack([m.appearance for m in maps]), np.stack([m.semantic for m in maps])
-        )
-
     def add(
         self,
         found: Found,
@@ -143,7 +134,7 @@ class IndexWriter:
     ) -> Place:
         """Add a photo with maps of its own; returns where they will lie.
 
-        encoded: (photo_bytes,) uint8, see `encode`. photo_id: of the photo whose row this one
+        encoded: (photo_bytes,) uint8, by `codec`. photo_id: of the photo whose row this one
         updates; None for a new photo. replaces: an id to delete in the same commit. May wait for
         the commit before, and raises what that raised.
         """
@@ -189,12 +180,6 @@ class IndexWriter:
     def delete(self, photo_id: int) -> None:
         """Delete a photo in the next commit."""
         self._pending.deleted.append(photo_id)
-
-    def words_of(self, maps: FeatureMaps) -> NDArray[np.uint16]:
-        """The visual words of a photo that `encode` has encoded."""
-        if self._codec is None or self._codec.words is None:
-            return np.empty(0, np.uint16)
-        return self._codec.words.of_photo(maps)
 
     def pooled_and_words(self, photo_id: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
         """Pooled vector (2 d,) and words of a photo in the index, or added by this run.

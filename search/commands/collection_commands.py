@@ -109,10 +109,10 @@ def index(
 
     from features.device import precision_of
     from features.models import find_extractor
-    from features.workers.extractor_pool import ExtractorPool
     from indexer.fleet.fleet_build import index_collection, stored_settings
     from indexer.ingest.sources import Exclusion, open_sources
     from indexer.store.manifest import check_quality
+    from indexer.workers.extractor_pool import ExtractorPool
     from search.albums.filling import fill_albums
     from search.commands.terminal.progress_bar import ProgressDisplay
 

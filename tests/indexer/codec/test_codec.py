@@ -13,6 +13,7 @@ from features.errors import WaldoError
 from features.frame import Frame
 from features.maps import FeatureMaps
 from indexer.codec.codec import Codec
+from indexer.codec.encoded_maps import encode_photos
 from indexer.codec.quality import QUALITIES, bytes_per_photo
 from indexer.errors import IndexDamagedError
 
@@ -392,3 +393,13 @@ def test_a_damaged_file_is_refused(damage: object, tmp_path: Path) -> None:
     damage(path)
     with pytest.raises(IndexDamagedError, match=r"as a codec \(.+\)"):
         Codec.load(path)
+
+
+def test_photos_without_finite_features_are_not_encoded() -> None:
+    photos = make_sample(3)
+    photos[1].appearance[0, 0, 0] = np.inf
+    codec = Codec.fit("standard", photos[::2], words(10))
+    found = encode_photos(codec, photos)
+    assert list(found) == ["0", "2"]
+    np.testing.assert_array_equal(found["2"].encoded, codec.encode(*stacked(photos[2:]))[0])
+    assert encode_photos(codec, photos[1:2]) == {}

@@ -3,6 +3,8 @@
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -12,8 +14,10 @@ from features.errors import LittleMemoryWarning
 from features.maps import FeatureMaps
 from features.models import MapExtractor
 from features.photo import ModelInput
-from features.workers.messages import Message
-from features.workers.worker_process import WorkerProcess
+from indexer.codec.codec import Codec
+from indexer.codec.encoded_maps import EncodedMaps, encode_photos
+from indexer.workers.messages import Message
+from indexer.workers.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +40,7 @@ class ExtractorPool:
         """
         self._one = one
         self._wanted = workers
+        self._codec: Codec | None = None  # what the workers have
         self.image_size, self.grid, self.dim = one.image_size, one.grid, one.dim
 
     def __enter__(self) -> Self:
@@ -46,6 +51,7 @@ class ExtractorPool:
 
     def close(self) -> None:
         """End the processes."""
+        self._codec = None
         for worker in self.__dict__.pop("_workers", []):
             worker.end()
 
@@ -102,9 +108,7 @@ class ExtractorPool:
     def vocabulary_vectors(self) -> NDArray[np.float32]:
         if not self._workers:
             return self._one.vocabulary_vectors()
-        vectors = self._workers[0].ask(Message()).result().array
-        assert vectors is not None
-        return vectors
+        return self._workers[0].ask(Message({"what": "vocabulary"})).result().arrays[0]
 
     def extract(self, inputs: Sequence[ModelInput]) -> list[FeatureMaps]:
         return self.begin(inputs)()
@@ -112,25 +116,65 @@ class ExtractorPool:
     def begin(self, inputs: Sequence[ModelInput]) -> Callable[[], list[FeatureMaps]]:
         if not self._workers or not inputs:
             return self._one.begin(inputs)
+        answer = self._ask("maps", inputs)
+        return lambda: [
+            FeatureMaps(appearance, semantic, photo.frame, photo.content_hash)
+            for (appearance, semantic), photo in zip(answer().arrays[0], inputs, strict=True)
+        ]
+
+    def begin_encoded(
+        self, inputs: Sequence[ModelInput], codec: Codec
+    ) -> Callable[[], dict[str, EncodedMaps]]:
+        """As `indexer.protocols.EncodesMaps`. A worker encodes while it extracts what it was asked
+        for next.
+        """
+        if not self._workers or not inputs:
+            maps = self._one.begin(inputs)
+            return lambda: encode_photos(codec, maps())
+        if codec is not self._codec:
+            self._send(codec)
+        answer = self._ask("encoded", inputs)
+
+        def encoded() -> dict[str, EncodedMaps]:
+            told = answer()
+            arrays = iter(told.arrays)
+            return {
+                content: EncodedMaps(next(arrays), next(arrays), next(arrays))
+                for content in told.fields["hashes"]
+            }
+
+        return encoded
+
+    def _send(self, codec: Codec) -> None:
+        """Have each worker read a codec."""
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "codec.safetensors"
+            codec.save(file)
+            request = Message({"what": "codec", "file": str(file)})
+            for answer in [worker.ask(request) for worker in self._workers]:
+                answer.result()
+        self._codec = codec
+
+    def _ask(self, what: str, inputs: Sequence[ModelInput]) -> Callable[[], Message]:
+        """Give photos to a worker; the function that is returned waits for its answer."""
         # Of those with least to do, the one that was given its work first.
         worker = min(self._workers, key=lambda worker: worker.n_asked)
         self._workers.remove(worker)
         self._workers.append(worker)
-        hashes = [photo.content_hash for photo in inputs]
-        pixels = np.stack([photo.pixels for photo in inputs])
-        answer = worker.ask(Message({"hashes": hashes}, pixels))
+        fields = {
+            "what": what,
+            "frames": [(photo.frame.width, photo.frame.height) for photo in inputs],
+            "hashes": [photo.content_hash for photo in inputs],
+        }
+        asked = worker.ask(Message(fields, [np.stack([photo.pixels for photo in inputs])]))
 
-        def maps() -> list[FeatureMaps]:
-            told = answer.result()
+        def answer() -> Message:
+            told = asked.result()
             for warning in told.fields["warnings"]:
                 warnings.warn(f"{worker.device}: {warning}", LittleMemoryWarning, stacklevel=2)
-            assert told.array is not None
-            return [
-                FeatureMaps(appearance, semantic, photo.frame, photo.content_hash)
-                for (appearance, semantic), photo in zip(told.array, inputs, strict=True)
-            ]
+            return told
 
-        return maps
+        return answer
 
     @cached_property
     def _devices(self) -> list[str]:
@@ -141,13 +185,16 @@ class ExtractorPool:
     @cached_property
     def _workers(self) -> list[WorkerProcess]:
         """The processes; none where this one does the work."""
+        import torch
+
         devices = self._devices if self.n_workers > 1 else []
         task = {
             "fingerprint": self.fingerprint(),
             "batch_size": self._one.given_batch_size,
-            "neighbours": len(devices),
         }
-        return [WorkerProcess({**task, "device": device}) for device in devices]
+        # They share the cores.
+        threads = max(1, torch.get_num_threads() // max(1, len(devices)))
+        return [WorkerProcess({**task, "device": device}, threads) for device in devices]
 
 
 def gpus(device: "torch.device") -> list[str]:

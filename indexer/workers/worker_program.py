@@ -2,9 +2,13 @@
 
 It answers each message with one, in their order. The first says what to load:
 
-    fingerprint, device, batch_size, neighbours     ->  batch_size
-    hashes, with pixels (n, size, size, 3) uint8    ->  maps (n, 2, grid, grid, d) float16
-    nothing                                         ->  vectors of the vocabulary (v, d) float32
+    fingerprint, device, batch_size         ->  batch_size
+    "maps": frames, hashes, and pixels      ->  maps (n, 2, grid, grid, d) float16
+            (n, size, size, 3) uint8
+    "codec": the file of one                ->  nothing
+    "encoded": as for "maps"                ->  hashes of finite maps; of each, the arrays of
+                                                `EncodedMaps`, by the codec
+    "vocabulary"                            ->  vectors of the vocabulary (v, d) float32
 
 An error that is for people is the last answer; after any other, Python tells what went wrong. An
 answer may bring warnings.
@@ -18,15 +22,19 @@ import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from features.errors import WaldoError, is_full_memory
 from features.frame import Frame
+from features.maps import FeatureMaps
 from features.models import MapExtractor, extractor_of
 from features.photo import ModelInput
-from features.workers.messages import Message
+from indexer.codec.codec import Codec
+from indexer.codec.encoded_maps import encode_photos
+from indexer.workers.messages import Message
 
 _Work = Callable[[], Message]
 
@@ -58,7 +66,7 @@ class Answers:
     def _write(self, answer: Message) -> None:
         kept, self._warnings = self._warnings, []
         try:
-            Message({**answer.fields, "warnings": kept}, answer.array).write(self._stream)
+            Message({**answer.fields, "warnings": kept}, answer.arrays).write(self._stream)
         except OSError:
             os._exit(0)  # nobody waits for it any more
 
@@ -77,8 +85,6 @@ def load(task: Message) -> MapExtractor:
     import torch
 
     asked = task.fields
-    # Those who compute on the same cores share them.
-    torch.set_num_threads(max(1, torch.get_num_threads() // asked["neighbours"]))
     if asked["device"].startswith("cuda"):
         torch.cuda.set_device(asked["device"])  # or pinned memory would belong to the first GPU
     extractor = extractor_of(asked["fingerprint"], asked["device"], asked["batch_size"])
@@ -86,19 +92,47 @@ def load(task: Message) -> MapExtractor:
     return extractor
 
 
-def begin(extractor: MapExtractor, request: Message) -> _Work:
-    """Begin what a message asks for; the function that is returned waits for it."""
-    if request.array is None:
-        return lambda: Message(array=extractor.vocabulary_vectors())
-    # What the pixels show of the photo is known to the one who asks.
-    frame = Frame(extractor.image_size, extractor.image_size, extractor.image_size, extractor.grid)
-    hashes = request.fields["hashes"]
-    photos = zip(request.array, hashes, strict=True)
-    try:
-        maps = extractor.begin([ModelInput(pixels, frame, content) for pixels, content in photos])
-    except Exception as error:
-        return _raising(error)
-    return lambda: Message(array=np.stack([(m.appearance, m.semantic) for m in maps()]))
+class Worker:
+    """Does what messages ask for."""
+
+    def __init__(self, extractor: MapExtractor) -> None:
+        self._extractor = extractor
+        self._codec: Codec | None = None
+
+    def begin(self, request: Message) -> _Work:
+        """Begin what a message asks for; the function that is returned waits for it."""
+        what = request.fields["what"]
+        if what == "vocabulary":
+            return lambda: Message(arrays=[self._extractor.vocabulary_vectors()])
+        try:
+            if what == "codec":
+                self._codec = Codec.load(Path(request.fields["file"]))
+                return Message
+            maps = self._extractor.begin(self._photos(request))
+        except Exception as error:
+            return _raising(error)
+        codec = self._codec if what == "encoded" else None
+        return lambda: _of_maps(maps()) if codec is None else _encoded(codec, maps())
+
+    def _photos(self, request: Message) -> list[ModelInput]:
+        size, grid = self._extractor.image_size, self._extractor.grid
+        told = zip(
+            request.arrays[0], request.fields["frames"], request.fields["hashes"], strict=True
+        )
+        return [
+            ModelInput(pixels, Frame(width, height, size, grid), content)
+            for pixels, (width, height), content in told
+        ]
+
+
+def _of_maps(photos: list[FeatureMaps]) -> Message:
+    return Message(arrays=[np.stack([(maps.appearance, maps.semantic) for maps in photos])])
+
+
+def _encoded(codec: Codec, photos: list[FeatureMaps]) -> Message:
+    found = encode_photos(codec, photos)
+    arrays = [array for one in found.values() for array in (one.encoded, one.pooled, one.words)]
+    return Message({"hashes": list(found)}, arrays)
 
 
 def _raising(error: Exception) -> _Work:
@@ -128,10 +162,11 @@ def main() -> None:
         return Message({"batch_size": loaded[0].batch_size})
 
     answers.send(get_ready)
-    # While a GPU extracts one batch, the maps of the batch before are sent.
+    worker = Worker(loaded[0])
+    # While one batch is extracted, the maps of the batch before are encoded and sent.
     with ThreadPoolExecutor(1) as sender:
         while True:
-            sender.submit(answers.send, begin(loaded[0], inbox.get()))
+            sender.submit(answers.send, worker.begin(inbox.get()))
 
 
 if __name__ == "__main__":

@@ -19,13 +19,16 @@ from features.errors import ModelError
 from features.extractor import FeatureExtractor
 from features.models import find_extractor
 from features.photo import load_model_input
-from features.workers.extractor_pool import ExtractorPool, gpus
-from features.workers.messages import Message
-from features.workers.worker_process import WorkerProcess
+from indexer.codec.codec import Codec
+from indexer.codec.encoded_maps import encode_photos
+from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import Progress
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import verify
+from indexer.workers.extractor_pool import ExtractorPool, gpus
+from indexer.workers.messages import Message
+from indexer.workers.worker_process import WorkerProcess
 from tests.helpers.stores import files_of, make_photos, rows
 
 ROOT = Path(__file__).parents[3]
@@ -85,7 +88,7 @@ def test_the_index_is_the_same_byte_for_byte(
     ask = WorkerProcess.ask
 
     def counted(worker: WorkerProcess, message: Message) -> object:
-        asked[worker] += message.array is not None
+        asked[worker] += len(message.arrays)
         return ask(worker, message)
 
     monkeypatch.setattr(WorkerProcess, "ask", counted)
@@ -109,6 +112,23 @@ def test_maps_are_those_of_one_process(
             assert (mine.frame, mine.content_hash) == (theirs.frame, theirs.content_hash)
             np.testing.assert_array_equal(mine.appearance, theirs.appearance)
             np.testing.assert_array_equal(mine.semantic, theirs.semantic)
+
+
+def test_workers_encode_by_the_codec_that_is_given(
+    one: FeatureExtractor, pool: ExtractorPool, photos: Path
+) -> None:
+    inputs = [load_model_input(p, one.image_size, one.grid) for p in sorted(photos.iterdir())[:3]]
+    maps = one.extract(inputs)
+    for quality in ("none", DEFAULT_QUALITY):
+        codec = Codec.fit(quality, maps, one.vocabulary_vectors()[:8])
+        begun = [pool.begin_encoded(inputs, codec), pool.begin_encoded(inputs[1:], codec)]
+        for encoded, its_maps in zip(begun, (maps, maps[1:]), strict=True):
+            found, expected = encoded(), encode_photos(codec, its_maps)
+            assert list(found) == list(expected) == [each.content_hash for each in its_maps]
+            for content, its in expected.items():
+                np.testing.assert_array_equal(found[content].encoded, its.encoded)
+                np.testing.assert_array_equal(found[content].pooled, its.pooled)
+                np.testing.assert_array_equal(found[content].words, its.words)
 
 
 def test_one_worker_is_this_process(one: FeatureExtractor) -> None:

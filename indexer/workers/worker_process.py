@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import ModelError
-from features.workers.messages import Message
+from indexer.workers.messages import Message
 
-_PROGRAM = "features.workers.worker_program"
+_PROGRAM = "indexer.workers.worker_program"
 
 
 class WorkerProcess:
@@ -26,8 +26,11 @@ class WorkerProcess:
     device: its name. ready: the answer to the task, once the model is read.
     """
 
-    def __init__(self, task: Mapping[str, Any]) -> None:
-        """Start the process, which does not wait for it. task: see `worker_program`."""
+    def __init__(self, task: Mapping[str, Any], threads: int) -> None:
+        """Start the process, which does not wait for it.
+
+        task: see `worker_program`. threads: how many compute at a time.
+        """
         self.device = task["device"]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", _PROGRAM],
@@ -35,6 +38,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             env={
                 **os.environ,
+                "OMP_NUM_THREADS": str(threads),  # of torch and of numpy
                 "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path),
             },
             # Ctrl-C is for this process, which commits what the worker has extracted.
