@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HELPERS = {"harness.py", "labelled_scenes.py", "synthetic.py"}
+HELPERS = {"harness.py", "labelled_scenes.py", "stub_worker.py", "synthetic.py"}
 SCRIPTS = sorted(p for p in (ROOT / "benchmarks").glob("*.py") if p.name not in HELPERS)
 
 
