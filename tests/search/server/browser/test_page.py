@@ -119,7 +119,7 @@ def test_an_area_that_is_added_to_nothing_is_the_object(open_page: OpenPage) -> 
 def test_by_keys_alone(open_page: OpenPage) -> None:
     page = open_page()
     page.wait_for_selector(".grid a")
-    for _ in range(12):
+    for _ in range(20):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.matches('.grid a')"):
             break
