@@ -148,7 +148,9 @@ def read_parts(
         part = "unet" if "unet" in classes else "transformer"
         denoiser_class, vae_class = library_class(classes[part]), library_class(classes["vae"])
         denoiser = load_pretrained(denoiser_class, folder / part, dtype, variant=variant)
-        denoiser.to(dtype)  # SD3's class ignores the type that it is to be read in
+        if denoiser.dtype != dtype:  # SD3's class ignores the type that it is to be read in
+            with quiet_libraries():
+                denoiser.to(dtype)
         # SDXL's VAE overflows in half precision; in float32 every VAE is right.
         vae = load_pretrained(vae_class, folder / "vae", variant=variant)
         encoders = [
