@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.collection import Collection
 from indexer.errors import IndexDamagedError
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ _MODEL_WEIGHTS = {"tiny": FusionWeights(class_evidence=0.00025)}
 def default_weights(model: str) -> FusionWeights:
     """A model's weights, by its name, for a collection that none were fitted to."""
     return _MODEL_WEIGHTS.get(model, DEFAULT_WEIGHTS)
+
+
+def weights_of(reader: Collection) -> FusionWeights:
+    """The weights that searches of an index use. Raises as `stored_weights`."""
+    stored = stored_weights(reader.weights, reader.index_dir)
+    return stored or default_weights(str(reader.fingerprint["model"]))
 
 
 def stored_weights(stored: Mapping[str, float] | None, index_dir: Path) -> FusionWeights | None:

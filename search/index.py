@@ -37,7 +37,7 @@ from search.confidence import (
     probabilities,
 )
 from search.expansion import expand
-from search.fusion import default_weights, stored_weights
+from search.fusion import weights_of
 from search.localise import localise
 from search.pairs import in_pixels
 from search.query import Answer, Match, Query, SearchOptions
@@ -105,8 +105,7 @@ class Index:
         """device: of the models of global descriptors, as for `open_index`."""
         self.reader = reader
         self.extractor = extractor
-        stored = stored_weights(reader.weights, reader.index_dir)
-        self._weights = stored or default_weights(str(extractor.fingerprint()["model"]))
+        self._weights = weights_of(reader)
         self._device = device
         self._descriptors: dict[str, ImageDescriptor] = {}
         self._photos = QueryPhotos(reader, extractor)

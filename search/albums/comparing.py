@@ -14,7 +14,7 @@ from indexer.reader import IndexReader
 from indexer.store.album_rows import AlbumRows
 from search.candidates import ScoringReference
 from search.clock import Clock
-from search.fusion import FusionWeights, default_weights, stored_weights
+from search.fusion import weights_of
 from search.localise import localise
 from search.reference import Reference
 from search.rerank import combine, score_references
@@ -181,12 +181,6 @@ class Comparison:
     def _contents(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
         table = self._reader.table
         return table.hashes[table.rows_of(ids)]
-
-
-def weights_of(reader: IndexReader) -> FusionWeights:
-    """The weights that searches of an index use. Raises IndexDamagedError."""
-    stored = stored_weights(reader.weights, reader.index_dir)
-    return stored or default_weights(str(reader.fingerprint["model"]))
 
 
 def _reference(view: NamedView) -> Reference:

@@ -22,7 +22,7 @@ from indexer.upkeep.link_commit import commit_links
 from search.albums.contents import Contents
 from search.candidates import CandidateMaps, ScoringReference, to_candidates
 from search.clock import Clock
-from search.fusion import default_weights, stored_weights
+from search.fusion import weights_of
 from search.recall import find_candidates, recall_by_maps
 from search.reference import Reference
 from search.rerank import map_in_threads, score_references
@@ -84,10 +84,7 @@ def link_photos(
     import torch
 
     with IndexReader.open(index_dir) as reader:
-        weights = stored_weights(reader.weights, index_dir) or default_weights(
-            str(reader.fingerprint["model"])
-        )
-        score = SCORES[DEFAULT_SCORE].bound(weights)
+        score = SCORES[DEFAULT_SCORE].bound(weights_of(reader))
         comparing = _Comparing(
             reader, Contents.of(reader), reader.distinct(), score, torch.device(device)
         )

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from features.frame import Frame
-from features.maps import FeatureMaps
 from indexer.collection import PhotoRecord
 from indexer.named_objects import NamedObject, NamedView
 from indexer.object_corrections import read_corrections
@@ -19,6 +18,7 @@ from search.albums.contents import Contents
 from search.recurring.clusters import average_linkage, join_overlapping
 from search.recurring.corrected import corrected
 from search.recurring.linking import stored_links
+from search.reference import decoded_maps
 
 # The mean strength of links within an object, and the share of its photos that another must have
 # for both to be one (docs/scores.md).
@@ -97,17 +97,9 @@ def as_named(reader: IndexReader, found: RecurringObject, name: str) -> NamedObj
     """
     views = []
     for photo in found.photos[:_MOST_VIEWS]:
-        batch = reader.read_maps([photo.record.id])
-        if batch.damaged:
-            continue
-        shape = (reader.grid, reader.grid, reader.dim)
-        appearance, semantic = (
-            values.numpy().astype(np.float16).reshape(shape) for values in reader.decode(batch)
-        )
-        maps = FeatureMaps(
-            appearance, semantic, _frame(reader, photo.record), photo.record.content_hash
-        )
-        views.append(NamedView(photo.record.path, maps, photo.cells, None, None))
+        maps = decoded_maps(reader, photo.record.id)
+        if maps is not None:
+            views.append(NamedView(photo.record.path, maps, photo.cells, None, None))
     if not views:
         raise WaldoError(f"object {found.number}: the maps of its photos are damaged")
     return NamedObject(name, tuple(views))
