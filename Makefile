@@ -25,7 +25,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps $(TORCH_INDEX_$(EXTRA)) torch==2.13.0
 	$(BIN)/pip uninstall --quiet --disable-pip-version-check --yes $(OTHER_$(EXTRA))
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev,evaluation,heif,serve]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev,cloud,evaluation,heif,ray,serve]'
 	@touch $(READY)
 
 # Looks for one object of the sample collection; ends with the page's path, a table, and how to go on.
