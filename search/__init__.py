@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from features.errors import WaldoError
     from indexer.store.filters import PhotoFilter
     from search.index import Index, open_index
+    from search.late_fusion import search_indexes
     from search.query import Answer, Match, Query, SearchOptions
 
 __all__ = [
@@ -28,12 +29,14 @@ __all__ = [
     "SearchOptions",
     "WaldoError",
     "open_index",
+    "search_indexes",
 ]
 
 _MODULES = {
     "WaldoError": "features.errors",
     "PhotoFilter": "indexer.store.filters",
     **dict.fromkeys(("Index", "open_index"), "search.index"),
+    "search_indexes": "search.late_fusion",
     **dict.fromkeys(("Answer", "Match", "Query", "SearchOptions"), "search.query"),
 }
 

@@ -79,7 +79,7 @@ def evidence(
 ) -> NDArray[np.float64]:
     """What tells whether a photo shows the object, by the scores alone, (n, 3):
 
-    - its height: how far its score is above chance, in standard deviations;
+    - its height (`heights`);
     - the logarithm of the number of photos that were searched: in more photos, chance reaches
       higher scores;
     - its height as a share of the first match's, 0..1: behind a clear first match, other photos
@@ -89,14 +89,23 @@ def evidence(
     of photos that recall chose them from. own: (n,) bool, the query's own photos, which are no
     first matches. chance: scores that tell how photos without the object score; None for `scores`.
     """
-    values = scores.astype(np.float64)
+    above = heights(scores, chance)
+    first = above[~own].max(initial=0)
+    shares = (above / max(first, 1e-9)).clip(0, 1)
+    return np.stack([above, np.full(len(above), math.log(searched)), shares], axis=1)
+
+
+def heights(
+    scores: NDArray[np.float32], chance: NDArray[np.float32] | None = None
+) -> NDArray[np.float64]:
+    """How far each photo's score is above chance, (n,), in standard deviations of the scores of
+    photos without the object. The parameters are those of `evidence`.
+    """
     median, deviation = _chance_distribution(
-        values if chance is None else chance.astype(np.float64)
+        (scores if chance is None else chance).astype(np.float64)
     )
-    heights = (values - median) / deviation
-    first = heights[~own].max(initial=0)
-    shares = (heights / max(first, 1e-9)).clip(0, 1)
-    return np.stack([heights, np.full(len(values), math.log(searched)), shares], axis=1)
+    found: NDArray[np.float64] = (scores.astype(np.float64) - median) / deviation
+    return found
 
 
 def minimum_remaining_score(

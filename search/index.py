@@ -9,7 +9,7 @@ with open_index("holiday.waldo") as index:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
-from features.frame import Frame
 from features.maps import FeatureMaps
 from features.models import extractor_of
 from features.vision.descriptors import ImageDescriptor, descriptor_name
@@ -27,24 +26,15 @@ from indexer.fleet.fleet_reader import open_collection
 from indexer.named_objects import NamedObject
 from indexer.protocols import Extractor
 from indexer.store.filters import PhotoFilter
-from search.candidates import ScoringReference
+from search.candidate_ranking import Asked, Ranking, check_confidence, keep_recall, rank
 from search.choosing import choose_object
 from search.clock import Clock
-from search.confidence import (
-    MINIMUM_PHOTOS,
-    confidences,
-    minimum_remaining_score,
-    probabilities,
-)
-from search.expansion import expand
 from search.fusion import weights_of
-from search.localise import localise
-from search.pairs import in_pixels
-from search.query import Answer, Match, Query, SearchOptions
+from search.matches import find_matches
+from search.query import Answer, Query, SearchOptions
 from search.query_photos import QueryPhotos, named_view
 from search.recall import Candidates, Recall, find_candidates, recall_by_descriptor, recall_by_maps
 from search.reference import Reference
-from search.rerank import combine, score_references
 from search.scores import SCORES, Score, bind_score
 from search.segmentation.match_masks import fit_boxes
 
@@ -53,46 +43,6 @@ if TYPE_CHECKING:
 
 # Where maps are between queries.
 MAPS = ("disk", "ram", "gpu")
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Candidates in the order of their final scores, best first.
-
-    ids: (n,) int64. scores: (n,) float32. own_scores: (n,) float32, by the query's photos without
-    its first matches. recall_scores: (n,) float32, by recall.
-    references: (n,) int64, the number of the reference that each photo resembles most.
-    confidences, probabilities: (n,) float64, or None where they cannot be estimated.
-    damaged: a line for each candidate that was left out.
-    """
-
-    ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    own_scores: NDArray[np.float32]
-    recall_scores: NDArray[np.float32]
-    references: NDArray[np.int64]
-    confidences: NDArray[np.float64] | None
-    probabilities: NDArray[np.float64] | None
-    damaged: list[str]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A query in features.
-
-    score: bound to the index's weights. references: the object, in each of its photos.
-    prepared, unlike: the object and what it is not, on the scoring device.
-    """
-
-    score: Score
-    references: tuple[Reference, ...]
-    prepared: list[ScoringReference]
-    unlike: list[ScoringReference]
-
-    @property
-    def hashes(self) -> set[str]:
-        """The content hashes of the photos that show the object."""
-        return {reference.maps.content_hash for reference in self.references}
 
 
 class Index:
@@ -133,36 +83,73 @@ class Index:
         a filter that no photo passes.
         """
         options = options or SearchOptions()
+        clock = Clock()
+        asked = self.ask(query, options, clock)
+        ranking = self.rank(asked, self.candidates(asked, options, clock), options, clock)
+        return self.answer(asked, ranking, options, clock)
+
+    def ask(self, query: Query, options: SearchOptions, clock: Clock) -> Asked:
+        """A query in features: the first step of a search, which raises as `search` does."""
         query, known = self._photos.resolve(query)
         _check(query, options)
         descriptor = None if options.recall is None else self._descriptor(options.recall)
-        clock = Clock()
         with clock("extract"):
-            references = self._photos.references(query, known)
+            found = self._photos.references(query, known)
         with clock("recall"):
             allowed = self._allowed(options.filter)
         if options.rerank:
-            references = self._chosen(query, references, allowed, clock)
+            found = self._chosen(query, found, allowed, clock)
         with clock("extract"):
-            asked = self._asked(query, references, options)
-        candidates = self._recall(query, asked, descriptor, allowed, options, clock)
+            every = [reference.for_scoring(self.extractor.device) for reference in found]
+            score = bind_score(SCORES[options.score], self.extractor, every, self._weights)
+        count = len(query.views)
+        recalls = self._recalls(query, found[:count], score, descriptor, clock)
         searched = self.reader.n_photos if allowed is None else len(allowed)
-        ranking = self._rank(asked, candidates, searched, options, clock)
+        return Asked(
+            *(query, tuple(found), every[:count], every[count:]),
+            *(score, recalls, allowed, searched),
+        )
+
+    def candidates(self, asked: Asked, options: SearchOptions, clock: Clock) -> Candidates:
+        """The photos that are worth comparing: the second step of a search."""
+        wanted = max(options.candidates, options.top) if options.rerank else options.top
+        with clock("recall"):
+            found = find_candidates(asked.recalls, wanted, asked.allowed)
+        if len(found.ids) == 0:
+            raise WaldoError(
+                f"recall {options.recall}: no photo that is searched has this descriptor yet; run "
+                "`waldo index` over them again"
+            )
+        return found
+
+    def rank(
+        self, asked: Asked, candidates: Candidates, options: SearchOptions, clock: Clock
+    ) -> Ranking:
+        """Candidates by their final scores: the third step of a search."""
+        if not options.rerank:
+            return keep_recall(candidates)
+        ranking = rank(self.reader, asked, candidates, clock)
+        check_confidence(ranking, options.min_confidence)
+        return ranking
+
+    def answer(
+        self, asked: Asked, ranking: Ranking, options: SearchOptions, clock: Clock
+    ) -> Answer:
+        """The first photos of a ranking, and where in them the object is: the last step."""
         with clock("localise"):
-            best, damaged = self._matches(ranking, asked, options.top, options.rerank)
-        least = options.min_confidence
-        matches = [m for m in best if least is None or (m.confidence or 0) >= least]
-        with clock("localise"):
+            best, damaged = find_matches(self.reader, asked, ranking, options.top, options.rerank)
+            least = options.min_confidence
+            matches = [m for m in best if least is None or (m.confidence or 0) >= least]
             device = self.extractor.device
             matches = fit_boxes(self.reader, asked.references, device, matches)
         return Answer(
-            query=query,
+            query=asked.query,
             options=options,
             references=asked.references,
             matches=matches,
             best_confidence=self._best_confidence(ranking, asked),
             n_photos=self.reader.n_photos,
-            damaged=[*ranking.damaged, *damaged, *self._undescribed(descriptor)],
+            damaged=[*ranking.damaged, *damaged, *self._undescribed(options.recall)],
             timing=clock.stages(),
         )
 
@@ -215,141 +202,23 @@ class Index:
             for view, reference in zip(query.photos, references, strict=True)
         ]
 
-    def _asked(self, query: Query, found: list[Reference], options: SearchOptions) -> _Asked:
-        """The query in features. found: the object in each of its photos."""
-        references, others = tuple(found[: len(query.views)]), found[len(query.views) :]
-        device = self.extractor.device
-        prepared = [reference.for_scoring(device) for reference in references]
-        unlike = [reference.for_scoring(device) for reference in others]
-        every = [*prepared, *unlike]
-        score = bind_score(SCORES[options.score], self.extractor, every, self._weights)
-        return _Asked(score, references, prepared, unlike)
-
-    def _recall(
+    def _recalls(
         self,
         query: Query,
-        asked: _Asked,
+        references: list[Reference],
+        score: Score,
         descriptor: ImageDescriptor | None,
-        allowed: NDArray[np.int64] | None,
-        options: SearchOptions,
         clock: Clock,
-    ) -> Candidates:
-        """The photos that are worth comparing."""
-        reader, views = self.reader, zip(query.views, asked.references, strict=True)
-        recalls: list[Recall] = []
-        if descriptor is not None:
-            with clock("extract"):
-                recalls = [recall_by_descriptor(reader, *view, descriptor) for view in views]
-        with clock("recall"):
-            if descriptor is None:
-                recalls = [recall_by_maps(reader, each, asked.score) for each in asked.references]
-            wanted = max(options.candidates, options.top) if options.rerank else options.top
-            candidates = find_candidates(recalls, wanted, allowed)
-        if len(candidates.ids) == 0:
-            raise WaldoError(
-                f"recall {options.recall}: no photo that is searched has this descriptor yet; run "
-                "`waldo index` over them again"
-            )
-        return candidates
+    ) -> list[Recall]:
+        """How candidates are found: a recall for each reference."""
+        if descriptor is None:
+            with clock("recall"):
+                return [recall_by_maps(self.reader, reference, score) for reference in references]
+        views = zip(query.views, references, strict=True)
+        with clock("extract"):
+            return [recall_by_descriptor(self.reader, *view, descriptor) for view in views]
 
-    def _rank(
-        self,
-        asked: _Asked,
-        candidates: Candidates,
-        searched: int,
-        options: SearchOptions,
-        clock: Clock,
-    ) -> Ranking:
-        """Candidates by their final scores. searched: the photos that recall chose them from."""
-        if not options.rerank:
-            first = np.zeros(len(candidates.ids), dtype=np.int64)
-            scores = candidates.scores
-            return Ranking(candidates.ids, scores, scores, scores, first, None, None, [])
-        every = [*asked.prepared, *asked.unlike]
-        scored = score_references(
-            self.reader, candidates.ids, every, [asked.score], clock, stage="score"
-        )
-        by_reference = scored.by_score[asked.score.name]
-        wanted, unwanted = np.split(by_reference, [len(asked.prepared)])
-        own = combine(wanted, unwanted)
-        expanded = expand(
-            *(self.reader, scored.ids, wanted, own, asked.prepared, asked.hashes, asked.score),
-            clock,
-        )
-        scores = combine(expanded[None], unwanted)
-        # By the query's own scores: a match that asks must not vouch for itself, nor for others.
-        sure = confidences(own)
-        if sure is None and options.min_confidence is not None:
-            raise WaldoError(
-                f"min-confidence: {len(scores)} photos are too few to estimate a confidence; at "
-                f"least {MINIMUM_PHOTOS} must be compared"
-            )
-        likely = None
-        if asked.score.recall == "words":  # means over the map are distributed otherwise
-            is_own = self.reader.has_content(scored.ids, asked.hashes)
-            likely = probabilities(scores, searched, is_own)
-        by_id = dict(zip(candidates.ids.tolist(), candidates.scores.tolist(), strict=True))
-        recalled = np.array([by_id[number] for number in scored.ids.tolist()], dtype=np.float32)
-        # Equal scores are in the order of their ids, whatever the order of recall.
-        order = np.lexsort((scored.ids, -scores))
-        return Ranking(
-            scored.ids[order],
-            scores[order],
-            own[order],
-            recalled[order],
-            wanted.argmax(axis=0)[order],
-            None if sure is None else sure[order],
-            None if likely is None else likely[order],
-            scored.damaged,
-        )
-
-    def _matches(
-        self, ranking: Ranking, asked: _Asked, count: int, reranked: bool
-    ) -> tuple[list[Match], list[str]]:
-        """The first matches of a ranking, and a line for each photo whose maps are damaged."""
-        maps = self.reader.read_maps(ranking.ids[:count])
-        rows = np.flatnonzero(np.isin(ranking.ids[:count], maps.ids))
-        least = np.full(len(rows), np.inf, dtype=np.float32)
-        # A score that is a mean over the map hardly changes when one place is masked out.
-        if reranked and asked.score.recall == "words":
-            least = minimum_remaining_score(ranking.own_scores, ranking.own_scores[rows])
-        evidence = localise(
-            *(self.reader, maps, asked.prepared, ranking.references[rows], asked.score, least),
-            asked.unlike,
-        )
-        reader = self.reader
-        size, grid = self.extractor.image_size, self.extractor.grid
-        matches = []
-        for place, (row, record) in enumerate(
-            zip(rows.tolist(), self.reader.photos(maps.ids), strict=True)
-        ):
-            frame = Frame(record.width, record.height, size, grid)
-            found = [cells.reshape(grid, grid) for cells in evidence.places[place] if cells.any()]
-            reference = int(ranking.references[row])
-            shown = asked.references[reference].maps.frame
-            sure, likely = ranking.confidences, ranking.probabilities
-            matches.append(
-                Match(
-                    rank=place + 1,
-                    path=record.path,
-                    id=record.id,
-                    score=float(ranking.scores[row]),
-                    recall_score=float(ranking.recall_scores[row]),
-                    confidence=None if sure is None else float(sure[row]),
-                    boxes=tuple(frame.box_of(cells) for cells in found),
-                    heatmap=evidence.heat[place].reshape(grid, grid),
-                    frame=frame,
-                    is_query=record.content_hash in asked.hashes,
-                    reference=reference,
-                    copies=tuple(r.path for r in reader.photos(reader.copies_of(record.id))),
-                    changed=record.is_changed(),
-                    probability=None if likely is None else float(likely[row]),
-                    pairs=in_pixels(evidence.pairs[place], shown, frame),
-                )
-            )
-        return matches, maps.damaged
-
-    def _best_confidence(self, ranking: Ranking, asked: _Asked) -> float | None:
+    def _best_confidence(self, ranking: Ranking, asked: Asked) -> float | None:
         """The highest confidence of a photo other than the query's, if any can be estimated."""
         if ranking.confidences is None:
             return None
@@ -369,16 +238,17 @@ class Index:
             self._descriptors[name] = ImageDescriptor.from_fingerprint(stored[name], self._device)
         return self._descriptors[name]
 
-    def _undescribed(self, descriptor: ImageDescriptor | None) -> list[str]:
+    def _undescribed(self, recall: str | None) -> list[str]:
         """A line where photos cannot be found by a descriptor because they lack it."""
-        if descriptor is None:
+        if recall is None:
             return []
-        lacking = self.reader.n_photos - len(self.reader.descriptor_recall(descriptor.name))
+        name = descriptor_name(recall)
+        lacking = self.reader.n_photos - len(self.reader.descriptor_recall(name))
         if lacking == 0:
             return []
         return [
-            f"{self.reader.index_dir}: {lacking} photos have no {descriptor.name} and were not "
-            "searched; run `waldo index` over them again"
+            f"{self.reader.index_dir}: {lacking} photos have no {name} and were not searched; run "
+            "`waldo index` over them again"
         ]
 
     def _allowed(self, photo_filter: PhotoFilter | None) -> NDArray[np.int64] | None:

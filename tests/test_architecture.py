@@ -127,6 +127,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search",
         "search.segmentation.match_masks",
     },
+    "search.late_fusion": {
+        "features.errors",
+        "indexer.collection",
+        "search",
+        "search.index",
+    },
     # Albums are kept in the index, so they are read from it and written to it.
     "search.albums": {
         "features",
@@ -263,6 +269,7 @@ PUBLIC = [
     "SearchOptions",
     "WaldoError",
     "open_index",
+    "search_indexes",
 ]
 
 
