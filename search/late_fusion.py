@@ -41,7 +41,7 @@ def search_indexes(
     if not others:
         return first.search(query, options)
     if not options.rerank:
-        raise WaldoError("several indexes are fused by their scores; they need re-ranking")
+        raise WaldoError("several indexes rank together by re-ranking; leave out --no-rerank")
     clock = Clock()
     asked = [first.ask(query, options, clock)]
     shown = _with_boxes(asked[0])

@@ -229,6 +229,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer",
         "search",
         "search.index",
+        "search.late_fusion",
         "search.albums",
         "search.recurring",
         "search.segmentation",

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from search.commands.terminal.options import (
     BoxOption,
     ClassOption,
     DeviceOption,
-    IndexOption,
+    IndexesOption,
     JsonOption,
     MaskOption,
     MinConfidenceOption,
@@ -82,7 +83,7 @@ def query(
             'standard input. A line is a path, or {"photo": ..., "class": ..., "box": [...]}.',
         ),
     ],
-    index: IndexOption,
+    indexes: IndexesOption,
     class_name: ClassOption = None,
     mask: MaskOption = None,
     box: BoxOption = None,
@@ -230,17 +231,18 @@ def query(
     single = is_one_search(photos)
     if not single:
         output.check_for_several()
-    with _open(index, device, maps) as opened:
+    with ExitStack() as stack:
+        opened = [stack.enter_context(_open(index, device, maps)) for index in indexes]
         searches = read_queries(photos, pattern)
         if single:
             [search] = searches
-            _show(opened, _answer(opened, search, options), output)
+            _show(opened[0], _answer(opened, search, options), output)
         elif not _answer_each(opened, searches, options, output):
             raise typer.Exit(2)
 
 
 def _answer_each(
-    index: "Index",
+    indexes: "Sequence[Index]",
     searches: "Iterable[Query | WaldoError]",
     options: "SearchOptions",
     output: _Output,
@@ -255,28 +257,31 @@ def _answer_each(
     succeeded = True
     for search in searches:
         try:
-            answer = _answer(index, search, options)
+            answer = _answer(indexes, search, options)
         except WaldoError as error:
             say_error(str(error))
             succeeded = False
             continue
         if not output.json and not output.paths:
             print(describe_object(answer.query))
-        _show(index, answer, output)
+        _show(indexes[0], answer, output)
     return succeeded
 
 
-def _answer(index: "Index", search: "Query | WaldoError", options: "SearchOptions") -> "Answer":
+def _answer(
+    indexes: "Sequence[Index]", search: "Query | WaldoError", options: "SearchOptions"
+) -> "Answer":
     """The answer to a search. Raises WaldoError, also the one that stands for the search."""
     from features.errors import WaldoError
+    from search.late_fusion import search_indexes
 
     if isinstance(search, WaldoError):
         raise search
-    return index.search(search, options)
+    return search_indexes(indexes, search, options)
 
 
 def _show(index: "Index", answer: "Answer", output: _Output) -> None:
-    """Write the files that an answer is wanted in, and print it."""
+    """Write the files that an answer is wanted in, and print it. index: the first one asked."""
     from search.albums.album import names_of_photos, read_albums
     from search.commands.pages.answer_page import write_answer_page
     from search.commands.terminal.tables import not_found_line

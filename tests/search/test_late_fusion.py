@@ -1,5 +1,6 @@
 """One search over several indexes of the same photos, against a loop in float64."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from features.models import find_extractor
 from indexer.ingest.build import index_photos
 from indexer.upkeep.naming import name_object
 from search import Answer, Index, Query, SearchOptions, open_index, search_indexes
+from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
 
 COUNT = 24
@@ -134,6 +136,20 @@ def test_a_name_is_known_to_the_first_index(first: Index, second: Index, gallery
     assert answer.matches[0].path.name == "07.png"
 
 
+def test_two_indexes_from_the_terminal(
+    waldo: CommandLine, first: Index, second: Index, gallery: Path
+) -> None:
+    indexes = ("--index", first.reader.index_dir, "--index", second.reader.index_dir)
+    ask = ("query", gallery / "05.png", "--box", "10,10,60,70", *indexes)
+    printed = waldo(*ask, "--json", "--top", 3)
+    expected = search_indexes([first, second], Query(gallery / "05.png", box=(10, 10, 60, 70)))
+    found = json.loads(printed.out)["matches"]
+    assert [match["id"] for match in found] == [match.id for match in expected.matches[:3]]
+    assert "lacks 1 of the photos" in printed.err
+    assert "leave out --no-rerank" in waldo.refusal(*ask, "--no-rerank")
+    assert "no index here" in waldo.refusal(*ask, "--index", gallery)
+
+
 def test_one_index_is_searched_as_ever(first: Index, gallery: Path) -> None:
     query = Query(gallery / "05.png", box=(10, 10, 60, 70))
     alone, answer = first.search(query), search_indexes([first], query)
@@ -142,5 +158,5 @@ def test_one_index_is_searched_as_ever(first: Index, gallery: Path) -> None:
 
 def test_several_indexes_need_re_ranking(first: Index, second: Index, gallery: Path) -> None:
     query = Query(gallery / "05.png", box=(10, 10, 60, 70))
-    with pytest.raises(WaldoError, match="re-ranking"):
+    with pytest.raises(WaldoError, match="leave out --no-rerank"):
         search_indexes([first, second], query, SearchOptions(rerank=False))

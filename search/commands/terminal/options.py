@@ -1,6 +1,7 @@
 """What commands share: their options, how these are read, and how results are printed."""
 
 import json
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +51,7 @@ def codec_names() -> list[str]:
 
 # The folder of an index where none is named, and the groups of options in a help text.
 INDEX_NAME = ".waldo"
+_INDEX_VARIABLE = "WALDO_INDEX"
 OBJECT = "The object"
 ANSWER = "The answer"
 SEARCHED = "The photos that are searched"
@@ -64,7 +66,14 @@ def nearest_index() -> Path:
     return Path(INDEX_NAME) if found is None or Path(INDEX_NAME).is_dir() else found
 
 
-def _needs_faiss(context: typer.Context, index: Path) -> Path:
+def _default_indexes() -> list[Path]:
+    """What --index is where it may be repeated and is not given. A variable has one index: a path
+    may hold any sign that could part several.
+    """
+    return [Path(os.environ.get(_INDEX_VARIABLE) or nearest_index())]
+
+
+def _needs_faiss(context: typer.Context, index: Any) -> Any:
     """Raise ModuleNotFoundError at once where FAISS is missing, and not after hours of work."""
     if find_spec("faiss") is None and not context.resilient_parsing:
         raise ModuleNotFoundError(name="faiss")
@@ -76,11 +85,23 @@ IndexOption = Annotated[
     typer.Option(
         "--index",
         metavar="DIR",
-        envvar="WALDO_INDEX",
+        envvar=_INDEX_VARIABLE,
         default_factory=nearest_index,
         show_default=False,
         callback=_needs_faiss,
         help="The folder of the index. Default: the nearest .waldo, here or in a folder above.",
+    ),
+]
+IndexesOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--index",
+        metavar="DIR",
+        default_factory=_default_indexes,
+        show_default=False,
+        callback=_needs_faiss,
+        help="The folder of the index. Default: $WALDO_INDEX, or the nearest .waldo, here or in a "
+        "folder above. Repeated: indexes of the same photos by other models, which rank together.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
