@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from features.errors import WaldoError
 from indexer.protocols import Extractor
-from search.evaluation.paper import published
+from search.evaluation.paper import published_json
 from search.evaluation.report import versions
 from search.evaluation.run_store import RunResults, results_folder
 from search.evaluation.steps import OnStep, ignore_step
@@ -95,5 +95,6 @@ def objects_json(
         "n_gallery": n_pictures,
         "objects": results,
         "versions": versions(),
-        "paper": published(protocol),
+        "paper": None,
+        **published_json(protocol),
     }

@@ -3,7 +3,7 @@
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from search.evaluation.paper import paper_cells
+from search.evaluation.paper import published_rows
 from search.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:
@@ -16,16 +16,69 @@ _CLASS_MAPS = {
     "difference from the background": "from_background",
 }
 
+# The protocol's own mIoU is counted in another way in each of them.
+_HEADINGS = {
+    "perseg": {"mIoU": "mIoU per group", "bIoU": "bIoU per group"},
+    "permis": {"mIoU": "mIoU per instance", "bIoU": "bIoU per instance"},
+}
+
+# How average precision is counted, where it is not scikit-learn's.
+_TRAPEZOIDAL = "the revisited evaluator's average precision (trapezoidal, junk left out)"
+_AVERAGE_PRECISIONS = {"roxford5k": _TRAPEZOIDAL, "rparis6k": _TRAPEZOIDAL}
+
+# Metrics that only some benchmarks have: the key in a report, and the column.
+_FURTHER = {
+    "mAP@1k": "mAP@1k",
+    "mAP@100": "mAP@100",
+    "NDCG": "NDCG",
+    "F1": "F1",
+    "mAP_localised": "mAP, box overlaps",
+    "mIoU_per_instance": "mIoU per instance",
+    "bIoU_per_instance": "bIoU per instance",
+    "mIoU_per_group": "mIoU per group",
+    "bIoU_per_group": "bIoU per group",
+    "cumulative_bIoU": "cumulative bIoU",
+}
+
 
 def method_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
     """The row of each method: text by column, the same columns for all; metrics in percent."""
     methods = report["methods"]
-    rows = {name: _cells(values) for name, values in methods.items()}
+    shown = _HEADINGS.get(report["protocol"], {}).values()
+    rows = {
+        name: _cells(values)
+        | {
+            column: _percent(values[key])
+            for key, column in _FURTHER.items()
+            if key in values and column not in shown
+        }
+        for name, values in methods.items()
+    }
     if len(methods) > 1 and DEFAULT_SCORE in methods:
         for name, cells in rows.items():
             more = "" if name == DEFAULT_SCORE else _difference(methods[name])
             cells[f"more than {DEFAULT_SCORE}"] = more
     return rows
+
+
+def benchmark_name(report: dict[str, Any]) -> str:
+    """The protocol, with its convention where it has several."""
+    return ", ".join(filter(None, (report["protocol"], report.get("convention"))))
+
+
+def heading(protocol: str, column: str) -> str:
+    """The head of a column, which says how its metric is counted where papers count in several
+    ways.
+    """
+    return _HEADINGS.get(protocol, {}).get(column, column)
+
+
+def counted(report: dict[str, Any]) -> str:
+    """How the average precision of a report is counted, in a sentence; "" for one without."""
+    if "mAP" not in next(iter(report["methods"].values())):
+        return ""
+    kind = _AVERAGE_PRECISIONS.get(report["protocol"], "scikit-learn's average precision")
+    return f"mAP: the mean over queries of {kind}"
 
 
 def size(report: dict[str, Any]) -> str:
@@ -43,24 +96,29 @@ def evaluation_table(report: dict[str, Any], narrow: bool = False) -> "Table":
     """
     from rich.table import Table
 
-    title = f"{report['protocol']}, {report['model']['model']}: {size(report)}"
+    title = f"{benchmark_name(report)}, {report['model']['model']}: {size(report)}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     rows = method_cells(report)
     columns = next(iter(rows.values())).keys()
     table.add_column("method")
     for column in columns:
-        heading = folded(column) if narrow else column
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, cells in {**rows, **paper_cells(report)}.items():
+        full = heading(report["protocol"], column)
+        table.add_column(folded(full) if narrow else full, justify="right", no_wrap=True)
+    for name, cells in rows.items():
         table.add_row(name, *(cells.get(column, "") for column in columns))
-    notes = []
-    if report.get("paper"):
-        notes.append(f"paper: {report['paper']['source']}")
+    sources: dict[str, None] = {}
+    for source, name, cells in published_rows(report):
+        # A figure that nothing was measured for is no comparison.
+        if cells.keys() & columns:
+            sources[source] = None
+            table.add_row(name, *(cells.get(column, "") for column in columns))
+    notes = [counted(report)]
+    if sources:
+        notes.append(f"paper: {'; '.join(sources)}")
     if "class_map" in report:
         notes.append(_class_map_note(report["class_map"]))
-    if notes:
-        table.caption_justify = "left"
-        table.caption = "\n".join(notes)
+    table.caption_justify = "left"
+    table.caption = "\n".join(filter(None, notes))
     return table
 
 

@@ -15,7 +15,7 @@ from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.methods.methods import MapMethod
 from search.evaluation.metrics.class_map import ClassMapQuality
 from search.evaluation.metrics.summary import query_precision, summary
-from search.evaluation.paper import published
+from search.evaluation.paper import published_json
 from search.evaluation.retrieval import Evaluation
 from search.scores import DEFAULT_SCORE
 
@@ -35,8 +35,8 @@ def evaluation_json(
     fingerprint: the model's, as its index has it. codec: the quality of the stored maps.
     Confidence is judged by scores without expansion; None where these were not measured too.
     class_map: how well S_S separates classes; None where the benchmark has no masks to measure it.
-    "timings" are seconds by stage, and under "methods" those of scoring by method. "paper" holds
-    published figures, in percent, for a benchmark that has them.
+    "timings" are seconds by stage, and under "methods" those of scoring by method. "convention" is
+    the benchmark's, where it has one. `published_json` describes "paper" and "published".
     """
     scores = {result.method.name: result.scores for result in evaluation.results}
     default = scores.get(DEFAULT_SCORE)
@@ -60,9 +60,9 @@ def evaluation_json(
             "methods": {name: spent for name, spent in seconds.items() if name in scores},
         },
     }
-    paper = published(benchmark.protocol)
-    if paper is not None:
-        report["paper"] = paper
+    if benchmark.convention:
+        report["convention"] = benchmark.convention
+    report |= published_json(benchmark.protocol, benchmark.convention)
     if class_map is not None:
         report["class_map"] = asdict(class_map)
     return report

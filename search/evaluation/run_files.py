@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from features.errors import WaldoError
-from search.evaluation.method_table import folded, method_cells, size
-from search.evaluation.paper import paper_cells
+from search.evaluation.method_table import benchmark_name, folded, heading, method_cells, size
+from search.evaluation.paper import has_published, published_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,7 +87,8 @@ def runs_tables(runs: list[Run]) -> list[RunsTable]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(f"{run.content['protocol']}: {size(run.content)}", []).append(run)
+        title = f"{benchmark_name(run.content)}: {size(run.content)}"
+        groups.setdefault(title, []).append(run)
     tables = []
     for title, group in groups.items():
         metrics = list(
@@ -102,12 +103,14 @@ def runs_tables(runs: list[Run]) -> list[RunsTable]:
             for method, cells in run.rows.items()
         ]
         # All runs of a protocol have the same figures, except runs by versions that had others.
-        known = next((run.content for run in group if run.content.get("paper")), {})
+        known = next((c for c in (run.content for run in group) if has_published(c)), {})
         paper = [
-            [known["paper"]["source"], "", method, *(cells.get(column, "") for column in metrics)]
-            for method, cells in paper_cells(known).items()
+            [source, "", method, *(cells.get(column, "") for column in metrics)]
+            for source, method, cells in published_rows(known)
+            if cells.keys() & set(metrics)
         ]
-        tables.append(RunsTable(title, ["run", "model", "method", *metrics], rows, paper))
+        heads = [heading(group[0].content["protocol"], column) for column in metrics]
+        tables.append(RunsTable(title, ["run", "model", "method", *heads], rows, paper))
     return tables
 
 

@@ -55,7 +55,9 @@ class Benchmark:
     protocol: the benchmark's name. gallery: photo files. gallery_classes: the classes that each
     photo shows, or None where those of some photo are unknown; methods that need class names cannot
     run then. queries: at least one. scenes: the gallery's photos, where their objects' masks are
-    known. cut_queries: methods see only the part of a query's photo that is in its box.
+    known. cut_queries: methods see only the part of a query's photo that is in its box. convention:
+    what is searched, in a few words, where a protocol is used with different galleries, else "";
+    only results of the same convention can be compared.
     """
 
     protocol: str
@@ -64,6 +66,7 @@ class Benchmark:
     queries: list[BenchmarkQuery]
     scenes: list[LabelledScene]
     cut_queries: bool = False
+    convention: str = ""
 
     @property
     def levels(self) -> list[str]:

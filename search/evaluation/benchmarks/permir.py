@@ -87,7 +87,8 @@ def read_permir(root: Path) -> Benchmark:
                 confusable=bool((named & ~relevant).any()),
             )
         )
-    return Benchmark("permir", gallery, classes, queries, [])
+    convention = f"{len(videos)} videos"
+    return Benchmark("permir", gallery, classes, queries, [], convention=convention)
 
 
 def read_permis(root: Path) -> list[SegmentationObject]:
