@@ -195,6 +195,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search.evaluation.methods",
         "search.evaluation.metrics",
     },
+    "search.evaluation.runs": {
+        "features.errors",
+        "search.evaluation.method_table",
+        "search.evaluation.paper",
+        "search.scores.DEFAULT_SCORE",
+    },
     # What the command line and the page both tell of an answer, and of features.
     "search.presentation": {
         "features",
@@ -237,6 +243,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search.evaluation.benchmarks",
         "search.evaluation.methods",
         "search.evaluation.metrics",
+        "search.evaluation.runs",
         "search.presentation",
         "search.server",
     },

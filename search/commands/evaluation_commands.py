@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from search.evaluation.run_store import RunResults
     from search.evaluation.steps import OnStep
 
+# Photos that are gone are named up to this many.
+_NAMED = 5
+
 
 @dataclass(frozen=True)
 class _Request:
@@ -291,19 +294,39 @@ def report(
 ) -> None:
     """Compare evaluation runs, in one table per benchmark."""
     from search.commands.pages.runs_page import write_runs_page
-    from search.evaluation.run_files import markdown_table, read_run, runs_tables, terminal_table
+    from search.evaluation.runs.comparison import compare, comparison_markdown, comparison_table
+    from search.evaluation.runs.run_files import (
+        by_benchmark,
+        markdown_table,
+        read_run,
+        runs_table,
+        terminal_table,
+    )
 
     found = [read_run(path) for path in runs]
     if html is not None:
-        write_runs_page(found, html)
-        say(f"page: {html.resolve()}")
-    for number, table in enumerate(runs_tables(found)):
+        gone = write_runs_page(found, html)
+        if gone:
+            names = ", ".join(photo.name for photo in gone[:_NAMED])
+            more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
+            say(f"not shown, because they are gone or not readable: {names}{more}")
+        say(f"page: {html.resolve()} ({html.stat().st_size / 1e6:.1f} MB)")
+    for number, (title, group) in enumerate(by_benchmark(found).items()):
         if number > 0:
             print()
+        table, comparison = runs_table(title, group), compare(group)
         if markdown:
             print(markdown_table(table))
         else:
             print_table(terminal_table(table, narrow=sys.stdout.isatty()))
+        if comparison.differences:
+            print()
+            if markdown:
+                print(comparison_markdown(comparison))
+            else:
+                print_table(comparison_table(comparison))
+        for note in comparison.notes:
+            print(f"\n{note}")
 
 
 def fit_weights(

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.errors import WaldoError
+from features.photo import load_photo
+from features.regions import load_mask
 from indexer.store.files import write_atomically
-from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import MapMethod
 from search.evaluation.metrics.class_map import ClassMapQuality
 from search.evaluation.metrics.summary import query_precision, summary
 from search.evaluation.paper import published_json
 from search.evaluation.retrieval import Evaluation
+from search.query import Query
 from search.scores import DEFAULT_SCORE
 
 # A run file holds this many places of each query's ranking.
@@ -89,10 +93,13 @@ def write_searches_run(
     path: Path, report: dict[str, Any], benchmark: Benchmark, evaluation: Evaluation
 ) -> None:
     """Write a run file with the result of each query: its average precision (`query_precision`),
-    the first 1,000 places of its ranking, and what is relevant or ignored.
+    the first 1,000 places of its ranking, and what is relevant or ignored. "relevant_ranks" are
+    those of its relevant photos, from 1, ascending; ignored photos do not count, and equal scores
+    count against the method. "object_share" is the share of the photo that the object takes, by its
+    mask or its box; null where a query has neither.
 
-    Places are those in "gallery". Of equal scores the earlier place comes first, while metrics
-    count equal scores against the method. Raises as `write_run`.
+    Places are those in "gallery". Of equal scores the earlier place comes first in a ranking.
+    Raises as `write_run`.
     """
     gallery = [str(photo.absolute()) for photo in benchmark.gallery]
     write_run(path, {**report, "gallery": gallery}, _query_results(benchmark, evaluation))
@@ -131,6 +138,7 @@ def _query_results(benchmark: Benchmark, evaluation: Evaluation) -> Iterator[dic
             by_method[result.method.name] = {
                 "average_precision": query_precision(query, scores),
                 "ranking": np.argsort(-scores, kind="stable")[:_RANKED].tolist(),
+                "relevant_ranks": _relevant_ranks(query, scores).tolist(),
             }
         asked = query.query
         yield {
@@ -138,7 +146,29 @@ def _query_results(benchmark: Benchmark, evaluation: Evaluation) -> Iterator[dic
             "class": asked.class_name,
             "mask": None if asked.mask is None else str(asked.mask.absolute()),
             "box": asked.box,
+            "object_share": _object_share(asked),
             "relevant": np.flatnonzero(query.relevant).tolist(),
             "ignored": np.flatnonzero(query.ignored).tolist(),
             "methods": by_method,
         }
+
+
+def _relevant_ranks(asked: BenchmarkQuery, scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The ranks of the relevant photos, (n_relevant,), from 1, ascending. scores: (n_gallery,)."""
+    others = np.sort(-scores[~asked.relevant & ~asked.ignored])
+    own = np.sort(-scores[asked.relevant & ~asked.ignored])
+    ahead = np.searchsorted(others, own, side="right")
+    return np.asarray(ahead + np.arange(1, len(own) + 1), dtype=np.int64)
+
+
+def _object_share(asked: Query) -> float | None:
+    """The share of the query's photo that its object takes, 0..1; None for a point or a name."""
+    if asked.mask is None and asked.box is None:
+        return None
+    photo = load_photo(asked.photo, at_least=1)
+    if asked.mask is not None:
+        return float(load_mask(asked.mask, photo.width, photo.height).mean())
+    assert asked.box is not None
+    x0, y0, x1, y1 = asked.box
+    inside = (min(x1, photo.width) - max(x0, 0)) * (min(y1, photo.height) - max(y0, 0))
+    return inside / (photo.width * photo.height)

@@ -1,111 +1,143 @@
-"""The page of evaluation runs: their tables, and the queries that went best and worst."""
+"""The page of evaluation runs: their tables, differences and charts, and their best and worst
+queries as pictures (`query_pictures`).
+"""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from features.errors import WaldoError
-from features.photo import load_photo
-from features.regions import load_mask
-from search.commands.pages.rendering import Picture, render, write_html
-from search.evaluation.run_files import Run, runs_tables
-from search.scores import DEFAULT_SCORE
-from search.segmentation.overlay import thumbnail
+from search.commands.pages.chart import MOST_LINES, Chart, Plot, plot
+from search.commands.pages.query_pictures import PictureStore, QueryGroup, best_and_worst
+from search.commands.pages.rendering import render, write_html
+from search.evaluation.method_table import counted
+from search.evaluation.runs.breakdowns import Part, by_class, by_size, has_sizes
+from search.evaluation.runs.comparison import Comparison, compare
+from search.evaluation.runs.curves import (
+    RECALLS,
+    found_ranks,
+    has_exact_ranks,
+    precision_recall,
+    recall_at,
+)
+from search.evaluation.runs.run_files import Run, RunsTable, by_benchmark, runs_table
+from search.evaluation.runs.values import Entrant, entrants
 
-# The number of best queries and of worst queries, and of photos shown for each of them.
-_QUERIES = 5
-_PHOTOS = 6
-
-# The longer side of a picture, in pixels.
-_LONGEST = 160
+# The size of a chart on wide and on narrow screens, in pixels.
+_WIDE, _NARROW = (604, 380), (340, 320)
+_MOST_PHOTOS = 1000  # on the x axis of recall: run files hold so many places
 
 
 @dataclass(frozen=True)
-class _Figure:
-    """A photo with a caption. kind: query, right or wrong. picture: None where it is gone."""
+class _Breakdown:
+    """mAP of the parts of a benchmark. title: what parts it."""
 
-    kind: str
-    picture: Picture | None
-    caption: str
+    title: str
+    parts: list[Part]
 
 
 @dataclass(frozen=True)
 class _Section:
-    """The queries of one run. groups: each has a title, and the figures of each of its queries."""
-
-    title: str
-    groups: list[tuple[str, list[list[_Figure]]]]
-
-
-def write_runs_page(runs: list[Run], path: Path) -> None:
-    """Write a page of runs as one file that needs no other.
-
-    It shows `runs_tables`, then for each run of searches the queries with the highest and with the
-    lowest average precision. The default score decides, or the first method of a run that lacks it.
-    Each query is shown as its photo, with all but the object faded, and the photos at the head of
-    its ranking, marked as right or wrong. Photos that are gone since the run are said to be gone.
-    Raises WaldoError where the file cannot be written.
+    """Runs of one benchmark. counted: how their mAP is counted. charts: each for wide and for
+    narrow screens. compared: the methods of charts and breakdowns. notes: what is left out of
+    these.
     """
-    sections = [_section(run) for run in runs if "queries" in run.content]
-    text = render("runs.html", title="Evaluation runs", tables=runs_tables(runs), sections=sections)
+
+    table: RunsTable
+    runs: list[Run]
+    counted: str
+    comparison: Comparison
+    compared: list[Entrant]
+    charts: list[tuple[Plot, Plot]]
+    breakdowns: list[_Breakdown]
+    notes: list[str]
+    queries: list[QueryGroup]
+
+
+def write_runs_page(runs: list[Run], path: Path) -> list[Path]:
+    """Write a page of runs as one file that needs no other; return the photos that are gone.
+
+    For each benchmark it shows the table of its runs, the differences between methods, and for
+    searches precision over recall, recall over the number of photos, mAP by class and by size, and
+    each method's best and worst queries. Photos that are gone since the run are named in their
+    place. Raises WaldoError where the file cannot be written.
+    """
+    pictures = PictureStore()
+    sections = [_section(title, group, pictures) for title, group in by_benchmark(runs).items()]
+    text = render("runs.html", title="Evaluation runs", sections=sections, pictures=pictures)
     write_html(text, path)
+    return pictures.gone
 
 
-def _section(run: Run) -> _Section:
-    method = DEFAULT_SCORE if DEFAULT_SCORE in run.rows else next(iter(run.rows))
-
-    def precision(query: dict[str, Any]) -> Any:
-        return query["methods"][method]["average_precision"]
-
-    # A query with nothing to find has no average precision.
-    queries = [query for query in run.content["queries"] if precision(query) is not None]
-    queries.sort(key=precision)
-    worst = queries[: min(_QUERIES, len(queries) // 2)]
-    best = queries[len(worst) :][: -_QUERIES - 1 : -1]
-    gallery = run.content["gallery"]
-    groups = [
-        (title, [list(_figures(query, method, gallery)) for query in chosen])
-        for title, chosen in (("Best", best), ("Worst", worst))
-        if chosen
-    ]
-    return _Section(f"{run.path}: queries by {method}", groups)
-
-
-def _figures(query: dict[str, Any], method: str, gallery: list[str]) -> Iterator[_Figure]:
-    """The photo of a query, then those at the head of its ranking by a method."""
-    found = query["methods"][method]
-    photo = Path(query["photo"])
-    precision = f"average precision {100 * found['average_precision']:.1f}"
-    yield _Figure("query", _picture(photo, query), f"{photo.name}, {precision}")
-    ranked = [number for number in found["ranking"] if number not in query["ignored"]]
-    for number in ranked[:_PHOTOS]:
-        kind = "right" if number in query["relevant"] else "wrong"
-        photo = Path(gallery[number])
-        yield _Figure(kind, _picture(photo), f"{kind}: {photo.name}")
-
-
-def _picture(photo: Path, query: dict[str, Any] | None = None) -> Picture | None:
-    """A photo, with all but the region of `query` faded; None where it is gone."""
-    try:
-        picture = thumbnail(photo, _LONGEST)
-        return Picture.of(picture if query is None else _faded(picture, query))
-    except (WaldoError, OSError):
-        return None
-
-
-def _faded(picture: Image.Image, query: dict[str, Any]) -> Image.Image:
-    known = load_photo(Path(query["photo"]), at_least=1)
-    if query["mask"] is not None:
-        mask = load_mask(Path(query["mask"]), known.width, known.height)
-    elif query["box"] is not None:
-        x0, y0, x1, y1 = map(round, query["box"])
-        mask = np.zeros((known.height, known.width), dtype=bool)
-        mask[y0:y1, x0:x1] = True
+def _section(title: str, runs: list[Run], pictures: PictureStore) -> _Section:
+    searches = [run for run in runs if "queries" in run.content]
+    entered = entrants(searches)
+    compared, notes = _chosen(entered), []
+    if len(compared) < len(entered):
+        notes.append(
+            f"Charts show the {MOST_LINES} of {len(entered)} methods with the highest mAP."
+        )
+    if any(not has_exact_ranks(entrant) for entrant in compared):
+        notes.append(
+            "Some run files are of an earlier version: their curves are those of the first 1,000 "
+            "places, in which equal scores stand in the order of the gallery."
+        )
+    breakdowns = [_Breakdown("mAP by class", by_class(compared))]
+    if all(map(has_sizes, compared)):
+        breakdowns.append(_Breakdown("mAP by the object's share of its photo", by_size(compared)))
     else:
-        return picture
-    clear = Image.fromarray(np.where(mask, 255, 80).astype(np.uint8)).resize(picture.size)
-    return Image.composite(picture, Image.new("RGB", picture.size, "white"), clear)
+        notes.append("No table by size: some run files are of an earlier version without sizes.")
+    return _Section(
+        runs_table(title, runs),
+        runs,
+        counted(runs[0].content),
+        compare(runs),
+        compared,
+        [(plot(c, *_WIDE), plot(c, *_NARROW, numbered=True)) for c in _charts(compared)],
+        [breakdown for breakdown in breakdowns if len(breakdown.parts) > 1],
+        notes,
+        [best_and_worst(entrant, pictures) for entrant in entered],
+    )
+
+
+def _chosen(entered: list[Entrant]) -> list[Entrant]:
+    """As many as a chart can show, those with the highest mAP, in the order of the table."""
+
+    def precision(number: int) -> float:
+        entrant = entered[number]
+        # A benchmark without a query of medium difficulty has no mAP.
+        return -float(entrant.run.content["methods"][entrant.method]["mAP"] or 0.0)
+
+    best = sorted(range(len(entered)), key=precision)[:MOST_LINES]
+    return [entered[number] for number in sorted(best)]
+
+
+def _charts(compared: list[Entrant]) -> list[Chart]:
+    found = {entrant.name: found_ranks(entrant) for entrant in compared}
+    if not found or not all(found.values()):
+        return []
+    most = min(_MOST_PHOTOS, *(entrant.run.content["n_gallery"] for entrant in compared))
+    ks = np.unique(np.geomspace(1, most, 60).round().astype(np.int64))
+    return [
+        Chart(
+            "Precision over recall, interpolated, the mean over queries",
+            "recall",
+            {
+                name: list(zip(RECALLS.tolist(), precision_recall(of).tolist(), strict=True))
+                for name, of in found.items()
+            },
+            x_ticks=[tick / 5 for tick in range(6)],
+            x_in_percent=True,
+        ),
+        Chart(
+            "Recall at k: queries with a right photo among the first k",
+            "k, the number of photos looked at",
+            {
+                name: list(zip(ks.tolist(), recall_at(of, ks).tolist(), strict=True))
+                for name, of in found.items()
+            },
+            x_ticks=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
+            names_at="start",
+            logarithmic=True,
+        ),
+    ]

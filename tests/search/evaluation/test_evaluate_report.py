@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from search.commands.pages.runs_page import _faded
+from search.commands.pages.query_pictures import _faded
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.method_table import evaluation_table
 from search.evaluation.methods.methods import METHODS
 from search.evaluation.report import evaluation_json, write_searches_run
 from search.evaluation.retrieval import Evaluation, MethodResult
-from search.evaluation.run_files import read_run, runs_tables, terminal_table
+from search.evaluation.runs.run_files import by_benchmark, read_run, runs_table, terminal_table
 from search.query import Query
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
@@ -90,7 +91,7 @@ def runs(tmp_path: Path) -> list[Path]:
 def test_report_as_markdown(waldo: CommandLine, runs: list[Path]) -> None:
     result = waldo("report", *runs, "--markdown")
     assert result.code == 0, result.err
-    folders, oxford = result.out.split("\n\n**")
+    folders, differences, oxford = result.out.split("\n\n**")
     assert folders.startswith("**folders: 12 queries, 14 photos**\n\n| run | model | method |")
     assert oxford.startswith("roxford5k: 12 queries, 14 photos**\n")
     assert folders.count("a\\|b.json | tiny |") == 2
@@ -108,6 +109,13 @@ def test_report_as_markdown(waldo: CommandLine, runs: list[Path]) -> None:
     # A single positive at 0-based rank 1 of the published evaluator; no easy photo at all.
     assert (row["medium mAP"], row["hard mAP"], row["easy mAP"]) == ("25.0", "25.0", "")
     assert row["run"] == str(runs[1])
+    late, other = markdown_rows(differences)
+    assert (late["method"], late["compared with"]) == ("late (a\\|b)", "consistent (a\\|b)")
+    assert late["difference"] == f"{100 * np.mean(0.5 - 1 / np.array(RANKS)):+.1f}"
+    assert (late["better"], late["worse"], late["pairs"]) == ("83 %", "8 %", "12")
+    # The same method of another run is compared with that of the first.
+    assert (other["method"], other["compared with"]) == ("late (c)", "late (a\\|b)")
+    assert (other["difference"], other["95 % interval"]) == ("+50.0", "+50.0 to +50.0")
 
 
 def test_report_on_a_terminal(waldo: CommandLine, runs: list[Path]) -> None:
@@ -117,17 +125,19 @@ def test_report_on_a_terminal(waldo: CommandLine, runs: list[Path]) -> None:
     assert lines[0].strip() == "folders: 12 queries, 14 photos"
     assert lines[1].split()[:4] == ["run", "model", "method", "mAP"]
     assert lines[4].split()[:4] == [str(runs[2]), "sd1.5", "late", "100.0"]
-    assert lines[6].strip() == "roxford5k: 12 queries, 14 photos"
+    assert lines[6].strip() == "Differences in mAP, in points"
+    assert "roxford5k: 12 queries, 14 photos" in map(str.strip, lines)
 
 
 def test_report_page(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     result = waldo("report", runs[0], "--html", page)
     assert result.code == 0, result.err
+    assert f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)" in result.err
     text = page.read_text()
-    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert "<0>" not in text
-    best, worst = text.split("<h3>Best</h3>")[1].split("<h3>Worst</h3>")
+    best, worst = text.split("<h4>Best</h4>")[1].split("<h4>Worst</h4>")
     for part, ranks in ((best, [1, 2, 3, 4, 5]), (worst, [12, 11, 10, 9, 8])):
         asked = part.split('<div class="asked">')[1:]
         assert len(asked) == 5
@@ -140,10 +150,14 @@ def test_report_page(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> No
             number = rank - 1
             assert captions[0] == f"&lt;{number}&gt;.png, average precision {100 / rank:.1f}"
             assert f"right: &lt;{number + 1}&gt;.png" in captions or rank > 6
-    assert text.count("<img ") == 10 * 7
+    # Two methods. A picture is in the file once, however often it is shown.
+    assert text.count("<use ") == 2 * 10 * 7
+    pictures = re.findall('<image .* href="(.*)"', text)
+    assert N_PHOTOS < len(pictures) == len(set(pictures)) <= N_PHOTOS + 12
     assert "this photo is gone" not in text
     (tmp_path / "photos" / "<1>.png").unlink()
-    waldo("report", runs[0], "--html", page)
+    result = waldo("report", runs[0], "--html", page)
+    assert "not shown, because they are gone or not readable: <1>.png\n" in result.err
     # Query 0 finds it first, query 1 is it; others may rank it too.
     assert page.read_text().count("this photo is gone") >= 2
 
@@ -158,8 +172,8 @@ def test_the_papers_figures_beside_ours(
     page = tmp_path / "page.html"
     plain = waldo("report", *runs, "--html", page).out
     markdown = waldo("report", *runs, "--markdown").out
-    folders, oxford = markdown.split("\n\n**")
-    assert "paper: " not in folders
+    *folders, oxford = markdown.split("\n\n**")
+    assert "paper: " not in "".join(folders)
     ours, *published = markdown_rows(oxford)
     assert ours["method"] == "late"
     assert all(row["method"].startswith("paper: ") for row in published)
@@ -177,6 +191,29 @@ def test_the_papers_figures_beside_ours(
     [line] = [line for line in text.splitlines() if line.startswith("paper: PDM ")]
     assert line.split()[-2:] == ["77.2", "58.3"]
     assert "paper: Samuel et al., NeurIPS 2024" in text
+
+
+def test_run_file_has_ranks_and_sizes(tmp_path: Path) -> None:
+    """Against loops: equal scores count against a method, ignored photos do not count."""
+    (tmp_path / "photos").mkdir()
+    asked = benchmark(tmp_path / "photos")
+    rng = np.random.default_rng(3)
+    queries = [
+        replace(query, relevant=places(*rng.choice(N_PHOTOS, 3)) & ~query.ignored)
+        for query in asked.queries
+    ]
+    asked = replace(asked, queries=queries)
+    scores = rng.integers(0, 4, (12, N_PHOTOS)).astype(np.float32)  # many are equal
+    found = Evaluation([MethodResult(METHODS["late"], scores)], {"late": 0.5}, tmp_path)
+    write_searches_run(tmp_path / "run.json", {}, asked, found)
+    content = json.loads((tmp_path / "run.json").read_text())
+    for row, (query, written) in enumerate(zip(queries, content["queries"], strict=True)):
+        order = sorted(
+            np.flatnonzero(~query.ignored), key=lambda n: (-scores[row, n], query.relevant[n])
+        )
+        ranks = [rank for rank, n in enumerate(order, start=1) if query.relevant[n]]
+        assert written["methods"]["late"]["relevant_ranks"] == ranks
+        assert written["object_share"] == pytest.approx(0.5)
 
 
 def test_report_fades_what_is_not_the_object(runs: list[Path], tmp_path: Path) -> None:
@@ -210,7 +247,8 @@ def test_what_is_no_run(waldo: CommandLine, runs: list[Path], tmp_path: Path) ->
 
 
 def test_tables_fit_a_terminal_of_120_columns(runs: list[Path]) -> None:
-    [table] = runs_tables([read_run(path) for path in runs[:1]])
+    [(title, group)] = by_benchmark([read_run(path) for path in runs[:1]]).items()
+    table = runs_table(title, group)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(terminal_table(table, narrow=True))
     lines = [line.rstrip() for line in console.export_text().splitlines()]

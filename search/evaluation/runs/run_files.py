@@ -1,6 +1,7 @@
 """Run files, read again and put beside each other."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -26,6 +27,11 @@ class Run:
     path: Path
     content: dict[str, Any]
     rows: dict[str, dict[str, str]]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What decided its numbers, and when known the software: titles and texts."""
+        told = {name: self.content.get(name) for name in ("model", "codec", "versions", "machine")}
+        return [(name, _in_words(value)) for name, value in told.items() if value]
 
 
 @dataclass(frozen=True)
@@ -80,38 +86,40 @@ def _look_for(entry: dict[str, Any], *keys: str) -> None:
         entry[key]
 
 
-def runs_tables(runs: list[Run]) -> list[RunsTable]:
-    """One table per benchmark that was run, in the order of the runs.
+def by_benchmark(runs: list[Run]) -> dict[str, list[Run]]:
+    """The runs of each benchmark, in the order of the runs, by a title that names it.
 
-    Benchmarks of one protocol differ by their size. A metric that a run does not have is blank.
+    Benchmarks of one protocol differ by their convention and their size.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         title = f"{benchmark_name(run.content)}: {size(run.content)}"
         groups.setdefault(title, []).append(run)
-    tables = []
-    for title, group in groups.items():
-        metrics = list(
-            dict.fromkeys(column for run in group for row in run.rows.values() for column in row)
-        )
-        rows = [
-            [
-                *(str(run.path), str(run.content["model"]["model"]), method),
-                *(cells.get(column, "") for column in metrics),
-            ]
-            for run in group
-            for method, cells in run.rows.items()
+    return groups
+
+
+def runs_table(title: str, runs: list[Run]) -> RunsTable:
+    """The table of the runs of one benchmark. A metric that a run does not have is blank."""
+    metrics = list(
+        dict.fromkeys(column for run in runs for row in run.rows.values() for column in row)
+    )
+    rows = [
+        [
+            *(str(run.path), str(run.content["model"]["model"]), method),
+            *(cells.get(column, "") for column in metrics),
         ]
-        # All runs of a protocol have the same figures, except runs by versions that had others.
-        known = next((c for c in (run.content for run in group) if has_published(c)), {})
-        paper = [
-            [source, "", method, *(cells.get(column, "") for column in metrics)]
-            for source, method, cells in published_rows(known)
-            if cells.keys() & set(metrics)
-        ]
-        heads = [heading(group[0].content["protocol"], column) for column in metrics]
-        tables.append(RunsTable(title, ["run", "model", "method", *heads], rows, paper))
-    return tables
+        for run in runs
+        for method, cells in run.rows.items()
+    ]
+    # All runs of a protocol have the same figures, except runs by versions that had others.
+    known = next((c for c in (run.content for run in runs) if has_published(c)), {})
+    paper = [
+        [source, "", method, *(cells.get(column, "") for column in metrics)]
+        for source, method, cells in published_rows(known)
+        if cells.keys() & set(metrics)
+    ]
+    heads = [heading(runs[0].content["protocol"], column) for column in metrics]
+    return RunsTable(title, ["run", "model", "method", *heads], rows, paper)
 
 
 def terminal_table(table: RunsTable, narrow: bool = False) -> "Table":
@@ -144,9 +152,19 @@ def terminal_table(table: RunsTable, narrow: bool = False) -> "Table":
 
 def markdown_table(table: RunsTable) -> str:
     """The table as Markdown, below its title in bold."""
-    ruler = ["---" if number < 3 else "---:" for number in range(len(table.columns))]
+    return to_markdown(table.title, table.columns, [*table.rows, *table.paper], left=3)
+
+
+def to_markdown(title: str, columns: Sequence[str], rows: list[list[str]], left: int) -> str:
+    """A table as Markdown, below its title in bold. left: how many columns hold text."""
+    ruler = ["---" if number < left else "---:" for number in range(len(columns))]
     lines = [
-        " | ".join(cell.replace("|", "\\|") for cell in row)
-        for row in (table.columns, ruler, *table.rows, *table.paper)
+        " | ".join(cell.replace("|", "\\|") for cell in row) for row in (columns, ruler, *rows)
     ]
-    return "\n".join([f"**{table.title}**", "", *(f"| {line} |" for line in lines)])
+    return "\n".join([f"**{title}**", "", *(f"| {line} |" for line in lines)])
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(inner)}" for name, inner in value.items())
+    return str(value)
