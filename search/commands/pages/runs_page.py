@@ -10,7 +10,6 @@ import numpy as np
 from search.commands.pages.chart import MOST_LINES, Chart, Plot, plot
 from search.commands.pages.query_pictures import PictureStore, QueryGroup, best_and_worst
 from search.commands.pages.rendering import render, write_html
-from search.evaluation.method_table import counted
 from search.evaluation.runs.breakdowns import Part, by_class, by_size, has_sizes
 from search.evaluation.runs.comparison import Comparison, compare
 from search.evaluation.runs.curves import (
@@ -38,14 +37,12 @@ class _Breakdown:
 
 @dataclass(frozen=True)
 class _Section:
-    """Runs of one benchmark. counted: how their mAP is counted. charts: each for wide and for
-    narrow screens. compared: the methods of charts and breakdowns. notes: what is left out of
-    these.
+    """Runs of one benchmark. compared: the methods of charts and breakdowns. charts: each for wide
+    and for narrow screens. notes: what is left out of these.
     """
 
     table: RunsTable
     runs: list[Run]
-    counted: str
     comparison: Comparison
     compared: list[Entrant]
     charts: list[tuple[Plot, Plot]]
@@ -90,7 +87,6 @@ def _section(title: str, runs: list[Run], pictures: PictureStore) -> _Section:
     return _Section(
         runs_table(title, runs),
         runs,
-        counted(runs[0].content),
         compare(runs),
         compared,
         [(plot(c, *_WIDE), plot(c, *_NARROW, numbered=True)) for c in _charts(compared)],

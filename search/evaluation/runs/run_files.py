@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from features.errors import WaldoError
-from search.evaluation.method_table import benchmark_name, folded, heading, method_cells, size
+from search.evaluation.method_table import (
+    benchmark_name,
+    counted,
+    folded,
+    heading,
+    method_cells,
+    size,
+)
 from search.evaluation.paper import has_published, published_rows
 
 if TYPE_CHECKING:
@@ -40,13 +47,14 @@ class RunsTable:
 
     title: the benchmark. rows: text, one cell per column; the first three columns say what was run,
     the others hold metrics in percent. paper: rows of published figures, whose first cell names
-    their source.
+    their source. note: how metrics are counted, in a sentence; "" where their names say it.
     """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     paper: list[list[str]]
+    note: str
 
     def by_run(self) -> list[tuple[str, list[list[str]]]]:
         """The rows of each run and of the paper, with the run and its model as one text."""
@@ -119,7 +127,9 @@ def runs_table(title: str, runs: list[Run]) -> RunsTable:
         if cells.keys() & set(metrics)
     ]
     heads = [heading(runs[0].content["protocol"], column) for column in metrics]
-    return RunsTable(title, ["run", "model", "method", *heads], rows, paper)
+    return RunsTable(
+        title, ["run", "model", "method", *heads], rows, paper, counted(runs[0].content)
+    )
 
 
 def terminal_table(table: RunsTable, narrow: bool = False) -> "Table":
@@ -147,12 +157,14 @@ def terminal_table(table: RunsTable, narrow: bool = False) -> "Table":
             drawn.add_row(names, style="bold")
         for row in rows:
             drawn.add_row(*row[first:])
+    drawn.caption, drawn.caption_justify = table.note or None, "left"
     return drawn
 
 
 def markdown_table(table: RunsTable) -> str:
-    """The table as Markdown, below its title in bold."""
-    return to_markdown(table.title, table.columns, [*table.rows, *table.paper], left=3)
+    """The table as Markdown, below its title in bold, with its note below it."""
+    text = to_markdown(table.title, table.columns, [*table.rows, *table.paper], left=3)
+    return "\n\n".join(filter(None, (text, table.note)))
 
 
 def to_markdown(title: str, columns: Sequence[str], rows: list[list[str]], left: int) -> str:

@@ -125,8 +125,11 @@ def test_report_on_a_terminal(waldo: CommandLine, runs: list[Path]) -> None:
     assert lines[0].strip() == "folders: 12 queries, 14 photos"
     assert lines[1].split()[:4] == ["run", "model", "method", "mAP"]
     assert lines[4].split()[:4] == [str(runs[2]), "sd1.5", "late", "100.0"]
-    assert lines[6].strip() == "Differences in mAP, in points"
+    assert lines[5].strip() == "mAP: the mean over queries of scikit-learn's average precision"
+    assert lines[7].strip() == "Differences in mAP, in points"
     assert "roxford5k: 12 queries, 14 photos" in map(str.strip, lines)
+    # The other evaluator's average precision is named too.
+    assert "the revisited evaluator's average precision (trapezoidal" in result.out
 
 
 def test_report_page(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> None:
