@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from search.evaluation.runs.run_files import Run, to_markdown
 from search.evaluation.runs.values import (
     Entrant,
+    Metric,
     Value,
     entrants,
     main_method,
-    metric_name,
+    metric_of,
     values,
 )
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _RESAMPLES = 2000
-
-# What is drawn by the bootstrap, by the metric: pairs of one of them depend on each other.
-_GROUPS = {"mAP": "query photos", "mIoU": "objects", "J&F": "videos"}
 
 # The columns of the table of differences, without the metric's.
 _COLUMNS = ("method", "compared with", "difference", "95 % interval", "better", "worse", "pairs")
@@ -54,7 +52,7 @@ class Comparison:
     metric: what differs. notes: sentences that say what could not be compared.
     """
 
-    metric: str
+    metric: Metric
     differences: list[Difference]
     notes: list[str]
 
@@ -66,7 +64,7 @@ class Comparison:
     @property
     def title(self) -> str:
         """The title of its table."""
-        return f"Differences in {self.metric}, in points"
+        return f"Differences in {self.metric.name}, in points"
 
     def rows(self) -> list[list[str]]:
         """The cells of its table; differences in points, shares of queries in percent."""
@@ -87,7 +85,7 @@ class Comparison:
         groups = max(found.n_groups for found in self.differences)
         return (
             f"Intervals: paired bootstrap, {_RESAMPLES:,} resamples of the {groups} "
-            f"{_GROUPS[self.metric]}. Better and worse: the share of pairs; the others are equal. "
+            f"{self.metric.groups}. Better and worse: the share of pairs; the others are equal. "
             "Each interval is for one comparison."
         )
 
@@ -120,7 +118,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     first = {entrant.method: entrant for entrant in known if entrant.run is runs[0]}
     main = first[main_method(runs[0])]
     reached = {entrant.name: values(entrant) for entrant in known}
-    metric = metric_name(runs[0])
+    metric = metric_of(runs[0])
     if not reached[main.name]:
         return Comparison(metric, [], ["These runs have no results of single queries to compare."])
     differences = []

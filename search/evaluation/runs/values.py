@@ -6,6 +6,7 @@ from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
+from search.evaluation.method_table import heading
 from search.evaluation.runs.run_files import Run
 from search.scores import DEFAULT_SCORE
 
@@ -31,6 +32,16 @@ class Value:
     value: float
 
 
+@dataclass(frozen=True)
+class Metric:
+    """What is compared. name: as the heads of tables have it. groups: what a `Value.group` is, in
+    the plural.
+    """
+
+    name: str
+    groups: str
+
+
 def entrants(runs: list[Run]) -> list[Entrant]:
     """The methods of runs of one benchmark, in their order."""
     stems = Counter(run.path.stem for run in runs)
@@ -47,15 +58,17 @@ def main_method(run: Run) -> str:
     return DEFAULT_SCORE if DEFAULT_SCORE in run.rows else next(iter(run.rows))
 
 
-def metric_name(run: Run) -> str:
-    """The metric that `values` has, as the columns of tables name it."""
+def metric_of(run: Run) -> Metric:
+    """The metric that `values` has."""
     if "queries" in run.content:
-        return "mAP"
-    return "J&F" if "J&F" in run.content["methods"][main_method(run)] else "mIoU"
+        return Metric("mAP", "query photos")
+    if "J&F" in run.content["methods"][main_method(run)]:
+        return Metric("J&F", "videos")
+    return Metric(heading(run.content["protocol"], "mIoU"), "objects")
 
 
 def values(entrant: Entrant) -> dict[str, Value]:
-    """By a name of each query, object or sequence. Their mean is the metric of `metric_name`.
+    """By a name of each query, object or sequence. Their mean is the metric of `metric_of`.
 
     Queries with nothing to find are left out. Names of photos begin below the folder that all
     queries share, so they are the same wherever a benchmark lies. Runs without results of

@@ -11,7 +11,7 @@ from search.evaluation.runs.comparison import compare, grouped_interval
 from search.evaluation.runs.curves import RECALLS, FoundRanks, found_ranks, precision_recall
 from search.evaluation.runs.curves import recall_at as recall_curve
 from search.evaluation.runs.run_files import Run
-from search.evaluation.runs.values import entrants, values
+from search.evaluation.runs.values import entrants, metric_of, values
 
 
 def searches_run(name: str, folder: str, precisions: dict[str, list[float | None]]) -> Run:
@@ -100,7 +100,9 @@ def test_masks_and_videos_are_compared_by_object() -> None:
     content = {"protocol": "permis", "objects": objects, "methods": {"segment": {}}}
     [entrant] = entrants([Run(Path("a.json"), content, {"segment": {}})])
     assert [v.value for v in values(entrant).values()] == pytest.approx([0.3, 1.0])
+    assert metric_of(entrant.run).name == "mIoU per instance"
     content["protocol"] = "perseg"
+    assert metric_of(entrant.run).name == "mIoU per group"
     assert [v.value for v in values(entrant).values()] == [0.1, 0.1]
     content["objects"]["segment"] = [
         {"sequence": "x", "object_id": number, "j": {"mean": number}, "f": {"mean": 1}}

@@ -1,6 +1,7 @@
 """The page of runs in a real browser: who sees it how."""
 
 import itertools
+import json
 import re
 import shutil
 from pathlib import Path
@@ -69,3 +70,24 @@ def test_the_page_can_be_read_by_everybody(waldo: CommandLine, tmp_path: Path) -
             assert drawn["width"] >= 60
             page.close()
         browser.close()
+
+
+def test_runs_of_earlier_versions(waldo: CommandLine, tmp_path: Path) -> None:
+    """What their files lack is left out, and the page says so."""
+    (tmp_path / "photos").mkdir()
+    run = save_run(tmp_path / "one.json", benchmark(tmp_path / "photos"), "tiny", consistent=RANKS)
+    page = tmp_path / "page.html"
+    waldo("report", run, "--html", page)
+    assert "earlier version" not in page.read_text()
+    content = json.loads(run.read_text())
+    for query in content["queries"]:
+        del query["object_share"]
+        del query["methods"]["consistent"]["relevant_ranks"]
+    run.write_text(json.dumps(content))
+    before = re.findall('<polyline class="line .*', page.read_text())
+    assert waldo("report", run, "--html", page).code == 0
+    text = page.read_text()
+    assert "curves are those of the first 1,000 places" in text
+    assert "No table by size" in text
+    # No two scores are equal here, so the curves are the same.
+    assert re.findall('<polyline class="line .*', text) == before
