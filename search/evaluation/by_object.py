@@ -87,7 +87,7 @@ def objects_json(
     "methods" holds the summary of each method, "objects" its result on each object. "n_queries"
     counts objects, "n_gallery" the photos or frames in which they were to be found.
     """
-    return {
+    report = {
         "protocol": protocol,
         "model": extractor.fingerprint(),
         "methods": {method: summarise(found) for method, found in results.items()},
@@ -96,5 +96,5 @@ def objects_json(
         "objects": results,
         "versions": versions(),
         "paper": None,
-        **published_json(protocol),
     }
+    return report | published_json(report)

@@ -3,7 +3,7 @@
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from search.evaluation.paper import published_rows
+from search.evaluation.paper import published_note, published_rows
 from search.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:
@@ -73,8 +73,14 @@ def heading(protocol: str, column: str) -> str:
     return _HEADINGS.get(protocol, {}).get(column, column)
 
 
-def counted(report: dict[str, Any]) -> str:
-    """How the average precision of a report is counted, in a sentence; "" for one without."""
+def table_notes(report: dict[str, Any]) -> list[str]:
+    """What must be known to read a report's table, in sentences: how average precision is counted,
+    and whose the published figures are.
+    """
+    return list(filter(None, (_counted(report), published_note(report))))
+
+
+def _counted(report: dict[str, Any]) -> str:
     if "mAP" not in next(iter(report["methods"].values())):
         return ""
     kind = _AVERAGE_PRECISIONS.get(report["protocol"], "scikit-learn's average precision")
@@ -106,19 +112,15 @@ def evaluation_table(report: dict[str, Any], narrow: bool = False) -> "Table":
         table.add_column(folded(full) if narrow else full, justify="right", no_wrap=True)
     for name, cells in rows.items():
         table.add_row(name, *(cells.get(column, "") for column in columns))
-    sources: dict[str, None] = {}
-    for source, name, cells in published_rows(report):
+    for _, name, cells in published_rows(report):
         # A figure that nothing was measured for is no comparison.
         if cells.keys() & columns:
-            sources[source] = None
             table.add_row(name, *(cells.get(column, "") for column in columns))
-    notes = [counted(report)]
-    if sources:
-        notes.append(f"paper: {'; '.join(sources)}")
+    notes = table_notes(report)
     if "class_map" in report:
         notes.append(_class_map_note(report["class_map"]))
     table.caption_justify = "left"
-    table.caption = "\n".join(filter(None, notes))
+    table.caption = "\n".join(notes)
     return table
 
 

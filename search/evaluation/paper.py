@@ -1,7 +1,8 @@
 """Figures that others published for the same benchmarks; tables print them beside the measured.
 
-A figure stands only beside figures of the same convention. What is searched decides the convention
-of a report; how it is counted decides the column.
+A figure stands only beside figures of the same convention: of the whole benchmark, with the same
+gallery, counted in the same way. What is searched is the convention of a report; how it is counted
+decides the column.
 """
 
 from collections.abc import Iterator
@@ -19,15 +20,27 @@ _MARK = "paper: "
 class Published:
     """The figures of one source for one benchmark.
 
-    protocol, convention: those of the reports beside which they may stand; `Benchmark.convention`
-    says what a convention is. methods: percent, by method and by column of
+    protocol, convention, n_queries, n_gallery: those of the reports beside which they may stand;
+    `Benchmark.convention` says what a convention is. n_queries counts objects where masks or videos
+    are measured; n_gallery is None where any will do. methods: percent, by method and by column of
     `method_table.method_cells`.
     """
 
     protocol: str
     convention: str
     source: str
+    n_queries: int
+    n_gallery: int | None
     methods: dict[str, dict[str, float]]
+
+    def stands_beside(self, report: dict[str, Any]) -> bool:
+        """Whether a report is of the same convention and the same size."""
+        # Reports of earlier versions have no convention; their size tells.
+        convention = report.get("convention", self.convention)
+        return (
+            (self.protocol, self.convention, self.n_queries)
+            == (report["protocol"], convention, report["n_queries"])
+        ) and self.n_gallery in (None, report["n_gallery"])
 
 
 PUBLISHED: tuple[Published, ...] = (
@@ -35,6 +48,8 @@ PUBLISHED: tuple[Published, ...] = (
         "roxford5k",
         "",
         PDM,
+        70,
+        4993,
         {
             "DINOv2": {"medium mAP": 75.1, "hard mAP": 54.0},
             "OpenCLIP": {"medium mAP": 50.7, "hard mAP": 19.7},
@@ -49,6 +64,8 @@ PUBLISHED: tuple[Published, ...] = (
         "rparis6k",
         "",
         PDM,
+        70,
+        6322,
         {
             "DINOv2": {"medium mAP": 92.7, "hard mAP": 83.5},
             "OpenCLIP": {"medium mAP": 79.2, "hard mAP": 60.2},
@@ -63,6 +80,8 @@ PUBLISHED: tuple[Published, ...] = (
         "permir",
         "150 videos",
         PDM,
+        150,
+        300,
         {
             "DINOv2": {"mAP": 29.7},
             "OpenCLIP": {"mAP": 26.7},
@@ -80,27 +99,33 @@ PUBLISHED: tuple[Published, ...] = (
         "perseg",
         "",
         PDM,
+        40,
+        None,
         {
             "PDM": {"mIoU": 95.4, "bIoU": 79.8},
             "PDM + SAM": {"mIoU": 97.4, "bIoU": 81.9},
         },
     ),
-    Published("permir", "216 folders", FOUNDYOU, {"FoundYou": {"mAP": 92.1}}),
-    Published("perseg", "", FOUNDYOU, {"FoundYou": {"mIoU": 96.4, "bIoU": 85.6}}),
+    Published("permir", "216 folders", FOUNDYOU, 216, 432, {"FoundYou": {"mAP": 92.1}}),
+    Published("perseg", "", FOUNDYOU, 40, None, {"FoundYou": {"mIoU": 96.4, "bIoU": 85.6}}),
     # The code published with PDM calls the cumulative IoU mIoU. How the paper's bIoU (86.8, with
     # SAM 89.3) is counted is not known, so it stands beside nothing.
     Published(
         "permis",
         "",
         PDM,
+        150,
+        None,
         {"PDM": {"cumulative IoU": 42.3}, "PDM + SAM": {"cumulative IoU": 49.7}},
     ),
-    Published("permis", "", FOUNDYOU, {"FoundYou": {"mIoU per group": 62.6}}),
-    Published("davis2017", "", PDM, {"PDM": {"J&F": 75.8}, "PDM + SAM": {"J&F": 78.0}}),
+    Published("permis", "", FOUNDYOU, 216, None, {"FoundYou": {"mIoU per group": 62.6}}),
+    Published("davis2017", "", PDM, 61, None, {"PDM": {"J&F": 75.8}, "PDM + SAM": {"J&F": 78.0}}),
     Published(
         "ilias",
         "100 M distractors",
         FOUNDYOU,
+        1232,
+        None,
         {
             "FoundYou": {"mAP@1k": 32.5},
             "FoundYou, four references": {"mAP@1k": 34.2},
@@ -110,36 +135,51 @@ PUBLISHED: tuple[Published, ...] = (
 )
 
 
-def published_json(protocol: str, convention: str = "") -> dict[str, Any]:
+def published_json(report: dict[str, Any]) -> dict[str, Any]:
     """What a report says of published figures, JSON-ready; empty where there are none.
 
-    "published" lists the figures of each source: its "source", and "methods", which holds percent
-    by the column of our tables with the same metric. "paper" is PDM's part of it.
+    report: with its protocol, convention and size. "published" lists the figures that may stand
+    beside it: "source", and "methods", which holds percent by the column of our tables with the
+    same metric. "paper" has PDM's of its protocol, of whatever convention and size.
     """
-    sources = [
-        {"source": found.source, "methods": found.methods}
-        for found in PUBLISHED
-        if (found.protocol, found.convention) == (protocol, convention)
-    ]
-    pdm = [found for found in sources if found["source"] == PDM]
+    pdm = [p for p in PUBLISHED if (p.protocol, p.source) == (report["protocol"], PDM)]
+    beside = [_as_json(found) for found in PUBLISHED if found.stands_beside(report)]
     return {
-        **({"paper": pdm[0]} if pdm else {}),
-        **({"published": sources} if sources else {}),
+        **({"paper": _as_json(pdm[0])} if pdm else {}),
+        **({"published": beside} if beside else {}),
     }
-
-
-def has_published(report: dict[str, Any]) -> bool:
-    """Whether a report has published figures."""
-    return bool(report.get("published") or report.get("paper"))
 
 
 def published_rows(report: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, str]]]:
     """The published rows of a report's table: the source, the method with a mark, and text by
     column.
     """
-    # Reports of earlier versions have PDM's figures alone.
-    earlier = [report["paper"]] if report.get("paper") else []
-    for found in report.get("published", earlier):
-        for name, figures in found["methods"].items():
-            cells = {column: f"{figure:.1f}" for column, figure in figures.items()}
-            yield found["source"], _MARK + name, cells
+    for found in PUBLISHED:
+        if found.stands_beside(report):
+            for name, figures in found.methods.items():
+                cells = {column: f"{figure:.1f}" for column, figure in figures.items()}
+                yield found.source, _MARK + name, cells
+
+
+def published_note(report: dict[str, Any]) -> str:
+    """Where the published rows of a report come from, or why there are none, in a sentence; "" for
+    a benchmark without published figures.
+    """
+    known = [found for found in PUBLISHED if found.protocol == report["protocol"]]
+    if beside := [found for found in known if found.stands_beside(report)]:
+        return f"paper: {'; '.join(found.source for found in beside)}"
+    if not known:
+        return ""
+    wholes = dict.fromkeys(
+        ", ".join(
+            [f"{found.n_queries:,} queries or objects"]
+            + ([f"{found.n_gallery:,} photos"] if found.n_gallery else [])
+            + ([found.convention] if found.convention else [])
+        )
+        for found in known
+    )
+    return f"published figures are not shown: they are of {'; or of '.join(wholes)}"
+
+
+def _as_json(found: Published) -> dict[str, Any]:
+    return {"source": found.source, "methods": found.methods}

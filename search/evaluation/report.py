@@ -66,7 +66,7 @@ def evaluation_json(
     }
     if benchmark.convention:
         report["convention"] = benchmark.convention
-    report |= published_json(benchmark.protocol, benchmark.convention)
+    report |= published_json(report)
     if class_map is not None:
         report["class_map"] = asdict(class_map)
     return report

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from features.errors import WaldoError
 from search.evaluation.method_table import (
     benchmark_name,
-    counted,
     folded,
     heading,
     method_cells,
     size,
+    table_notes,
 )
-from search.evaluation.paper import has_published, published_rows
+from search.evaluation.paper import published_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,14 +47,14 @@ class RunsTable:
 
     title: the benchmark. rows: text, one cell per column; the first three columns say what was run,
     the others hold metrics in percent. paper: rows of published figures, whose first cell names
-    their source. note: how metrics are counted, in a sentence; "" where their names say it.
+    their source. notes: sentences, `method_table.table_notes`.
     """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     paper: list[list[str]]
-    note: str
+    notes: list[str]
 
     def by_run(self) -> list[tuple[str, list[list[str]]]]:
         """The rows of each run and of the paper, with the run and its model as one text."""
@@ -119,16 +119,14 @@ def runs_table(title: str, runs: list[Run]) -> RunsTable:
         for run in runs
         for method, cells in run.rows.items()
     ]
-    # All runs of a protocol have the same figures, except runs by versions that had others.
-    known = next((c for c in (run.content for run in runs) if has_published(c)), {})
     paper = [
         [source, "", method, *(cells.get(column, "") for column in metrics)]
-        for source, method, cells in published_rows(known)
+        for source, method, cells in published_rows(runs[0].content)
         if cells.keys() & set(metrics)
     ]
     heads = [heading(runs[0].content["protocol"], column) for column in metrics]
     return RunsTable(
-        title, ["run", "model", "method", *heads], rows, paper, counted(runs[0].content)
+        title, ["run", "model", "method", *heads], rows, paper, table_notes(runs[0].content)
     )
 
 
@@ -157,14 +155,14 @@ def terminal_table(table: RunsTable, narrow: bool = False) -> "Table":
             drawn.add_row(names, style="bold")
         for row in rows:
             drawn.add_row(*row[first:])
-    drawn.caption, drawn.caption_justify = table.note or None, "left"
+    drawn.caption, drawn.caption_justify = "\n".join(table.notes) or None, "left"
     return drawn
 
 
 def markdown_table(table: RunsTable) -> str:
-    """The table as Markdown, below its title in bold, with its note below it."""
+    """The table as Markdown, below its title in bold, with its notes below it."""
     text = to_markdown(table.title, table.columns, [*table.rows, *table.paper], left=3)
-    return "\n\n".join(filter(None, (text, table.note)))
+    return "\n\n".join((text, *table.notes))
 
 
 def to_markdown(title: str, columns: Sequence[str], rows: list[list[str]], left: int) -> str:

@@ -172,6 +172,13 @@ def test_the_papers_figures_beside_ours(
     assert content["paper"]["methods"]["PDM"] == {"medium mAP": 77.2, "hard mAP": 58.3}
     assert set(content["methods"]) == {"late"}
     assert "paper" not in json.loads(runs[0].read_text())
+    # A part of the benchmark is no comparison.
+    assert "published" not in content
+    result = waldo("report", *runs, "--markdown").out
+    assert "paper: " not in result
+    assert "published figures are not shown: they are of 70 queries or objects, 4,993" in result
+    runs[1].write_text(json.dumps(content | {"n_queries": 70, "n_gallery": 4993}))
+    content = json.loads(runs[1].read_text())
     page = tmp_path / "page.html"
     plain = waldo("report", *runs, "--html", page).out
     markdown = waldo("report", *runs, "--markdown").out

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from search.evaluation.method_table import heading, method_cells
-from search.evaluation.paper import FOUNDYOU, PDM, published_json, published_rows
+from search.evaluation.paper import (
+    FOUNDYOU,
+    PDM,
+    PUBLISHED,
+    published_json,
+    published_note,
+    published_rows,
+)
 
 MASKS = {
     "mIoU": 0.5,
@@ -18,37 +25,67 @@ MASKS = {
 }
 
 
+def report(protocol: str, n_queries: int, n_gallery: int, **more: Any) -> dict[str, Any]:
+    return {"protocol": protocol, "n_queries": n_queries, "n_gallery": n_gallery, **more}
+
+
 @pytest.mark.parametrize(
-    ("convention", "source", "figure"),
-    [("150 videos", PDM, "73.0"), ("216 folders", FOUNDYOU, "92.1")],
+    ("size", "convention", "source", "figure"),
+    [((150, 300), "150 videos", PDM, "73.0"), ((216, 432), "216 folders", FOUNDYOU, "92.1")],
 )
 def test_permir_has_the_figures_of_its_convention(
-    convention: str, source: str, figure: str
+    size: tuple[int, int], convention: str, source: str, figure: str
 ) -> None:
-    rows = list(published_rows(published_json("permir", convention)))
+    asked = report("permir", *size, convention=convention)
+    rows = list(published_rows(asked))
     assert {row[0] for row in rows} == {source}
     assert figure in [cells["mAP"] for _, _, cells in rows]
+    assert [found["source"] for found in published_json(asked)["published"]] == [source]
+    assert published_note(asked) == f"paper: {source}"
+    # Reports of earlier versions have no convention; their size tells.
+    assert list(published_rows(report("permir", *size))) == rows
 
 
-def test_other_galleries_have_none() -> None:
-    assert published_json("permir", "20 videos") == published_json("scenes") == {}
+def test_figures_of_other_sizes_and_galleries_are_not_shown() -> None:
+    for other in (
+        report("permir", 20, 40, convention="20 videos"),
+        report("permir", 216, 432, convention="216 videos"),
+        report("roxford5k", 70, 4993 + 1_001_001),  # with distractors
+        report("roxford5k", 12, 4993),
+        report("davis2017", 4, 200),
+    ):
+        assert list(published_rows(other)) == []
+        assert "published" not in published_json(other)
+        # What reports of this protocol always had is there nevertheless.
+        assert published_json(other)["paper"]["source"] == PDM
+        assert published_note(other).startswith("published figures are not shown: they are of ")
+    assert published_json(report("scenes", 80, 160)) == {}
+    assert published_note(report("scenes", 80, 160)) == ""
+    assert published_note(report("permir", 20, 40)).endswith(
+        "150 queries or objects, 300 photos, 150 videos; "
+        "or of 216 queries or objects, 432 photos, 216 folders"
+    )
 
 
 def test_each_way_of_counting_is_a_column_of_its_own() -> None:
-    report: dict[str, Any] = {"protocol": "permis", "methods": {"segment": MASKS}}
-    heads = [heading("permis", column) for column in method_cells(report)["segment"]]
+    asked = report("permis", 216, 432, methods={"segment": MASKS})
+    heads = [heading("permis", column) for column in method_cells(asked)["segment"]]
     assert len(heads) == len(set(heads))
     assert heads[0] == "mIoU per instance"
-    report |= published_json("permis")
-    beside = {name: (source, cells) for source, name, cells in published_rows(report)}
-    assert beside["paper: PDM"] == (PDM, {"cumulative IoU": "42.3"})
-    assert beside["paper: FoundYou"] == (FOUNDYOU, {"mIoU per group": "62.6"})
+    assert list(published_rows(asked)) == [
+        (FOUNDYOU, "paper: FoundYou", {"mIoU per group": "62.6"})
+    ]
+    assert next(published_rows(report("permis", 150, 300))) == (
+        *(PDM, "paper: PDM"),
+        {"cumulative IoU": "42.3"},
+    )
     # PerSeg's own way is per group, so the same key means another column there.
     assert heading("perseg", "mIoU") == "mIoU per group"
-    own = method_cells({"protocol": "perseg", "methods": {"segment": MASKS}})["segment"]
+    own = method_cells(report("perseg", 40, 200, methods={"segment": MASKS}))["segment"]
     assert [heading("perseg", column) for column in own].count("mIoU per group") == 1
 
 
-def test_reports_of_earlier_versions_keep_their_figures() -> None:
-    earlier = {"paper": {"source": PDM, "methods": {"PDM": {"mAP": 73.0}}}}
-    assert list(published_rows(earlier)) == [(PDM, "paper: PDM", {"mAP": "73.0"})]
+def test_every_figure_is_a_percentage_of_a_named_source() -> None:
+    for found in PUBLISHED:
+        assert found.source in (PDM, FOUNDYOU)
+        assert all(0 < f < 100 for figures in found.methods.values() for f in figures.values())
