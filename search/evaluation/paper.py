@@ -178,7 +178,7 @@ def published_note(report: dict[str, Any]) -> str:
         )
         for found in known
     )
-    return f"published figures are not shown: they are of {'; or of '.join(wholes)}"
+    return f"Published figures are not shown: they are of {'; or of '.join(wholes)}"
 
 
 def _as_json(found: Published) -> dict[str, Any]:

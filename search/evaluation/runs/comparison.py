@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _RESAMPLES = 2000
 
+# Percentiles of fewer groups are too narrow by much.
+_FEW_GROUPS = 10
+
 # The columns of the table of differences, without the metric's.
 _COLUMNS = ("method", "compared with", "difference", "95 % interval", "better", "worse", "pairs")
 
@@ -87,6 +90,7 @@ class Comparison:
             f"Intervals: paired bootstrap, {_RESAMPLES:,} resamples of the {groups} "
             f"{self.metric.groups}. Better and worse: the share of pairs; the others are equal. "
             "Each interval is for one comparison."
+            + (" So few say little: the intervals are too narrow." if groups < _FEW_GROUPS else "")
         )
 
 

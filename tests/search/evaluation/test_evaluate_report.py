@@ -176,7 +176,7 @@ def test_the_papers_figures_beside_ours(
     assert "published" not in content
     result = waldo("report", *runs, "--markdown").out
     assert "paper: " not in result
-    assert "published figures are not shown: they are of 70 queries or objects, 4,993" in result
+    assert "Published figures are not shown: they are of 70 queries or objects, 4,993" in result
     runs[1].write_text(json.dumps(content | {"n_queries": 70, "n_gallery": 4993}))
     content = json.loads(runs[1].read_text())
     page = tmp_path / "page.html"

@@ -137,7 +137,7 @@ def test_perseg_at_the_command_line(waldo: CommandLine, perseg: Path, tmp_path: 
     beside = waldo("report", out, "--html", tmp_path / "runs.html").out
     assert "perseg: 2 objects, 4 photos" in beside
     # The papers' figures are of 40 objects, not of 2.
-    not_shown = "published figures are not shown: they are of 40 queries or objects"
+    not_shown = "Published figures are not shown: they are of 40 queries or objects"
     assert not_shown in beside
     assert "paper: PDM" not in beside
     assert "perseg: 2 objects" in (tmp_path / "runs.html").read_text()

@@ -58,7 +58,7 @@ def test_figures_of_other_sizes_and_galleries_are_not_shown() -> None:
         assert "published" not in published_json(other)
         # What reports of this protocol always had is there nevertheless.
         assert published_json(other)["paper"]["source"] == PDM
-        assert published_note(other).startswith("published figures are not shown: they are of ")
+        assert published_note(other).startswith("Published figures are not shown: they are of ")
     assert published_json(report("scenes", 80, 160)) == {}
     assert published_note(report("scenes", 80, 160)) == ""
     assert published_note(report("permir", 20, 40)).endswith(

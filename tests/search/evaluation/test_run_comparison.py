@@ -48,6 +48,8 @@ def test_differences_are_those_of_plain_loops() -> None:
     runs = [searches_run("a", "/x", {"late": old}), searches_run("b", "/y/z", {"late": new})]
     [found] = compare(runs).differences
     assert (found.n, found.n_groups) == (40, 20)
+    assert "2,000 resamples of the 20 query photos" in compare(runs).explanation()
+    assert "too narrow" not in compare(runs).explanation()
     assert found.mean == pytest.approx(sum(new) / 40 - sum(old) / 40)
     better = sum(a > b for a, b in zip(new, old, strict=True))
     assert (found.better, found.worse) == (better / 40, 1 - better / 40)
@@ -72,6 +74,7 @@ def test_what_a_method_is_compared_with() -> None:
     a = searches_run("a", "/x", {"late": [0.5] * 4, "consistent": [0.75] * 4})
     b = searches_run("b", "/x", {"late": [0.25] * 4, "words": [1.0] * 4})
     pairs = [(d.entrant.name, d.other.name, d.mean) for d in compare([a, b]).differences]
+    assert "too narrow" in compare([a, b]).explanation()  # two query photos
     assert pairs == [
         ("late (a)", "consistent (a)", -0.25),
         ("late (b)", "late (a)", -0.25),
