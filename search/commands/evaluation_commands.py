@@ -71,8 +71,9 @@ def evaluate(
         typer.Argument(
             metavar="PROTOCOL",
             autocompletion=lambda: (*SEARCH_BENCHMARKS, *OBJECT_BENCHMARKS),
-            help="folders, scenes, permir, roxford5k or rparis6k for searches, perseg or permis "
-            "for masks, davis2017 for videos, objects-folders or objects-scenes for what recurs.",
+            help="folders, scenes, permir, roxford5k, rparis6k, pods, ilias, instre, gldv2, sop "
+            "or inshop for searches, perseg or permis for masks, "
+            "davis2017 for videos, objects-folders or objects-scenes for what recurs.",
         ),
     ],
     root: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the benchmark.")],

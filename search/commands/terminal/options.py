@@ -23,7 +23,10 @@ SCORE_NAMES = (
     *("consistent", "fused", "late", "late-gated", "correspondence", "mutual", "maximum"),
     *("top-mean", "pdm", "appearance", "cosine", "semantic"),
 )
-SEARCH_BENCHMARKS = ("folders", "scenes", "permir", "roxford5k", "rparis6k")
+SEARCH_BENCHMARKS = (
+    *("folders", "scenes", "permir", "roxford5k", "rparis6k"),
+    *("pods", "ilias", "instre", "gldv2", "sop", "inshop"),
+)
 OBJECT_BENCHMARKS = ("perseg", "permis", "davis2017", "objects-folders", "objects-scenes")
 
 

@@ -15,6 +15,11 @@ from search.evaluation.benchmarks.folders import read_folders
 from search.evaluation.benchmarks.labelled_objects import AnnotatedVideo, SegmentationObject
 from search.evaluation.benchmarks.permir import read_permir, read_permis
 from search.evaluation.benchmarks.perseg import read_perseg
+from search.evaluation.benchmarks.published.gldv2 import read_gldv2
+from search.evaluation.benchmarks.published.ilias import read_ilias
+from search.evaluation.benchmarks.published.instre import read_instre
+from search.evaluation.benchmarks.published.pods import read_pods
+from search.evaluation.benchmarks.published.products import read_inshop, read_sop
 from search.evaluation.benchmarks.revisited import read_revisited
 from search.evaluation.benchmarks.scenes import read_scenes
 from search.evaluation.benchmarks.shown_objects import (
@@ -30,6 +35,12 @@ SEARCHES: dict[str, Callable[[Path], Benchmark]] = {
     "permir": read_permir,
     "roxford5k": partial(read_revisited, name="roxford5k"),
     "rparis6k": partial(read_revisited, name="rparis6k"),
+    "pods": read_pods,
+    "ilias": read_ilias,
+    "instre": read_instre,
+    "gldv2": read_gldv2,
+    "sop": read_sop,
+    "inshop": read_inshop,
 }
 
 # Segment an object in photos.

@@ -25,6 +25,8 @@ class BenchmarkQuery:
     level: the benchmark's own grade of difficulty, or None.
     hard: (n_gallery,) bool, the relevant photos that are hard to find; None where the benchmark
     does not grade its photos.
+    missing: further relevant photos whose files the benchmark lacks. The metrics in
+    `Benchmark.metrics` count them as never found.
     """
 
     query: Query
@@ -33,6 +35,7 @@ class BenchmarkQuery:
     confusable: bool
     level: str | None = None
     hard: NDArray[np.bool_] | None = None
+    missing: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Benchmark:
     run then. queries: at least one. scenes: the gallery's photos, where their objects' masks are
     known. cut_queries: methods see only the part of a query's photo that is in its box. convention:
     what is searched, in a few words, where a protocol is used with different galleries, else "";
-    only results of the same convention can be compared.
+    only results of the same convention can be compared. metrics: names in
+    `search.evaluation.metrics.cut_ranking.CUT_METRICS`, which are reported as well.
     """
 
     protocol: str
@@ -67,6 +71,7 @@ class Benchmark:
     scenes: list[LabelledScene]
     cut_queries: bool = False
     convention: str = ""
+    metrics: tuple[str, ...] = ()
 
     @property
     def levels(self) -> list[str]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.metrics.absence import absence
+from search.evaluation.metrics.cut_ranking import CUT_METRICS
 from search.evaluation.metrics.graded_ranking import (
     Difficulty,
     positives_and_junk,
@@ -48,7 +49,7 @@ def summary(benchmark: Benchmark, scores: Scores, default: Scores | None = None)
     They are mAP, Recall@1/5/10/50 (50 in small galleries too, so every report has the same keys),
     the share of the relevant photos among the best 5 % of the gallery, mAP among the photos of the
     query's class alone, how reliable confidence is (`absence`), and mAP over the confusable queries
-    and over those of each level.
+    and over those of each level, and those that the benchmark names.
 
     On a graded benchmark they are, for each difficulty, mAP and mP@1/5/10 over the queries with
     something to find at that difficulty, and the number of these queries. The top-level mAP is that
@@ -83,7 +84,20 @@ def _retrieval_metrics(benchmark: Benchmark, scores: Scores) -> dict[str, Any]:
             level: _mean("mAP", precisions[[q.level == level for q in benchmark.queries]])
             for level in benchmark.levels
         },
+        **_named_metrics(benchmark, scores),
     }
+
+
+def _named_metrics(benchmark: Benchmark, scores: Scores) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in benchmark.metrics:
+        values = []
+        for asked, row in zip(benchmark.queries, scores, strict=True):
+            relevant, ranked = asked.relevant[~asked.ignored], row[~asked.ignored]
+            n_positives = int(relevant.sum()) + asked.missing
+            values.append(CUT_METRICS[name](relevant, ranked, n_positives))
+        found |= _mean(name, values)
+    return found
 
 
 def _graded_metrics(benchmark: Benchmark, scores: Scores) -> dict[str, Any]:

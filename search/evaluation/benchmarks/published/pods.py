@@ -1,0 +1,78 @@
+"""PODS (Sundaram et al., 2024): photos of 100 household objects, with four kinds of test photos."""
+
+from pathlib import Path
+from typing import Any
+
+from features.errors import WaldoError
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, read_json
+from search.evaluation.benchmarks.published.named_photos import marked, rows_by_name, whole_photo
+from search.query import Query
+
+_SPLITS = ("in_distribution", "pose", "distractors", "pose_and_distractors")
+
+
+def read_pods(root: Path) -> Benchmark:
+    """Read PODS' searches: the queries are the test photos of the objects of its test set, the
+    gallery their train photos (three each in the published data); those of the same object are
+    relevant.
+
+    A query is a whole photo, its level is the benchmark's split (`in_distribution`, `pose`,
+    `distractors`, `pose_and_distractors`), and its class is the object's category. Objects of the
+    validation set are left out.
+
+    root: holds `pods_info.json`, `pods_image_annos.json` and the photos as SPLIT/OBJECT/FILE; an
+    image id is such a path, or the file's name, with or without its suffix. Raises WaldoError for
+    a folder with another layout and for missing photos.
+    """
+    info, annotations = _read(root / "pods_info.json"), _read(root / "pods_image_annos.json")
+    for key in ("class_to_sc", "class_to_split"):
+        if not isinstance(info.get(key), dict):
+            raise WaldoError(f'{root}/pods_info.json: "{key}" must map each object to a text')
+    category, held_in = info["class_to_sc"], info["class_to_split"]
+    photos: dict[str, list[tuple[Path, str, str]]] = {"train": [], "test": []}
+    for image, entry in annotations.items():
+        where = f"{root}/pods_image_annos.json: image {image}"
+        if not isinstance(entry, dict) or entry.get("split") not in photos:
+            raise WaldoError(f'{where}: "split" must be "train" or "test"')
+        name, split = str(entry.get("class")), str(entry["split"])
+        level = str(entry.get("test_split"))
+        if name not in category or name not in held_in:
+            raise WaldoError(f'{where}: "class" {name!r} is not in pods_info.json')
+        if split == "test" and level not in _SPLITS:
+            raise WaldoError(f'{where}: "test_split" must be one of {", ".join(_SPLITS)}')
+        if held_in[name] == "test":
+            photos[split].append((_find(root, image, split, name, where), name, level))
+    gallery = [photo for photo, _, _ in photos["train"]]
+    names = [name for _, name, _ in photos["train"]]
+    rows, n_gallery = rows_by_name(names), len(gallery)
+    rivals = rows_by_name([category[name] for name in rows])
+    queries = [
+        BenchmarkQuery(
+            Query(photo, str(category[name]), box=whole_photo(photo)),
+            relevant=marked(rows.get(name, []), n_gallery),
+            ignored=marked([], n_gallery),
+            confusable=len(rivals.get(category[name], [])) > 1,
+            level=level,
+        )
+        for photo, name, level in sorted(photos["test"], key=lambda item: _SPLITS.index(item[2]))
+    ]
+    classes = [{str(category[name])} for name in names]
+    return Benchmark("pods", gallery, classes, queries, [], metrics=("NDCG",))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise WaldoError(f"{path}: no such file; PODS is published as chaenayo/PODS")
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise WaldoError(f"{path}: must map names to values")
+    return content
+
+
+def _find(root: Path, image: str, split: str, name: str, where: str) -> Path:
+    for folder in (root / split / name, root / split, root):
+        for suffix in ("", ".jpg"):
+            path = folder / f"{image}{suffix}"
+            if path.is_file():
+                return path
+    raise WaldoError(f"{where}: no such photo: {root / split / name / image}")

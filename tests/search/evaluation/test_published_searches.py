@@ -1,0 +1,245 @@
+"""Published benchmarks of searches: miniatures of their folders, from the files to the numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from features.errors import WaldoError
+from search.evaluation.benchmarks import read_benchmark
+from tests.helpers.command_line import CommandLine
+from tests.helpers.pictures import smooth_pixels
+
+
+def save_photo(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(smooth_pixels(64, 48, seed)).save(path, quality=95)
+    return path
+
+
+def save_text(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def save_pods(root: Path) -> Path:
+    """Two mugs and a shoe of the test set, and one bag of the validation set."""
+    objects = {"mug_a": "mug", "mug_b": "mug", "shoe_a": "shoe", "bag_a": "bag"}
+    splits = ("pose", "in_distribution", "distractors", "pose_and_distractors")
+    annotations = {}
+    for seed, name in enumerate(objects):
+        for number in range(3):
+            save_photo(root / "train" / name / f"{number}.jpg", seed)
+            annotations[f"train/{name}/{number}.jpg"] = {"class": name, "split": "train"}
+        for number, split in enumerate(splits):
+            save_photo(root / "test" / name / f"{number}.jpg", seed)
+            entry = {"class": name, "split": "test", "test_split": split}
+            annotations[f"test/{name}/{number}.jpg"] = entry
+    info = {
+        "classes": list(objects),
+        "class_to_idx": {name: i for i, name in enumerate(objects)},
+        "class_to_sc": objects,
+        "class_to_split": {name: "val" if name == "bag_a" else "test" for name in objects},
+    }
+    (root / "pods_info.json").write_text(json.dumps(info))
+    (root / "pods_image_annos.json").write_text(json.dumps(annotations))
+    return root
+
+
+def save_ilias(root: Path) -> Path:
+    """Two objects; the second lacks the file of a positive, its query has two boxes."""
+    for seed, name in enumerate(("cup", "toy")):
+        save_photo(root / "ilias_core" / name / "query" / "Q000.jpg", seed)
+        save_photo(root / "ilias_core" / name / "pos" / "P000.jpg", seed)
+    save_text(root / "ilias_core/cup/query/Q000_bbox.txt", "4 6 20 30")
+    save_text(root / "ilias_core/toy/query/Q000_bbox.txt", "1 1 5 5", "8,2,40,40")
+    ids = root / "image_ids"
+    save_text(ids / "image_query_ids.txt", "toy/query/Q000.jpg,x", "cup/query/Q000.jpg,y")
+    positives = ("cup/pos/P000.jpg", "toy/pos/P000.jpg", "toy/pos/P001.jpg")
+    save_text(ids / "positive_ids.txt", *(f"{name},0.3,12" for name in positives))
+    for number in range(3):
+        save_photo(root / "distractors" / "000" / f"{number}.jpg", 50 + number)
+    return root
+
+
+def save_instre(root: Path, first: int) -> Path:
+    """Three objects with two photos each, of which the last has no query, so that no number says
+    where counting starts; `first` is where it does.
+    """
+    from scipy.io import savemat
+
+    names = [f"INSTRE-S1/{name}/{k}.jpg" for name in ("0", "a", "b", "z") for k in (1, 2)]
+    asked = [f"INSTRE-S1/{name}/3.jpg" for name in ("a", "b")]
+    for name in (*names, *asked):
+        save_photo(root / name, ord(Path(name).parent.name))
+    entries = np.zeros((1, 2), dtype=[("ok", object), ("bbx", object)])
+    for place, found in enumerate(([2, 3], [4, 5])):
+        entries[0, place] = (np.array([found]) + first, np.array([[8, 4, 40, 30]]))
+    listed = {
+        key: np.array([*paths, None], dtype=object)[None, :-1]
+        for key, paths in (("imlist", names), ("qimlist", asked))
+    }
+    savemat(root / "gnd_instre.mat", {**listed, "gnd": entries})
+    return root
+
+
+def save_gldv2(root: Path) -> Path:
+    for seed, name in enumerate(("abc0", "abd0", "0bc0")):
+        save_photo(root.joinpath("index", *name[:3], f"{name}.jpg"), seed)
+    for seed, name in enumerate(("fff0", "eee0")):
+        save_photo(root.joinpath("test", *name[:3], f"{name}.jpg"), seed)
+    rows = ("fff0,abc0 0bc0,Private", "eee0,abd0,Public", "ddd0,None,Ignored")
+    save_text(root / "retrieval_solution_v2.1.csv", "id,images,Usage", *rows)
+    return root
+
+
+def save_sop(root: Path) -> Path:
+    """Two products with two photos, one with a single photo."""
+    rows = []
+    for number, product in enumerate((7, 7, 8, 8, 9), start=1):
+        path = f"chair_final/{product}_{number}.JPG"
+        save_photo(root / path, product)
+        rows.append(f"{number} {product} 3 {path}")
+    save_text(root / "Ebay_test.txt", "image_id class_id super_class_id path", *rows)
+    return root
+
+
+def save_inshop(root: Path) -> Path:
+    rows = []
+    for item in (1, 2, 3):
+        for status in ("query", "gallery", "train") if item < 3 else ("train",):
+            path = f"img/WOMEN/Dresses/id_{item}/{status}.jpg"
+            save_photo(root / "Img" / path, item)
+            rows.append(f"{path} id_{item} {status}")
+    heading = "image_name item_id evaluation_status"
+    save_text(root / "Eval/list_eval_partition.txt", str(len(rows)), heading, *rows)
+    return root
+
+
+def save_instre_from_1(root: Path) -> Path:
+    return save_instre(root, 1)
+
+
+SAVERS = {
+    "pods": save_pods,
+    "ilias": save_ilias,
+    "instre": save_instre_from_1,
+    "gldv2": save_gldv2,
+    "sop": save_sop,
+    "inshop": save_inshop,
+}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "size", "metrics", "convention"),
+    [
+        ("pods", (12, 9), {"NDCG": 1.0}, None),
+        # A positive that has no file is not found: one of two.
+        ("ilias", (2, 5), {"mAP@1k": 0.75}, "3 distractors"),
+        ("instre", (2, 8), {"mAP_trapezoidal": None}, None),
+        ("gldv2", (2, 3), {"mAP@100": None}, None),
+        ("sop", (4, 5), {"Recall@100": 1.0, "Recall@1000": 1.0}, None),
+        ("inshop", (2, 2), {"Recall@20": 1.0, "Recall@30": 1.0}, None),
+    ],
+)
+def test_a_benchmark_is_evaluated_from_its_folder(
+    waldo: CommandLine,
+    tmp_path: Path,
+    protocol: str,
+    size: tuple[int, int],
+    metrics: dict[str, float | None],
+    convention: str | None,
+) -> None:
+    root = SAVERS[protocol](tmp_path / protocol)
+    options = ["--root", root, "--method", "rgb-patches", "--work", tmp_path / "work"]
+    result = waldo("evaluate", protocol, *options, "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert (report["n_queries"], report["n_gallery"]) == size
+    assert report.get("convention") == convention
+    values = report["methods"]["rgb-patches"]
+    for name, wanted in metrics.items():
+        assert 0 < values[name] <= 1
+        assert f"{name}_interval" in values
+        if wanted is not None:
+            assert values[name] == pytest.approx(wanted)
+
+
+def test_pods_asks_with_the_test_photos_of_test_objects(tmp_path: Path) -> None:
+    benchmark = read_benchmark("pods", save_pods(tmp_path))
+    assert {photo.parent.name for photo in benchmark.gallery} == {"mug_a", "mug_b", "shoe_a"}
+    assert {photo.parent.parent.name for photo in benchmark.gallery} == {"train"}
+    splits = ["in_distribution", "pose", "distractors", "pose_and_distractors"]
+    assert benchmark.levels == splits
+    for asked in benchmark.queries:
+        name = asked.query.photo.parent.name
+        found = [
+            p.parent.name for p, hit in zip(benchmark.gallery, asked.relevant, strict=True) if hit
+        ]
+        assert found == [name] * 3
+        assert asked.confusable == name.startswith("mug")
+        assert asked.query.box == (0, 0, 64, 48)
+
+
+def test_ilias_asks_by_the_largest_box_and_counts_missing_positives(tmp_path: Path) -> None:
+    benchmark = read_benchmark("ilias", save_ilias(tmp_path))
+    cup, toy = benchmark.queries
+    assert (cup.query.box, toy.query.box) == ((4, 6, 24, 36), (8, 2, 48, 42))
+    assert (cup.missing, toy.missing) == (0, 1)
+    assert np.flatnonzero(toy.relevant).tolist() == [1]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_instre_is_read_wherever_its_numbers_start(tmp_path: Path, first: int) -> None:
+    benchmark = read_benchmark("instre", save_instre(tmp_path, first))
+    found = [np.flatnonzero(asked.relevant).tolist() for asked in benchmark.queries]
+    assert found == [[2, 3], [4, 5]]
+    assert benchmark.queries[0].query.box == (8, 4, 48, 34)
+    assert benchmark.cut_queries
+
+
+def test_products_leave_the_query_out_and_the_single_photo(tmp_path: Path) -> None:
+    benchmark = read_benchmark("sop", save_sop(tmp_path))
+    first = benchmark.queries[0]
+    assert np.flatnonzero(first.relevant).tolist() == [1]
+    assert np.flatnonzero(first.ignored).tolist() == [0]
+    assert len(benchmark.queries) == 4
+
+
+@pytest.mark.parametrize("protocol", SAVERS)
+def test_an_empty_folder_is_refused_in_one_line(
+    waldo: CommandLine, tmp_path: Path, protocol: str
+) -> None:
+    assert "no such file" in waldo.refusal("evaluate", protocol, "--root", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name", "content", "said"),
+    [
+        ("pods", "pods_image_annos.json", '{"x": {"split": "new"}}', '"split" must be'),
+        ("pods", "pods_info.json", "[]", "must map names"),
+        ("ilias", "ilias_core/cup/query/Q000_bbox.txt", "1 2 3", "is no box"),
+        ("ilias", "image_ids/positive_ids.txt", "cup", "is no id"),
+        ("ilias", "distractors/0.tar", "", "unpack the tars"),
+        ("instre", "gnd_instre.mat", "no mat", "not a MATLAB file"),
+        ("gldv2", "retrieval_solution_v2.1.csv", "a,b", "must name the columns"),
+        (
+            "gldv2",
+            "retrieval_solution_v2.1.csv",
+            "id,images,Usage\nfff0,zzz9,Public",
+            "no such photo",
+        ),
+        ("sop", "Ebay_test.txt", "heading\n1 2 3", "line 2 must have"),
+        ("inshop", "Eval/list_eval_partition.txt", "9\nheading\na b query", "another number"),
+    ],
+)
+def test_a_broken_folder_is_refused_in_one_line(
+    tmp_path: Path, protocol: str, name: str, content: str, said: str
+) -> None:
+    root = SAVERS[protocol](tmp_path)
+    (root / name).write_text(content)
+    with pytest.raises(WaldoError, match=said) as raised:
+        read_benchmark(protocol, root)
+    assert "\n" not in str(raised.value)
