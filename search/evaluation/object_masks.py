@@ -138,7 +138,8 @@ class MaskResult:
     """How well a method found one object.
 
     iou, boundary_iou: those of the pixels of all its photos together, as PerSeg takes them.
-    intersection, union: the numbers of these pixels.
+    intersection, union: the numbers of these pixels. boundary_intersection, boundary_union: those
+    of the boundaries that boundary IoU compares.
     """
 
     name: str
@@ -147,6 +148,8 @@ class MaskResult:
     boundary_iou: float
     intersection: int
     union: int
+    boundary_intersection: int
+    boundary_union: int
 
 
 def select_mask_methods(
@@ -207,8 +210,11 @@ def evaluate_masks(
 
     A method's summary holds "mIoU" with its 95 % bootstrap interval over objects and "bIoU", as the
     protocol defines them (PerSeg counts the pixels of an object's photos together; PerMIS takes the
-    mean over photos), and "cumulative_IoU", over the pixels of all photos together, which the code
-    published with PDM calls mIoU.
+    mean over photos). It also holds both in every convention that papers use: "mIoU_per_instance",
+    the mean over photos; "mIoU_per_group", the pixels of an object's photos together, then the mean
+    over objects, which FoundYou calls mIoU; and "cumulative_IoU", over the pixels of all photos
+    together, which the code published with PDM calls mIoU; likewise "bIoU_per_instance",
+    "bIoU_per_group" and "cumulative_bIoU".
 
     stored: gets the results of each object; those that it has already are not measured again.
     Raises WaldoError for what cannot be read.
@@ -251,6 +257,7 @@ def measure_object(
 
 def _mask_result(name: str, photos: list[Path], pairs: list[tuple[Mask, Mask]]) -> MaskResult:
     """pairs: for each photo, the mask that was found and the true one."""
+    edges = [boundaries(*pair) for pair in pairs]
     return MaskResult(
         name,
         targets=[
@@ -258,10 +265,20 @@ def _mask_result(name: str, photos: list[Path], pairs: list[tuple[Mask, Mask]]) 
             for photo, pair in zip(photos, pairs, strict=True)
         ],
         iou=cumulative_iou(pairs),
-        boundary_iou=cumulative_iou(boundaries(*pair) for pair in pairs),
-        intersection=sum(int((found & truth).sum()) for found, truth in pairs),
-        union=sum(int((found | truth).sum()) for found, truth in pairs),
+        boundary_iou=cumulative_iou(edges),
+        intersection=_common(pairs),
+        union=_either(pairs),
+        boundary_intersection=_common(edges),
+        boundary_union=_either(edges),
     )
+
+
+def _common(pairs: list[tuple[Mask, Mask]]) -> int:
+    return sum(int((found & truth).sum()) for found, truth in pairs)
+
+
+def _either(pairs: list[tuple[Mask, Mask]]) -> int:
+    return sum(int((found | truth).sum()) for found, truth in pairs)
 
 
 def first_evidence(seen: MaskInput) -> NDArray[np.float32]:
@@ -292,10 +309,25 @@ def _summary(results: Results, counted: list[list[dict[str, Any]]]) -> dict[str,
     """counted: for each object, what has the "iou" and "boundary_iou" that count."""
     fits = [[each["iou"] for each in of_object] for of_object in counted]
     edges = [each["boundary_iou"] for of_object in counted for each in of_object]
-    union = sum(result["union"] for result in results)
+    photos = [target for result in results for target in result["targets"]]
     return {
         "mIoU": float(np.mean(np.concatenate(fits))),
         "mIoU_interval": list(bootstrap_interval([float(np.mean(fit)) for fit in fits])),
         "bIoU": float(np.mean(edges)),
-        "cumulative_IoU": sum(result["intersection"] for result in results) / max(1, union),
+        "mIoU_per_instance": _mean(photos, "iou"),
+        "mIoU_per_group": _mean(results, "iou"),
+        "cumulative_IoU": _share(results, "intersection", "union"),
+        "bIoU_per_instance": _mean(photos, "boundary_iou"),
+        "bIoU_per_group": _mean(results, "boundary_iou"),
+        "cumulative_bIoU": _share(results, "boundary_intersection", "boundary_union"),
     }
+
+
+def _mean(of: list[dict[str, Any]], key: str) -> float:
+    return float(np.mean([each[key] for each in of]))
+
+
+def _share(results: Results, common: str, either: str) -> float:
+    """What all photos have in common over what either mask has, in pixels."""
+    total = sum(result[either] for result in results)
+    return float(sum(result[common] for result in results) / max(1, total))

@@ -13,7 +13,7 @@ from features.extractor import FeatureExtractor
 from search.evaluation.benchmarks.labelled_objects import read_mask
 from search.evaluation.benchmarks.perseg import read_perseg
 from search.evaluation.method_table import method_cells
-from search.evaluation.metrics.masks import boundary_iou
+from search.evaluation.metrics.masks import boundaries, boundary_iou
 from search.evaluation.object_masks import (
     MASK_METHODS,
     MaskInput,
@@ -81,8 +81,9 @@ def test_numbers_equal_those_of_a_plain_loop(
         assert (report["n_queries"], report["n_gallery"]) == (2, 4)
         for method in methods:
             together, single, edges, total = [], [], [], [0, 0]
+            edges_together, edges_total = [], [0, 0]
             for place, item in enumerate(objects):
-                own = [0, 0]
+                own, own_edges = [0, 0], [0, 0]
                 for number, target in enumerate(item.targets):
                     found = masks[method.name][2 * place + number]
                     truth = read_mask(target.mask)
@@ -90,12 +91,29 @@ def test_numbers_equal_those_of_a_plain_loop(
                     own = [own[0] + both[0], own[1] + both[1]]
                     single.append(both[0] / both[1])
                     edges.append(boundary_iou(found, truth))
+                    a, b = boundaries(found, truth)
+                    own_edges[0] += int((a & b).sum())
+                    own_edges[1] += int((a | b).sum())
                 together.append(own[0] / own[1])
+                edges_together.append(own_edges[0] / own_edges[1])
+                edges_total = [edges_total[0] + own_edges[0], edges_total[1] + own_edges[1]]
                 total = [total[0] + own[0], total[1] + own[1]]
             values = report["methods"][method.name]
             wanted = together if protocol == "perseg" else single
             assert values["mIoU"] == pytest.approx(np.mean(wanted))
             assert values["cumulative_IoU"] == pytest.approx(total[0] / total[1])
+            conventions = {
+                "mIoU_per_instance": np.mean(single),
+                "mIoU_per_group": np.mean(together),
+                "bIoU_per_instance": np.mean(edges),
+                "bIoU_per_group": np.mean(edges_together),
+                "cumulative_bIoU": edges_total[0] / edges_total[1],
+            }
+            for name, number in conventions.items():
+                assert values[name] == pytest.approx(number), name
+            own_convention = "per_group" if protocol == "perseg" else "per_instance"
+            assert values["mIoU"] == pytest.approx(values[f"mIoU_{own_convention}"])
+            assert values["bIoU"] == pytest.approx(values[f"bIoU_{own_convention}"])
             if protocol == "permis":
                 assert values["bIoU"] == pytest.approx(np.mean(edges))
             low, high = values["mIoU_interval"]
@@ -111,7 +129,8 @@ def test_masks_find_the_squares(tiny: FeatureExtractor, perseg: Path, stored: Ru
     assert found["segment"] > 0.5
     assert found["segment"] > found["segment-unsharpened"]
     assert list(method_cells(report)["segment"]) == [
-        *("mIoU", "95 % interval", "bIoU", "cumulative IoU")
+        *("mIoU", "95 % interval", "bIoU", "cumulative IoU", "mIoU per instance"),
+        *("bIoU per instance", "cumulative bIoU"),
     ]
 
 
