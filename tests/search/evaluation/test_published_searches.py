@@ -135,7 +135,7 @@ SAVERS = {
 @pytest.mark.parametrize(
     ("protocol", "size", "metrics", "convention"),
     [
-        ("pods", (12, 9), {"NDCG": 1.0}, None),
+        ("pods", (12, 12), {"NDCG": 1.0}, None),
         # A positive that has no file is not found: one of two.
         ("ilias", (2, 5), {"mAP@1k": 0.75}, "3 distractors"),
         ("instre", (2, 8), {"mAP_trapezoidal": None}, None),
@@ -169,10 +169,16 @@ def test_a_benchmark_is_evaluated_from_its_folder(
 
 def test_pods_asks_with_the_test_photos_of_test_objects(tmp_path: Path) -> None:
     benchmark = read_benchmark("pods", save_pods(tmp_path))
-    assert {photo.parent.name for photo in benchmark.gallery} == {"mug_a", "mug_b", "shoe_a"}
+    assert {photo.parent.name for photo in benchmark.gallery} == {
+        "mug_a",
+        "mug_b",
+        "shoe_a",
+        "bag_a",
+    }
     assert {photo.parent.parent.name for photo in benchmark.gallery} == {"train"}
     splits = ["in_distribution", "pose", "distractors", "pose_and_distractors"]
     assert benchmark.levels == splits
+    assert "bag_a" not in {asked.query.photo.parent.name for asked in benchmark.queries}
     for asked in benchmark.queries:
         name = asked.query.photo.parent.name
         found = [

@@ -13,12 +13,13 @@ _SPLITS = ("in_distribution", "pose", "distractors", "pose_and_distractors")
 
 def read_pods(root: Path) -> Benchmark:
     """Read PODS' searches: the queries are the test photos of the objects of its test set, the
-    gallery their train photos (three each in the published data); those of the same object are
-    relevant.
+    gallery the train photos of all objects (three each in the published data); those of the same
+    object are relevant.
 
     A query is a whole photo, its level is the benchmark's split (`in_distribution`, `pose`,
-    `distractors`, `pose_and_distractors`), and its class is the object's category. Objects of the
-    validation set are left out.
+    `distractors`, `pose_and_distractors`), and its class is the object's category. The
+    published evaluator takes the mean over an object's queries first, then over objects; here every
+    query counts alike.
 
     root: holds `pods_info.json`, `pods_image_annos.json` and the photos as SPLIT/OBJECT/FILE; an
     image id is such a path, or the file's name, with or without its suffix. Raises WaldoError for
@@ -40,7 +41,7 @@ def read_pods(root: Path) -> Benchmark:
             raise WaldoError(f'{where}: "class" {name!r} is not in pods_info.json')
         if split == "test" and level not in _SPLITS:
             raise WaldoError(f'{where}: "test_split" must be one of {", ".join(_SPLITS)}')
-        if held_in[name] == "test":
+        if split == "train" or held_in[name] == "test":
             photos[split].append((_find(root, image, split, name, where), name, level))
     gallery = [photo for photo, _, _ in photos["train"]]
     names = [name for _, name, _ in photos["train"]]
