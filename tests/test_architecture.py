@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.errors",
         "indexer.codec.quality.bytes_per_photo",
     },
+    "indexer.bucket": {"features.errors", "indexer.errors", "indexer.store"},
     "indexer.recall": {"indexer.errors", "indexer.store"},
     "indexer.named_objects": {"features", "indexer.errors", "indexer.store"},
     "indexer.region_links": {"indexer.errors", "indexer.store"},
@@ -259,7 +260,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 
-HEAVY = {"torch", "diffusers", "transformers", "faiss", "pyarrow", "scipy", "huggingface_hub"}
+HEAVY = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "faiss",
+    "pyarrow",
+    "scipy",
+    "huggingface_hub",
+    "obstore",
+}
 
 MOST_FILES = 12  # modules in a folder, `__init__` apart
 MOST_LINES = 450  # in a file

@@ -16,6 +16,7 @@ import typer
 from search.commands.album_commands import album, confirm, refuse
 from search.commands.collection_commands import compact, index, info, models, remove, verify
 from search.commands.evaluation_commands import evaluate, fit_weights, prepare, report
+from search.commands.export_command import export
 from search.commands.mask_commands import propagate, segment
 from search.commands.name_commands import forget, merge, name, named, rename
 from search.commands.objects_command import objects
@@ -64,7 +65,7 @@ def _before_any_command(
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Everyday commands": (index, query, objects, serve, segment, propagate, show),
     "Objects with a name": (name, album, confirm, refuse, named, rename, merge, forget),
-    "Indexes and models": (info, verify, remove, compact, models),
+    "Indexes and models": (info, verify, remove, compact, export, models),
     "For researchers": (evaluate, report, fit_weights, prepare),
 }
 for _group, _functions in _COMMANDS.items():

@@ -101,6 +101,11 @@ waldo remove ~/Pictures/private.jpg --index pictures.waldo
 waldo compact
 waldo compact --index pictures.waldo
 """,
+    "export": """
+# an index into a bucket, and on another machine back into a folder
+waldo export --index pictures.waldo --to s3://my-bucket/pictures
+waldo export --index s3://my-bucket/pictures --to pictures.waldo
+""",
     "models": """
 # the models known by name
 waldo models

@@ -54,7 +54,7 @@ def codec_names() -> list[str]:
 
 # The folder of an index where none is named, and the groups of options in a help text.
 INDEX_NAME = ".waldo"
-_INDEX_VARIABLE = "WALDO_INDEX"
+INDEX_VARIABLE = "WALDO_INDEX"
 OBJECT = "The object"
 ANSWER = "The answer"
 SEARCHED = "The photos that are searched"
@@ -73,13 +73,25 @@ def _default_indexes() -> list[Path]:
     """What --index is where it may be repeated and is not given. A variable has one index: a path
     may hold any sign that could part several.
     """
-    return [Path(os.environ.get(_INDEX_VARIABLE) or nearest_index())]
+    return [Path(os.environ.get(INDEX_VARIABLE) or nearest_index())]
 
 
-def _needs_faiss(context: typer.Context, index: Any) -> Any:
-    """Raise ModuleNotFoundError at once where FAISS is missing, and not after hours of work."""
+def _checked(context: typer.Context, index: Any) -> Any:
+    """Raise ModuleNotFoundError at once where FAISS is missing, and not after hours of work;
+    WaldoError for an address in a bucket, which would be taken for a folder.
+    """
     if find_spec("faiss") is None and not context.resilient_parsing:
         raise ModuleNotFoundError(name="faiss")
+    for folder in index if isinstance(index, list) else [index]:
+        # A path has one of two slashes in a row.
+        if str(folder).startswith(("s3:/", "gs:/", "az:/")):
+            from features.errors import WaldoError
+
+            url = str(folder).replace(":/", "://", 1)
+            raise WaldoError(
+                f"{url}: an index in a bucket is copied first: `waldo export --index {url} "
+                "--to DIR`"
+            )
     return index
 
 
@@ -88,10 +100,10 @@ IndexOption = Annotated[
     typer.Option(
         "--index",
         metavar="DIR",
-        envvar=_INDEX_VARIABLE,
+        envvar=INDEX_VARIABLE,
         default_factory=nearest_index,
         show_default=False,
-        callback=_needs_faiss,
+        callback=_checked,
         help="The folder of the index. Default: the nearest .waldo, here or in a folder above.",
     ),
 ]
@@ -102,7 +114,7 @@ IndexesOption = Annotated[
         metavar="DIR",
         default_factory=_default_indexes,
         show_default=False,
-        callback=_needs_faiss,
+        callback=_checked,
         help="The folder of the index. Default: $WALDO_INDEX, or the nearest .waldo, here or in a "
         "folder above. Repeated: indexes of the same photos by other models, which rank together.",
     ),

@@ -1,0 +1,4 @@
+"""An index in an object store: S3, Google Cloud Storage, Azure, and what speaks their protocols.
+
+`object_store` is the client of one place in a bucket. `transfer` copies an index there and back.
+"""

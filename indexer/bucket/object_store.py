@@ -1,0 +1,167 @@
+"""One place in an object store. Of all modules, this alone imports obstore.
+
+Credentials are the environment's, as the providers' own tools take them. What a server answers is
+not repeated in errors but for its error code, because it can hold an access key's name.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from features.errors import WaldoError
+
+SCHEMES = ("s3", "gs", "az")
+
+# A request that is refused or not answered is sent again, after longer and longer waits: seconds
+# before the second try, and at most. Some 10 s in all.
+RETRIES = 6
+FIRST_WAIT = 0.2
+LONGEST_WAIT = 5.0
+
+_CREDENTIALS = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+
+
+class BucketError(WaldoError):
+    """The object store refuses a request, or cannot be reached."""
+
+
+class ConflictError(WaldoError):
+    """An object that was to be created is there, with another content."""
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is in an object store, and not a folder."""
+    return address.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+class Bucket:
+    """The objects below one URL, such as s3://photos/index. Keys are relative to it."""
+
+    def __init__(self, url: str) -> None:
+        """Raises WaldoError where obstore is missing, or the URL names no place in a bucket."""
+        self.url = url.rstrip("/")
+        if not re.fullmatch(r"[a-z0-9]+://[^/]+/.+", self.url):
+            raise WaldoError(f"{url}: name a place in the bucket too, as in {self.url}/pictures")
+        try:
+            import obstore
+            from obstore.store import from_url
+        except ModuleNotFoundError:
+            raise WaldoError(
+                f"{url}: object stores need obstore; run `pip install 'waldo-search[cloud]'`"
+            ) from None
+        self._obstore = obstore
+        try:
+            self._store = from_url(self.url, retry_config=_retrying(RETRIES))
+            self._once = from_url(self.url, retry_config=_retrying(0))
+        except (obstore.exceptions.BaseError, ValueError) as error:
+            raise BucketError(
+                f"{url}: the environment lacks or garbles what this store needs, such as an "
+                "account; set the provider's variables"
+            ) from error
+
+    def sizes(self) -> dict[str, int]:
+        """The size of every object, bytes, by its key. Raises BucketError."""
+        with self._told(""):
+            pages = self._obstore.list(self._store)
+            return {str(item["path"]): int(item["size"]) for page in pages for item in page}
+
+    def get(self, key: str) -> bytes | None:
+        """An object's content; None where there is no such object. Raises BucketError."""
+        try:
+            with self._told(key):
+                return bytes(self._obstore.get(self._store, key).bytes())
+        except FileNotFoundError:
+            return None
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """An object's content, piece by piece. Raises BucketError, also where it is missing."""
+        try:
+            with self._told(key):
+                for piece in self._obstore.get(self._store, key).stream():
+                    yield bytes(piece)
+        except FileNotFoundError:
+            raise BucketError(f"{self.url}/{key}: is missing; copy the index there again") from None
+
+    def put(self, key: str, path: Path) -> None:
+        """Store a file's content. Its key must hold its digest, so that a repetition changes
+        nothing. Raises BucketError, OSError.
+        """
+        with self._told(key):
+            self._obstore.put(self._store, key, path)
+
+    def create(self, key: str, content: bytes) -> None:
+        """Store an object unless there is one. Raises ConflictError, BucketError.
+
+        A request whose answer is lost may have succeeded. Sent again it would be refused, and its
+        own success taken for a conflict. So what is there is read before another try.
+        """
+        for attempt in range(RETRIES + 1):
+            try:
+                with self._told(key):
+                    self._obstore.put(self._once, key, content, mode="create")
+                return
+            except (BucketError, FileExistsError) as error:
+                found = self.get(key)
+                if found == content:
+                    return
+                if found is not None:
+                    raise ConflictError(f"{self.url}/{key}: another one was there first") from error
+                if attempt == RETRIES:
+                    raise
+            time.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt))
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        """Turn errors of obstore into a BucketError of one line.
+
+        FileNotFoundError and FileExistsError mean that an object is not there, or is.
+        """
+        exceptions = self._obstore.exceptions
+        try:
+            yield
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:
+            raise FileExistsError(key) from error
+        except (exceptions.BaseError, FileNotFoundError, ValueError) as error:
+            found = re.search(r"<Code>(\w+)</Code>", str(error))
+            code = found.group(1) if found else ""
+            if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
+                raise
+            where = f"{self.url}/{key}".rstrip("/")
+            raise BucketError(f"{where}: {self._reason(error, code)}") from error
+
+    def _reason(self, error: Exception, code: str) -> str:
+        """What is wrong, and what to do."""
+        exceptions, text = self._obstore.exceptions, str(error)
+        if code == "NoSuchBucket":
+            return "there is no such bucket; make it, or name another"
+        if code in _EXPIRED:
+            return "the credentials have expired; renew them"
+        denied = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
+        if code in _CREDENTIALS or isinstance(error, denied):
+            return f"access is denied ({code or 'no reason given'}); check the credentials"
+        if "169.254." in text or "metadata" in text:
+            return "no credentials found; set them in the environment, such as AWS_ACCESS_KEY_ID"
+        if "BadScheme" in text:
+            return "the endpoint is http; set AWS_ALLOW_HTTP=true if that is meant"
+        if isinstance(error, exceptions.GenericError):
+            status = re.search(r"status code: (\d+)", text)
+            said = code or (status and f"status {status.group(1)}") or "no answer"
+            return f"the store did not do what was asked ({said}); run the same command again"
+        return f"the store refuses this ({type(error).__name__})"
+
+
+def _retrying(times: int) -> Any:
+    return {
+        "max_retries": times,
+        "retry_timeout": timedelta(seconds=120),
+        "backoff": {
+            "init_backoff": timedelta(seconds=FIRST_WAIT),
+            "max_backoff": timedelta(seconds=LONGEST_WAIT),
+            "base": 2,
+        },
+    }

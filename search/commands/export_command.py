@@ -1,0 +1,43 @@
+"""`waldo export`: an index is copied into an object store, or back."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from search.commands.terminal.options import INDEX_VARIABLE, nearest_index, say
+
+
+def _default_index() -> str:
+    return os.environ.get(INDEX_VARIABLE) or str(nearest_index())
+
+
+def export(
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR|URL",
+            help="Where the copy goes: a new folder, or s3://, gs:// or az:// and a place in a "
+            "bucket.",
+        ),
+    ],
+    index: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR|URL",
+            default_factory=_default_index,
+            show_default=False,
+            help="What is copied: the folder of an index, or its address in a bucket. Default: "
+            "$WALDO_INDEX, or the nearest .waldo, here or in a folder above.",
+        ),
+    ],
+) -> None:
+    """Copy an index into an object store, or back into a folder."""
+    from indexer.bucket.transfer import export_index
+    from search.commands.terminal.progress_bar import ProgressDisplay
+
+    with ProgressDisplay() as display:
+        export_index(
+            index, to, lambda done, total: display.show("copying, MiB", done >> 20, total >> 20)
+        )
+    say(f"{index} is copied to {to}")
