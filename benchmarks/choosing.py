@@ -29,7 +29,7 @@ from indexer.reader import IndexReader
 from search.choosing import choose_object
 from search.clock import Clock
 from search.evaluation.benchmarks import read_benchmark
-from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, flags
 from search.evaluation.methods.methods import METHODS, MapMethod
 from search.evaluation.metrics.ranking import average_precision
 from search.expansion import expand
@@ -69,8 +69,8 @@ class Gallery:
         own = {reference.maps.content_hash}
         final = np.empty(len(ids), dtype=np.float32)
         final[order] = expand(self.reader, ids, rows, rows[0], prepared, own, score, Clock())
-        counts = ~asked.ignored
-        right = asked.relevant[counts]
+        counts = ~flags(asked.ignored, len(ids))
+        right = flags(asked.relevant, len(ids))[counts]
         return Found(
             average_precision(right, final[counts]),
             bool(right[final[counts].argmax()]),

@@ -33,7 +33,8 @@ from search.candidates import CandidateMaps, ScoringReference
 from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.methods.methods import MapMethod, select_methods
-from search.evaluation.metrics.ranking import average_precision, bootstrap_interval
+from search.evaluation.metrics.ranking import bootstrap_interval
+from search.evaluation.metrics.summary import query_precision
 from search.reference import make_reference
 
 _METHODS = {"late": "by mask or box", "late-by-class": "by class name"}
@@ -253,10 +254,7 @@ def measure(collection: Collection, chosen: MapCodec) -> Outcome:
 def precisions_of(benchmark: Benchmark, scores: NDArray[np.float32]) -> NDArray[np.float64]:
     """The average precision of each query, (queries,). scores: (queries, gallery)."""
     return np.array(
-        [
-            average_precision(query.relevant[~query.ignored], row[~query.ignored])
-            for query, row in zip(benchmark.queries, scores, strict=True)
-        ]
+        [query_precision(query, row) for query, row in zip(benchmark.queries, scores, strict=True)]
     )
 
 

@@ -132,7 +132,7 @@ class Gallery:
         assert probability is not None  # a gallery has at least 20 photos
         assert confidence is not None
         features = evidence(final, searched, nothing)
-        return Told(name, asked.relevant[rows], final, features, probability, confidence)
+        return Told(name, np.isin(rows, asked.relevant), final, features, probability, confidence)
 
 
 def galleries(
@@ -142,11 +142,11 @@ def galleries(
     for_fit: bool,
 ) -> Iterator[tuple[str, NDArray[np.intp], int]]:
     """The photos that a query is asked of: their choice, and of how many they were chosen."""
-    whole = np.flatnonzero(~asked.ignored)
-    others = whole[~asked.relevant[whole]]
+    whole = np.setdiff1d(np.arange(len(scores)), asked.ignored)
+    others = np.setdiff1d(whole, asked.relevant)
     yield "whole", whole, len(whole)
     if for_fit:
-        relevant = np.flatnonzero(asked.relevant)
+        relevant = asked.relevant
         some = rng.choice(relevant, rng.integers(len(relevant) + 1), replace=False)
         for name, shown in (("small", relevant), ("part", some)):
             chosen = rng.choice(others, random_count(len(others), rng), replace=False)

@@ -68,15 +68,16 @@ def score_photos(
             reference = make_reference(query, extractor)
         except RegionError:
             continue  # the name selects nothing
-        hits = np.flatnonzero(labels.relevant & ~labels.ignored)
-        others = np.flatnonzero(~labels.relevant & ~labels.ignored)
+        hits = np.setdiff1d(labels.relevant, labels.ignored)
+        known = np.union1d(labels.relevant, labels.ignored)
+        others = np.setdiff1d(np.arange(len(benchmark.gallery)), known)
         others = draw.choice(others, min(len(hits), len(others)), replace=False)
         prepared = reference.for_scoring(extractor.device)
         for number in (*hits, *others):
             candidates = candidates_of(maps[benchmark.gallery[number]], reference, extractor.device)
             with torch.inference_mode():
                 scores.append(float(consistent(prepared, candidates)[0]))
-            shown.append(bool(labels.relevant[number]))
+            shown.append(bool(number in labels.relevant))
     return Scored(np.array(scores), np.array(shown))
 
 

@@ -31,6 +31,7 @@ from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from search.clock import Clock
 from search.evaluation.benchmarks import read_benchmark
+from search.evaluation.benchmarks.benchmark import flags
 from search.evaluation.metrics.ranking import average_precision, bootstrap_interval
 from search.query import Query
 from search.reference import Reference, make_references
@@ -128,7 +129,7 @@ def main() -> None:
     extracted = {maps.content_hash: maps for maps in extract_all(photos, extractor).values()}
     fresh = Extracted(extractor, extracted)
     asked = [by_region(query) for query in queries]
-    relevant = [each.relevant for each in benchmark.queries]
+    relevant = [flags(each.relevant, len(benchmark.gallery)) for each in benchmark.queries]
 
     table = Table(title=f"{given.model}, {len(queries)} queries: mAP", box=None)
     for column in ("codec", "region", "score", "extracted", "stored", "difference (95 %)"):

@@ -150,7 +150,7 @@ def fit_weights(
     Raises WaldoError where the queries are of fewer than 6 objects.
     """
     _check_objects(queries)
-    asked = [row for row, query in enumerate(queries) if query.relevant.any()]
+    asked = [row for row, query in enumerate(queries) if len(query.relevant)]
     grid, start = _grid(queries, components, default)
     precisions = np.array(
         [
@@ -184,7 +184,7 @@ def fit_weights(
 
 
 def _check_objects(queries: list[BenchmarkQuery]) -> None:
-    count = len(set(_objects([query for query in queries if query.relevant.any()]).tolist()))
+    count = len(set(_objects([query for query in queries if len(query.relevant)]).tolist()))
     if count < FEWEST:
         raise WaldoError(
             f"queries of {count} objects are too few to tell what chance does; fitting weights "
@@ -200,8 +200,8 @@ def _grid(
     plain = FusionWeights(default.agreement, 0.0)
     for row, query in enumerate(queries):
         if query.query.class_name is not None:
-            consistent.append(components.fused(row, plain)[~query.ignored].std())
-            evidence.append(components.class_evidence[row][~query.ignored].std())
+            consistent.append(np.delete(components.fused(row, plain), query.ignored).std())
+            evidence.append(np.delete(components.class_evidence[row], query.ignored).std())
     classes = {default.class_evidence}
     # Where no class is named, nothing is learnt of them.
     if evidence and np.median(evidence) > 0:
@@ -246,7 +246,7 @@ def _objects(queries: list[BenchmarkQuery]) -> NDArray[np.int64]:
     A photo of the object that is ignored because it is the query itself counts as one.
     """
     numbers: dict[bytes, int] = {}
-    answers = [np.packbits(query.relevant | query.ignored).tobytes() for query in queries]
+    answers = [np.union1d(query.relevant, query.ignored).tobytes() for query in queries]
     return np.array([numbers.setdefault(answer, len(numbers)) for answer in answers], np.int64)
 
 

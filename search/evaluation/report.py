@@ -14,7 +14,7 @@ from features.errors import WaldoError
 from features.photo import load_photo
 from features.regions import load_mask
 from indexer.store.files import write_atomically
-from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, flags
 from search.evaluation.methods.methods import MapMethod
 from search.evaluation.metrics.class_map import ClassMapQuality
 from search.evaluation.metrics.summary import query_precision, summary
@@ -147,16 +147,16 @@ def _query_results(benchmark: Benchmark, evaluation: Evaluation) -> Iterator[dic
             "mask": None if asked.mask is None else str(asked.mask.absolute()),
             "box": asked.box,
             "object_share": _object_share(asked),
-            "relevant": np.flatnonzero(query.relevant).tolist(),
-            "ignored": np.flatnonzero(query.ignored).tolist(),
+            "relevant": query.relevant.tolist(),
+            "ignored": query.ignored.tolist(),
             "methods": by_method,
         }
 
 
 def _relevant_ranks(asked: BenchmarkQuery, scores: NDArray[np.float32]) -> NDArray[np.int64]:
     """The ranks of the relevant photos, (n_relevant,), from 1, ascending. scores: (n_gallery,)."""
-    others = np.sort(-scores[~asked.relevant & ~asked.ignored])
-    own = np.sort(-scores[asked.relevant & ~asked.ignored])
+    relevant, ranked = flags(asked.relevant, len(scores)), ~flags(asked.ignored, len(scores))
+    others, own = np.sort(-scores[~relevant & ranked]), np.sort(-scores[relevant & ranked])
     ahead = np.searchsorted(others, own, side="right")
     return np.asarray(ahead + np.arange(1, len(own) + 1), dtype=np.int64)
 

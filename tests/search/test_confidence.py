@@ -96,13 +96,10 @@ def test_absence_counts_queries_with_and_without_their_object() -> None:
     rng = np.random.default_rng(2)
     gallery = [Path(f"{i}.jpg") for i in range(60)]
     scores = rng.normal(0.3, 0.02, (3, 60)).astype(np.float32)
-    ignored = np.zeros(60, dtype=bool)
-    ignored[:2] = True
-    queries = []
-    for row in range(3):
-        relevant = np.zeros(60, dtype=bool)
-        relevant[10 + row] = True
-        queries.append(BenchmarkQuery(Query(Path("q.jpg"), "dog"), relevant, ignored, True))
+    queries = [
+        BenchmarkQuery(Query(Path("q.jpg"), "dog"), np.array([10 + row]), np.arange(2), True)
+        for row in range(3)
+    ]
     scores[0, 10] = 0.9  # found
     scores[1, 20] = 0.9  # a wrong photo leads, with and without the object in the gallery
     scores[2, 12] = 0.2  # nothing is found

@@ -44,12 +44,18 @@ def make_queries(
     shown = np.concatenate([shown, -np.ones(OTHERS, int)])
     queries = []
     for row in range(n_objects * PHOTOS):
-        itself = np.arange(len(shown)) == row
-        relevant = (shown == shown[row]) & ~itself
+        itself = np.array([row])
+        relevant = np.setdiff1d(np.flatnonzero(shown == shown[row]), itself)
         queries.append(
             BenchmarkQuery(Query(Path(f"{row}.png"), class_name), relevant, itself, True)
         )
     return queries
+
+
+def relevant_flags(queries: list[BenchmarkQuery]) -> np.ndarray:
+    """Which photos each query looks for, (n_queries, n_gallery) bool."""
+    gallery = np.arange(len(queries) + OTHERS)
+    return np.stack([np.isin(gallery, query.relevant) for query in queries])
 
 
 def make_components(
@@ -57,7 +63,7 @@ def make_components(
 ) -> Components:
     """Independent noise, and more of it where a photo is relevant: (spread, what is more)."""
     rng = np.random.default_rng(seed)
-    relevant = np.stack([query.relevant for query in queries])
+    relevant = relevant_flags(queries)
     parts = {}
     for name in ("likeness", "agreement", "class_evidence"):
         spread, more = signals.get(name, (0.0, 0.0))
@@ -73,13 +79,14 @@ def naive_precision(
     precisions = []
     for row, query in enumerate(queries):
         scores = []
-        for photo in np.flatnonzero(~query.ignored):
+        ranked = [photo for photo in range(components.likeness.shape[1]) if photo != row]
+        for photo in ranked:
             consistent = components.likeness[row, photo]
             consistent += weights.agreement * components.agreement[row, photo]
             consistent /= 1 + weights.agreement
             evidence = components.class_evidence[row, photo]
             scores.append(consistent + weights.class_evidence * evidence)
-        precisions.append(average_precision_score(query.relevant[~query.ignored], scores))
+        precisions.append(average_precision_score(np.isin(ranked, query.relevant), scores))
     return float(np.mean(precisions))
 
 
@@ -131,7 +138,7 @@ def test_the_default_stays_where_nothing_is_gained() -> None:
 
 def test_of_equally_good_weights_the_nearest_are_taken() -> None:
     queries = make_queries()
-    relevant = np.stack([query.relevant for query in queries]).astype(np.float32)
+    relevant = relevant_flags(queries).astype(np.float32)
     # Wrong photos are a little liker; any weight of agreement from 0.1 puts that right.
     components = Components(0.05 * (1 - relevant), relevant, np.zeros_like(relevant))
     fit = fit_weights(queries, components, NOTHING)

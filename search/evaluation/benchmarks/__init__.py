@@ -77,6 +77,6 @@ def read_benchmark(protocol: str, root: Path) -> Benchmark:
         raise WaldoError(f"{root}: {protocol} finds no query in this folder")
     graded = benchmark.graded
     for asked in benchmark.queries:
-        if not graded and not asked.relevant.any():
+        if not graded and len(asked.relevant) == 0:
             raise WaldoError(f"{asked.query.photo}: no photo of the gallery answers this query")
     return benchmark

@@ -19,23 +19,33 @@ class BenchmarkQuery:
 
     query: as a user would ask it: the photo, the object's region, chosen in the same way for every
     method, and the class name if the benchmark gives one.
-    relevant, ignored: (n_gallery,) bool; ignored photos are left out of the ranking. At least one
-    photo is relevant, unless the benchmark is graded.
+    relevant, ignored: int64 places in the gallery, rising, each once, none in both; ignored photos
+    are left out of the ranking. At least one is relevant, unless the benchmark is graded.
     confusable: whether the gallery holds other instances of the class.
     level: the benchmark's own grade of difficulty, or None.
-    hard: (n_gallery,) bool, the relevant photos that are hard to find; None where the benchmark
-    does not grade its photos.
+    hard: those of the relevant places whose photos are hard to find; None where the benchmark does
+    not grade its photos.
     missing: further relevant photos whose files the benchmark lacks. The metrics in
     `Benchmark.metrics` count them as never found.
     """
 
     query: Query
-    relevant: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
+    relevant: NDArray[np.int64]
+    ignored: NDArray[np.int64]
     confusable: bool
     level: str | None = None
-    hard: NDArray[np.bool_] | None = None
+    hard: NDArray[np.int64] | None = None
     missing: int = 0
+
+
+def flags(places: NDArray[np.int64], n_gallery: int) -> NDArray[np.bool_]:
+    """Whether each photo of the gallery is at one of the places, (n_gallery,) bool.
+
+    Queries hold places, because flags of every query would fill the memory for a large gallery.
+    """
+    flagged = np.zeros(n_gallery, dtype=bool)
+    flagged[places] = True
+    return flagged
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,10 @@ def read_folders(root: Path) -> Benchmark:
         ):
             gallery.append(photo)
             instances.append(folder.name)
-    counts = {name: instances.count(name) for name in set(instances)}
-    if not any(count > 1 for count in counts.values()):
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(instances):
+        places.setdefault(name, []).append(i)
+    if not any(len(shown) > 1 for shown in places.values()):
         raise WaldoError(
             f"{root}: no sub-folder holds two photos; the folders protocol needs one sub-folder "
             "per instance, with its photos in it"
@@ -40,14 +42,14 @@ def read_folders(root: Path) -> Benchmark:
     classes = [names.get(name) for name in instances]
     queries = []
     for i, photo in enumerate(gallery):
-        if counts[instances[i]] < 2:
+        if len(places[instances[i]]) < 2:
             continue
-        same = np.array([name == instances[i] for name in instances])
-        itself = np.arange(len(gallery)) == i
+        itself = np.array([i])
+        others = np.setdiff1d(places[instances[i]], itself)
         rivals = {n for n, c in zip(instances, classes, strict=True) if c == classes[i]}
         confusable = classes[i] is not None and len(rivals) > 1
         query = Query(photo, classes[i], box=_central_box(photo))
-        queries.append(BenchmarkQuery(query, same & ~itself, itself, confusable))
+        queries.append(BenchmarkQuery(query, others, itself, confusable))
     known = [{name} for name in classes if name is not None]
     named = known if len(known) == len(gallery) else None
     return Benchmark("folders", gallery, named, queries, [])

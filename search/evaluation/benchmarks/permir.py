@@ -82,8 +82,8 @@ def read_permir(root: Path) -> Benchmark:
         queries.append(
             BenchmarkQuery(
                 Query(asked.photo, video.class_name, mask=asked.mask),
-                relevant,
-                ignored=np.zeros(len(gallery), dtype=bool),
+                np.flatnonzero(relevant),
+                ignored=np.empty(0, dtype=np.int64),
                 confusable=bool((named & ~relevant).any()),
             )
         )

@@ -52,7 +52,7 @@ def read_revisited(root: Path, name: str) -> Benchmark:
         _read_query(path, query_name, photo, entry, len(gallery))
         for query_name, photo, entry in zip(query_names, photos, labels, strict=True)
     ]
-    if not any(query.relevant.any() for query in queries):
+    if not any(len(query.relevant) for query in queries):
         raise WaldoError(f'{path}: there is nothing to find: no query has "easy" or "hard" photos')
     return Benchmark(name, gallery, None, queries, [], cut_queries=True)
 
@@ -109,10 +109,10 @@ def _read_query(path: Path, name: str, photo: Path, entry: Any, n_gallery: int) 
             if place in seen:
                 raise WaldoError(f'{where}: photo {place} is in "{seen[place]}" and "{key}"')
             seen[place] = key
-        labelled[key] = np.isin(np.arange(n_gallery), listed)
+        labelled[key] = np.unique(np.array(listed, dtype=np.int64))
     return BenchmarkQuery(
         Query(photo, box=_read_box(where, photo, entry.get("bbx"))),
-        relevant=labelled["easy"] | labelled["hard"],
+        relevant=np.union1d(labelled["easy"], labelled["hard"]),
         ignored=labelled["junk"],
         confusable=False,  # no class is known
         hard=labelled["hard"],

@@ -44,8 +44,8 @@ def read_scenes(root: Path) -> Benchmark:
                 name in found for found, hit in zip(classes, relevant, strict=True) if not hit
             )
             query = Query(root / entry["photo"], name, root / entry["mask"])
-            ignored = np.zeros(len(gallery), dtype=bool)
-            queries.append(BenchmarkQuery(query, relevant, ignored, rivals, str(entry["level"])))
+            places, ignored = np.flatnonzero(relevant), np.empty(0, dtype=np.int64)
+            queries.append(BenchmarkQuery(query, places, ignored, rivals, str(entry["level"])))
     except (KeyError, TypeError) as error:
         raise WaldoError(
             f"{root}/labels.json: not laid out as data/scenes/generate.py writes it ({error!r})"

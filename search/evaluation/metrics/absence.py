@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.confidence import confidences
-from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.benchmarks.benchmark import Benchmark, flags
 
 _THRESHOLDS = (0.5, 0.9, 0.99)
 
@@ -27,8 +27,8 @@ def absence(benchmark: Benchmark, scores: Sequence[NDArray[np.float32]]) -> dict
     # For each threshold, the number of photos with that confidence, and how many are relevant.
     n_sure, n_right = np.zeros((2, len(_THRESHOLDS)), dtype=np.int64)
     for query, row in zip(benchmark.queries, scores, strict=True):
-        ranked = ~query.ignored
-        others = ranked & ~query.relevant
+        ranked, relevant = ~flags(query.ignored, len(row)), flags(query.relevant, len(row))
+        others = ranked & ~relevant
         whole, without = confidences(row[ranked]), confidences(row[others])
         if whole is None or without is None:
             return None
@@ -36,8 +36,8 @@ def absence(benchmark: Benchmark, scores: Sequence[NDArray[np.float32]]) -> dict
         absent.append(without.max())
         sure = whole >= np.array(_THRESHOLDS)[:, None]
         n_sure += sure.sum(axis=1)
-        n_right += (sure & query.relevant[ranked]).sum(axis=1)
-        right.append(row[query.relevant & ranked].max() > row[others].max())
+        n_right += (sure & relevant[ranked]).sum(axis=1)
+        right.append(row[relevant & ranked].max() > row[others].max())
     with_object, bare, first = np.array(present), np.array(absent), np.array(right)
     higher = with_object[:, None] > bare
     same = with_object[:, None] == bare

@@ -26,10 +26,11 @@ def positives_and_junk(
     assert query.hard is not None  # the benchmark is graded
     if difficulty == "medium":
         wanted = query.relevant
+    elif difficulty == "hard":
+        wanted = query.hard
     else:
-        wanted = query.relevant & (query.hard == (difficulty == "hard"))
-    junk = query.ignored | (query.relevant & ~wanted)
-    return np.flatnonzero(wanted), np.flatnonzero(junk)
+        wanted = np.setdiff1d(query.relevant, query.hard)
+    return wanted, np.union1d(query.ignored, np.setdiff1d(query.relevant, wanted))
 
 
 def ranking(scores: NDArray[np.floating], positives: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, flags
 from search.evaluation.metrics.absence import absence
 from search.evaluation.metrics.cut_ranking import CUT_METRICS
 from search.evaluation.metrics.graded_ranking import (
@@ -33,13 +33,12 @@ def query_precision(asked: BenchmarkQuery, scores: NDArray[np.float32]) -> float
     It is scikit-learn's, or, on a graded benchmark, the revisited evaluator's at medium difficulty.
     None where nothing is relevant. scores: (n_gallery,).
     """
-    if not asked.relevant.any():
+    if len(asked.relevant) == 0:
         return None
     if asked.hard is not None:
         positives, junk = positives_and_junk(asked, "medium")
         return revisited_average_precision(ranking(scores, positives), positives, junk)
-    ranked = ~asked.ignored
-    return average_precision(asked.relevant[ranked], scores[ranked])
+    return average_precision(*_ranked(asked, scores))
 
 
 def summary(benchmark: Benchmark, scores: Scores, default: Scores | None = None) -> dict[str, Any]:
@@ -63,15 +62,23 @@ def summary(benchmark: Benchmark, scores: Scores, default: Scores | None = None)
     return values if default is None else {**values, **_difference(benchmark, scores, default)}
 
 
+def _ranked(
+    asked: BenchmarkQuery, scores: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Which photos are relevant, and their scores: of all photos that are not ignored."""
+    ranked = ~flags(asked.ignored, len(scores))
+    return flags(asked.relevant, len(scores))[ranked], scores[ranked]
+
+
 def _retrieval_metrics(benchmark: Benchmark, scores: Scores) -> dict[str, Any]:
-    recalls: dict[str, float] = {}
-    ranked = [
-        (query.relevant[~query.ignored], row[~query.ignored])
-        for query, row in zip(benchmark.queries, scores, strict=True)
-    ]
-    for k in (1, 5, 10, 50):
-        recalls[f"Recall@{k}"] = float(np.mean([recall_at(*query, k) for query in ranked]))
-    recalls["found_in_5_percent"] = float(np.mean([found_within(*query, 0.05) for query in ranked]))
+    # Query by query, because the rankings of all may not fit in memory.
+    found: dict[str, list[float]] = {}
+    for asked, row in zip(benchmark.queries, scores, strict=True):
+        ranked = _ranked(asked, row)
+        for k in (1, 5, 10, 50):
+            found.setdefault(f"Recall@{k}", []).append(recall_at(*ranked, k))
+        found.setdefault("found_in_5_percent", []).append(found_within(*ranked, 0.05))
+    recalls = {name: float(np.mean(values)) for name, values in found.items()}
     precisions = np.array(_precisions(benchmark, scores))
     confusable = precisions[[asked.confusable for asked in benchmark.queries]]
     return {
@@ -93,7 +100,7 @@ def _named_metrics(benchmark: Benchmark, scores: Scores) -> dict[str, Any]:
     for name in benchmark.metrics:
         values = []
         for asked, row in zip(benchmark.queries, scores, strict=True):
-            relevant, ranked = asked.relevant[~asked.ignored], row[~asked.ignored]
+            relevant, ranked = _ranked(asked, row)
             n_positives = int(relevant.sum()) + asked.missing
             values.append(CUT_METRICS[name](relevant, ranked, n_positives))
         found |= _mean(name, values)
@@ -138,8 +145,9 @@ def _same_class(benchmark: Benchmark, scores: Scores) -> float | None:
     precisions = []
     for asked, row in zip(benchmark.queries, scores, strict=True):
         shown = np.array([asked.query.class_name in names for names in benchmark.gallery_classes])
-        ranked = shown & ~asked.ignored
-        precisions.append(average_precision(asked.relevant[ranked], row[ranked]))
+        ranked = shown & ~flags(asked.ignored, len(row))
+        relevant = flags(asked.relevant, len(row))
+        precisions.append(average_precision(relevant[ranked], row[ranked]))
     return float(np.mean(precisions))
 
 

@@ -58,7 +58,7 @@ def test_a_benchmark_without_answers_is_one_line(
 ) -> None:
     gallery = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
     queries = [
-        BenchmarkQuery(Query(gallery[0]), np.array(row), np.zeros(2, dtype=bool), False)
+        BenchmarkQuery(Query(gallery[0]), np.flatnonzero(row), np.empty(0, dtype=np.int64), False)
         for row in relevant
     ]
     made = Benchmark("made", gallery, None, queries, [])

@@ -180,8 +180,8 @@ def test_cut_queries_are_asked_as_the_cut_photo(tiny: FeatureExtractor, tmp_path
         ImageOps.exif_transpose(Image.open(photo)).crop((10, 12, 50, 55)).save(path)
 
     def scores(queries: list[Query], cut_queries: bool) -> list[MethodResult]:
-        relevant = np.arange(6) == 0
-        asked = [BenchmarkQuery(query, relevant, ~relevant & relevant, False) for query in queries]
+        nothing = np.empty(0, dtype=np.int64)
+        asked = [BenchmarkQuery(query, np.array([0]), nothing, False) for query in queries]
         benchmark = Benchmark("test", gallery, None, asked, [], cut_queries)
         methods = [METHODS[name] for name in ("consistent", "rgb-patches", "rootsift")]
         return run_methods(benchmark, methods, tiny, tmp_path / "work").results
@@ -197,13 +197,12 @@ def test_cut_queries_are_asked_as_the_cut_photo(tiny: FeatureExtractor, tmp_path
 
 
 def graded(hard: list[int], easy: list[int], junk: list[int]) -> BenchmarkQuery:
-    places = np.arange(4)
     return BenchmarkQuery(
         Query(Path("q.jpg"), box=(0.0, 0.0, 9.0, 9.0)),
-        relevant=np.isin(places, hard + easy),
-        ignored=np.isin(places, junk),
+        relevant=np.array(sorted(hard + easy), dtype=np.int64),
+        ignored=np.array(junk, dtype=np.int64),
         confusable=False,
-        hard=np.isin(places, hard),
+        hard=np.array(hard, dtype=np.int64),
     )
 
 
@@ -252,7 +251,7 @@ def test_what_is_wrong_with_a_query_is_told_before_indexing(
     for seed, path in enumerate(photos):
         Image.fromarray(smooth_pixels(60, 40, seed)).save(path)
     asked = [
-        BenchmarkQuery(Query(photo, name), np.arange(3) == 2, np.zeros(3, dtype=bool), False)
+        BenchmarkQuery(Query(photo, name), np.array([2]), np.empty(0, dtype=np.int64), False)
         for photo, name in zip(photos, ("dog", "qwertzuiop"), strict=False)
     ]
     benchmark = Benchmark("test", photos, [{"dog"}] * 3, asked, [])

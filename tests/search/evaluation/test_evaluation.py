@@ -101,8 +101,8 @@ def test_folders_protocol(collection: Path) -> None:
     assert len(benchmark.queries) == 6
     first_mug = benchmark.queries[2]
     assert first_mug.query.photo.parent.name == "mug1"
-    assert np.flatnonzero(first_mug.relevant).tolist() == [4]
-    assert np.flatnonzero(first_mug.ignored).tolist() == [3]
+    assert first_mug.relevant.tolist() == [4]
+    assert first_mug.ignored.tolist() == [3]
     assert first_mug.query.class_name == "mug"
     assert [query.confusable for query in benchmark.queries] == [False] * 2 + [True] * 4
 

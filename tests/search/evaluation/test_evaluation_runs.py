@@ -40,11 +40,10 @@ NAMES = ("consistent", "late-by-class", "words", "rgb-patches", "class-oracle")
 def photos_benchmark(folder: Path) -> Benchmark:
     """Each of the first photos looks for the next one; the photos are made only once."""
     photos = sorted(folder.glob("*.png")) or make_photos(folder, N_PHOTOS)
-    places = np.arange(N_PHOTOS)
     queries = []
     for i in range(N_QUERIES):
         query = Query(photos[i], ("dog", "cup")[i % 2], box=(2.0, 2.0, 18.0, 14.0))
-        queries.append(BenchmarkQuery(query, places == i + 1, places == i, confusable=True))
+        queries.append(BenchmarkQuery(query, np.array([i + 1]), np.array([i]), confusable=True))
     return Benchmark("folders", photos, [{"dog", "cup"}] * N_PHOTOS, queries, [])
 
 

@@ -7,7 +7,7 @@ from features.errors import WaldoError
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.benchmarks.published.named_photos import (
     check_photos,
-    marked,
+    places_of,
     read_lines,
     whole_photo,
 )
@@ -45,8 +45,8 @@ def read_gldv2(root: Path) -> Benchmark:
     queries = [
         BenchmarkQuery(
             Query(photo, box=whole_photo(photo)),
-            relevant=marked((places[name] for name in names), len(gallery)),
-            ignored=marked([], len(gallery)),
+            relevant=places_of(places[name] for name in names),
+            ignored=places_of([]),
             confusable=False,  # no class is known
             level=row["Usage"],
         )

@@ -8,7 +8,7 @@ from features.regions import Box
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.benchmarks.published.named_photos import (
     check_photos,
-    marked,
+    places_of,
     read_lines,
     rows_by_name,
 )
@@ -47,8 +47,8 @@ def read_ilias(root: Path) -> Benchmark:
         queries.append(
             BenchmarkQuery(
                 Query(photo, box=_largest_box(photo)),
-                relevant=marked(found, len(gallery)),
-                ignored=marked([], len(gallery)),
+                relevant=places_of(found),
+                ignored=places_of([]),
                 confusable=False,  # no class is known
                 missing=len(listed.get(_object(name), [])) - len(found),
             )

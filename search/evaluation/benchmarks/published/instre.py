@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
-from search.evaluation.benchmarks.published.named_photos import check_photos, marked
+from search.evaluation.benchmarks.published.named_photos import check_photos, places_of
 from search.query import Query
 
 _GROUND_TRUTH = "gnd_instre.mat"
@@ -39,8 +39,8 @@ def read_instre(root: Path) -> Benchmark:
         queries.append(
             BenchmarkQuery(
                 Query(photo, box=(max(x, 0.0), max(y, 0.0), x + width, y + height)),
-                relevant=marked(numbers - first, len(gallery)),
-                ignored=marked([], len(gallery)),
+                relevant=places_of(numbers - first),
+                ignored=places_of([]),
                 confusable=False,  # no class is known
             )
         )

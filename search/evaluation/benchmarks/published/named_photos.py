@@ -44,11 +44,9 @@ def whole_photo(photo: Path) -> Box:
     return (0.0, 0.0, float(known.width), float(known.height))
 
 
-def marked(rows: Iterable[int], n_gallery: int) -> NDArray[np.bool_]:
-    """(n_gallery,) bool, True at the rows."""
-    marks = np.zeros(n_gallery, dtype=bool)
-    marks[list(rows)] = True
-    return marks
+def places_of(rows: Iterable[int]) -> NDArray[np.int64]:
+    """Rows as a query holds them: rising, each once."""
+    return np.unique(np.array(list(rows), dtype=np.int64))
 
 
 def rows_by_name(names: list[str]) -> dict[str, list[int]]:

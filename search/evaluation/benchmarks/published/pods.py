@@ -5,7 +5,7 @@ from typing import Any
 
 from features.errors import WaldoError
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, read_json
-from search.evaluation.benchmarks.published.named_photos import marked, rows_by_name, whole_photo
+from search.evaluation.benchmarks.published.named_photos import places_of, rows_by_name, whole_photo
 from search.query import Query
 
 _SPLITS = ("in_distribution", "pose", "distractors", "pose_and_distractors")
@@ -45,13 +45,13 @@ def read_pods(root: Path) -> Benchmark:
             photos[split].append((_find(root, image, split, name, where), name, level))
     gallery = [photo for photo, _, _ in photos["train"]]
     names = [name for _, name, _ in photos["train"]]
-    rows, n_gallery = rows_by_name(names), len(gallery)
+    rows = rows_by_name(names)
     rivals = rows_by_name([category[name] for name in rows])
     queries = [
         BenchmarkQuery(
             Query(photo, str(category[name]), box=whole_photo(photo)),
-            relevant=marked(rows.get(name, []), n_gallery),
-            ignored=marked([], n_gallery),
+            relevant=places_of(rows.get(name, [])),
+            ignored=places_of([]),
             confusable=len(rivals.get(category[name], [])) > 1,
             level=level,
         )

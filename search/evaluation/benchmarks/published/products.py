@@ -8,7 +8,7 @@ from features.errors import WaldoError
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.benchmarks.published.named_photos import (
     check_photos,
-    marked,
+    places_of,
     read_lines,
     rows_by_name,
     whole_photo,
@@ -36,14 +36,13 @@ def read_sop(root: Path) -> Benchmark:
     gallery = [root / row[3] for row in rows]
     check_photos(gallery, path)
     same = rows_by_name([row[1] for row in rows])
-    n = len(gallery)
     queries = []
     for place, (row, photo) in enumerate(zip(rows, gallery, strict=True)):
         others = [other for other in same[row[1]] if other != place]
         if others:
             query = Query(photo, box=whole_photo(photo))
             queries.append(
-                BenchmarkQuery(query, marked(others, n), marked([place], n), confusable=True)
+                BenchmarkQuery(query, places_of(others), places_of([place]), confusable=True)
             )
     further = tuple(f"Recall@{k}" for k in (100, 1000))
     return Benchmark("sop", gallery, None, queries, [], metrics=further)
@@ -74,12 +73,12 @@ def read_inshop(root: Path) -> Benchmark:
     asked = [row for row in rows if row[2] == "query"]
     gallery, photos = [home / row[0] for row in of_gallery], [home / row[0] for row in asked]
     check_photos([*photos, *gallery], path)
-    same, n = rows_by_name([row[1] for row in of_gallery]), len(gallery)
+    same = rows_by_name([row[1] for row in of_gallery])
     queries = [
         BenchmarkQuery(
             Query(photo, box=whole_photo(photo)),
-            relevant=marked(same.get(row[1], []), n),
-            ignored=marked([], n),
+            relevant=places_of(same.get(row[1], [])),
+            ignored=places_of([]),
             confusable=True,
         )
         for photo, row in zip(photos, asked, strict=True)
