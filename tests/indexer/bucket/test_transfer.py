@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,6 +253,14 @@ def test_places_that_are_not_there(
         export_index(str(sample_index), "s3://photos")
     with pytest.raises(WaldoError, match="one must be a folder"):
         export_index(str(sample_index), str(tmp_path / "copy"))
+
+
+def test_without_obstore_it_says_what_to_install(
+    waldo: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    line = waldo.refusal("export", "--index", URL, "--to", str(tmp_path / "back"))
+    assert "pip install 'waldo-search[cloud]'" in line
 
 
 def test_other_commands_say_how_to_copy_it(waldo: CommandLine) -> None:
