@@ -2,5 +2,6 @@
 
 `parts` has fleet.json and says which photo belongs to which part. `fleet_reader` reads a fleet as
 one collection, and opens whatever kind of collection a folder holds. `fleet_build` makes and
-updates fleets; `shares` divides the listing of a run among the parts.
+updates fleets; `shares` divides the listing of a run among the parts, and
+`fleet_progress` tells how far these are.
 """

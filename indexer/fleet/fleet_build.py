@@ -15,6 +15,7 @@ from pathlib import Path
 from features.errors import WaldoError
 from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.errors import SourceError
+from indexer.fleet.fleet_progress import FleetProgress
 from indexer.fleet.parts import (
     CODEC_NUMBER,
     Fleet,
@@ -88,10 +89,10 @@ def index_collection(
             for number in range(fleet.parts):
                 fleet.prepare(number)
             _hand_out(fleet, chosen)
-        progress = _Progress(on_progress, shares.total)
+        progress = FleetProgress(on_progress, shares.total, fleet.parts)
         reports = [
-            update(opened, folder, on_progress=progress.of_part(), share=partial(shares.of, number))
-            for number, folder in enumerate(fleet.folders)
+            _update_part(update, opened, shares, fleet, number, progress)
+            for number in range(fleet.parts)
         ]
         with writing(index_dir):
             shares.delete()
@@ -182,31 +183,23 @@ def _hand_out(fleet: Fleet, chosen: Sequence[Found]) -> None:
             (fleet.index_dir / FLEET_SAMPLE_NAME / SAMPLE_NAME / name).replace(folder / name)
 
 
-class _Progress:
-    """The progress of the parts as that of one run. total: files of all parts."""
-
-    def __init__(self, listener: Callable[[Progress], None] | None, total: int) -> None:
-        self._listener = listener
-        self._total = total
-        self._started = time.monotonic()
-        self._before = self._last = Progress("index", 0, total, 0, 0, 0, 0.0)
-
-    def of_part(self) -> Callable[[Progress], None]:
-        """The listener of the next part."""
-        self._before = self._last
-        return self._report
-
-    def _report(self, part: Progress) -> None:
-        before = self._before
-        counts = ("done", "new", "skipped", "failed")
-        self._last = replace(
-            part,
-            total=self._total,
-            seconds=time.monotonic() - self._started,
-            **{name: getattr(before, name) + getattr(part, name) for name in counts},
-        )
-        if self._listener is not None:
-            self._listener(self._last)
+def _update_part(
+    update: Callable[..., IndexReport],
+    sources: Sequence[Source],
+    shares: Shares,
+    fleet: Fleet,
+    number: int,
+    progress: FleetProgress,
+) -> IndexReport:
+    """Bring a part up to date."""
+    report = update(
+        sources,
+        fleet.folder(number),
+        on_progress=partial(progress.report, number),
+        share=partial(shares.of, number),
+    )
+    progress.finish(number)
+    return report
 
 
 def _check_parts(index_dir: Path, fleet: Fleet | None, parts: int | None) -> None:

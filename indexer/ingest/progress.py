@@ -10,6 +10,14 @@ _SECONDS_BETWEEN_REPORTS = 0.1
 
 
 @dataclass(frozen=True)
+class PartsProgress:
+    """How far the parts of a fleet are. total: how many there are. done: finished in this run."""
+
+    total: int
+    done: int
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a run is.
 
@@ -18,7 +26,7 @@ class Progress:
     listing, None while unknown. new: photos that were extracted, described or given a row. skipped:
     unchanged photos, and files that are no pictures. failed: photos that could not be read.
     seconds: since the stage began. waiting: photos that the stage "fit" has extracted, and that are
-    not finished yet.
+    not finished yet. parts: of a fleet.
     """
 
     stage: Literal["fit", "index"]
@@ -29,6 +37,7 @@ class Progress:
     failed: int
     seconds: float
     waiting: int = 0
+    parts: PartsProgress | None = None
 
 
 @dataclass(frozen=True)

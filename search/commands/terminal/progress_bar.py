@@ -43,6 +43,7 @@ class ProgressDisplay:
         self._columns = (MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
         self._bar = Bar(
             TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[note]}", markup=False),
             BarColumn(),
             *self._columns,
             console=Console(stderr=True),
@@ -74,21 +75,24 @@ class ProgressDisplay:
         finished = progress.done if progress.stage == "index" else 0
         worked = progress.new + progress.failed if progress.stage == "index" else 0
         total = None if progress.total is None else worked + progress.total - finished
-        self.show("indexing", worked + progress.waiting, total)
+        parts = progress.parts
+        note = "" if parts is None else f"{parts.done} of {parts.total} parts"
+        self.show("indexing", worked + progress.waiting, total, note)
 
-    def show(self, doing: str, done: int, total: int | None) -> None:
-        """What is being done, and how much of it is done. total: None while unknown.
+    def show(self, doing: str, done: int, total: int | None, note: str = "") -> None:
+        """What is being done, and how much of it is done. total: None while unknown. note: what
+        else there is to say.
 
         The rate is measured anew whenever `doing` changes.
         """
         if self._task is None or self._bar.tasks[0].description != doing:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(doing, total=total, completed=done)
+            self._task = self._bar.add_task(doing, total=total, completed=done, note=note)
         else:
             # Set directly: `update` would forget the rate whenever the total changes.
             self._bar.tasks[0].total = total
-            self._bar.update(self._task, completed=done)
+            self._bar.update(self._task, completed=done, note=note)
         if not self._is_terminal and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _INTERVAL
             print(f"{doing}: {self._line()}", file=sys.stderr)
@@ -97,5 +101,6 @@ class ProgressDisplay:
         """The columns of the bar as text, e.g. '40/100, 12.5/s, 0:00:05 left'."""
         [task] = self._bar.tasks
         done, rate, left = (column.render(task).plain.strip() for column in self._columns)
-        known = [done, rate, f"{left} left" if task.time_remaining is not None else ""]
+        left = f"{left} left" if task.time_remaining is not None else ""
+        known = [done, rate, left, task.fields["note"]]
         return ", ".join(part for part in known if part)

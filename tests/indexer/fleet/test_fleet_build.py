@@ -200,6 +200,10 @@ def test_progress_is_that_of_one_run(photos: Path, tmp_path: Path) -> None:
     assert done == sorted(done)
     assert done[-1] == indexing[-1].new == PHOTOS
     assert {progress.total for progress in indexing} == {PHOTOS}
+    parts = [progress.parts for progress in indexing if progress.parts is not None]
+    assert len(parts) == len(indexing)
+    assert {one.total for one in parts} == {PARTS}
+    assert sorted({one.done for one in parts}) == [*range(PARTS + 1)]
 
 
 def test_an_interrupted_run_goes_on(photos: Path, tmp_path: Path) -> None:

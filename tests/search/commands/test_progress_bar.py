@@ -1,10 +1,11 @@
 """Progress as people see it, in a file and on a terminal."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
-from indexer.ingest.progress import Progress
+from indexer.ingest.progress import PartsProgress, Progress
 from search.commands.terminal import progress_bar
 from search.commands.terminal.progress_bar import ProgressDisplay
 
@@ -57,6 +58,16 @@ def test_unchanged_photos_do_not_count_for_the_rate(
             clock.now += 1.0
     # 50 of 100 photos need no work; of the others one is done each second.
     assert capsys.readouterr().err == "indexing: 10/50, 1.0/s, 0:00:40 left\n"
+
+
+def test_a_fleet_says_how_many_parts_are_done(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressDisplay() as display:
+        for new in range(11):
+            display(replace(indexing(new, skipped=0), parts=PartsProgress(4, new // 5)))
+            clock.now += 1.0
+    assert capsys.readouterr().err == "indexing: 10/100, 1.0/s, 0:01:30 left, 2 of 4 parts\n"
 
 
 def test_the_sample_and_the_rest_are_one_bar(
