@@ -139,6 +139,26 @@ def load_pretrained(
     return model
 
 
+def load_weights(model_class: Any, folder: Path, weights: Path) -> Any:
+    """A model of the diffusers library by the configuration in a folder, on the CPU.
+
+    weights: a safetensors file, which has exactly its parameters. Raises ValueError where the file
+    is damaged, and RuntimeError where it is of another model.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        values = load_file(weights)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    with only_what_is_used(), quiet_libraries(), torch.device("meta"):
+        model = model_class.from_config(model_class.load_config(folder, local_files_only=True))
+    model.load_state_dict(values, strict=True, assign=True)
+    return model
+
+
 @contextmanager
 def _embeddings_unfilled() -> Iterator[None]:
     """Make embeddings without random numbers, because their weights are read afterwards.

@@ -15,6 +15,7 @@ from features.checkpoints import (
     explained_errors,
     files_digest,
     load_pretrained,
+    load_weights,
     locate,
     quiet_libraries,
 )
@@ -63,12 +64,19 @@ def load_model(
     family that Waldo knows; the model raises it where its weights turn out to be broken, or the
     device cannot be used.
     """
-    folder, resolved, variant = _locate(name, revision)
+    preset = PRESETS.get(name)
+    # The commits of two repositories, where the UNet comes from another than the rest.
+    commits = revision.split("+") if revision else [None, None]
+    folder, resolved, variant = _locate(name, commits[0])
+    unet = None
+    if preset is not None and preset.unet is not None:
+        unet, commit = _locate_unet(name, *preset.unet, commits[-1])
+        resolved = f"{resolved}+{commit}"
     if Path(name).is_dir() and name not in PRESETS:
         name = str(folder)
     with explained_errors(f"model {name}", folder, _NEEDED):
         architecture = _architecture(folder)
-    read = partial(read_parts, name, folder, variant, architecture)
+    read = partial(read_parts, name, folder, variant, architecture, unet=unet)
     vocabulary = Vocabulary(folder / "tokenizer")
     kind: type[DiffusionModel] = UNetModel
     if isinstance(architecture, DiTArchitecture):
@@ -92,23 +100,37 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:
     variant = preset.variant if preset else None
     # All models, because an unknown name is answered with the names that are known.
     known = {name: preset.source for name, preset in (PRESETS | VISION_PRESETS).items()}
-    folder, commit = locate("model", name, known, _layout(variant), revision)
+    layout = _layout(variant, has_denoiser=preset is None or preset.unet is None)
+    folder, commit = locate("model", name, known, layout, revision)
     if commit is None:
         return folder, weights_digest(folder), _local_variant(folder)
     return folder, commit, variant
 
 
-def _layout(variant: str | None) -> Layout:
-    """The files of a pipeline in diffusers' layout. variant: of its weight files, or None."""
+def _locate_unet(
+    name: str, repository: str, file: str, revision: str | None
+) -> tuple[Path, str | None]:
+    """The local path of a UNet's weights in a hub repository, and its commit."""
+    layout = Layout("diffusers", file, (file,), (file,))
+    folder, commit = locate("model", name, {name: repository}, layout, revision)
+    return folder / file, commit
+
+
+def _layout(variant: str | None, has_denoiser: bool = True) -> Layout:
+    """The files of a pipeline in diffusers' layout.
+
+    variant: of its weight files, or None. has_denoiser: whether its UNet or transformer is needed.
+    """
     weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
     files = ["model_index.json"]
     for part in _PARTS:
         files += [f"{part}/*.json", f"{part}/*.txt", f"{part}/*.model", f"{part}/{weights}"]
     ignored = () if variant else ("*.fp16.*", "*.fp16-*", "*non_ema*")
-    denoisers = "unet/*.safetensors", "transformer/*.safetensors"
-    return Layout(
-        "diffusers' or transformers", "model_index.json", tuple(files), denoisers, ignored
-    )
+    needed: tuple[str, ...] = ("unet/*.safetensors", "transformer/*.safetensors")
+    if not has_denoiser:
+        needed = ("vae/*.safetensors",)
+        files.remove(f"unet/{weights}")
+    return Layout("diffusers' or transformers", "model_index.json", tuple(files), needed, ignored)
 
 
 def _local_variant(folder: Path) -> str | None:
@@ -132,10 +154,12 @@ def read_parts(
     architecture: Architecture | DiTArchitecture,
     device: "torch.device",
     precision: Precision,
+    unet: Path | None = None,
 ) -> Parts:
     """The parts of a pipeline in a folder. Raises ModelError where its weights are broken.
 
-    variant: of its weight files. precision: of the denoiser and the text encoders.
+    variant: of its weight files. precision: of the denoiser and the text encoders. unet: a file of
+    weights that take the place of the UNet's own.
     """
     import torch
 
@@ -147,7 +171,10 @@ def read_parts(
         text_classes = [library_class(classes[part]) for part in text_parts]
         part = "unet" if "unet" in classes else "transformer"
         denoiser_class, vae_class = library_class(classes[part]), library_class(classes["vae"])
-        denoiser = load_pretrained(denoiser_class, folder / part, dtype, variant=variant)
+        if unet is None:
+            denoiser = load_pretrained(denoiser_class, folder / part, dtype, variant=variant)
+        else:
+            denoiser = load_weights(denoiser_class, folder / part, unet)
         if denoiser.dtype != dtype:  # SD3's class ignores the type that it is to be read in
             with quiet_libraries():
                 denoiser.to(dtype)

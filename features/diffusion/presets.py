@@ -46,7 +46,8 @@ class Preset:
     """A model known by name.
 
     source: a hub id, or "bundled:NAME" for weights in this package. variant: the weight files'
-    variant on the hub. grid, dim: the feature map is grid x grid cells of dim numbers.
+    variant on the hub. unet: the hub id and the file of a UNet that takes the place of the
+    source's own. grid, dim: the feature map is grid x grid cells of dim numbers.
     download: size of the files that are needed, as people read it. background: the word that the
     model was taught for cells without an object, if any.
     """
@@ -59,6 +60,7 @@ class Preset:
     dim: int
     settings: FeatureSettings
     variant: str | None = None
+    unet: tuple[str, str] | None = None
     background: str | None = None
 
 
@@ -70,6 +72,15 @@ def _stable_diffusion(name: str, source: str, licence: str, download: str) -> Pr
     # PDM's published code: 50 DDIM inversion steps under "A photo".
     settings = FeatureSettings(512, _SD_BLOCK, 981, "ddim", steps=50, prompt="A photo")
     return Preset(name, source, licence, download, 64, 320, settings, variant="fp16")
+
+
+def _cleandift(name: str, source: str, licence: str, download: str) -> Preset:
+    # Stracke et al., CVPR 2025: a UNet fine-tuned to give features of the clean latent, in one
+    # evaluation without noise. Its training learns one timestep, which the file of the UNet does
+    # not hold; 261 is where that starts, by users' copies of the code, and what they pass.
+    settings = FeatureSettings(512, _SD_BLOCK, 261, "none", prompt="A photo")
+    unet = "CompVis/cleandift", f"{name.replace('-', '_')}_unet.safetensors"
+    return Preset(name, source, licence, download, 64, 320, settings, variant="fp16", unet=unet)
 
 
 PRESETS: dict[str, Preset] = {
@@ -98,6 +109,18 @@ PRESETS: dict[str, Preset] = {
         ),
         _stable_diffusion(
             "sd21-base", "stabilityai/stable-diffusion-2-1-base", "Open RAIL++-M", "2.6 GB"
+        ),
+        _cleandift(
+            "cleandift-sd15",
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "MIT; base: CreativeML Open RAIL-M",
+            "up to 3.9 GB",
+        ),
+        _cleandift(
+            "cleandift-sd21",
+            "stabilityai/stable-diffusion-2-1",
+            "MIT; base: Open RAIL++-M",
+            "up to 4.4 GB",
         ),
         Preset(
             name="sdxl",

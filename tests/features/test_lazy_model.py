@@ -43,6 +43,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "sd14": _SD,
     "sd15": _SD,
     "sd21-base": {**_SD, "attention_head_dim": [5, 10, 20, 20]},
+    "cleandift-sd15": _SD,
+    "cleandift-sd21": {**_SD, "sample_size": 96, "attention_head_dim": [5, 10, 20, 20]},
     "sdxl": {**_XL, "sample_size": 128},
     "sdxl-turbo": {**_XL, "sample_size": 64},
 }
