@@ -77,7 +77,7 @@ def _stable_diffusion(name: str, source: str, licence: str, download: str) -> Pr
 def _cleandift(name: str, source: str, licence: str, download: str) -> Preset:
     # Stracke et al., CVPR 2025: a UNet fine-tuned to give features of the clean latent, in one
     # evaluation without noise. Its training learns one timestep, which the file of the UNet does
-    # not hold; 261 is where that starts, by users' copies of the code, and what they pass.
+    # not hold; 261 is what others who build on it name or pass. The authors' example was not read.
     settings = FeatureSettings(512, _SD_BLOCK, 261, "none", prompt="A photo")
     unet = "CompVis/cleandift", f"{name.replace('-', '_')}_unet.safetensors"
     return Preset(name, source, licence, download, 64, 320, settings, variant="fp16", unet=unet)
