@@ -108,6 +108,28 @@ def heights(
     return found
 
 
+def combined_heights(heights: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What several independent judges say of each photo, as one height above chance, (n,).
+
+    By Fisher's method (1925): -2 times the sum of the logarithms of k p-values has, by chance, a
+    chi-squared distribution of 2 k degrees of freedom. So a height that chance hardly reaches is
+    not lost among others that say nothing. A photo that one judge knows keeps its height.
+
+    heights: (judges, n), whose chance is a standard normal distribution. known: (judges, n) bool,
+    the photos that each knows; at least one judge knows each photo.
+    """
+    from scipy.special import gammaln, log_ndtr, logsumexp, ndtri_exp
+
+    surprise = -np.where(known, log_ndtr(-heights), 0.0).sum(axis=0)
+    count = known.sum(axis=0)
+    # The logarithm of the tail: exp(-x) times the sum of x^i / i! for i < k.
+    powers = np.arange(len(heights))[:, None]
+    terms = powers * np.log(np.maximum(surprise, 1e-300)) - gammaln(powers + 1)
+    tail = logsumexp(np.where(powers < count, terms, -np.inf), axis=0) - surprise
+    combined: NDArray[np.float64] = -ndtri_exp(np.minimum(tail, -1e-300))
+    return combined
+
+
 def minimum_remaining_score(
     scores: NDArray[np.float32], found: NDArray[np.float32]
 ) -> NDArray[np.float32]:

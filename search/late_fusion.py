@@ -13,7 +13,7 @@ from features.errors import WaldoError
 from indexer.collection import Collection
 from search.candidate_ranking import Asked, Ranking
 from search.clock import Clock
-from search.confidence import confidences, heights
+from search.confidence import combined_heights, confidences, heights
 from search.index import Index
 from search.query import Answer, Query, SearchOptions
 from search.recall import Candidates, find_candidates
@@ -26,11 +26,11 @@ def search_indexes(
     """Rank photos by all of several indexes: `Index.search` of the first one, in which the others
     have a say.
 
-    Every index recalls candidates, and each re-ranks those of all. A photo's score is the mean of
-    its heights above chance (`confidence.heights`) in the indexes that hold it, which do not depend
-    on the scale of a model's scores; its confidence follows from these means. There is no
-    probability. Ids, boxes and pairs are those of the first index. Photos that it lacks cannot be
-    matches; a line of `damaged` counts them.
+    Every index recalls candidates, and each re-ranks those of all. A photo's score is its height
+    above chance by the indexes that hold it (`confidence.combined_heights`), which does not depend
+    on the scale of a model's scores; its confidence follows from it. There is no probability. Ids,
+    boxes and pairs are those of the first index. Photos that it lacks cannot be matches; a line of
+    `damaged` counts them.
 
     Where a class name or a name alone says what the object is, the other indexes are asked for the
     box of what the first one takes. indexes: at least one. Raises as `Index.search`, and WaldoError
@@ -94,31 +94,31 @@ def _of_contents(
 
 
 def _fuse(rankings: Sequence[Ranking], readers: Sequence[Collection]) -> Ranking:
-    """The first ranking, ordered by the means of all."""
-    first, *others = rankings
+    """The first ranking, ordered by what all say."""
+    first = rankings[0]
     keys = [
         _keys(reader.hashes_of(ranking.ids))
         for reader, ranking in zip(readers, rankings, strict=True)
     ]
-    scores, own = heights(first.scores), heights(first.own_scores)
-    count = np.ones(len(first.ids))
+    shape = len(rankings), len(first.ids)
+    scores, own, known = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
     missing = []
-    for ranking, theirs, reader in zip(others, keys[1:], readers[1:], strict=True):
-        known, mine, other = np.intersect1d(keys[0], theirs, return_indices=True)
-        scores[mine] += heights(ranking.scores)[other]
-        own[mine] += heights(ranking.own_scores)[other]
-        count[mine] += 1
-        if lacking := len(theirs) - len(known):
+    for row, (ranking, theirs, reader) in enumerate(zip(rankings, keys, readers, strict=True)):
+        common, here, there = np.intersect1d(keys[0], theirs, return_indices=True)
+        scores[row, here] = heights(ranking.scores)[there]
+        own[row, here] = heights(ranking.own_scores)[there]
+        known[row, here] = True
+        if lacking := len(theirs) - len(common):
             missing.append(
                 f"{readers[0].index_dir}: lacks {lacking} of the photos that {reader.index_dir} "
                 "finds; index them here too"
             )
-    scores, own = scores / count, own / count
-    sure = confidences(own.astype(np.float32))
-    order = np.lexsort((first.ids, -scores))
+    together = combined_heights(scores, known)
+    sure = confidences(combined_heights(own, known).astype(np.float32))
+    order = np.lexsort((first.ids, -together))
     return Ranking(
         first.ids[order],
-        scores[order].astype(np.float32),
+        together[order].astype(np.float32),
         first.own_scores[order],
         first.recall_scores[order],
         first.references[order],

@@ -83,9 +83,10 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="A score, a baseline, a global descriptor as for `waldo index`, or NAME+SCORE: "
-            "the best 400 photos by one method, re-ranked by a score. May be repeated. Default: "
-            "all that need no download. NAME@KEY=VALUE changes how features are extracted "
-            "(late@timestep=200); KEY is one of image_size, block, timestep, inversion, steps, "
+            "the best 400 photos by one method, re-ranked by a score; or together:NAME,NAME. May "
+            "be repeated. Default: all that need no download. NAME@KEY=VALUE changes how features "
+            "are extracted (late@timestep=200); KEY is one of image_size, block, timestep, "
+            "inversion, steps, "
             "iterations, prompt, model, tau.",
         ),
     ] = None,

@@ -27,16 +27,16 @@ from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
 from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.methods.methods import (
+    CombinedMethod,
     DescriptorMethod,
     DirectMethod,
     MapMethod,
     Method,
     Region,
-    RerankedMethod,
-    SingleMethod,
     StoreMethod,
     WordMethod,
     candidates_first,
+    single_methods,
 )
 from search.evaluation.methods.same_maps import (
     SameMaps,
@@ -122,7 +122,7 @@ def run_methods(
     (`methods.descriptors_of`). Raises WaldoError where a photo cannot be read: a number that leaves
     it out would be another number.
     """
-    parts = _single_methods(methods)
+    parts = single_methods(methods)
     groups = group_by_maps(parts, extractor)
     for group in groups:
         check_class_names(benchmark, group)
@@ -142,8 +142,8 @@ def run_methods(
         for group in groups:
             _score_by_maps(run, group)
         for method in methods:
-            if isinstance(method, RerankedMethod):
-                _rerank(method, scores)
+            if isinstance(method, CombinedMethod):
+                _combine(method, scores)
         results = [MethodResult(method, scores.of(method.name)) for method in methods]
         return Evaluation(results, scores.clock.seconds, folder)
 
@@ -160,17 +160,6 @@ def _what_decides(
     settings = [extractor.fingerprint(), quality, extractor.device.type, torch.__version__]
     others = [group.extractor for group in groups if group.methods[0].changes.model is not None]
     return settings + [each.fingerprint() for each in (*descriptors, *others)]
-
-
-def _single_methods(methods: list[Method]) -> list[SingleMethod]:
-    """The methods that scores are taken from, each once."""
-    parts: dict[str, SingleMethod] = {}
-    for method in methods:
-        if isinstance(method, RerankedMethod):
-            parts |= {method.first.name: method.first, method.then.name: method.then}
-        else:
-            parts[method.name] = method
-    return list(parts.values())
 
 
 @contextmanager
@@ -229,15 +218,14 @@ def _score_by_maps(run: _Run, group: SameMaps) -> None:
             run.scores.keep(batch, gallery.score(missing, batch))
 
 
-def _rerank(method: RerankedMethod, scores: RunScores) -> None:
-    """Scores of a method that re-ranks another's best photos, from the scores of the two."""
-    first, then = scores.of(method.first.name), scores.of(method.then.name)
+def _combine(method: CombinedMethod, scores: RunScores) -> None:
+    """Scores of a method that follow from those of its parts."""
+    parts = [scores.of(part.name) for part in method.parts]
     for batch in range(scores.n_batches):
         if not scores.is_done(method.name, batch):
             rows = scores.queries(batch)
-            scores.keep(
-                batch, {method.name: method.scores(np.stack(first[rows]), np.stack(then[rows]))}
-            )
+            found = method.scores(*(np.stack(part[rows]) for part in parts))
+            scores.keep(batch, {method.name: found})
 
 
 @dataclass(frozen=True)

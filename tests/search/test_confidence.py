@@ -4,9 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import combine_pvalues, norm
 
-from search.confidence import MINIMUM_PHOTOS, confidences, evidence, probabilities
+from search.confidence import (
+    MINIMUM_PHOTOS,
+    combined_heights,
+    confidences,
+    evidence,
+    probabilities,
+)
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.metrics.absence import absence
 from search.query import Query
@@ -115,3 +121,19 @@ def test_absence_counts_queries_with_and_without_their_object() -> None:
     # The query with the right best match beats two of the three without an object; the others beat
     # at most two.
     assert 4 / 9 <= found["auc"] <= 8 / 9
+
+
+def test_heights_of_several_judges_are_combined_by_fishers_method() -> None:
+    random = np.random.default_rng(7)
+    heights = random.normal(size=(3, 200)) * 2
+    heights[:, 0], heights[:, 1], heights[:, 2] = 60, -60, (50, -9, -9)
+    known = random.random((3, 200)) < 0.7
+    known[0] |= ~known.any(axis=0)
+    known[:, :3] = True
+    found = combined_heights(heights, known)
+    assert np.isfinite(found).all()
+    assert found[0] > 60 > found[2] > 40  # beyond what float64 p-values can hold
+    for column in range(3, 200):
+        p_values = norm.sf(heights[known[:, column], column])
+        expected = norm.isf(combine_pvalues(p_values).pvalue)
+        assert found[column] == pytest.approx(expected, rel=1e-6, abs=1e-6)

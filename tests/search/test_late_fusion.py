@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
@@ -62,12 +63,17 @@ def naive_heights(answer: Answer) -> dict[str, float]:
     return {match.path.name: (match.score - median) / deviation for match in answer.matches}
 
 
+def together(heights: list[float]) -> float:
+    p_values = scipy.stats.norm.sf(heights)
+    return float(scipy.stats.norm.isf(scipy.stats.combine_pvalues(p_values).pvalue))
+
+
 @pytest.mark.parametrize("also", [False, True])
-def test_scores_are_the_means_of_heights_above_chance(
+def test_scores_are_heights_above_chance_by_fishers_method(
     first: Index, second: Index, gallery: Path, also: bool
 ) -> None:
     others = (Query(gallery / "09.png", point=(40, 50)),) if also else ()
-    query = Query(gallery / "05.png", box=(10, 10, 60, 70), also=others, unlike=others[:0])
+    query = Query(gallery / "05.png", box=(10, 10, 60, 70), also=others)
     alone = [naive_heights(index.search(query, ALL)) for index in (first, second)]
     fused = search_indexes([first, second], query, ALL)
     # By all photos that the second index holds; the first one lacks one of them.
@@ -77,7 +83,7 @@ def test_scores_are_the_means_of_heights_above_chance(
         name = match.path.name
         heights = [one[name] for one in alone if name in one]
         assert len(heights) == 1 + (name != "00.png")
-        assert match.score == pytest.approx(np.mean(heights), rel=1e-4, abs=1e-4)
+        assert match.score == pytest.approx(together(heights), rel=1e-4, abs=1e-4)
         assert match.probability is None
     scores = [match.score for match in fused.matches]
     assert scores == sorted(scores, reverse=True)
@@ -123,7 +129,7 @@ def test_a_class_name_asks_the_other_model_for_what_the_first_one_takes(
     for match in search_indexes([first, second], by_class, ALL).matches:
         name = match.path.name
         values = [one[name] for one in (own, heights) if name in one]
-        assert match.score == pytest.approx(np.mean(values), rel=1e-4, abs=1e-4)
+        assert match.score == pytest.approx(together(values), rel=1e-4, abs=1e-4)
 
 
 def test_a_name_is_known_to_the_first_index(first: Index, second: Index, gallery: Path) -> None:

@@ -13,6 +13,7 @@ from features.photo import load_photo
 from features.vision.descriptors import DESCRIPTORS, descriptor_name
 from indexer.codec.tokens import TokenMap
 from search.candidates import CandidateMaps, ScoringReference
+from search.confidence import combined_heights, heights
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.methods.ablation import Changes, parse_changes
 from search.evaluation.methods.baselines import EXTRACTORS
@@ -127,8 +128,12 @@ class RerankedMethod:
     candidates: int = 400
 
     @property
+    def parts(self) -> "tuple[SingleMethod, ...]":
+        return self.first, self.then
+
+    @property
     def needs_class(self) -> bool:
-        return self.first.needs_class or self.then.needs_class
+        return any(part.needs_class for part in self.parts)
 
     def scores(self, first: NDArray[np.float32], then: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores of n queries, (n, n_gallery) float32: the candidates' by `then`, the rest lower.
@@ -144,7 +149,33 @@ class RerankedMethod:
         )
 
 
-Method = SingleMethod | RerankedMethod
+@dataclass(frozen=True)
+class TogetherMethod:
+    """Several methods together, as `search.late_fusion` ranks by several indexes.
+
+    name: together:NAME,NAME... parts: at least two methods.
+    """
+
+    name: str
+    parts: tuple[SingleMethod, ...]
+
+    @property
+    def needs_class(self) -> bool:
+        return any(part.needs_class for part in self.parts)
+
+    def scores(self, *parts: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores of n queries, (n, n_gallery) float32: their heights above chance by all methods,
+        from the methods' own scores, each (n, n_gallery) float32.
+        """
+        above = np.array([[heights(row) for row in part] for part in parts])
+        known = np.ones(above.shape[::2], dtype=bool)
+        rows = [combined_heights(above[:, row], known) for row in range(above.shape[1])]
+        return np.stack(rows).astype(np.float32)
+
+
+# Methods whose scores follow from those of their parts.
+CombinedMethod = RerankedMethod | TogetherMethod
+Method = SingleMethod | CombinedMethod
 
 
 def candidates_first(
@@ -228,6 +259,9 @@ _ABLATIONS: tuple[SingleMethod, ...] = (
     MapMethod("consistent-whole-photo", MODEL, SCORES["consistent"], hint="photo"),
 )
 
+# What stands before the methods of a TogetherMethod.
+_TOGETHER = "together:"
+
 METHODS: dict[str, SingleMethod] = {
     method.name: method for method in (*_DEFAULT_METHODS, *_ABLATIONS)
 }
@@ -240,10 +274,13 @@ def find_method(name: str) -> Method:
     - a global descriptor, named as `waldo index --descriptor` takes it;
     - NAME@KEY=VALUE..., a method of METHODS with features taken otherwise (see `ablation`);
     - NAME+SCORE, the best photos by one of the above, re-ranked by a method of METHODS that scores
-      the model's maps, which may be changed too.
+      the model's maps, which may be changed too;
+    - together:NAME,NAME..., several of the above but NAME+SCORE, together.
 
     Raises WaldoError for an unknown name, and for changes that cannot be made.
     """
+    if name.startswith(_TOGETHER):
+        return _find_together(name)
     method: Method | None = None
     first, _, score = name.rpartition("+")
     # Where the last part is no method, the + belongs to a folder's name or to a prompt.
@@ -255,8 +292,18 @@ def find_method(name: str) -> Method:
         method = _find_single(name)
     if method is None:
         known = ", ".join([*METHODS, *DESCRIPTORS])
-        raise WaldoError(f"method {name}: no such method; one of {known}, or NAME+SCORE")
+        raise WaldoError(
+            f"method {name}: no such method; one of {known}, or NAME+SCORE, or {_TOGETHER}NAME,NAME"
+        )
     return method
+
+
+def _find_together(name: str) -> TogetherMethod:
+    parts = [find_method(part) for part in name.removeprefix(_TOGETHER).split(",")]
+    single = tuple(part for part in parts if not isinstance(part, CombinedMethod))
+    if len(single) < max(2, len(parts)) or len({part.name for part in single}) < len(single):
+        raise WaldoError(f"method {name}: {_TOGETHER} takes two or more different single methods")
+    return TogetherMethod(name, single)
 
 
 def _find_single(name: str) -> SingleMethod | None:
@@ -281,8 +328,17 @@ def asks_by_class(method: SingleMethod) -> bool:
 
 def descriptors_of(methods: Sequence[Method]) -> list[str]:
     """Names of the descriptors that some methods need, each once."""
-    parts = [m.first if isinstance(m, RerankedMethod) else m for m in methods]
+    parts = single_methods(methods)
     return list(dict.fromkeys(m.descriptor for m in parts if isinstance(m, DescriptorMethod)))
+
+
+def single_methods(methods: Sequence[Method]) -> list[SingleMethod]:
+    """The methods that scores are taken from, each once."""
+    parts: dict[str, SingleMethod] = {}
+    for method in methods:
+        for part in method.parts if isinstance(method, CombinedMethod) else (method,):
+            parts[part.name] = part
+    return list(parts.values())
 
 
 def select_methods(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
@@ -19,6 +20,7 @@ from search.evaluation.methods.methods import (
     METHODS,
     DescriptorMethod,
     RerankedMethod,
+    TogetherMethod,
     descriptors_of,
     find_method,
     select_methods,
@@ -72,6 +74,26 @@ def test_candidates_are_ranked_and_the_rest_stay_behind(candidates: int, seed: i
         np.testing.assert_array_equal(scores[row, chosen], then[row, chosen])
 
 
+def test_methods_together_are_ranked_by_fishers_method() -> None:
+    random = np.random.default_rng(5)
+    parts = [random.normal(size=(3, 40)).astype(np.float32) * scale for scale in (1e-4, 7.0)]
+    method = find_method("together:late,rgb-patches")
+    assert isinstance(method, TogetherMethod)
+    found = method.scores(*parts)
+    assert found.dtype == np.float32
+    for row in range(3):
+        p_values = []
+        for part in parts:
+            values = part[row].astype(np.float64)
+            median, high = np.quantile(values, [0.5, 0.9])
+            p_values.append(scipy.stats.norm.sf((values - median) / ((high - median) / 1.2816)))
+        expected = [
+            scipy.stats.norm.isf(scipy.stats.combine_pvalues(pair, method="fisher").pvalue)
+            for pair in zip(*p_values, strict=True)
+        ]
+        np.testing.assert_allclose(found[row], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_names(descriptor_folder: Callable[[str], Path], benchmark: Benchmark) -> None:
     for name in DESCRIPTORS:
         assert find_method(name) == DescriptorMethod(name, "model", name)
@@ -93,6 +115,12 @@ def test_names(descriptor_folder: Callable[[str], Path], benchmark: Benchmark) -
 def test_a_method_that_is_none(name: str, benchmark: Benchmark) -> None:
     with pytest.raises(WaldoError, match=r"no such method; one of .*dinov2.*, or NAME\+SCORE"):
         select_methods([name], benchmark)
+
+
+@pytest.mark.parametrize("name", ["together:late", "together:late,late", "together:late,words+pdm"])
+def test_too_little_together(name: str) -> None:
+    with pytest.raises(WaldoError, match="takes two or more different single methods"):
+        find_method(name)
 
 
 def test_a_score_that_needs_classes(benchmark: Benchmark) -> None:
