@@ -125,14 +125,14 @@ def test_every_command_and_option_stands_in_the_docs(commands: dict[str, Any]) -
 
 
 def test_every_score_and_benchmark_stands_in_the_docs(commands: dict[str, Any]) -> None:
-    from search.evaluation.benchmarks import MASKS, SEARCHES, VIDEOS
+    from search.evaluation.benchmarks import MASKS, PACKED_SEARCHES, SEARCHES, VIDEOS
     from search.scores import SCORES
 
     text = "\n".join(map(text_of, GUIDES))
     [protocol] = [p for p in commands["evaluate"].params if p.param_type_name == "argument"]
     for name in SCORES:
         assert f"`{name}`" in text, name
-    for name in (*SEARCHES, *MASKS, *VIDEOS):
+    for name in (*SEARCHES, *PACKED_SEARCHES, *MASKS, *VIDEOS):
         assert re.search(rf"\b{name}\b", text), name
         assert re.search(rf"\b{name}\b", protocol.help), name
 

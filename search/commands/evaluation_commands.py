@@ -71,8 +71,8 @@ def evaluate(
         typer.Argument(
             metavar="PROTOCOL",
             autocompletion=lambda: (*SEARCH_BENCHMARKS, *OBJECT_BENCHMARKS),
-            help="folders, scenes, permir, roxford5k, rparis6k, pods, ilias, instre, gldv2, sop "
-            "or inshop for searches, perseg or permis for masks, "
+            help="folders, scenes, permir, roxford5k, rparis6k, pods, instre, gldv2, sop, "
+            "inshop, ilias or mini_ilias for searches, perseg or permis for masks, "
             "davis2017 for videos, objects-folders or objects-scenes for what recurs.",
         ),
     ],
@@ -177,7 +177,8 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
     from search.evaluation.report import evaluation_json, write_searches_run
     from search.evaluation.retrieval import run_methods
 
-    benchmark = read_benchmark(request.protocol, request.root)
+    with ProgressDisplay() as display:
+        benchmark = read_benchmark(request.protocol, request.root, request.work, display.show)
     select_methods(request.methods, benchmark)  # refuses what is wrong before a model is looked for
     extractor = load_extractor(request.model, request.device, request.batch_size)
     sweeps = find_sweeps(request.methods, request.sweep, extractor) if request.sweep else []
@@ -358,7 +359,8 @@ def fit_weights(
     from search.evaluation.run_store import default_work_folder
 
     stored = read_manifest(index)
-    benchmark = read_benchmark(protocol, root)
+    with ProgressDisplay() as display:
+        benchmark = read_benchmark(protocol, root, default_work_folder(), display.show)
     say(f"loading the model {stored.fingerprint['model']}")
     extractor = extractor_of(stored.fingerprint, device, batch_size=8)
     with ProgressDisplay() as display:

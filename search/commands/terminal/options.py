@@ -25,7 +25,7 @@ SCORE_NAMES = (
 )
 SEARCH_BENCHMARKS = (
     *("folders", "scenes", "permir", "roxford5k", "rparis6k"),
-    *("pods", "ilias", "instre", "gldv2", "sop", "inshop"),
+    *("pods", "instre", "gldv2", "sop", "inshop", "ilias", "mini_ilias"),
 )
 OBJECT_BENCHMARKS = ("perseg", "permis", "davis2017", "objects-folders", "objects-scenes")
 

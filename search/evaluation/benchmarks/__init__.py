@@ -16,7 +16,7 @@ from search.evaluation.benchmarks.labelled_objects import AnnotatedVideo, Segmen
 from search.evaluation.benchmarks.permir import read_permir, read_permis
 from search.evaluation.benchmarks.perseg import read_perseg
 from search.evaluation.benchmarks.published.gldv2 import read_gldv2
-from search.evaluation.benchmarks.published.ilias import read_ilias
+from search.evaluation.benchmarks.published.ilias import read_ilias, read_mini_ilias
 from search.evaluation.benchmarks.published.instre import read_instre
 from search.evaluation.benchmarks.published.pods import read_pods
 from search.evaluation.benchmarks.published.products import read_inshop, read_sop
@@ -28,6 +28,9 @@ from search.evaluation.benchmarks.shown_objects import (
     read_scene_objects,
 )
 
+# Called with what is being done, how much of it is done, and how much there is.
+OnUnpacking = Callable[[str, int, int], None]
+
 # Rank a gallery for each query.
 SEARCHES: dict[str, Callable[[Path], Benchmark]] = {
     "folders": read_folders,
@@ -36,11 +39,16 @@ SEARCHES: dict[str, Callable[[Path], Benchmark]] = {
     "roxford5k": partial(read_revisited, name="roxford5k"),
     "rparis6k": partial(read_revisited, name="rparis6k"),
     "pods": read_pods,
-    "ilias": read_ilias,
     "instre": read_instre,
     "gldv2": read_gldv2,
     "sop": read_sop,
     "inshop": read_inshop,
+}
+
+# Searches whose photos may lie in tars, which are unpacked into a work folder.
+PACKED_SEARCHES: dict[str, Callable[[Path, Path | None, OnUnpacking | None], Benchmark]] = {
+    "ilias": read_ilias,
+    "mini_ilias": read_mini_ilias,
 }
 
 # Segment an object in photos.
@@ -61,22 +69,34 @@ GROUPS: dict[str, Callable[[Path], ShownObjects]] = {
 }
 
 
-def read_benchmark(protocol: str, root: Path) -> Benchmark:
-    """Read a benchmark of searches by its name in the table.
+def read_benchmark(
+    protocol: str,
+    root: Path,
+    work: Path | None = None,
+    on_step: OnUnpacking | None = None,
+) -> Benchmark:
+    """Read a benchmark of searches by its name in the tables.
 
-    Raises WaldoError for an unknown name, for a folder with another layout, and for one without a
-    query or with a query that no photo answers.
+    work: the folder for photos that are unpacked from tars; where it is None, tars are refused.
+    on_step: called with the progress of unpacking. Raises WaldoError for an unknown name, for a
+    folder with another layout, and for one without a query or with a query that no photo answers.
     """
+    searches = [*SEARCHES, *PACKED_SEARCHES]
     if protocol in {**MASKS, **VIDEOS, **GROUPS}:
-        raise WaldoError(f"{protocol}: no such protocol of searches; one of {', '.join(SEARCHES)}")
-    if protocol not in SEARCHES:
-        known = ", ".join([*SEARCHES, *MASKS, *VIDEOS, *GROUPS])
+        raise WaldoError(f"{protocol}: no such protocol of searches; one of {', '.join(searches)}")
+    if protocol not in searches:
+        known = ", ".join([*searches, *MASKS, *VIDEOS, *GROUPS])
         raise WaldoError(f"{protocol}: no such protocol; one of {known}")
-    benchmark = SEARCHES[protocol](root)
+    if protocol in PACKED_SEARCHES:
+        benchmark = PACKED_SEARCHES[protocol](root, work, on_step)
+    else:
+        benchmark = SEARCHES[protocol](root)
     if not benchmark.queries:
         raise WaldoError(f"{root}: {protocol} finds no query in this folder")
     graded = benchmark.graded
     for asked in benchmark.queries:
-        if not graded and len(asked.relevant) == 0:
+        if not graded and len(asked.relevant) + asked.missing == 0:
             raise WaldoError(f"{asked.query.photo}: no photo of the gallery answers this query")
+    if not graded and not any(len(asked.relevant) for asked in benchmark.queries):
+        raise WaldoError(f"{root}: all photos that {protocol} should find are missing")
     return benchmark

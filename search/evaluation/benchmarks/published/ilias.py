@@ -1,5 +1,6 @@
 """ILIAS (Kordopatis-Zilos et al., CVPR 2025): objects among distractors."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from features.errors import WaldoError
@@ -12,32 +13,52 @@ from search.evaluation.benchmarks.published.named_photos import (
     read_lines,
     rows_by_name,
 )
+from search.evaluation.benchmarks.published.packed_photos import photo_id, unpack_photos
 from search.query import Query
 
 _SOURCE = "vrg.fel.cvut.cz/ilias"
 _QUERIES, _POSITIVES = "image_ids/image_query_ids.txt", "image_ids/positive_ids.txt"
+_MINI = "image_ids/mini_ilias_yfcc100m_ids.txt"
+_DISTRACTORS = ("distractors", "yfcc100m")  # ours, and the published script's
 
 
-def read_ilias(root: Path) -> Benchmark:
+def read_ilias(
+    root: Path, work: Path | None = None, on_step: Callable[[str, int, int], None] | None = None
+) -> Benchmark:
     """Read ILIAS by its image queries: each asks by its box, and the positives of its object are
     relevant.
 
     root: holds `image_ids/image_query_ids.txt` and `image_ids/positive_ids.txt` (an id, and
     further columns after commas), and `ilias_core/` with the photos at their ids,
     OBJECT/query/FILE and OBJECT/pos/FILE. `FILE_bbox.txt` beside a query photo has a box
-    per line, x y w h in pixels; the largest is the query. Photos in `distractors/`, at any depth,
-    are the distractors; they are unpacked from the published tars before. A positive without a file
-    is not in the gallery, and counts as not found.
+    per line, x y w h in pixels; the largest is the query. Photos in `distractors/` and `yfcc100m/`,
+    at any depth, are the distractors, with those in the tars there, which are unpacked into `work`.
+    A positive without a file is not in the gallery, and counts as not found.
 
-    Raises WaldoError for a folder with another layout, and for missing queries.
+    on_step: called with the progress of unpacking. Raises WaldoError for a folder with another
+    layout, for missing queries, for broken tars, and for tars without `work`.
     """
+    return _read("ilias", root, _distractors(root, None, work, on_step))
+
+
+def read_mini_ilias(
+    root: Path, work: Path | None = None, on_step: Callable[[str, int, int], None] | None = None
+) -> Benchmark:
+    """Read mini-ILIAS: as `read_ilias`, with the distractors alone that
+    `image_ids/mini_ilias_yfcc100m_ids.txt` names by their files' names up to the first dot; of tars
+    only they are unpacked.
+    """
+    listed = read_lines(root / _MINI, _SOURCE)
+    return _read("mini_ilias", root, _distractors(root, set(map(photo_id, listed)), work, on_step))
+
+
+def _read(protocol: str, root: Path, distractors: list[Path]) -> Benchmark:
     core = root / "ilias_core"
     asked = _ids(root / _QUERIES)
     positives = _ids(root / _POSITIVES)
     photos = [core / name for name in asked]
     check_photos(photos, root / _QUERIES)
     present = [name for name in positives if (core / name).is_file()]
-    distractors = _distractors(root / "distractors")
     gallery = [*(core / name for name in present), *distractors]
     listed = rows_by_name([_object(name) for name in positives])
     same = rows_by_name([_object(name) for name in present])
@@ -55,7 +76,7 @@ def read_ilias(root: Path) -> Benchmark:
         )
     convention = f"{len(distractors)} distractors" if distractors else "no distractors"
     return Benchmark(
-        "ilias", gallery, None, queries, [], convention=convention, metrics=("mAP@1k",)
+        protocol, gallery, None, queries, [], convention=convention, metrics=("mAP@1k",)
     )
 
 
@@ -72,14 +93,29 @@ def _object(name: str) -> str:
     return name.split("/")[0]
 
 
-def _distractors(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    packed = [path for path in files if path.suffix == ".tar"]
-    if packed:
-        raise WaldoError(f"{packed[0]}: is packed; unpack the tars of distractors, and remove them")
-    return [path for path in files if is_picture(path)]
+def _distractors(
+    root: Path,
+    chosen: set[str] | None,
+    work: Path | None,
+    on_step: Callable[[str, int, int], None] | None,
+) -> list[Path]:
+    folders = [root / name for name in _DISTRACTORS if (root / name).is_dir()]
+    files = sorted(
+        path for folder in folders for path in folder.rglob("*") if path.is_file()
+    )
+    tars = [path for path in files if path.suffix == ".tar"]
+    loose = [
+        path
+        for path in files
+        if path.suffix != ".tar"
+        and (chosen is None or photo_id(path.name) in chosen)
+        and is_picture(path)
+    ]
+    if not tars:
+        return loose
+    if work is None:
+        raise WaldoError(f"{tars[0]}: is packed; `waldo evaluate` unpacks tars into its work folder")
+    return loose + unpack_photos(tars, work / "ilias-distractors", chosen, on_step)
 
 
 def _largest_box(photo: Path) -> Box:
