@@ -167,6 +167,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search.evaluation.benchmarks.benchmark": {"features", "search"},
     "search.evaluation.benchmarks.published": {
         "features",
+        "indexer.errors",
+        "indexer.store",
         "search",
         "search.evaluation.benchmarks.benchmark",
     },

@@ -20,7 +20,8 @@ class BenchmarkQuery:
     query: as a user would ask it: the photo, the object's region, chosen in the same way for every
     method, and the class name if the benchmark gives one.
     relevant, ignored: int64 places in the gallery, rising, each once, none in both; ignored photos
-    are left out of the ranking. At least one is relevant, unless the benchmark is graded.
+    are left out of the ranking. At least one is relevant, unless the benchmark is graded or
+    relevant photos are missing.
     confusable: whether the gallery holds other instances of the class.
     level: the benchmark's own grade of difficulty, or None.
     hard: those of the relevant places whose photos are hard to find; None where the benchmark does

@@ -13,8 +13,8 @@ _THRESHOLDS = (0.5, 0.9, 0.99)
 
 
 def absence(benchmark: Benchmark, scores: Sequence[NDArray[np.float32]]) -> dict[str, Any] | None:
-    """Measure confidence on every query twice: with the whole gallery, and without its relevant
-    photos.
+    """Measure confidence on every query with relevant photos twice: with the whole gallery, and
+    without its relevant photos.
 
     scores: (n_gallery,) for each query. For each minimum confidence the result holds the share of
     queries whose first photo is relevant ("right") or not ("wrong"), the share that still find a
@@ -27,6 +27,8 @@ def absence(benchmark: Benchmark, scores: Sequence[NDArray[np.float32]]) -> dict
     # For each threshold, the number of photos with that confidence, and how many are relevant.
     n_sure, n_right = np.zeros((2, len(_THRESHOLDS)), dtype=np.int64)
     for query, row in zip(benchmark.queries, scores, strict=True):
+        if len(query.relevant) == 0:
+            continue
         ranked, relevant = ~flags(query.ignored, len(row)), flags(query.relevant, len(row))
         others = ranked & ~relevant
         whole, without = confidences(row[ranked]), confidences(row[others])

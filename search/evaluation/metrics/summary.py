@@ -31,10 +31,10 @@ def query_precision(asked: BenchmarkQuery, scores: NDArray[np.float32]) -> float
     """The average precision of a query, 0..1, by which methods are compared.
 
     It is scikit-learn's, or, on a graded benchmark, the revisited evaluator's at medium difficulty.
-    None where nothing is relevant. scores: (n_gallery,).
+    Where nothing is relevant it is None, or 0 if only the files are missing. scores: (n_gallery,).
     """
     if len(asked.relevant) == 0:
-        return None
+        return 0.0 if asked.missing else None
     if asked.hard is not None:
         positives, junk = positives_and_junk(asked, "medium")
         return revisited_average_precision(ranking(scores, positives), positives, junk)
@@ -75,9 +75,12 @@ def _retrieval_metrics(benchmark: Benchmark, scores: Scores) -> dict[str, Any]:
     found: dict[str, list[float]] = {}
     for asked, row in zip(benchmark.queries, scores, strict=True):
         ranked = _ranked(asked, row)
+        possible = len(asked.relevant) > 0  # else the files of all relevant photos are missing
         for k in (1, 5, 10, 50):
-            found.setdefault(f"Recall@{k}", []).append(recall_at(*ranked, k))
-        found.setdefault("found_in_5_percent", []).append(found_within(*ranked, 0.05))
+            recall = recall_at(*ranked, k) if possible else 0.0
+            found.setdefault(f"Recall@{k}", []).append(recall)
+        share = found_within(*ranked, 0.05) if possible else 0.0
+        found.setdefault("found_in_5_percent", []).append(share)
     recalls = {name: float(np.mean(values)) for name, values in found.items()}
     precisions = np.array(_precisions(benchmark, scores))
     confusable = precisions[[asked.confusable for asked in benchmark.queries]]

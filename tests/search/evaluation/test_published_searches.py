@@ -64,6 +64,13 @@ def save_ilias(root: Path) -> Path:
     return root
 
 
+def save_mini_ilias(root: Path) -> Path:
+    """Of three distractors mini-ILIAS has one."""
+    save_ilias(root)
+    save_text(root / "image_ids/mini_ilias_yfcc100m_ids.txt", "1", "77")
+    return root
+
+
 def save_instre(root: Path, first: int) -> Path:
     """Three objects with two photos each, of which the last has no query, so that no number says
     where counting starts; `first` is where it does.
@@ -125,6 +132,7 @@ def save_instre_from_1(root: Path) -> Path:
 SAVERS = {
     "pods": save_pods,
     "ilias": save_ilias,
+    "mini_ilias": save_mini_ilias,
     "instre": save_instre_from_1,
     "gldv2": save_gldv2,
     "sop": save_sop,
@@ -138,6 +146,7 @@ SAVERS = {
         ("pods", (12, 12), {"NDCG": 1.0}, None),
         # A positive that has no file is not found: one of two.
         ("ilias", (2, 5), {"mAP@1k": 0.75}, "3 distractors"),
+        ("mini_ilias", (2, 3), {"mAP@1k": 0.75}, "1 distractors"),
         ("instre", (2, 8), {"mAP_trapezoidal": None}, None),
         ("gldv2", (2, 3), {"mAP@100": None}, None),
         ("sop", (4, 5), {"Recall@100": 1.0, "Recall@1000": 1.0}, None),
@@ -195,6 +204,23 @@ def test_ilias_asks_by_the_largest_box_and_counts_missing_positives(tmp_path: Pa
     assert toy.relevant.tolist() == [1]
 
 
+def test_an_object_whose_photos_are_all_missing_counts_as_nothing_found(
+    waldo: CommandLine, tmp_path: Path
+) -> None:
+    root = save_ilias(tmp_path / "ilias")
+    (root / "ilias_core/toy/pos/P000.jpg").unlink()
+    options = ["--root", root, "--method", "rgb-patches", "--work", tmp_path / "work"]
+    result = waldo("evaluate", "ilias", *options, "--json", "--out", tmp_path / "run.json")
+    assert result.code == 0, result.err
+    values = json.loads(result.out)["methods"]["rgb-patches"]
+    assert {values[name] for name in ("mAP", "mAP@1k", "Recall@1", "Recall@50")} == {0.5}
+    queries = json.loads((tmp_path / "run.json").read_text())["queries"]
+    found = [query["methods"]["rgb-patches"]["average_precision"] for query in queries]
+    assert found == [1.0, 0.0]
+    (root / "ilias_core/cup/pos/P000.jpg").unlink()
+    assert "are missing" in waldo.refusal("evaluate", "ilias", "--root", root)
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_instre_is_read_wherever_its_numbers_start(tmp_path: Path, first: int) -> None:
     benchmark = read_benchmark("instre", save_instre(tmp_path, first))
@@ -226,7 +252,6 @@ def test_an_empty_folder_is_refused_in_one_line(
         ("pods", "pods_info.json", "[]", "must map names"),
         ("ilias", "ilias_core/cup/query/Q000_bbox.txt", "1 2 3", "is no box"),
         ("ilias", "image_ids/positive_ids.txt", "cup", "is no id"),
-        ("ilias", "distractors/0.tar", "", "unpack the tars"),
         ("instre", "gnd_instre.mat", "no mat", "not a MATLAB file"),
         ("gldv2", "retrieval_solution_v2.1.csv", "a,b", "must name the columns"),
         (

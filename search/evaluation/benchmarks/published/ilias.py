@@ -100,9 +100,7 @@ def _distractors(
     on_step: Callable[[str, int, int], None] | None,
 ) -> list[Path]:
     folders = [root / name for name in _DISTRACTORS if (root / name).is_dir()]
-    files = sorted(
-        path for folder in folders for path in folder.rglob("*") if path.is_file()
-    )
+    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
     tars = [path for path in files if path.suffix == ".tar"]
     loose = [
         path
@@ -114,7 +112,9 @@ def _distractors(
     if not tars:
         return loose
     if work is None:
-        raise WaldoError(f"{tars[0]}: is packed; `waldo evaluate` unpacks tars into its work folder")
+        raise WaldoError(
+            f"{tars[0]}: is packed; `waldo evaluate` unpacks tars into its work folder"
+        )
     return loose + unpack_photos(tars, work / "ilias-distractors", chosen, on_step)
 
 
