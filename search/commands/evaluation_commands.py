@@ -132,7 +132,7 @@ def evaluate(
     """
     from features.errors import WaldoError
     from search.evaluation.benchmarks import GROUPS, MASKS, VIDEOS
-    from search.evaluation.method_table import evaluation_table
+    from search.evaluation.method_table import evaluation_table, parts_table
     from search.evaluation.methods.sweep import sweep_table, sweep_title
     from search.evaluation.run_store import default_work_folder
 
@@ -161,6 +161,9 @@ def evaluate(
         print_json(evaluated.report)
     else:
         print_table(evaluation_table(evaluated.report, narrow=sys.stdout.isatty()))
+        if (parts := parts_table(evaluated.report)) is not None:
+            print()
+            print_table(parts)
         for swept in evaluated.report.get("sweeps", []):
             print(f"\n{sweep_title(swept)}")
             print_table(sweep_table(swept))

@@ -129,6 +129,33 @@ def evaluation_table(report: dict[str, Any], narrow: bool = False) -> "Table":
     return table
 
 
+def parts_table(report: dict[str, Any]) -> "Table | None":
+    """What the methods reach on each part of the relevant photos, for rich's console; None for a
+    benchmark that names no parts.
+    """
+    from rich.table import Table
+
+    methods = report["methods"]
+    parts = next(iter(methods.values())).get("parts", {})
+    if not parts:
+        return None
+    metric = next(key for key in next(iter(parts.values())) if key in _FURTHER)
+    table = Table(
+        title=f"{_FURTHER[metric]} of each part of the relevant photos, the others left out",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("method")
+    for name in parts:
+        table.add_column(folded(name), justify="right")
+    for name, values in methods.items():
+        table.add_row(name, *(_percent(values["parts"][part][metric]) for part in parts))
+    count = ", ".join(str(part["n_queries"]) for part in parts.values())
+    table.caption, table.caption_justify = f"queries with such photos: {count}", "left"
+    return table
+
+
 def folded(heading: str) -> str:
     """A heading in several lines, no wider than its longest word, or six letters."""
     return textwrap.fill(heading, max(6, *map(len, heading.split())))

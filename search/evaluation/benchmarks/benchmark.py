@@ -1,7 +1,7 @@
 """What a benchmark of searches is, whatever its folder looks like."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,9 @@ class Benchmark:
     known. cut_queries: methods see only the part of a query's photo that is in its box. convention:
     what is searched, in a few words, where a protocol is used with different galleries, else "";
     only results of the same convention can be compared. metrics: names in
-    `search.evaluation.metrics.cut_ranking.CUT_METRICS`, which are reported as well.
+    `search.evaluation.metrics.cut_ranking.CUT_METRICS`, which are reported as well. parts: by name,
+    the queries with a part of their relevant photos, the others ignored; None for a query that has
+    none in that part. These metrics are reported for each part.
     """
 
     protocol: str
@@ -83,6 +85,7 @@ class Benchmark:
     cut_queries: bool = False
     convention: str = ""
     metrics: tuple[str, ...] = ()
+    parts: dict[str, list[BenchmarkQuery | None]] = field(default_factory=dict)
 
     @property
     def levels(self) -> list[str]:

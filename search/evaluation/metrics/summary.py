@@ -48,7 +48,7 @@ def summary(benchmark: Benchmark, scores: Scores, default: Scores | None = None)
     They are mAP, Recall@1/5/10/50 (50 in small galleries too, so every report has the same keys),
     the share of the relevant photos among the best 5 % of the gallery, mAP among the photos of the
     query's class alone, how reliable confidence is (`absence`), and mAP over the confusable queries
-    and over those of each level, and those that the benchmark names.
+    and over those of each level, and those that the benchmark names, also for each of its parts.
 
     On a graded benchmark they are, for each difficulty, mAP and mP@1/5/10 over the queries with
     something to find at that difficulty, and the number of these queries. The top-level mAP is that
@@ -94,20 +94,36 @@ def _retrieval_metrics(benchmark: Benchmark, scores: Scores) -> dict[str, Any]:
             level: _mean("mAP", precisions[[q.level == level for q in benchmark.queries]])
             for level in benchmark.levels
         },
-        **_named_metrics(benchmark, scores),
+        **_named_metrics(benchmark.metrics, benchmark.queries, scores),
+        **({"parts": _parts(benchmark, scores)} if benchmark.parts else {}),
     }
 
 
-def _named_metrics(benchmark: Benchmark, scores: Scores) -> dict[str, Any]:
+def _named_metrics(
+    names: Sequence[str], queries: Sequence[BenchmarkQuery | None], scores: Scores
+) -> dict[str, Any]:
+    """Metrics of `CUT_METRICS`, over the queries that are not None."""
     found: dict[str, Any] = {}
-    for name in benchmark.metrics:
+    for name in names:
         values = []
-        for asked, row in zip(benchmark.queries, scores, strict=True):
+        for asked, row in zip(queries, scores, strict=True):
+            if asked is None:
+                continue
             relevant, ranked = _ranked(asked, row)
             n_positives = int(relevant.sum()) + asked.missing
             values.append(CUT_METRICS[name](relevant, ranked, n_positives))
         found |= _mean(name, values)
     return found
+
+
+def _parts(benchmark: Benchmark, scores: Scores) -> dict[str, Any]:
+    return {
+        name: {
+            **_named_metrics(benchmark.metrics, queries, scores),
+            "n_queries": sum(asked is not None for asked in queries),
+        }
+        for name, queries in benchmark.parts.items()
+    }
 
 
 def _graded_metrics(benchmark: Benchmark, scores: Scores) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import average_precision_score
 
 from features.errors import WaldoError
 from search.evaluation.benchmarks import read_benchmark
+from search.evaluation.metrics.summary import summary
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import smooth_pixels
 
@@ -57,8 +59,8 @@ def save_ilias(root: Path) -> Path:
     save_text(root / "ilias_core/toy/query/Q000_bbox.txt", "1 1 5 5", "8,2,40,40")
     ids = root / "image_ids"
     save_text(ids / "image_query_ids.txt", "toy/query/Q000.jpg,x", "cup/query/Q000.jpg,y")
-    positives = ("cup/pos/P000.jpg", "toy/pos/P000.jpg", "toy/pos/P001.jpg")
-    save_text(ids / "positive_ids.txt", *(f"{name},0.3,12" for name in positives))
+    positives = ("cup/pos/P000.jpg,0.3,12", "toy/pos/P000.jpg,0.05,18", "toy/pos/P001.jpg,0.3,60")
+    save_text(ids / "positive_ids.txt", *positives)
     for number in range(3):
         save_photo(root / "distractors" / "000" / f"{number}.jpg", 50 + number)
     return root
@@ -204,6 +206,68 @@ def test_ilias_asks_by_the_largest_box_and_counts_missing_positives(tmp_path: Pa
     assert toy.relevant.tolist() == [1]
 
 
+def test_ilias_is_reported_by_scale_and_clutter(waldo: CommandLine, tmp_path: Path) -> None:
+    root = save_ilias(tmp_path / "ilias")
+    options = ["--root", root, "--method", "rgb-patches", "--work", tmp_path / "work"]
+    result = waldo("evaluate", "ilias", *options, "--json")
+    parts = json.loads(result.out)["methods"]["rgb-patches"]["parts"]
+    found = {name: (part["mAP@1k"], part["n_queries"]) for name, part in parts.items()}
+    assert found == {
+        "scale from 0 to 0.069": (1.0, 1),
+        "scale from 0.069 to 0.14": (None, 0),
+        "scale from 0.14 to 0.27": (None, 0),
+        "scale from 0.27": (0.5, 2),  # the cup is found, the toy's photo is missing
+        "clutter from 0 to 18": (1.0, 1),
+        "clutter from 18 to 33": (1.0, 1),
+        "clutter from 33 to 53": (None, 0),
+        "clutter from 53": (0.0, 1),
+    }
+    shown = waldo("evaluate", "ilias", *options).out
+    assert "mAP@1k of each part" in shown
+    assert "queries with such photos: 1, 0, 0, 2, 1, 1, 0, 1" in shown
+
+
+def test_other_positives_are_left_out_of_a_part(tmp_path: Path) -> None:
+    """Against scikit-learn on a ranking from which they were deleted, as the published evaluator
+    deletes them.
+    """
+    root = save_ilias(tmp_path)
+    for number in range(2, 8):
+        save_photo(root / f"ilias_core/toy/pos/P00{number}.jpg", number)
+    lines = [f"toy/pos/P00{number}.jpg,{0.05 * number},{9 * number}" for number in range(8)]
+    save_text(root / "image_ids/positive_ids.txt", "cup/pos/P000.jpg,0.5,60", *lines)
+    benchmark = read_benchmark("ilias", root)
+    [cup, toy] = np.random.default_rng(0).random((2, len(benchmark.gallery))).astype(np.float32)
+    parts = summary(benchmark, [cup, toy])["parts"]
+    # The number of each of the toy's positives; None for other photos. Its P001 has no file.
+    numbers = [
+        int(photo.stem[1:]) if photo.parent.parent.name == "toy" else None
+        for photo in benchmark.gallery
+    ]
+    assert sorted(n for n in numbers if n is not None) == [0, 2, 3, 4, 5, 6, 7]
+    for name, of_part in (
+        ("scale from 0.069 to 0.14", {2}),
+        ("scale from 0.14 to 0.27", {3, 4, 5}),
+        ("clutter from 0 to 18", {0, 1}),
+        ("clutter from 18 to 33", {2, 3}),
+    ):
+        rest = [
+            (number in of_part, score)
+            for number, score in zip(numbers, toy, strict=True)
+            if number is None or number in of_part
+        ]
+        hits, scores = map(np.array, zip(*rest, strict=True))
+        wanted = average_precision_score(hits, scores) * hits.sum() / len(of_part)
+        assert parts[name]["n_queries"] == 1
+        assert parts[name]["mAP@1k"] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_ilias_without_scale_and_clutter_has_no_parts(tmp_path: Path) -> None:
+    root = save_ilias(tmp_path)
+    save_text(root / "image_ids/positive_ids.txt", "cup/pos/P000.jpg", "toy/pos/P000.jpg,1,1")
+    assert read_benchmark("ilias", root).parts == {}
+
+
 def test_an_object_whose_photos_are_all_missing_counts_as_nothing_found(
     waldo: CommandLine, tmp_path: Path
 ) -> None:
@@ -252,6 +316,7 @@ def test_an_empty_folder_is_refused_in_one_line(
         ("pods", "pods_info.json", "[]", "must map names"),
         ("ilias", "ilias_core/cup/query/Q000_bbox.txt", "1 2 3", "is no box"),
         ("ilias", "image_ids/positive_ids.txt", "cup", "is no id"),
+        ("ilias", "image_ids/positive_ids.txt", "cup/pos/P000.jpg,big,1", "must be a number"),
         ("instre", "gnd_instre.mat", "no mat", "not a MATLAB file"),
         ("gldv2", "retrieval_solution_v2.1.csv", "a,b", "must name the columns"),
         (

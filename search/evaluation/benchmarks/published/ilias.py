@@ -1,7 +1,11 @@
 """ILIAS (Kordopatis-Zilos et al., CVPR 2025): objects among distractors."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from features.errors import WaldoError
 from features.photo import is_picture
@@ -11,7 +15,6 @@ from search.evaluation.benchmarks.published.named_photos import (
     check_photos,
     places_of,
     read_lines,
-    rows_by_name,
 )
 from search.evaluation.benchmarks.published.packed_photos import photo_id, unpack_photos
 from search.query import Query
@@ -20,6 +23,12 @@ _SOURCE = "vrg.fel.cvut.cz/ilias"
 _QUERIES, _POSITIVES = "image_ids/image_query_ids.txt", "image_ids/positive_ids.txt"
 _MINI = "image_ids/mini_ilias_yfcc100m_ids.txt"
 _DISTRACTORS = ("distractors", "yfcc100m")  # ours, and the published script's
+
+# Where the published evaluator parts the positives by their numbers in the list.
+_LIMITS = {
+    "scale": (0.06880213760855043, 0.13526567164179104, 0.2729876723163842),
+    "clutter": (18.0, 33.0, 53.0),
+}
 
 
 def read_ilias(
@@ -34,6 +43,10 @@ def read_ilias(
     per line, x y w h in pixels; the largest is the query. Photos in `distractors/` and `yfcc100m/`,
     at any depth, are the distractors, with those in the tars there, which are unpacked into `work`.
     A positive without a file is not in the gallery, and counts as not found.
+
+    Where every line of the positives has a scale and a clutter after the id, as in the published
+    list, the benchmark has the parts that the published evaluator reports: positives by either
+    number, within its limits.
 
     on_step: called with the progress of unpacking. Raises WaldoError for a folder with another
     layout, for missing queries, for broken tars, and for tars without `work`.
@@ -60,24 +73,71 @@ def _read(protocol: str, root: Path, distractors: list[Path]) -> Benchmark:
     check_photos(photos, root / _QUERIES)
     present = [name for name in positives if (core / name).is_file()]
     gallery = [*(core / name for name in present), *distractors]
-    listed = rows_by_name([_object(name) for name in positives])
-    same = rows_by_name([_object(name) for name in present])
+    rows = {name: row for row, name in enumerate(present)}
+    of_object: dict[str, list[str]] = {_object(name): [] for name in asked}
+    for name in positives:
+        of_object.setdefault(_object(name), []).append(name)
     queries = []
     for name, photo in zip(asked, photos, strict=True):
-        found = same.get(_object(name), [])
+        own = of_object[_object(name)]
+        found = [rows[positive] for positive in own if positive in rows]
         queries.append(
             BenchmarkQuery(
                 Query(photo, box=_largest_box(photo)),
                 relevant=places_of(found),
                 ignored=places_of([]),
                 confusable=False,  # no class is known
-                missing=len(listed.get(_object(name), [])) - len(found),
+                missing=len(own) - len(found),
             )
         )
-    convention = f"{len(distractors)} distractors" if distractors else "no distractors"
+    owned = [of_object[_object(name)] for name in asked]
     return Benchmark(
-        protocol, gallery, None, queries, [], convention=convention, metrics=("mAP@1k",)
+        *(protocol, gallery, None, queries, []),
+        convention=f"{len(distractors)} distractors" if distractors else "no distractors",
+        metrics=("mAP@1k",),
+        parts={
+            part: [_part(*pair, rows, inside) for pair in zip(queries, owned, strict=True)]
+            for part, inside in _parts(root / _POSITIVES).items()
+        },
     )
+
+
+def _parts(path: Path) -> dict[str, set[str]]:
+    """The ids of the positives in each part, by its name; nothing where a line lacks a number."""
+    lines = [line.split(",") for line in read_lines(path, _SOURCE)]
+    if any(len(line) < 3 for line in lines):
+        return {}
+    parts: dict[str, set[str]] = {}
+    for column, (kind, limits) in enumerate(_LIMITS.items(), start=1):
+        try:
+            values = [float(line[column]) for line in lines]
+        except ValueError as error:
+            raise WaldoError(
+                f"{path}: the {kind} of a positive must be a number ({error})"
+            ) from None
+        for low, high in zip((0.0, *limits), (*limits, math.inf), strict=True):
+            name = f"{kind} from {low:.2g}" + (f" to {high:.2g}" if high < math.inf else "")
+            parts[name] = {
+                line[0].strip()
+                for line, value in zip(lines, values, strict=True)
+                if low <= value < high
+            }
+    return parts
+
+
+def _part(
+    asked: BenchmarkQuery, positives: list[str], rows: dict[str, int], inside: set[str]
+) -> BenchmarkQuery | None:
+    """A query with those of its positives that are in a part; None where there is none.
+
+    rows: the places of the positives that have a file.
+    """
+    kept = [name for name in positives if name in inside]
+    if not kept:
+        return None
+    relevant = places_of(rows[name] for name in kept if name in rows)
+    ignored = np.setdiff1d(asked.relevant, relevant)
+    return replace(asked, relevant=relevant, ignored=ignored, missing=len(kept) - len(relevant))
 
 
 def _ids(path: Path) -> list[str]:
