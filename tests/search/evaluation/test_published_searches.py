@@ -10,7 +10,9 @@ from sklearn.metrics import average_precision_score
 
 from features.errors import WaldoError
 from search.evaluation.benchmarks import read_benchmark
+from search.evaluation.benchmarks.published.ilias import named_convention
 from search.evaluation.metrics.summary import summary
+from search.evaluation.paper import PUBLISHED
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import smooth_pixels
 
@@ -204,6 +206,19 @@ def test_ilias_asks_by_the_largest_box_and_counts_missing_positives(tmp_path: Pa
     assert (cup.query.box, toy.query.box) == ((4, 6, 24, 36), (8, 2, 48, 42))
     assert (cup.missing, toy.missing) == (0, 1)
     assert toy.relevant.tolist() == [1]
+
+
+def test_published_figures_stand_beside_the_whole_of_ilias_alone() -> None:
+    [known] = [found for found in PUBLISHED if found.protocol == "ilias"]
+    whole = {"protocol": "ilias", "n_queries": 1232, "n_gallery": 99_904_715}
+    for count, stands in ((99_900_000, True), (5_000_000, False), (3, False), (0, False)):
+        report = {**whole, "convention": named_convention(count)}
+        assert known.stands_beside(report) == stands
+    assert [named_convention(n) for n in (0, 3, 5_000_000)] == [
+        "no distractors",
+        "3 distractors",
+        "5 M distractors",
+    ]
 
 
 def test_ilias_is_reported_by_scale_and_clutter(waldo: CommandLine, tmp_path: Path) -> None:

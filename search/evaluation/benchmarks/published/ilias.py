@@ -93,13 +93,22 @@ def _read(protocol: str, root: Path, distractors: list[Path]) -> Benchmark:
     owned = [of_object[_object(name)] for name in asked]
     return Benchmark(
         *(protocol, gallery, None, queries, []),
-        convention=f"{len(distractors)} distractors" if distractors else "no distractors",
+        convention=named_convention(len(distractors)),
         metrics=("mAP@1k",),
         parts={
             part: [_part(*pair, rows, inside) for pair in zip(queries, owned, strict=True)]
             for part, inside in _parts(root / _POSITIVES).items()
         },
     )
+
+
+def named_convention(n_distractors: int) -> str:
+    """The benchmark's convention; millions are rounded, as papers give them, so that a published
+    figure stands beside a run of the whole.
+    """
+    if n_distractors >= 1_000_000:
+        return f"{n_distractors / 1e6:.0f} M distractors"
+    return f"{n_distractors or 'no'} distractors"
 
 
 def _parts(path: Path) -> dict[str, set[str]]:
