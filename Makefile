@@ -20,8 +20,8 @@ setup: $(READY)
 # it depends on comes with the rest.
 # The other build of FAISS goes first too, because both have the same files.
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Waldo needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' \
+		|| { echo "Waldo needs Python 3.11.4 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps $(TORCH_INDEX_$(EXTRA)) torch==2.13.0
 	$(BIN)/pip uninstall --quiet --disable-pip-version-check --yes $(OTHER_$(EXTRA))

@@ -21,6 +21,8 @@ from features.errors import WaldoError
 from features.maps import FeatureMaps
 from features.models import extractor_of
 from features.vision.descriptors import ImageDescriptor, descriptor_name
+from indexer.bucket.object_store import url_in
+from indexer.bucket.remote_index import cached_index
 from indexer.collection import Collection
 from indexer.fleet.fleet_reader import open_collection
 from indexer.named_objects import NamedObject
@@ -277,12 +279,13 @@ def _check(query: Query, options: SearchOptions) -> None:
 
 
 def open_index(
-    directory: Path | str,
+    address: Path | str,
     device: str = "auto",
     maps: str = "disk",
     progress: Callable[[int, int], None] | None = None,
 ) -> Index:
-    """Open an index, and find the model that filled it.
+    """Open an index or a fleet in a folder, or an index in a bucket by its URL, and find the model
+    that filled it.
 
     The model's weights are read when a search first needs them, which raises ModelError where that
     is not possible.
@@ -290,12 +293,13 @@ def open_index(
     device: "auto" (a GPU where there is one) or a torch device. maps: "disk" reads candidates' maps
     for each query; "ram" and "gpu" (the model's device) hold the maps of all photos. progress:
     called with the number of photos whose maps were read, and the number of all photos. Raises
-    WaldoError where the directory holds no index, where its model cannot be found or has changed,
+    WaldoError where there is no index, where its model cannot be found or has changed,
     or where the maps do not fit into memory.
     """
     if maps not in MAPS:
         raise WaldoError(f"maps {maps}: must be one of {', '.join(MAPS)}")
-    reader = open_collection(Path(directory))
+    url = url_in(address)
+    reader = open_collection(Path(address) if url is None else cached_index(url))
     try:
         extractor = extractor_of(reader.fingerprint, device)
         if maps != "disk":

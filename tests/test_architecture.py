@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "indexer.reader": {
         "features.frame",
         "indexer.errors",
+        "indexer.bucket.remote_index",
         "indexer.codec",
         "indexer.collection",
         "indexer.store",
@@ -122,6 +123,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "features",
         "indexer.named_objects",
         "indexer.protocols",
+        "indexer.bucket",
         "indexer.collection",
         "indexer.fleet.fleet_reader.open_collection",
         "indexer.store.filters.PhotoFilter",

@@ -6,13 +6,14 @@ not repeated in errors but for its error code, because it can hold an access key
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from features.errors import WaldoError
+from indexer.errors import IndexDamagedError
 
 SCHEMES = ("s3", "gs", "az")
 
@@ -37,6 +38,16 @@ class ConflictError(WaldoError):
 def is_url(address: str) -> bool:
     """Whether an address is in an object store, and not a folder."""
     return address.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+def url_in(address: Path | str) -> str | None:
+    """The URL of an address in an object store, which a Path has with one slash less; None for a
+    folder.
+    """
+    scheme, separator, place = str(address).partition(":/")
+    if scheme not in SCHEMES or not separator:
+        return None
+    return f"{scheme}://{place.lstrip('/')}"
 
 
 class Bucket:
@@ -78,14 +89,41 @@ class Bucket:
         except FileNotFoundError:
             return None
 
-    def stream(self, key: str) -> Iterator[bytes]:
-        """An object's content, piece by piece. Raises BucketError, also where it is missing."""
+    def stream(self, key: str, missing_ok: bool = False) -> Iterator[bytes]:
+        """An object's content, piece by piece. Raises BucketError, also where it is missing, unless
+        that is as good as no content.
+        """
         try:
             with self._told(key):
                 for piece in self._obstore.get(self._store, key).stream():
                     yield bytes(piece)
         except FileNotFoundError:
+            if missing_ok:
+                return
             raise BucketError(f"{self.url}/{key}: is missing; copy the index there again") from None
+
+    def get_ranges(
+        self, key: str, starts: Sequence[int], length: int, nearby: int
+    ) -> list[memoryview]:
+        """Parts of an object, each of `length` bytes, several requests at a time.
+
+        Parts with fewer than `nearby` bytes between them share a request. Raises IndexDamagedError
+        where the object is missing or ends earlier, BucketError.
+        """
+        try:
+            with self._told(key):
+                found = self._obstore.get_ranges(
+                    *(self._store, key),
+                    starts=starts,
+                    lengths=[length] * len(starts),
+                    coalesce=nearby,
+                )
+        except FileNotFoundError:
+            raise IndexDamagedError("is missing in the bucket") from None
+        parts = [memoryview(part) for part in found]
+        if any(len(part) != length for part in parts):
+            raise IndexDamagedError("the object ends early")
+        return parts
 
     def put(self, key: str, path: Path) -> None:
         """Store a file's content. Its key must hold its digest, so that a repetition changes

@@ -70,7 +70,7 @@ def _upload(folder: Path, bucket: Bucket, progress: OnBytes | None) -> None:
         done = 0
         for file in files:
             if sizes.get(object_key(file)) != file.bytes:
-                if not _is_sound(folder / file.name, file):
+                if not is_sound(folder / file.name, file):
                     raise IndexDamagedError(
                         f"{folder / file.name}: is missing or damaged; run `waldo verify --index "
                         f"{folder}`, and index the photos again"
@@ -103,7 +103,7 @@ def _download(bucket: Bucket, folder: Path, progress: OnBytes | None) -> None:
     files = read_manifest(unfinished).files()
     done = 0
     for file in files:
-        _fetch(bucket, file, unfinished)
+        fetch(bucket, file, unfinished)
         done += file.bytes
         if progress is not None:
             progress(done, sum(file.bytes for file in files))
@@ -113,8 +113,8 @@ def _download(bucket: Bucket, folder: Path, progress: OnBytes | None) -> None:
         unfinished.rename(folder)
 
 
-def _fetch(bucket: Bucket, file: StoredFile, folder: Path) -> None:
-    """Copy a file into a folder unless it is there, and check its digest.
+def fetch(bucket: Bucket, file: StoredFile, folder: Path) -> None:
+    """Copy a file of an index into a folder unless it is there, and check its digest.
 
     The manifest of a bucket may be anybody's: a name that leads out of the folder is refused.
     """
@@ -122,7 +122,7 @@ def _fetch(bucket: Bucket, file: StoredFile, folder: Path) -> None:
     if name.is_absolute() or ".." in name.parts or "\\" in file.name or ":" in file.name:
         raise IndexDamagedError(f"{bucket.url}: its manifest names {file.name}, which is no file")
     path = folder / name
-    if _is_sound(path, file):
+    if is_sound(path, file):
         return
 
     def write(temporary: Path) -> None:
@@ -142,7 +142,7 @@ def _fetch(bucket: Bucket, file: StoredFile, folder: Path) -> None:
         write_atomically(path, write)
 
 
-def _is_sound(path: Path, file: StoredFile) -> bool:
+def is_sound(path: Path, file: StoredFile) -> bool:
     """Whether a file is there and has the content that the manifest says."""
     try:
         return path.stat().st_size == file.bytes and digest(path) == file.sha256

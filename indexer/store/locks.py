@@ -11,12 +11,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from indexer.errors import IndexBusyError
+from indexer.errors import IndexBusyError, IndexWriteError
 from indexer.store.files import writing
 from indexer.store.manifest import MANIFEST_NAME
 
 LOCK_NAME = ".lock"
 READERS_NAME = ".readers"
+# Says where the map shards are, in a folder that stands for an index in a bucket.
+BUCKET_NAME = "bucket.json"
 # A reader may be another user than the writer: a shared lock needs no more than read permission.
 _PERMISSIONS = 0o644
 
@@ -25,9 +27,16 @@ _PERMISSIONS = 0o644
 def writer_lock(index_dir: Path) -> Iterator[None]:
     """Hold the index for writing.
 
-    Raises IndexBusyError while another process (or thread) holds it, IndexWriteError.
+    Raises IndexBusyError while another process (or thread) holds it, IndexWriteError, also where
+    the folder only stands for an index in a bucket.
     """
     import fcntl
+
+    if (index_dir / BUCKET_NAME).exists():
+        raise IndexWriteError(
+            f"{index_dir}: stands for an index in a bucket, which is only read; copy that into a "
+            "folder with `waldo export`"
+        )
 
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     with writing(index_dir):

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,8 +18,11 @@ from indexer.store.shards import READS_AHEAD, Shard, open_shard, read_heads_ahea
 
 # Reading ahead keeps the disk busy, so threads only have to copy and to check. Where the system
 # does not read ahead, they wait for the disk, and there must be many.
-_THREADS = max(2, min(8, os.cpu_count() or 1)) if READS_AHEAD else 16
+_WAITING_THREADS = 16
+_THREADS = max(2, min(8, os.cpu_count() or 1)) if READS_AHEAD else _WAITING_THREADS
 _ROWS_PER_TASK = 100
+
+OpenShard = Callable[[Path, MapShard, int], Shard]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,25 @@ class Place:
 class MapStore:
     """The map shards of one snapshot of an index; safe to use from several threads.
 
-    shards: as the manifest names them. photo_bytes: size of a photo's maps.
+    shards: as the manifest names them. photo_bytes: size of a photo's maps. open_one: opens a
+    shard that lies elsewhere than in the folder; reading it means waiting.
     """
 
-    def __init__(self, index_dir: Path, shards: Iterable[MapShard], photo_bytes: int) -> None:
+    def __init__(
+        self,
+        index_dir: Path,
+        shards: Iterable[MapShard],
+        photo_bytes: int,
+        open_one: OpenShard = open_shard,
+    ) -> None:
         self._index_dir = index_dir
         self._files = {file.number: file for file in shards}
         self.photo_bytes = photo_bytes
         self._shards: dict[int, Shard] = {}
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="maps")
+        self._open_one = open_one
+        threads = _THREADS if open_one is open_shard else _WAITING_THREADS
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="maps")
 
     def close(self) -> None:
         self._pool.shutdown(wait=True)
@@ -79,7 +91,7 @@ class MapStore:
         if known is None:
             if number not in self._files:
                 raise IndexDamagedError("is missing")
-            known = open_shard(self._index_dir, self._files[number], self.photo_bytes)
+            known = self._open_one(self._index_dir, self._files[number], self.photo_bytes)
             with self._lock:
                 self._shards[number] = known
         return known
@@ -87,10 +99,15 @@ class MapStore:
     def _open(self, numbers: set[int]) -> None:
         """Open some shards, all at once; what is wrong with one is reported when it is read."""
         closed = [n for n in sorted(numbers) if n in self._files and n not in self._shards]
-        read_heads_ahead(self._index_dir, [self._files[number] for number in closed])
-        for number in closed:
+        if self._open_one is open_shard:
+            read_heads_ahead(self._index_dir, [self._files[number] for number in closed])
+
+        def open_quietly(number: int) -> None:
             with contextlib.suppress(IndexDamagedError):
                 self.shard(number)
+
+        for _ in self._pool.map(open_quietly, closed):
+            pass
 
     def _read_rows(
         self, indices: list[int], places: Sequence[Place], maps: NDArray[np.uint8]

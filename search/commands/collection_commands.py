@@ -11,9 +11,11 @@ from search.commands.terminal.options import (
     DeviceOption,
     IndexOption,
     JsonOption,
+    ReadIndexOption,
     check_codec,
     codec_names,
     load_descriptors,
+    local_index,
     model_names,
     print_json,
     print_table,
@@ -169,7 +171,7 @@ def _check_workers(workers: int | None) -> None:
 
 
 def info(
-    index: IndexOption,
+    index: ReadIndexOption,
     machine: Annotated[
         bool,
         typer.Option(
@@ -186,7 +188,7 @@ def info(
     from indexer.upkeep.every_part import describe_collection
     from search.commands.terminal.tables import info_lines
 
-    description = describe_collection(index)
+    description = describe_collection(local_index(index))
     if json_output:
         print_json(description)
     else:
@@ -207,11 +209,14 @@ def _show_machine(json_output: bool) -> None:
         print_table(machine_table(described))
 
 
-def verify(index: IndexOption, json_output: JsonOption = False) -> None:
+def verify(index: ReadIndexOption, json_output: JsonOption = False) -> None:
     """Read and check everything in an index. The exit code is 1 where something is wrong."""
+    from indexer.bucket.object_store import url_in
+    from indexer.bucket.remote_index import verify_remote
     from indexer.upkeep.every_part import verify_collection
 
-    problems = verify_collection(index)
+    url = url_in(index)
+    problems = verify_collection(index) if url is None else verify_remote(url)
     if json_output:
         print_json({"problems": problems})
     else:

@@ -27,6 +27,7 @@ from search.commands.terminal.options import (
     NotOption,
     PointOption,
     check_confidence,
+    local_index,
     object_in,
     photo_filter,
     print_json,
@@ -232,7 +233,7 @@ def query(
     if not single:
         output.check_for_several()
     with ExitStack() as stack:
-        opened = [stack.enter_context(_open(index, device, maps)) for index in indexes]
+        opened = [stack.enter_context(_open(local_index(index), device, maps)) for index in indexes]
         searches = read_queries(photos, pattern)
         if single:
             [search] = searches

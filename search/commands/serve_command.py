@@ -9,11 +9,17 @@ from typing import Annotated
 
 import typer
 
-from search.commands.terminal.options import EXPERTS, DeviceOption, IndexOption, say
+from search.commands.terminal.options import (
+    EXPERTS,
+    DeviceOption,
+    ReadIndexOption,
+    local_index,
+    say,
+)
 
 
 def serve(
-    index: IndexOption,
+    index: ReadIndexOption,
     open_browser: Annotated[
         bool, typer.Option("--open", help="Open the page in the browser.")
     ] = False,
@@ -52,7 +58,7 @@ def serve(
         raise WaldoError("--token: must be of letters A to Z, digits, _ and -, as it is in a link")
     listening = _listen(host, port)
     secret = None if host in LOOPBACK and token is None else token or new_secret()
-    worker = SearchWorker(index, device)
+    worker = SearchWorker(local_index(index), device)
     link = f"http://{_name_in_link(host, listening)}:{listening.getsockname()[1]}/"
     if secret is not None:
         link += f"?token={secret}"

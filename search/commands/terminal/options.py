@@ -76,23 +76,45 @@ def _default_indexes() -> list[Path]:
     return [Path(os.environ.get(INDEX_VARIABLE) or nearest_index())]
 
 
-def _checked(context: typer.Context, index: Any) -> Any:
-    """Raise ModuleNotFoundError at once where FAISS is missing, and not after hours of work;
-    WaldoError for an address in a bucket, which would be taken for a folder.
-    """
+def _needs_faiss(context: typer.Context, index: Any) -> Any:
+    """Raise ModuleNotFoundError at once where FAISS is missing, and not after hours of work."""
     if find_spec("faiss") is None and not context.resilient_parsing:
         raise ModuleNotFoundError(name="faiss")
-    for folder in index if isinstance(index, list) else [index]:
-        # A path has one of two slashes in a row.
-        if str(folder).startswith(("s3:/", "gs:/", "az:/")):
-            from features.errors import WaldoError
-
-            url = str(folder).replace(":/", "://", 1)
-            raise WaldoError(
-                f"{url}: an index in a bucket is copied first: `waldo export --index {url} "
-                "--to DIR`"
-            )
     return index
+
+
+def _in_a_folder(context: typer.Context, index: Path) -> Path:
+    """As `_needs_faiss`. Raises WaldoError for an address in a bucket."""
+    # A path has one of two slashes in a row.
+    if str(index).startswith(("s3:/", "gs:/", "az:/")):
+        from features.errors import WaldoError
+
+        url = str(index).replace(":/", "://", 1)
+        raise WaldoError(
+            f"{url}: this needs an index in a folder; copy it first: `waldo export --index {url} "
+            "--to DIR`"
+        )
+    found: Path = _needs_faiss(context, index)
+    return found
+
+
+def local_index(index: Path) -> Path:
+    """The folder of an index; of one in a bucket, that in the cache which stands for it.
+
+    Raises as `cached_index`.
+    """
+    if not str(index).startswith(("s3:/", "gs:/", "az:/")):
+        return index
+    from indexer.bucket.object_store import url_in
+    from indexer.bucket.remote_index import cached_index
+    from search.commands.terminal.progress_bar import ProgressDisplay
+
+    url = url_in(index)
+    assert url is not None
+    with ProgressDisplay() as display:
+        return cached_index(
+            url, lambda done, total: display.show("copying, MiB", done >> 20, total >> 20)
+        )
 
 
 IndexOption = Annotated[
@@ -103,20 +125,35 @@ IndexOption = Annotated[
         envvar=INDEX_VARIABLE,
         default_factory=nearest_index,
         show_default=False,
-        callback=_checked,
+        callback=_in_a_folder,
         help="The folder of the index. Default: the nearest .waldo, here or in a folder above.",
+    ),
+]
+# Of a command that only reads; `local_index` then gives the folder.
+ReadIndexOption = Annotated[
+    Path,
+    typer.Option(
+        "--index",
+        metavar="DIR|URL",
+        envvar=INDEX_VARIABLE,
+        default_factory=nearest_index,
+        show_default=False,
+        callback=_needs_faiss,
+        help="The folder of the index, or its address in a bucket. Default: the nearest .waldo, "
+        "here or in a folder above.",
     ),
 ]
 IndexesOption = Annotated[
     list[Path],
     typer.Option(
         "--index",
-        metavar="DIR",
+        metavar="DIR|URL",
         default_factory=_default_indexes,
         show_default=False,
-        callback=_checked,
-        help="The folder of the index. Default: $WALDO_INDEX, or the nearest .waldo, here or in a "
-        "folder above. Repeated: indexes of the same photos by other models, which rank together.",
+        callback=_needs_faiss,
+        help="The folder of the index, or its address in a bucket. Default: $WALDO_INDEX, or the "
+        "nearest .waldo, here or in a folder above. Repeated: indexes of the same photos by other "
+        "models, which rank together.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

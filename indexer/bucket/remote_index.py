@@ -1,0 +1,187 @@
+"""An index that is read where it lies, in a bucket.
+
+All of its files but the map shards, which are most of it, are copied into the user's cache: a
+folder that opens as an ordinary index. The maps of photos are read from the bucket, as they are
+asked for.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.bucket.object_store import Bucket
+from indexer.bucket.transfer import OnBytes, fetch, is_sound, object_key
+from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.store.files import StoredFile, write_bytes_atomically, writing
+from indexer.store.locks import BUCKET_NAME, without_readers
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, MapShard, read_manifest
+from indexer.store.shards import Shard
+
+# A request takes some 20 ms, in which one of many at a time gets this many bytes. So two rows are
+# read by one request where fewer bytes than this lie between them.
+REQUEST_BYTES = 256 * 2**10
+
+
+def cached_index(url: str, progress: OnBytes | None = None) -> Path:
+    """The folder in the user's cache that stands for the last state of an index in a bucket.
+
+    Its files are compared with their digests when they are copied; those that an earlier state had
+    too are not copied again, and earlier states that nobody has open are deleted. progress: called
+    with the bytes that are there, and the bytes of all files but map shards. Raises
+    IndexMissingError, BucketError, IndexDamagedError, IndexWriteError.
+    """
+    bucket = Bucket(url)
+    content = bucket.get(MANIFEST_NAME)
+    if content is None:
+        if bucket.get(FLEET_NAME) is not None:
+            raise IndexMissingError(f"{bucket.url}: is a fleet; only ordinary indexes can be read")
+        raise IndexMissingError(f"{bucket.url}: no index here; check the address")
+    place, state = (
+        hashlib.sha256(part).hexdigest()[:12] for part in (bucket.url.encode(), content)
+    )
+    readable = re.sub(r"[^a-z0-9]+", "-", bucket.url.lower())[-40:]
+    folder = _cache() / f"{readable}-{place}" / state
+    if folder.exists():
+        return folder
+    unfinished = folder.with_name(state + ".part")
+    with writing(unfinished):
+        unfinished.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(unfinished / MANIFEST_NAME, content)
+        address = json.dumps({"url": bucket.url}).encode()
+        write_bytes_atomically(unfinished / BUCKET_NAME, address)
+    manifest = read_manifest(unfinished)
+    shards = {file.name for file in manifest.shards}
+    files = [file for file in manifest.files() if file.name not in shards]
+    earlier = [other for other in folder.parent.iterdir() if other.suffix != ".part"]
+    done = 0
+    for file in files:
+        _link(file, earlier, unfinished)
+        fetch(bucket, file, unfinished)
+        done += file.bytes
+        if progress is not None:
+            progress(done, sum(file.bytes for file in files))
+    with writing(folder):
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.exists():  # another process made it first
+                raise
+    for other in earlier:
+        with contextlib.suppress(OSError), without_readers(other) as alone:
+            if alone:
+                shutil.rmtree(other)
+    return folder
+
+
+def bucket_of(index_dir: Path) -> Bucket | None:
+    """The bucket that holds the map shards of an index; None where they lie in its folder.
+
+    Raises BucketError, IndexDamagedError.
+    """
+    try:
+        said = json.loads((index_dir / BUCKET_NAME).read_bytes())
+        return Bucket(str(said["url"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise IndexDamagedError(
+            f"{index_dir / BUCKET_NAME}: is damaged; delete the folder"
+        ) from None
+
+
+def verify_remote(url: str) -> list[str]:
+    """Read all files of an index in a bucket, map shards too, and compare them with their digests.
+
+    Returns one line per problem. Raises BucketError, IndexMissingError, IndexFormatError.
+    """
+    bucket = Bucket(url)
+    folder = cached_index(url)
+    return [
+        f"{bucket.url}/{object_key(file)}: {problem}; export the index again to another place"
+        for file in read_manifest(folder).files()
+        if (problem := _problem(bucket, file)) is not None
+    ]
+
+
+@dataclass(frozen=True)
+class RemoteShard(Shard):
+    """A map shard in a bucket. path: its name in the index. key: that of the object."""
+
+    bucket: Bucket
+    key: str
+
+    def read_ready(self, rows: Sequence[int], out: Sequence[NDArray[np.uint8]]) -> list[int]:
+        """None is in memory."""
+        return list(range(len(rows)))
+
+    def read(self, rows: Sequence[int], out: Sequence[NDArray[np.uint8]]) -> None:
+        """As `Shard.read`. Rows that lie near each other share a request.
+
+        Raises IndexDamagedError where the object is missing, BucketError.
+        """
+        starts = [self.offset + row * self.width for row in rows]
+        found = self.bucket.get_ranges(self.key, starts, self.width, REQUEST_BYTES)
+        for content, target in zip(found, out, strict=True):
+            target[:] = np.frombuffer(content, np.uint8)
+
+
+@dataclass(frozen=True)
+class RemoteShards:
+    """Opens the map shards of an index in a bucket, as `open_shard` does those of a folder."""
+
+    bucket: Bucket
+
+    def __call__(self, index_dir: Path, file: MapShard, photo_bytes: int) -> RemoteShard:
+        layout = file.layout
+        if layout is None:
+            raise IndexDamagedError(
+                "is of an earlier version; copy the index into a folder and run `waldo compact`"
+            )
+        key = object_key(file)
+        [head] = self.bucket.get_ranges(key, [0], layout.maps, REQUEST_BYTES)
+        try:
+            ids = np.frombuffer(head, "<i8", file.rows, layout.ids)
+            checksums = np.frombuffer(head, "<u4", file.rows, layout.checksums)
+        except ValueError:
+            raise IndexDamagedError("its columns lie elsewhere than the manifest says") from None
+        where = (Path(file.name), ids, checksums, photo_bytes, layout.maps)
+        return RemoteShard(*where, bucket=self.bucket, key=key)
+
+
+def _problem(bucket: Bucket, file: StoredFile) -> str | None:
+    """What is wrong with an object of an index, if anything."""
+    sha256, size = hashlib.sha256(), 0
+    for piece in bucket.stream(object_key(file), missing_ok=True):
+        sha256.update(piece)
+        size += len(piece)
+    if size != file.bytes:
+        return f"{size} bytes, not {file.bytes}" if size else "is missing"
+    return None if sha256.hexdigest() == file.sha256 else "its content is not what was written"
+
+
+def _link(file: StoredFile, folders: Sequence[Path], folder: Path) -> None:
+    """Link a file from one of some folders that has it, if any."""
+    for other in folders:
+        if is_sound(other / file.name, file):
+            with contextlib.suppress(OSError):
+                (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file.name).hardlink_to(other / file.name)
+            return
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _cache() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "waldo" / "buckets"

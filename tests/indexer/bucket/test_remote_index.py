@@ -1,0 +1,188 @@
+"""An index that is searched where it lies, in a bucket."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("obstore", reason="obstore is not installed")
+pytest.importorskip("moto.server", reason="moto is not installed")
+
+from features.errors import WaldoError
+from indexer.bucket import object_store
+from indexer.bucket.object_store import BucketError
+from indexer.bucket.remote_index import cached_index, verify_remote
+from indexer.bucket.transfer import export_index, object_key
+from indexer.errors import IndexMissingError
+from indexer.reader import IndexReader
+from indexer.store.manifest import read_manifest
+from search import Query, open_index
+from tests.helpers.command_line import CommandLine
+from tests.helpers.object_server import ObjectServer, no_fault, object_server
+
+ROOT = Path(__file__).parents[3]
+PHOTO = ROOT / "data/demo/query/cat.jpg"
+BOX = (172.0, 31.0, 333.0, 164.0)
+URL = "s3://photos/one/index"
+
+
+@pytest.fixture(scope="module")
+def running(sample_index: Path) -> Iterator[ObjectServer]:
+    """A server that holds the sample index at URL."""
+    with object_server() as server, pytest.MonkeyPatch.context() as patch:
+        _point_to(server, patch)
+        export_index(str(sample_index), URL)
+        yield server
+
+
+@pytest.fixture
+def server(running: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
+    _point_to(running, monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(object_store, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(object_store, "LONGEST_WAIT", 0.02)
+    running.fault = no_fault
+    running.requests.clear()
+    return running
+
+
+def _point_to(server: ObjectServer, patch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "KEY-NAME",
+        "AWS_SECRET_ACCESS_KEY": "VERY-SECRET",
+    }.items():
+        patch.setenv(name, value)
+
+
+def of_shards(server: ObjectServer) -> list[tuple[str, str]]:
+    return [request for request in server.requests if "/shards/" in request[1]]
+
+
+def test_answers_are_those_of_the_folder(server: ObjectServer, sample_index: Path) -> None:
+    query = Query(PHOTO, box=BOX)
+    with open_index(sample_index, "cpu") as index:
+        expected = index.search(query).matches
+    with open_index(URL, "cpu") as index:
+        found = index.search(query).matches
+    assert len(found) == len(expected) == 20
+    for one, other in zip(found, expected, strict=True):
+        assert (one.path, one.id, one.score, one.boxes) == (
+            *(other.path, other.id, other.score, other.boxes),
+        )
+        assert one.confidence == other.confidence
+        np.testing.assert_array_equal(one.heatmap, other.heatmap)
+    assert not any((Path(folder) / "shards").exists() for folder in [cached_index(URL)])
+
+
+def test_opening_reads_no_shard_and_a_second_time_only_the_manifest(server: ObjectServer) -> None:
+    folder = cached_index(URL)
+    assert of_shards(server) == []
+    with IndexReader.open(folder) as reader:
+        assert reader.n_photos > 0
+    server.requests.clear()
+    assert cached_index(URL) == folder
+    assert len(server.requests) == 1
+
+
+def test_rows_near_each_other_share_a_request(server: ObjectServer, sample_index: Path) -> None:
+    with IndexReader.open(cached_index(URL)) as reader, IndexReader.open(sample_index) as local:
+        ids = reader.ids[:: max(1, reader.n_photos // 12)]
+        found, expected = reader.read_maps(ids), local.read_maps(ids)
+        np.testing.assert_array_equal(found.encoded, expected.encoded)
+        assert found.damaged == []
+    shards = len(read_manifest(sample_index).shards)
+    # The head of each shard; and the rows lie so near that they are one request.
+    assert len(of_shards(server)) <= 2 * shards
+
+
+def test_a_flipped_byte_is_named_and_left_out(server: ObjectServer, sample_index: Path) -> None:
+    manifest = read_manifest(sample_index)
+    shard = manifest.shards[0]
+    key = "one/index/" + object_key(shard)
+    sound = server.objects()[key]
+    assert shard.layout is not None
+    damaged = bytearray(sound)
+    damaged[shard.layout.maps + manifest.photo_bytes + 5] ^= 1  # of the second row
+    server.s3.put_object(Bucket="photos", Key=key, Body=bytes(damaged))
+    try:
+        with IndexReader.open(cached_index(URL)) as reader:
+            batch = reader.read_maps(reader.ids)
+            assert len(batch.damaged) == 1
+            assert "its checksum differs" in batch.damaged[0]
+            assert len(batch.ids) == reader.n_photos - 1
+        [problem] = verify_remote(URL)
+        assert object_key(shard) in problem
+        assert "not what was written" in problem
+    finally:
+        server.s3.put_object(Bucket="photos", Key=key, Body=sound)
+    assert verify_remote(URL) == []
+
+
+def test_a_missing_shard_is_named(server: ObjectServer, sample_index: Path) -> None:
+    key = "one/index/" + object_key(read_manifest(sample_index).shards[0])
+    sound = server.objects()[key]
+    server.s3.delete_object(Bucket="photos", Key=key)
+    try:
+        with IndexReader.open(cached_index(URL)) as reader:
+            assert "is missing in the bucket" in reader.read_maps(reader.ids[:1]).damaged[0]
+        assert "is missing" in verify_remote(URL)[0]
+    finally:
+        server.s3.put_object(Bucket="photos", Key=key, Body=sound)
+
+
+def test_refused_requests_are_sent_again(server: ObjectServer) -> None:
+    chance = random.Random(3)
+    server.fault = lambda method, path: (503, "SlowDown") if chance.random() < 0.2 else None
+    with IndexReader.open(cached_index(URL)) as reader:
+        assert reader.read_maps(reader.ids).damaged == []
+
+
+def test_access_that_ends_is_one_line(server: ObjectServer) -> None:
+    with IndexReader.open(cached_index(URL)) as reader:
+        server.fault = lambda method, path: (403, "ExpiredToken")
+        with pytest.raises(BucketError, match="have expired") as caught:
+            reader.read_maps(reader.ids[:1])
+    assert "VERY-SECRET" not in str(caught.value)
+
+
+def test_a_new_state_takes_the_place_of_the_old(server: ObjectServer, sample_index: Path) -> None:
+    folder = cached_index(URL)
+    manifest = server.objects()["one/index/manifest.json"]
+    changed = json.dumps({**json.loads(manifest), "generation": 10_000}).encode()
+    server.s3.put_object(Bucket="photos", Key="one/index/manifest.json", Body=changed)
+    server.requests.clear()
+    try:
+        newer = cached_index(URL)
+    finally:
+        server.s3.put_object(Bucket="photos", Key="one/index/manifest.json", Body=manifest)
+    assert newer != folder
+    assert not folder.exists()
+    assert len(server.requests) == 1  # the files are those of the state before
+    with IndexReader.open(newer) as reader:
+        assert reader.n_photos > 0
+
+
+def test_no_index_there(server: ObjectServer) -> None:
+    with pytest.raises(IndexMissingError, match="no index here"):
+        cached_index("s3://photos/elsewhere")
+    with pytest.raises(WaldoError, match="no such bucket"):
+        cached_index("s3://nowhere/index")
+
+
+def test_from_the_terminal(server: ObjectServer, sample_index: Path, waldo: CommandLine) -> None:
+    ask = ("query", PHOTO, "--box", "172,31,333,164", "--json", "--top", 3, "--index")
+    [found, expected] = [json.loads(waldo(*ask, where).out) for where in (URL, sample_index)]
+    assert found["matches"] == expected["matches"]
+    described = json.loads(waldo("info", "--index", URL, "--json").out)
+    assert described["photos"] > 0
+    checked = waldo("verify", "--index", URL)
+    assert (checked.code, checked.out.strip()) == (0, "no problem found")
+    assert "waldo export --index" in waldo.refusal("compact", "--index", URL)
+    folder = cached_index(URL)
+    assert "stands for an index in a bucket" in waldo.refusal("compact", "--index", folder)
