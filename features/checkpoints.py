@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 _Known = TypeVar("_Known")
+# Endings of weights that Python would unpickle.
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -65,19 +67,14 @@ def locate(
             f"{kind} {name}: no such model; {names} a local folder in {layout.library}' layout, or "
             "a hub id"
         )
-    folder = hub_snapshot(source, revision, layout)
-    if folder is None:
-        raise ModelError(
-            f"{kind} {name}: {source} is not on this machine, and the hub did not give it; run "
-            f"`hf download {source}` where there is a network (some models ask you to accept their "
-            f"licence first), or give a local folder in {layout.library}' layout"
-        )
+    folder = hub_snapshot(f"{kind} {name}", source, revision, layout)
     return folder, folder.name
 
 
-def hub_snapshot(repository: str, revision: str | None, layout: Layout) -> Path | None:
-    """The snapshot folder of a hub repository, from the local cache or else downloaded; None where
-    neither gives the weights.
+def hub_snapshot(model: str, repository: str, revision: str | None, layout: Layout) -> Path:
+    """The snapshot folder of a hub repository, from the local cache or else downloaded.
+
+    model: what messages call it. Raises ModelError where neither gives the weights.
     """
     from huggingface_hub import snapshot_download
 
@@ -92,13 +89,82 @@ def hub_snapshot(repository: str, revision: str | None, layout: Layout) -> Path 
                     local_files_only=local_only,
                 )
             )
-        except Exception:
-            # Whatever the hub client raises (offline, refused, no such model), the mend is the
-            # same; `locate` names it.
-            continue
+        except Exception as error:
+            # Besides its own errors the hub's client raises those of its HTTP library, which is
+            # another in other releases.
+            if local_only:
+                continue
+            raise ModelError(f"{model}: {_hub_failure(repository, revision, error)}") from error
         if any(any(folder.glob(pattern)) for pattern in layout.weights):
             return folder
-    return None
+    raise ModelError(f"{model}: {_without_weights(repository, folder, layout)}")
+
+
+def _hub_failure(repository: str, revision: str | None, error: Exception) -> str:
+    """What kept a repository from being downloaded, and the mend."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):  # which is a RepositoryNotFoundError too
+        return (
+            f"{repository} is gated; accept its licence at https://huggingface.co/{repository}, "
+            "and run `hf auth login`"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return (
+            f"{repository} has no revision {revision or 'main'} on the hub; if an index was made "
+            "with it, index its photos again"
+        )
+    if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
+        return (
+            f"the hub has no repository {repository}, or it is private; check the name, or run "
+            "`hf auth login`"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        if hasattr(error, "snapshot_path"):  # releases that keep the list of a repository's files
+            return _half(repository)
+        is_offline = isinstance(error.__cause__, errors.OfflineModeIsEnabled)
+        why = "HF_HUB_OFFLINE is set" if is_offline else "the hub cannot be reached"
+        return (
+            f"{repository} is not on this machine, and {why}; run `hf download {repository}` where "
+            "there is a network, or give a local folder"
+        )
+    reason = " ".join(str(error).split())[:300]
+    return (
+        f"the download of {repository} failed ({reason}); run the command again, which goes on "
+        "where it stopped"
+    )
+
+
+def _without_weights(repository: str, folder: Path, layout: Layout) -> str:
+    """Why the snapshot of a repository has no weights that can be read, and the mend."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().model_info(repository, revision=folder.name).siblings or []
+        names = [file.rfilename for file in files]
+        is_whole = True
+    except Exception:  # as in `hub_snapshot`; mostly there is no network
+        names = [path.name for path in folder.rglob("*")]
+        is_whole = False
+    if any(Path(name).suffix in _PICKLES for name in names):
+        return (
+            f"the weights of {repository} are pickle files, which can run code and are not read; "
+            "take a repository or a folder with safetensors weights"
+        )
+    if not is_whole:
+        return _half(repository)
+    lacks = "safetensors weights" if layout.marker in names else layout.marker
+    return (
+        f"{repository} is not a model in {layout.library}' layout (no {lacks} in it); take "
+        "another repository or a local folder"
+    )
+
+
+def _half(repository: str) -> str:
+    return (
+        f"only a part of {repository} is on this machine; run `hf download {repository}` where "
+        "there is a network, which goes on where it stopped"
+    )
 
 
 def files_digest(folder: Path, files: Iterable[Path]) -> str:

@@ -30,6 +30,7 @@ from features.diffusion.model import DiffusionModel, Parts
 from features.diffusion.presets import PRESETS, bundled_path
 from features.diffusion.unet_model import UNetModel
 from features.diffusion.words import Vocabulary
+from features.errors import ModelError
 from features.library_parts import library_class, only_what_is_used, tokenizer_class
 from features.vision.vision_presets import VISION_PRESETS
 
@@ -67,7 +68,10 @@ def load_model(
     preset = PRESETS.get(name)
     # The commits of two repositories, where the UNet comes from another than the rest.
     commits = revision.split("+") if revision else [None, None]
-    folder, resolved, variant = _locate(name, commits[0])
+    try:
+        folder, resolved, variant = _locate(name, commits[0])
+    except ModelError as error:
+        raise ModelError(f"{error}{_unet_hint(name, commits[-1])}") from error
     unet = None
     if preset is not None and preset.unet is not None:
         unet, commit = _locate_unet(name, *preset.unet, commits[-1])
@@ -114,6 +118,21 @@ def _locate_unet(
     layout = Layout("diffusers", file, (file,), (file,))
     folder, commit = locate("model", name, {name: repository}, layout, revision)
     return folder / file, commit
+
+
+def _unet_hint(name: str, revision: str | None) -> str:
+    """How to get the UNet of a preset too, for a message that the rest is missing; "" where it is
+    on this machine, or part of the rest.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    preset = PRESETS.get(name)
+    if preset is None or preset.unet is None:
+        return ""
+    repository, file = preset.unet
+    if isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
+        return ""
+    return f"; its UNet is missing too: `hf download {repository} {file}`"
 
 
 def _layout(variant: str | None, has_denoiser: bool = True) -> Layout:

@@ -94,7 +94,7 @@ def test_parity_with_a_pipeline_whose_unet_was_replaced(
     [
         ("missing", r"run `hf download CompVis/cleandift`"),
         ("cut", "cannot be loaded"),
-        ("pickle", r"run `hf download CompVis/cleandift`"),
+        ("pickle", r"the weights of CompVis/cleandift are pickle files"),
         ("lacking", r"cannot be loaded .*conv_in\.weight"),
     ],
 )
@@ -113,3 +113,20 @@ def test_a_unet_that_cannot_be_had_is_one_line(harm: str, why: str, cache: Path)
     with pytest.raises(ModelError, match=why) as raised:
         load_model("cleandift-sd15", device="cpu").load()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_repositories_are_named_where_both_are_missing(name: str, cache: Path) -> None:
+    source, unet = PRESETS[name].source, PRESETS[name].unet
+    assert unet is not None
+    with pytest.raises(ModelError) as raised:
+        load_model(name, device="cpu")
+    message = str(raised.value)
+    assert "\n" not in message
+    assert f"`hf download {source}`" in message
+    assert message.endswith(f"; its UNet is missing too: `hf download {unet[0]} {unet[1]}`")
+    save_file({}, snapshot(cache, unet[0], UNET) / unet[1])
+    with pytest.raises(ModelError) as raised:
+        load_model(name, device="cpu")
+    assert "cleandift/" not in str(raised.value).replace(f"model {name}", "")
+    assert "UNet is missing" not in str(raised.value)

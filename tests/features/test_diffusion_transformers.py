@@ -443,17 +443,3 @@ def test_weights_that_are_not_all_there_are_one_clear_line(
         load_model(str(folder), device="cpu").load()
     assert "\n" not in str(raised.value)
     assert "needs a whole pipeline in diffusers' layout with safetensors" in str(raised.value)
-
-
-@pytest.mark.parametrize("refused", ["no network", "gated"])
-def test_presets_that_cannot_be_downloaded_say_how_to_get_them(
-    refused: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def snapshot(*_: object, **__: object) -> str:
-        raise OSError(refused)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    with pytest.raises(ModelError, match=r"`hf download black-forest-labs/FLUX\.1-dev`") as raised:
-        load_model("flux-dev", device="cpu")
-    assert "accept their licence first" in str(raised.value)
-    assert "\n" not in str(raised.value)
