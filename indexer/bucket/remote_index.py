@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.bucket.object_store import Bucket
-from indexer.bucket.transfer import OnBytes, fetch, is_sound, object_key
+from indexer.bucket.transfer import OnBytes, check_name, fetch, is_sound, object_key
 from indexer.errors import IndexDamagedError, IndexMissingError
 from indexer.store.files import StoredFile, write_bytes_atomically, writing
 from indexer.store.locks import BUCKET_NAME, without_readers
@@ -64,6 +64,7 @@ def cached_index(url: str, progress: OnBytes | None = None) -> Path:
     earlier = [other for other in folder.parent.iterdir() if other.suffix != ".part"]
     done = 0
     for file in files:
+        check_name(bucket, file)
         _link(file, earlier, unfinished)
         fetch(bucket, file, unfinished)
         done += file.bytes

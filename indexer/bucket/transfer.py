@@ -114,14 +114,9 @@ def _download(bucket: Bucket, folder: Path, progress: OnBytes | None) -> None:
 
 
 def fetch(bucket: Bucket, file: StoredFile, folder: Path) -> None:
-    """Copy a file of an index into a folder unless it is there, and check its digest.
-
-    The manifest of a bucket may be anybody's: a name that leads out of the folder is refused.
-    """
-    name = PurePosixPath(file.name)
-    if name.is_absolute() or ".." in name.parts or "\\" in file.name or ":" in file.name:
-        raise IndexDamagedError(f"{bucket.url}: its manifest names {file.name}, which is no file")
-    path = folder / name
+    """Copy a file of an index into a folder unless it is there, and check its digest."""
+    check_name(bucket, file)
+    path = folder / file.name
     if is_sound(path, file):
         return
 
@@ -140,6 +135,15 @@ def fetch(bucket: Bucket, file: StoredFile, folder: Path) -> None:
     with writing(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write)
+
+
+def check_name(bucket: Bucket, file: StoredFile) -> None:
+    """Raise IndexDamagedError for a name that leads out of the folder of an index: the manifest of
+    a bucket may be anybody's.
+    """
+    name = PurePosixPath(file.name)
+    if name.is_absolute() or ".." in name.parts or "\\" in file.name or ":" in file.name:
+        raise IndexDamagedError(f"{bucket.url}: its manifest names {file.name}, which is no file")
 
 
 def is_sound(path: Path, file: StoredFile) -> bool:
