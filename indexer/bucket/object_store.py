@@ -25,6 +25,8 @@ LONGEST_WAIT = 5.0
 
 _CREDENTIALS = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+# Asked for credentials where the environment has none. An index may have "metadata" in its address.
+_CREDENTIAL_HOSTS = re.compile(r"http://(169\.254\.|metadata(\.google\.internal)?/)")
 
 
 class BucketError(WaldoError):
@@ -182,7 +184,7 @@ class Bucket:
         denied = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
         if code in _CREDENTIALS or isinstance(error, denied):
             return f"access is denied ({code or 'no reason given'}); check the credentials"
-        if "169.254." in text or "metadata" in text:
+        if _CREDENTIAL_HOSTS.search(text):
             return "no credentials found; set them in the environment, such as AWS_ACCESS_KEY_ID"
         if "BadScheme" in text:
             return "the endpoint is http; set AWS_ALLOW_HTTP=true if that is meant"

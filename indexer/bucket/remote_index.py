@@ -179,10 +179,6 @@ def _link(file: StoredFile, folders: Sequence[Path], folder: Path) -> None:
             return
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]
-
-
 def _cache() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "waldo" / "buckets"

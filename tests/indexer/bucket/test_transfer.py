@@ -236,6 +236,12 @@ def test_a_refusal_is_one_line_without_secrets(
     assert "KEY-NAME" not in line
 
 
+def test_an_address_does_not_decide_what_is_wrong(server: ObjectServer) -> None:
+    server.fault = lambda method, path: (503, "SlowDown")
+    with pytest.raises(BucketError, match="run the same command again"):
+        Bucket("s3://photos/metadata/169.254.index").get(MANIFEST_NAME)
+
+
 def test_places_that_are_not_there(
     server: ObjectServer, sample_index: Path, tmp_path: Path
 ) -> None:
