@@ -37,11 +37,6 @@ class ConflictError(WaldoError):
     """An object that was to be created is there, with another content."""
 
 
-def is_url(address: str) -> bool:
-    """Whether an address is in an object store, and not a folder."""
-    return address.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
-
-
 def url_in(address: Path | str) -> str | None:
     """The URL of an address in an object store, which a Path has with one slash less; None for a
     folder.

@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.bucket.object_store import Bucket
-from indexer.bucket.transfer import OnBytes, check_name, fetch, is_sound, object_key
+from indexer.bucket.transfer import (
+    OnBytes,
+    begin_copy,
+    counted,
+    fetch,
+    is_sound,
+    object_key,
+)
 from indexer.errors import IndexDamagedError, IndexMissingError
 from indexer.store.files import StoredFile, write_bytes_atomically, writing
 from indexer.store.locks import BUCKET_NAME, without_readers
@@ -53,23 +60,16 @@ def cached_index(url: str, progress: OnBytes | None = None) -> Path:
     if folder.exists():
         return folder
     unfinished = folder.with_name(state + ".part")
+    manifest = begin_copy(bucket, content, unfinished)
     with writing(unfinished):
-        unfinished.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomically(unfinished / MANIFEST_NAME, content)
         address = json.dumps({"url": bucket.url}).encode()
         write_bytes_atomically(unfinished / BUCKET_NAME, address)
-    manifest = read_manifest(unfinished)
     shards = {file.name for file in manifest.shards}
     files = [file for file in manifest.files() if file.name not in shards]
     earlier = [other for other in folder.parent.iterdir() if other.suffix != ".part"]
-    done = 0
-    for file in files:
-        check_name(bucket, file)
-        _link(file, earlier, unfinished)
-        fetch(bucket, file, unfinished)
-        done += file.bytes
-        if progress is not None:
-            progress(done, sum(file.bytes for file in files))
+    for file in counted(files, progress):
+        if not _link(file, earlier, unfinished):
+            fetch(bucket, file, unfinished)
     with writing(folder):
         try:
             unfinished.rename(folder)
@@ -169,14 +169,15 @@ def _problem(bucket: Bucket, file: StoredFile) -> str | None:
     return None if sha256.hexdigest() == file.sha256 else "its content is not what was written"
 
 
-def _link(file: StoredFile, folders: Sequence[Path], folder: Path) -> None:
-    """Link a file from one of some folders that has it, if any."""
+def _link(file: StoredFile, folders: Sequence[Path], folder: Path) -> bool:
+    """Link a file from one of some folders that has it; whether that was possible."""
     for other in folders:
         if is_sound(other / file.name, file):
             with contextlib.suppress(OSError):
                 (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / file.name).hardlink_to(other / file.name)
-            return
+                return True
+    return False
 
 
 def _cache() -> Path:

@@ -5,11 +5,11 @@ the first 16 digits of their SHA-256 in their names, so that no copy overwrites 
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from features.errors import WaldoError
-from indexer.bucket.object_store import Bucket, ConflictError, is_url
+from indexer.bucket.object_store import Bucket, ConflictError, url_in
 from indexer.errors import IndexDamagedError, IndexMissingError
 from indexer.store.files import (
     StoredFile,
@@ -19,7 +19,7 @@ from indexer.store.files import (
     writing,
 )
 from indexer.store.locks import ReaderLock
-from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, read_manifest
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, Manifest, read_manifest
 
 # A folder is filled under this name and then renamed: what has the name it was given is whole.
 _UNFINISHED = ".part"
@@ -28,22 +28,23 @@ OnBytes = Callable[[int, int], None]
 
 
 def export_index(source: str, target: str, progress: OnBytes | None = None) -> None:
-    """Copy an ordinary index. One of the two is a folder, the other a URL (`is_url`).
+    """Copy an ordinary index. One of the two is a folder, the other a URL (`url_in`).
 
     What an earlier, interrupted call copied is not copied again. failures.jsonl stays behind.
     progress: called with the bytes that are there, and the bytes of all files. Raises WaldoError
     where something else lies at the target, BucketError, IndexMissingError, IndexDamagedError for
     a file whose digest differs from the manifest's, IndexWriteError.
     """
-    if is_url(source) == is_url(target):
+    source_url, target_url = url_in(source), url_in(target)
+    if (source_url is None) == (target_url is None):
         raise WaldoError(
             f"{source} to {target}: one must be a folder, and the other an address in a bucket, as "
             "in s3://bucket/pictures"
         )
-    if is_url(target):
-        _upload(Path(source), Bucket(target), progress)
-    else:
-        _download(Bucket(source), Path(target), progress)
+    if target_url is not None:
+        _upload(Path(source), Bucket(target_url), progress)
+    if source_url is not None:
+        _download(Bucket(source_url), Path(target), progress)
 
 
 def object_key(file: StoredFile) -> str:
@@ -66,9 +67,7 @@ def _upload(folder: Path, bucket: Bucket, progress: OnBytes | None) -> None:
         if there is not None:
             raise _taken(bucket)
         sizes = bucket.sizes()
-        files = manifest.files()
-        done = 0
-        for file in files:
+        for file in counted(manifest.files(), progress):
             if sizes.get(object_key(file)) != file.bytes:
                 if not is_sound(folder / file.name, file):
                     raise IndexDamagedError(
@@ -76,9 +75,6 @@ def _upload(folder: Path, bucket: Bucket, progress: OnBytes | None) -> None:
                         f"{folder}`, and index the photos again"
                     )
                 bucket.put(object_key(file), folder / file.name)
-            done += file.bytes
-            if progress is not None:
-                progress(done, sum(file.bytes for file in files))
         try:
             bucket.create(MANIFEST_NAME, content)
         except ConflictError:
@@ -97,25 +93,49 @@ def _download(bucket: Bucket, folder: Path, progress: OnBytes | None) -> None:
             return
         raise WaldoError(f"{folder}: holds something else; choose a new or empty folder")
     unfinished = folder.with_name(folder.name + _UNFINISHED)
-    with writing(unfinished):
-        unfinished.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomically(unfinished / MANIFEST_NAME, content)
-    files = read_manifest(unfinished).files()
-    done = 0
-    for file in files:
+    manifest = begin_copy(bucket, content, unfinished)
+    for file in counted(manifest.files(), progress):
         fetch(bucket, file, unfinished)
-        done += file.bytes
-        if progress is not None:
-            progress(done, sum(file.bytes for file in files))
     with writing(folder):
         if folder.exists():
             folder.rmdir()
         unfinished.rename(folder)
 
 
+def begin_copy(bucket: Bucket, content: bytes, folder: Path) -> Manifest:
+    """Begin a copy of the index in a bucket: a folder with its manifest, of this content.
+
+    The manifest of a bucket may be anybody's: a name that leads out of the folder is refused.
+    Raises IndexFormatError, IndexDamagedError, IndexWriteError.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(folder / MANIFEST_NAME, content)
+    manifest = read_manifest(folder)
+    for file in manifest.files():
+        name = PurePosixPath(file.name)
+        if name.is_absolute() or ".." in name.parts or "\\" in file.name or ":" in file.name:
+            raise IndexDamagedError(
+                f"{bucket.url}: its manifest names {file.name}, which is no file"
+            )
+    return manifest
+
+
+def counted(files: Sequence[StoredFile], progress: OnBytes | None) -> Iterator[StoredFile]:
+    """Files one by one; when the work on each is done, progress is told of its bytes."""
+    done, total = 0, sum(file.bytes for file in files)
+    for file in files:
+        yield file
+        done += file.bytes
+        if progress is not None:
+            progress(done, total)
+
+
 def fetch(bucket: Bucket, file: StoredFile, folder: Path) -> None:
-    """Copy a file of an index into a folder unless it is there, and check its digest."""
-    check_name(bucket, file)
+    """Copy a file of an index into a folder (`begin_copy`) unless it is there; check its digest.
+
+    Raises BucketError, IndexDamagedError, IndexWriteError.
+    """
     path = folder / file.name
     if is_sound(path, file):
         return
@@ -135,15 +155,6 @@ def fetch(bucket: Bucket, file: StoredFile, folder: Path) -> None:
     with writing(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write)
-
-
-def check_name(bucket: Bucket, file: StoredFile) -> None:
-    """Raise IndexDamagedError for a name that leads out of the folder of an index: the manifest of
-    a bucket may be anybody's.
-    """
-    name = PurePosixPath(file.name)
-    if name.is_absolute() or ".." in name.parts or "\\" in file.name or ":" in file.name:
-        raise IndexDamagedError(f"{bucket.url}: its manifest names {file.name}, which is no file")
 
 
 def is_sound(path: Path, file: StoredFile) -> bool:

@@ -1,15 +1,10 @@
 """`waldo export`: an index is copied into an object store, or back."""
 
-import os
 from typing import Annotated
 
 import typer
 
-from search.commands.terminal.options import INDEX_VARIABLE, nearest_index, say
-
-
-def _default_index() -> str:
-    return os.environ.get(INDEX_VARIABLE) or str(nearest_index())
+from search.commands.terminal.options import default_index, say
 
 
 def export(
@@ -25,7 +20,7 @@ def export(
         str,
         typer.Option(
             metavar="DIR|URL",
-            default_factory=_default_index,
+            default_factory=default_index,
             show_default=False,
             help="What is copied: the folder of an index, or its address in a bucket. Default: "
             "$WALDO_INDEX, or the nearest .waldo, here or in a folder above.",

@@ -102,7 +102,7 @@ def best_and_worst(entrant: Entrant, pictures: PictureStore) -> QueryGroup:
 def _figures(
     query: dict[str, Any], method: str, gallery: list[str], pictures: PictureStore
 ) -> Iterator[Figure]:
-    """The photo of a query, then those at the head of its ranking by a method."""
+    """The query's photo, and then the first photos of its ranking by a method."""
     found = query["methods"][method]
     photo = Path(query["photo"])
     precision = f"average precision {100 * found['average_precision']:.1f}"

@@ -69,11 +69,16 @@ def nearest_index() -> Path:
     return Path(INDEX_NAME) if found is None or Path(INDEX_NAME).is_dir() else found
 
 
+def default_index() -> str:
+    """What --index is where it is not given: the variable's, else `nearest_index`."""
+    return os.environ.get(INDEX_VARIABLE) or str(nearest_index())
+
+
 def _default_indexes() -> list[Path]:
-    """What --index is where it may be repeated and is not given. A variable has one index: a path
-    may hold any sign that could part several.
+    """As `default_index`, where --index may be repeated. A variable has one index: a path may hold
+    any sign that could part several.
     """
-    return [Path(os.environ.get(INDEX_VARIABLE) or nearest_index())]
+    return [Path(default_index())]
 
 
 def _needs_faiss(context: typer.Context, index: Any) -> Any:
@@ -85,11 +90,10 @@ def _needs_faiss(context: typer.Context, index: Any) -> Any:
 
 def _in_a_folder(context: typer.Context, index: Path) -> Path:
     """As `_needs_faiss`. Raises WaldoError for an address in a bucket."""
-    # A path has one of two slashes in a row.
-    if str(index).startswith(("s3:/", "gs:/", "az:/")):
-        from features.errors import WaldoError
+    from features.errors import WaldoError
+    from indexer.bucket.object_store import url_in
 
-        url = str(index).replace(":/", "://", 1)
+    if url := url_in(index):
         raise WaldoError(
             f"{url}: this needs an index in a folder; copy it first: `waldo export --index {url} "
             "--to DIR`"
@@ -103,14 +107,14 @@ def local_index(index: Path) -> Path:
 
     Raises as `cached_index`.
     """
-    if not str(index).startswith(("s3:/", "gs:/", "az:/")):
-        return index
     from indexer.bucket.object_store import url_in
+
+    url = url_in(index)
+    if url is None:
+        return index
     from indexer.bucket.remote_index import cached_index
     from search.commands.terminal.progress_bar import ProgressDisplay
 
-    url = url_in(index)
-    assert url is not None
     with ProgressDisplay() as display:
         return cached_index(
             url, lambda done, total: display.show("copying, MiB", done >> 20, total >> 20)
