@@ -32,10 +32,10 @@ from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, flags
 from search.evaluation.methods.methods import METHODS, MapMethod
 from search.evaluation.metrics.ranking import average_precision
-from search.expansion import expand
+from search.ranking.expansion import expand
 from search.reference import Reference, make_reference
-from search.rerank import score_references
-from search.scores import DEFAULT_SCORE, SCORES, bind_score
+from search.scoring.rerank import score_references
+from search.scoring.scores import DEFAULT_SCORE, SCORES, bind_score
 
 
 @dataclass(frozen=True)

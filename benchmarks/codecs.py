@@ -29,13 +29,13 @@ from features.photo import load_model_input
 from indexer.codec.codec import Codec
 from indexer.codec.quality import LOSSY, QUALITIES, LossyQuality, packed_bytes, token_sizes
 from indexer.codec.tokens import TokenMap
-from search.candidates import CandidateMaps, ScoringReference
 from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.methods.methods import MapMethod, select_methods
 from search.evaluation.metrics.ranking import bootstrap_interval
 from search.evaluation.metrics.summary import query_precision
 from search.reference import make_reference
+from search.scoring.candidates import CandidateMaps, ScoringReference
 
 _METHODS = {"late": "by mask or box", "late-by-class": "by class name"}
 _SAMPLE = 256

@@ -11,8 +11,8 @@ Brier score. Beside them, the same of the confidence that Waldo also gives. Then
 find something at a minimum, with the object in the gallery and without it. `--html` draws the
 diagrams.
 
-`--fit` prints the constant and the weights for `search/confidence.py`. Each query is then also
-asked of smaller galleries: of all photos of its object and some others, as in people's own
+`--fit` prints the constant and the weights for `search/scoring/confidence.py`. Each query is then
+also asked of smaller galleries: of all photos of its object and some others, as in people's own
 collections; of a random part, which may lack the object; and of the best photos alone, as recall
 leaves them of a large collection.
 """
@@ -32,15 +32,15 @@ from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
 from search.choosing import choose_object
 from search.clock import Clock
-from search.confidence import MINIMUM_PHOTOS, confidences, evidence, probabilities
 from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import METHODS, MapMethod
-from search.expansion import expand
 from search.query import Query
+from search.ranking.expansion import expand
 from search.reference import Reference, make_references
-from search.rerank import score_references
-from search.scores import DEFAULT_SCORE, SCORES
+from search.scoring.confidence import MINIMUM_PHOTOS, confidences, evidence, probabilities
+from search.scoring.rerank import score_references
+from search.scoring.scores import DEFAULT_SCORE, SCORES
 
 SCORE = SCORES[DEFAULT_SCORE]
 BINS = np.linspace(0, 1, 6)

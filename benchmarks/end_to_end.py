@@ -23,8 +23,8 @@ from indexer.ingest.build import index_photos
 from search import Index, Query, SearchOptions, open_index
 from search.clock import Clock
 from search.reference import Reference, make_reference
-from search.rerank import score_references
-from search.scores import SCORES
+from search.scoring.rerank import score_references
+from search.scoring.scores import SCORES
 
 PHOTOS = Path(__file__).parent.parent / "data" / "demo" / "photos"
 REPETITIONS = 5

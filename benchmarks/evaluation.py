@@ -23,10 +23,10 @@ from synthetic import SyntheticExtractor
 from features.photo import ModelInput
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
-from search.candidates import ScoringReference
 from search.clock import Clock
-from search.rerank import score_references
-from search.scores import SCORES
+from search.scoring.candidates import ScoringReference
+from search.scoring.rerank import score_references
+from search.scoring.scores import SCORES
 
 GRID, DIM, SIZE = 16, 160, 64
 REPETITIONS = 3

@@ -40,8 +40,8 @@ from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
 from indexer.workers.extractor_pool import ExtractorPool
 from search.clock import Clock
-from search.rerank import score_references
-from search.scores import SCORES
+from search.scoring.rerank import score_references
+from search.scoring.scores import SCORES
 
 ROOT = Path(__file__).parent.parent
 BATCHES = (8, 32, None)  # None: as many photos as the free memory allows

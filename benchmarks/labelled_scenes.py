@@ -15,11 +15,11 @@ from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import load_model_input
 from indexer.codec.tokens import TokenMap
-from search.candidates import CandidateMaps
 from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.labelled_objects import read_annotation
 from search.query import Query
 from search.reference import Reference, make_reference
+from search.scoring.candidates import CandidateMaps
 from search.segmentation.segment import box_around
 
 Box = tuple[float, float, float, float]

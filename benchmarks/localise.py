@@ -43,11 +43,11 @@ from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.maps import FeatureMaps
 from features.regions import mask_cells, point_cells, unit_vectors
-from search.candidates import CandidateMaps, ScoringReference
 from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.labelled_objects import read_annotation
-from search.localise import distance_to_object, object_cells
-from search.scores import SCORES
+from search.ranking.localise import distance_to_object, object_cells
+from search.scoring.candidates import CandidateMaps, ScoringReference
+from search.scoring.scores import SCORES
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from search.evaluation.benchmarks.folders import read_folders
 from search.evaluation.benchmarks.scenes import read_scenes
 from search.query import Query
 from search.reference import make_reference
-from search.scores import consistent
+from search.scoring.scores import consistent
 from search.segmentation.segment import candidates_of, confidence_of
 
 _EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)

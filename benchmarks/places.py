@@ -43,10 +43,10 @@ from scipy import ndimage
 
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
-from search.candidates import CandidateMaps, ScoringReference
-from search.confidence import minimum_remaining_score
-from search.localise import object_places
-from search.scores import SCORES
+from search.ranking.localise import object_places
+from search.scoring.candidates import CandidateMaps, ScoringReference
+from search.scoring.confidence import minimum_remaining_score
+from search.scoring.scores import SCORES
 
 KINDS = ("twice, halves", "twice, whole", "once, halves", "once, whole", "once, scenes")
 CONSISTENT = SCORES["consistent"]

@@ -40,10 +40,10 @@ from indexer.codec.kernels import FORCED_BY, KERNELS, choose_kernel, offered_ker
 from indexer.codec.machine import describe_machine
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader, MapBatch
-from search.candidates import ScoringReference
 from search.clock import Clock
-from search.rerank import score_references
-from search.scores import SCORES
+from search.scoring.candidates import ScoringReference
+from search.scoring.rerank import score_references
+from search.scoring.scores import SCORES
 
 PHOTOS, GRID, DIM, SIZE = 400, 32, 640, 64
 CELLS = GRID**2

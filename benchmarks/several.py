@@ -25,7 +25,7 @@ from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.methods.methods import METHODS
 from search.evaluation.metrics.ranking import average_precision
 from search.evaluation.retrieval import run_methods
-from search.rerank import combine
+from search.scoring.rerank import combine
 
 Scores = NDArray[np.float32]
 

@@ -45,12 +45,12 @@ from indexer.reader import IndexReader
 from indexer.recall.vectors import refresh_recall
 from indexer.store import shards
 from indexer.store.manifest import read_manifest
-from search.candidates import ScoringReference
 from search.clock import Clock
-from search.confidence import minimum_remaining_score
-from search.localise import localise
-from search.rerank import score_references
-from search.scores import DEFAULT_SCORE, SCORES
+from search.ranking.localise import localise
+from search.scoring.candidates import ScoringReference
+from search.scoring.confidence import minimum_remaining_score
+from search.scoring.rerank import score_references
+from search.scoring.scores import DEFAULT_SCORE, SCORES
 
 IMAGE_SIZE, GRID, DIM = PixelMaps.image_size, PixelMaps.grid, PixelMaps.dim
 CANDIDATES = 400

@@ -35,8 +35,8 @@ from search.evaluation.benchmarks.benchmark import flags
 from search.evaluation.metrics.ranking import average_precision, bootstrap_interval
 from search.query import Query
 from search.reference import Reference, make_references
-from search.rerank import score_references
-from search.scores import SCORES, bind_score
+from search.scoring.rerank import score_references
+from search.scoring.scores import SCORES, bind_score
 
 REGIONS = ("mask", "box", "point")
 

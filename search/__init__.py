@@ -1,10 +1,10 @@
 """A query in, ranked matches out. `__all__` is Waldo's public Python API.
 
     question -> reference features -> recall -> re-ranking -> localisation -> answer
-                reference.py          recall.py  rerank.py    localise.py     query.py
+                reference.py          recall.py  scoring/     ranking/        query.py
 
-`index.py` runs these steps; `scores.py` has the scores that re-ranking can use. Rooms: `commands/`,
-the command line; `segmentation/`, masks of objects in photos and videos; `evaluation/`, benchmarks.
+`index.py` runs these steps. Other rooms: `commands/`, the command line; `segmentation/`, masks of
+objects in photos and videos; `evaluation/`, benchmarks.
 
 A public name is imported when it is first used, so the command line can answer `--help` without
 numpy, scipy and pyarrow.

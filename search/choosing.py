@@ -18,14 +18,14 @@ from features.maps import FeatureMaps
 from features.regions import named_cells
 from indexer.collection import Collection
 from indexer.protocols import Extractor
-from search.candidates import ScoringReference, to_candidates
 from search.clock import Clock
-from search.confidence import MINIMUM_PHOTOS, probabilities
 from search.query import Query
 from search.recall import find_candidates, recall_by_maps
 from search.reference import Reference
-from search.rerank import score_references
-from search.scores import DEFAULT_SCORE, SCORES, bind_score
+from search.scoring.candidates import ScoringReference, to_candidates
+from search.scoring.confidence import MINIMUM_PHOTOS, probabilities
+from search.scoring.rerank import score_references
+from search.scoring.scores import DEFAULT_SCORE, SCORES, bind_score
 
 # Regions that are proposed, the candidates that all of them are compared with, and the matches that
 # are looked at for each.

@@ -28,16 +28,16 @@ from indexer.fleet.fleet_reader import open_collection
 from indexer.named_objects import NamedObject
 from indexer.protocols import Extractor
 from indexer.store.filters import PhotoFilter
-from search.candidate_ranking import Asked, Ranking, check_confidence, keep_recall, rank
 from search.choosing import choose_object
 from search.clock import Clock
-from search.fusion import weights_of
-from search.matches import find_matches
 from search.query import Answer, Query, SearchOptions
 from search.query_photos import QueryPhotos, named_view
+from search.ranking.candidate_ranking import Asked, Ranking, check_confidence, keep_recall, rank
+from search.ranking.matches import find_matches
 from search.recall import Candidates, Recall, find_candidates, recall_by_descriptor, recall_by_maps
 from search.reference import Reference
-from search.scores import SCORES, Score, bind_score
+from search.scoring.fusion import weights_of
+from search.scoring.scores import SCORES, Score, bind_score
 from search.segmentation.match_masks import fit_boxes
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from indexer.collection import Collection
-from search.candidate_ranking import Asked, Ranking
 from search.clock import Clock
-from search.confidence import combined_heights, confidences, heights
 from search.index import Index
 from search.query import Answer, Query, SearchOptions
+from search.ranking.candidate_ranking import Asked, Ranking
 from search.recall import Candidates, find_candidates
 from search.reference import Reference
+from search.scoring.confidence import combined_heights, confidences, heights
 
 
 def search_indexes(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from features.frame import Frame
 from features.regions import Box, Point
 from indexer.store.filters import PhotoFilter
-from search.scores import DEFAULT_SCORE
+from search.scoring.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:
     from search.reference import Reference
@@ -125,7 +125,8 @@ class Match:
     copies: other files of the index with the same content; they are no matches of their own.
     changed: the file has another content than when it was indexed, which is what was compared.
     pairs: what the photo shares with the object in that reference: at most 20 pairs of cells that
-    are alike and lie in `box` as they do in the reference, most similar first (`search.pairs`).
+    are alike and lie in `box` as they do in the reference, most similar first
+    (`search.ranking.pairs`).
     """
 
     rank: int

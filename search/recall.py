@@ -14,7 +14,7 @@ from features.vision.descriptors import ImageDescriptor
 from indexer.collection import Collection
 from search.query import Query
 from search.reference import Reference
-from search.scores import Score
+from search.scoring.scores import Score
 
 # Finds the k best photos of those allowed (None: of all): ids (n,) and scores (n,), n <= k.
 Recall = Callable[[int, NDArray[np.int64] | None], tuple[NDArray[np.int64], NDArray[np.float32]]]

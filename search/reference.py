@@ -23,8 +23,8 @@ from features.regions import (
 )
 from indexer.collection import Collection
 from indexer.protocols import Extractor
-from search.candidates import ScoringReference
 from search.query import Query
+from search.scoring.candidates import ScoringReference
 
 if TYPE_CHECKING:
     import torch

@@ -126,7 +126,7 @@ def test_every_command_and_option_stands_in_the_docs(commands: dict[str, Any]) -
 
 def test_every_score_and_benchmark_stands_in_the_docs(commands: dict[str, Any]) -> None:
     from search.evaluation.benchmarks import MASKS, PACKED_SEARCHES, SEARCHES, VIDEOS
-    from search.scores import SCORES
+    from search.scoring.scores import SCORES
 
     text = "\n".join(map(text_of, GUIDES))
     [protocol] = [p for p in commands["evaluate"].params if p.param_type_name == "argument"]

@@ -12,7 +12,7 @@ from indexer.errors import UnknownNameError
 from indexer.named_objects import Box, NameSummary, read_name_summary, unknown_name
 from indexer.store.album_rows import AlbumRows, StoredAlbum, content_keys, stored_albums
 from search.albums.contents import Contents
-from search.confidence import MINIMUM_PHOTOS, probabilities
+from search.scoring.confidence import MINIMUM_PHOTOS, probabilities
 
 # Photos that are less likely to show the object are not told.
 LEAST_PROBABILITY = 0.05
@@ -109,8 +109,9 @@ def names_of_photos(albums: Iterable[Album]) -> dict[int, list[str]]:
 def assess(rows: AlbumRows, summary: NameSummary, contents: Contents) -> NDArray[np.float64] | None:
     """The probability that each photo shows the object, (m,); None where it cannot be estimated.
 
-    It is that of a search (`search.confidence`), with one difference: how chance scores is told by
-    the photos of the sample and the listed ones, without those that a person said show the object.
+    It is that of a search (`search.scoring.confidence`), with one difference: how chance scores is
+    told by the photos of the sample and the listed ones, without those that a person said show the
+    object.
     It depends on which photos there are, and not on the order in which they came.
     """
     ids, said = contents.find(rows.contents), said_of(rows, summary)

@@ -12,13 +12,13 @@ from features.device import find_device
 from indexer.named_objects import NamedObject, NamedView
 from indexer.reader import IndexReader
 from indexer.store.album_rows import AlbumRows
-from search.candidates import ScoringReference
 from search.clock import Clock
-from search.fusion import weights_of
-from search.localise import localise
+from search.ranking.localise import localise
 from search.reference import Reference
-from search.rerank import combine, score_references
-from search.scores import DEFAULT_SCORE, SCORES
+from search.scoring.candidates import ScoringReference
+from search.scoring.fusion import weights_of
+from search.scoring.rerank import combine, score_references
+from search.scoring.scores import DEFAULT_SCORE, SCORES
 
 if TYPE_CHECKING:
     import torch

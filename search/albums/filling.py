@@ -18,7 +18,7 @@ from indexer.upkeep.album_commit import commit_albums
 from search.albums.album import LEAST_PROBABILITY, assess, said_of
 from search.albums.comparing import ComparedName, Comparison
 from search.albums.contents import Contents
-from search.fusion import weights_of
+from search.scoring.fusion import weights_of
 
 # Changed where scores would come out otherwise, so that stored ones are made again.
 _VERSION = 1

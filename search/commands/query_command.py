@@ -214,7 +214,7 @@ def query(
     """Find the photos that show the very object of PHOTO, and where in them it is."""
     from search.commands.terminal.search_lists import is_one_search, read_queries, with_others
     from search.query import SearchOptions
-    from search.scores import DEFAULT_SCORE
+    from search.scoring.scores import DEFAULT_SCORE
 
     check_confidence(min_confidence)
     pattern = with_others(object_in(Path(), class_name, mask, box, point), also, unlike)

@@ -21,8 +21,8 @@ from search.evaluation.metrics.ranking import bootstrap_interval
 from search.evaluation.metrics.summary import Scores, query_precision
 from search.evaluation.retrieval import run_methods
 from search.evaluation.steps import OnStep
-from search.fusion import FusionWeights, default_weights, fuse
-from search.scores import SCORES, Score, agreement, class_evidence, token_heat
+from search.scoring.fusion import FusionWeights, default_weights, fuse
+from search.scoring.scores import SCORES, Score, agreement, class_evidence, token_heat
 
 if TYPE_CHECKING:
     from rich.table import Table

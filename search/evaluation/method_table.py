@@ -4,7 +4,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from search.evaluation.paper import published_note, published_rows
-from search.scores import DEFAULT_SCORE
+from search.scoring.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:
     from rich.table import Table

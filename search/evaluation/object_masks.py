@@ -27,7 +27,7 @@ from search.evaluation.run_store import RunResults
 from search.evaluation.steps import OnStep
 from search.query import Query
 from search.reference import Reference, make_reference
-from search.scores import SCORES
+from search.scoring.scores import SCORES
 from search.segmentation.graph_cut import cut_object
 from search.segmentation.segment import (
     Draw,

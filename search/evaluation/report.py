@@ -21,7 +21,7 @@ from search.evaluation.metrics.summary import query_precision, summary
 from search.evaluation.paper import published_json
 from search.evaluation.retrieval import Evaluation
 from search.query import Query
-from search.scores import DEFAULT_SCORE
+from search.scoring.scores import DEFAULT_SCORE
 
 # A run file holds this many places of each query's ranking.
 _RANKED = 1000

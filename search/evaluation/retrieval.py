@@ -21,7 +21,6 @@ from indexer.ingest.build import index_photos
 from indexer.ingest.progress import Progress
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
-from search.candidates import ScoringReference
 from search.choosing import choose_object
 from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
@@ -47,11 +46,12 @@ from search.evaluation.methods.same_maps import (
 from search.evaluation.metrics.summary import Scores
 from search.evaluation.run_store import RunScores, gallery_folder, open_scores, run_folder
 from search.evaluation.steps import OnStep, ignore_step
-from search.expansion import expand
 from search.query import SearchOptions
+from search.ranking.expansion import expand
 from search.reference import make_references
-from search.rerank import score_references
-from search.scores import Score, bind_score
+from search.scoring.candidates import ScoringReference
+from search.scoring.rerank import score_references
+from search.scoring.scores import Score, bind_score
 
 # A search compares this many photos by default.
 _CANDIDATES = SearchOptions().candidates

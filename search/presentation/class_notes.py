@@ -5,7 +5,7 @@ from indexer.protocols import Extractor
 from search.index import Index
 from search.query import Answer, Query
 from search.reference import Reference
-from search.scores import SCORES, Score
+from search.scoring.scores import SCORES, Score
 
 
 def class_note(index: Index, answer: Answer) -> str | None:

@@ -14,7 +14,7 @@ CHANCE = "maybe chance"
 
 def sureness(match: "Match") -> str:
     """How sure a match is, in a word or two: nothing where that cannot be estimated."""
-    from search.confidence import POSSIBLE
+    from search.scoring.confidence import POSSIBLE
 
     likely = likelihood(match)
     if likely is None:

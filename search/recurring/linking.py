@@ -20,13 +20,13 @@ from indexer.reader import IndexReader
 from indexer.region_links import RegionLinks, read_links
 from indexer.upkeep.link_commit import commit_links
 from search.albums.contents import Contents
-from search.candidates import CandidateMaps, ScoringReference, to_candidates
 from search.clock import Clock
-from search.fusion import weights_of
 from search.recall import find_candidates, recall_by_maps
 from search.reference import Reference
-from search.rerank import map_in_threads, score_references
-from search.scores import DEFAULT_SCORE, SCORES, Score
+from search.scoring.candidates import CandidateMaps, ScoringReference, to_candidates
+from search.scoring.fusion import weights_of
+from search.scoring.rerank import map_in_threads, score_references
+from search.scoring.scores import DEFAULT_SCORE, SCORES, Score
 
 if TYPE_CHECKING:
     import torch

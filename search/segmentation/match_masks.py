@@ -13,10 +13,10 @@ from PIL import Image
 from features.errors import PhotoError, WaldoError
 from indexer.collection import Collection
 from indexer.errors import IndexDamagedError
-from search.candidates import CandidateMaps, to_candidates
-from search.confidence import POSSIBLE
 from search.query import Match
 from search.reference import Reference
+from search.scoring.candidates import CandidateMaps, to_candidates
+from search.scoring.confidence import POSSIBLE
 from search.segmentation.graph_cut import Cut, cut_part
 from search.segmentation.segment import (
     ObjectTokens,

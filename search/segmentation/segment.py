@@ -16,10 +16,10 @@ from features.maps import FeatureMaps
 from features.models import MapExtractor
 from features.photo import ModelInput, load_photo, to_model_input
 from indexer.codec.tokens import TokenMap, unit
-from search.candidates import CandidateMaps, ScoringReference
-from search.localise import distance_to_object, object_cells, without_place
+from search.ranking.localise import distance_to_object, object_cells, without_place
 from search.reference import Reference
-from search.scores import consistent, token_heat
+from search.scoring.candidates import CandidateMaps, ScoringReference
+from search.scoring.scores import consistent, token_heat
 from search.segmentation.graph_cut import cut_object
 from search.segmentation.overlay import shrunk
 

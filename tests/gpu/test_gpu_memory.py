@@ -21,11 +21,11 @@ from features.vision.descriptors import ImageDescriptor
 from indexer.reader import IndexReader
 from search.clock import Clock
 from search.index import open_index
-from search.localise import localise
 from search.query import Query
+from search.ranking.localise import localise
 from search.reference import make_reference
-from search.rerank import score_references
-from search.scores import SCORES
+from search.scoring.rerank import score_references
+from search.scoring.scores import SCORES
 from search.segmentation.cascade import prompted_by
 from search.segmentation.frames import open_video
 from search.segmentation.propagate import carry_labels

@@ -12,7 +12,7 @@ from indexer.codec.quality import QUALITIES
 from indexer.reader import IndexReader
 from search.index import Index
 from search.query import Query, SearchOptions
-from search.scores import SCORES
+from search.scoring.scores import SCORES
 from tests.helpers.twins import CAT, CAT_BOX, PHOTOS, Twins, index, opened
 
 

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from features.extractor import FeatureExtractor
 from features.regions import named_cells
 from indexer.reader import IndexReader
-from search.candidates import to_candidates
 from search.choosing import choose_object, regions_of
 from search.clock import Clock
-from search.confidence import probabilities
 from search.evaluation.benchmarks.folders import read_folders
 from search.evaluation.methods.methods import find_method
 from search.evaluation.retrieval import run_methods
 from search.index import Index
 from search.query import Query, SearchOptions
 from search.reference import Reference, make_reference
-from search.rerank import score_references
-from search.scores import SCORES
+from search.scoring.candidates import to_candidates
+from search.scoring.confidence import probabilities
+from search.scoring.rerank import score_references
+from search.scoring.scores import SCORES
 
 PHOTOS = Path(__file__).parents[2] / "data" / "demo" / "photos"
 

@@ -24,8 +24,8 @@ from search.clock import Clock
 from search.index import Index
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import make_reference
-from search.rerank import score_references
-from search.scores import SCORES, bind_score
+from search.scoring.rerank import score_references
+from search.scoring.scores import SCORES, bind_score
 from tests.helpers.command_line import CommandLine
 
 if TYPE_CHECKING:

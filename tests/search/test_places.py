@@ -12,20 +12,20 @@ from scipy.stats import norm
 from features.extractor import FeatureExtractor
 from indexer.codec.tokens import TokenMap
 from indexer.ingest.build import index_photos
-from search.candidates import CandidateMaps, ScoringReference
-from search.confidence import MINIMUM_PHOTOS, minimum_remaining_score
-from search.hough import place
 from search.index import open_index
-from search.localise import (
+from search.query import Query, SearchOptions
+from search.ranking.localise import (
     MOST_PLACES,
     distance_to_object,
     localise,
     object_places,
     without_place,
 )
-from search.query import Query, SearchOptions
 from search.reference import make_reference
-from search.scores import SCORES
+from search.scoring.candidates import CandidateMaps, ScoringReference
+from search.scoring.confidence import MINIMUM_PHOTOS, minimum_remaining_score
+from search.scoring.hough import place
+from search.scoring.scores import SCORES
 from search.segmentation.segment import ObjectTokens, resemblances
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo, smooth_pixels

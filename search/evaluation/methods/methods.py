@@ -12,14 +12,14 @@ from features.errors import WaldoError
 from features.photo import load_photo
 from features.vision.descriptors import DESCRIPTORS, descriptor_name
 from indexer.codec.tokens import TokenMap
-from search.candidates import CandidateMaps, ScoringReference
-from search.confidence import combined_heights, heights
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.methods.ablation import Changes, parse_changes
 from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.methods.rootsift import has_opencv, rootsift_scores
 from search.query import Query
-from search.scores import SCORES, Score, token_heat
+from search.scoring.candidates import CandidateMaps, ScoringReference
+from search.scoring.confidence import combined_heights, heights
+from search.scoring.scores import SCORES, Score, token_heat
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ class MapMethod(StoreMethod):
     """A score of full maps.
 
     score: how it compares them. expanded: whether the first matches are asked with too, as searches
-    do (`search.expansion`), among the best 400 photos; the others follow these.
+    do (`search.ranking.expansion`), among the best 400 photos; the others follow these.
     """
 
     score: Score

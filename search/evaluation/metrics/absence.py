@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.confidence import confidences
 from search.evaluation.benchmarks.benchmark import Benchmark, flags
+from search.scoring.confidence import confidences
 
 _THRESHOLDS = (0.5, 0.9, 0.99)
 

@@ -27,7 +27,7 @@ class ClassMapQuality:
     than any other cell of the scene; mean over scenes and the classes in them.
     auc_other_objects: the same against cells of other objects only.
     among_names_everything, among_names_other_objects: the same for the log-softmax of S_S over all
-    nouns, times sqrt(d), as `search.scores.class_heat` has it.
+    nouns, times sqrt(d), as `search.scoring.scores.class_heat` has it.
     from_background_everything, from_background_other_objects: the same for
     F_S . (C - C_background), which selects an object by its class in a query's photo; None for a
     model without a background word.

@@ -8,7 +8,7 @@ from typing import Any
 
 from search.evaluation.method_table import heading
 from search.evaluation.runs.run_files import Run
-from search.scores import DEFAULT_SCORE
+from search.scoring.scores import DEFAULT_SCORE
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from indexer.reader import IndexReader
 from indexer.store import resident, shards
 from indexer.store.manifest import read_manifest
 from search import Query, SearchOptions, open_index
-from search.scores import SCORES
+from search.scoring.scores import SCORES
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import run

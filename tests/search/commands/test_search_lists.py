@@ -12,7 +12,7 @@ import pytest
 from features.errors import WaldoError
 from search.commands.terminal.search_lists import is_one_search, read_queries, view_of
 from search.query import Query
-from search.rerank import combine
+from search.scoring.rerank import combine
 from tests.helpers.pictures import save_photo
 
 

@@ -25,8 +25,8 @@ from search.evaluation.retrieval import Evaluation, MethodResult, run_methods
 from search.evaluation.run_store import RunScores, gallery_folder, open_scores, run_folder
 from search.query import Query
 from search.reference import make_reference
-from search.rerank import score_references
-from search.scores import SCORES, bind_score
+from search.scoring.rerank import score_references
+from search.scoring.scores import SCORES, bind_score
 from tests.helpers.command_line import CommandLine
 from tests.helpers.killed import kill_myself, run_forked, run_until_killed
 from tests.helpers.pictures import save_photo

@@ -17,10 +17,10 @@ from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import ModelInput, Photo, load_photo
 from search.evaluation.metrics.masks import mask_iou
-from search.localise import distance_to_object, object_cells
 from search.query import Query
+from search.ranking.localise import distance_to_object, object_cells
 from search.reference import Reference, make_reference
-from search.scores import token_heat
+from search.scoring.scores import token_heat
 from search.segmentation.mask_files import write_masks
 from search.segmentation.segment import (
     ObjectTokens,

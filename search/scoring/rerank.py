@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from features.device import Batches
 from indexer.collection import Collection, MapBatch
-from search.candidates import (
+from search.clock import Clock
+from search.scoring.candidates import (
     CandidateMaps,
     ScoringReference,
     photos_per_read,
     read_ahead,
     scoring_blocks,
 )
-from search.clock import Clock
-from search.scores import Score
+from search.scoring.scores import Score
 
 if TYPE_CHECKING:
     import torch

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from indexer.codec.tokens import TokenMap
 from indexer.collection import Collection
-from search.candidates import CandidateMaps, ScoringReference, to_candidates
 from search.clock import Clock
-from search.confidence import MINIMUM_PHOTOS
-from search.localise import distance_to_object, object_cells
-from search.rerank import score_references
-from search.scores import Score
+from search.ranking.localise import distance_to_object, object_cells
+from search.scoring.candidates import CandidateMaps, ScoringReference, to_candidates
+from search.scoring.confidence import MINIMUM_PHOTOS
+from search.scoring.rerank import score_references
+from search.scoring.scores import Score
 
 if TYPE_CHECKING:
     import torch

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.codec.tokens import TokenMap
-from search.candidates import CandidateMaps, ScoringReference
-from search.hough import SCALES, place
-from search.localise import distance_to_object, object_cells
-from search.scores import SCORES
+from search.ranking.localise import distance_to_object, object_cells
+from search.scoring.candidates import CandidateMaps, ScoringReference
+from search.scoring.hough import SCALES, place
+from search.scoring.scores import SCORES
 
 SIDE = 16
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from indexer.codec.tokens import unit
 from indexer.protocols import Extractor
-from search.candidates import CandidateMaps, ScoringReference
-from search.fusion import DEFAULT_WEIGHTS, FusionWeights, default_weights, fuse
+from search.scoring.candidates import CandidateMaps, ScoringReference
+from search.scoring.fusion import DEFAULT_WEIGHTS, FusionWeights, default_weights, fuse
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.frame import Frame
-from search.candidates import CandidateMaps, ScoringReference
 from search.query import Pair
+from search.scoring.candidates import CandidateMaps, ScoringReference
 
 MOST_PAIRS = 20
 # A pair agrees with the voted place where its cell is within this many cells of the token's own

@@ -14,9 +14,9 @@ from features.frame import Frame
 from features.maps import FeatureMaps
 from indexer.codec.codec import Codec
 from indexer.codec.tokens import TokenMap
-from search.candidates import CandidateMaps, ScoringReference
-from search.fusion import FusionWeights
-from search.scores import SCORES, Score, bind_score, class_evidence
+from search.scoring.candidates import CandidateMaps, ScoringReference
+from search.scoring.fusion import FusionWeights
+from search.scoring.scores import SCORES, Score, bind_score, class_evidence
 
 Arrays = dict[str, np.ndarray]
 

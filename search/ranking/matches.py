@@ -4,11 +4,11 @@ import numpy as np
 
 from features.frame import Frame
 from indexer.collection import Collection
-from search.candidate_ranking import Asked, Ranking
-from search.confidence import minimum_remaining_score
-from search.localise import localise
-from search.pairs import in_pixels
 from search.query import Match
+from search.ranking.candidate_ranking import Asked, Ranking
+from search.ranking.localise import localise
+from search.ranking.pairs import in_pixels
+from search.scoring.confidence import minimum_remaining_score
 
 
 def find_matches(

@@ -13,11 +13,11 @@ from PIL import Image
 from features.extractor import FeatureExtractor
 from indexer.codec.tokens import TokenMap
 from indexer.ingest.build import index_photos
-from search.candidates import CandidateMaps, ScoringReference
-from search.hough import SCALES
 from search.index import open_index
-from search.pairs import MOST_PAIRS, strongest_pairs
 from search.query import Query, SearchOptions
+from search.ranking.pairs import MOST_PAIRS, strongest_pairs
+from search.scoring.candidates import CandidateMaps, ScoringReference
+from search.scoring.hough import SCALES
 from tests.helpers.pictures import smooth_pixels
 
 SIDE = 12

@@ -10,19 +10,19 @@ import torch
 from features.extractor import FeatureExtractor
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
-from search.candidates import ScoringReference, to_candidates
 from search.clock import Clock
-from search.confidence import confidences, probabilities
 from search.evaluation.benchmarks.folders import read_folders
 from search.evaluation.methods.methods import find_method
 from search.evaluation.retrieval import run_methods
-from search.expansion import asking_matches, expand
 from search.index import Index
-from search.localise import distance_to_object, object_cells
 from search.query import Query, SearchOptions
+from search.ranking.expansion import asking_matches, expand
+from search.ranking.localise import distance_to_object, object_cells
 from search.reference import Reference, make_reference
-from search.rerank import combine, score_references
-from search.scores import SCORES
+from search.scoring.candidates import ScoringReference, to_candidates
+from search.scoring.confidence import confidences, probabilities
+from search.scoring.rerank import combine, score_references
+from search.scoring.scores import SCORES
 from tests.helpers.pictures import save_photo
 
 BOX = (10.0, 10.0, 60.0, 50.0)

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import combine_pvalues, norm
 
-from search.confidence import (
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.metrics.absence import absence
+from search.query import Query
+from search.scoring.confidence import (
     MINIMUM_PHOTOS,
     combined_heights,
     confidences,
     evidence,
     probabilities,
 )
-from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
-from search.evaluation.metrics.absence import absence
-from search.query import Query
 
 
 def test_confidence_equals_its_definition() -> None:

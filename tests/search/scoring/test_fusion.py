@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from sklearn.metrics import average_precision_score
 
-import search.fusion as fusion
+import search.scoring.fusion as fusion
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from indexer.errors import IndexBusyError, IndexDamagedError, IndexMissingError
@@ -25,9 +25,9 @@ from indexer.upkeep.fusion_weights import store_weights
 from indexer.upkeep.remove import remove
 from search.evaluation.benchmarks.benchmark import BenchmarkQuery
 from search.evaluation.fitting import Components, Fit, fit_weights
-from search.fusion import FusionWeights, default_weights, stored_weights
 from search.index import Index
 from search.query import Query, SearchOptions
+from search.scoring.fusion import FusionWeights, default_weights, stored_weights
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo, smooth_pixels
 from tests.helpers.stores import make_photos, run

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from indexer.collection import Collection
-from search.candidates import ScoringReference
 from search.clock import Clock
-from search.confidence import MINIMUM_PHOTOS, confidences, probabilities
-from search.expansion import expand
 from search.query import Query
+from search.ranking.expansion import expand
 from search.recall import Candidates, Recall
 from search.reference import Reference
-from search.rerank import combine, score_references
-from search.scores import Score
+from search.scoring.candidates import ScoringReference
+from search.scoring.confidence import MINIMUM_PHOTOS, confidences, probabilities
+from search.scoring.rerank import combine, score_references
+from search.scoring.scores import Score
 
 
 @dataclass(frozen=True)

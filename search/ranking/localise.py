@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from features.device import upload
 from indexer.collection import Collection, MapBatch
-from search.candidates import CandidateMaps, ScoringReference, to_candidates
-from search.pairs import CellPair, strongest_pairs
-from search.rerank import combine
-from search.scores import Score
+from search.ranking.pairs import CellPair, strongest_pairs
+from search.scoring.candidates import CandidateMaps, ScoringReference, to_candidates
+from search.scoring.rerank import combine
+from search.scoring.scores import Score
 
 if TYPE_CHECKING:
     import torch

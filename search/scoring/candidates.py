@@ -17,7 +17,7 @@ from features.device import upload
 from indexer.codec.tokens import TokenMap
 from indexer.collection import Collection, MapBatch
 from search.clock import Clock
-from search.hough import Placement, place
+from search.scoring.hough import Placement, place
 
 if TYPE_CHECKING:
     import torch

@@ -14,8 +14,8 @@ from search.clock import Clock
 from search.index import Index
 from search.query import Query, SearchOptions
 from search.reference import Reference, make_reference, make_references
-from search.rerank import combine, score_references
-from search.scores import SCORES
+from search.scoring.rerank import combine, score_references
+from search.scoring.scores import SCORES
 from search.segmentation.mask_files import write_match_masks
 from tests.helpers.pictures import save_photo
 
