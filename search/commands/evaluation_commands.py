@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +29,7 @@ from search.commands.terminal.options import (
 )
 
 if TYPE_CHECKING:
+    from search.evaluation.galleries import LeftOut
     from search.evaluation.run_store import RunResults
     from search.evaluation.steps import OnStep
 
@@ -50,6 +51,7 @@ class _Request:
     sam: str | None
     work: Path
     sweep: list[str]
+    distractors: Path | None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,14 @@ def evaluate(
             "alone takes all blocks of the model, `timestep` alone ten. May be given twice.",
         ),
     ] = None,
+    distractors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="For searches: photos behind the gallery that answer no query, such as the "
+            "million of Revisited Oxford and Paris.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     batch_size: BatchSizeOption = 8,
     codec: Annotated[
@@ -141,11 +151,14 @@ def evaluate(
         raise WaldoError(f"--sam {sam}: draws masks for {known}, not for {protocol}")
     if sweep and protocol in {**MASKS, **VIDEOS, **GROUPS}:
         raise WaldoError(f"--sweep {sweep[0]}: searches can be swept, not {protocol}")
+    if distractors and protocol in {**MASKS, **VIDEOS, **GROUPS}:
+        raise WaldoError(f"--distractors {distractors}: searches have a gallery, not {protocol}")
     check_codec(codec)
     request = _Request(
         *(protocol, root, model, method or [], device, batch_size, codec, sam),
         work=work or default_work_folder(),
         sweep=sweep or [],
+        distractors=distractors,
     )
     if protocol in VIDEOS:
         evaluated = _evaluate_videos(request)
@@ -174,6 +187,7 @@ def evaluate(
 def _evaluate_searches(request: _Request) -> _Evaluated:
     from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import read_benchmark
+    from search.evaluation.galleries import Indexing, add_distractors, find_distractors
     from search.evaluation.methods.methods import descriptors_of, select_methods
     from search.evaluation.methods.sweep import find_sweeps, sweep_json
     from search.evaluation.metrics.class_map import measure_class_map
@@ -182,6 +196,7 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
 
     with ProgressDisplay() as display:
         benchmark = read_benchmark(request.protocol, request.root, request.work, display.show)
+    photos = find_distractors(request.distractors, request.work) if request.distractors else []
     select_methods(request.methods, benchmark)  # refuses what is wrong before a model is looked for
     extractor = load_extractor(request.model, request.device, request.batch_size)
     sweeps = find_sweeps(request.methods, request.sweep, extractor) if request.sweep else []
@@ -190,6 +205,13 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
     descriptors = load_descriptors(
         descriptors_of(methods), None, request.device, request.batch_size
     )
+    further: dict[str, Any] = {}
+    if photos:
+        with ProgressDisplay() as display:
+            how = Indexing(extractor, request.work, request.codec, descriptors, display)
+            benchmark, left_out = add_distractors(benchmark, photos, methods, how)
+        say(_told(left_out, benchmark.n_distractors))
+        further["distractors_left_out"] = asdict(left_out)
     with ProgressDisplay() as display:
         found = run_methods(
             *(benchmark, methods, extractor, request.work, request.codec),
@@ -201,10 +223,22 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
     measured = benchmark.scenes and extractor.knows_words
     class_map = measure_class_map(benchmark, extractor) if measured else None
     report = evaluation_json(benchmark, extractor.fingerprint(), request.codec, found, class_map)
+    report |= further
     if sweeps:
         report["sweeps"] = [sweep_json(swept, report) for swept in sweeps]
     write = partial(write_searches_run, report=report, benchmark=benchmark, evaluation=found)
     return _Evaluated(report, write, found.folder)
+
+
+def _told(left_out: "LeftOut", n_distractors: int) -> str:
+    """How many distractors there are, and what was left out."""
+    line = f"distractors: {n_distractors:,} photos"
+    if left_out.copies:
+        line += f"; left out: {left_out.copies:,} copies of the benchmark's photos"
+    if broken := left_out.broken:
+        line += f"; broken and left out: {len(broken):,}, {'; '.join(broken[:_NAMED])}"
+        line += f" and {len(broken) - _NAMED:,} more" if len(broken) > _NAMED else ""
+    return line
 
 
 def _evaluate_masks(request: _Request) -> _Evaluated:

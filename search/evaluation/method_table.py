@@ -67,8 +67,10 @@ def method_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def benchmark_name(report: dict[str, Any]) -> str:
-    """The protocol, with its convention where it has several."""
-    return ", ".join(filter(None, (report["protocol"], report.get("convention"))))
+    """The protocol, with its convention where it has several, and the distractors behind it."""
+    name = ", ".join(filter(None, (report["protocol"], report.get("convention"))))
+    added = report.get("n_distractors")
+    return f"{name} + {added:,} distractors" if added else name
 
 
 def heading(protocol: str, column: str) -> str:

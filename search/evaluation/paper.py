@@ -34,7 +34,11 @@ class Published:
     methods: dict[str, dict[str, float]]
 
     def stands_beside(self, report: dict[str, Any]) -> bool:
-        """Whether a report is of the same convention and the same size."""
+        """Whether a report is of the same convention and the same size, without distractors behind
+        the gallery that the benchmark does not have.
+        """
+        if report.get("n_distractors"):
+            return False
         # Reports of earlier versions have no convention; their size tells.
         convention = report.get("convention", self.convention)
         return (

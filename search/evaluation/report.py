@@ -40,7 +40,8 @@ def evaluation_json(
     Confidence is judged by scores without expansion; None where these were not measured too.
     class_map: how well S_S separates classes; None where the benchmark has no masks to measure it.
     "timings" are seconds by stage, and under "methods" those of scoring by method. "convention" is
-    the benchmark's, where it has one. `published_json` describes "paper" and "published".
+    the benchmark's, where it has one, and "n_distractors" how many photos were put behind its
+    gallery, where any were. `published_json` describes "paper" and "published".
     """
     scores = {result.method.name: result.scores for result in evaluation.results}
     default = scores.get(DEFAULT_SCORE)
@@ -64,6 +65,8 @@ def evaluation_json(
             "methods": {name: spent for name, spent in seconds.items() if name in scores},
         },
     }
+    if benchmark.n_distractors:
+        report["n_distractors"] = benchmark.n_distractors
     if benchmark.convention:
         report["convention"] = benchmark.convention
     report |= published_json(report)

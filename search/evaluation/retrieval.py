@@ -17,14 +17,13 @@ from features.models import MapExtractor
 from features.photo import load_photo
 from features.vision.descriptors import ImageDescriptor
 from indexer.codec.quality import DEFAULT_QUALITY
-from indexer.ingest.build import index_photos
 from indexer.ingest.progress import Progress
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from search.choosing import choose_object
 from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
-from search.evaluation.methods.baselines import EXTRACTORS
+from search.evaluation.galleries import Indexing, index_gallery
 from search.evaluation.methods.methods import (
     CombinedMethod,
     DescriptorMethod,
@@ -44,7 +43,7 @@ from search.evaluation.methods.same_maps import (
     group_by_maps,
 )
 from search.evaluation.metrics.summary import Scores
-from search.evaluation.run_store import RunScores, gallery_folder, open_scores, run_folder
+from search.evaluation.run_store import RunScores, open_scores, run_folder
 from search.evaluation.steps import OnStep, ignore_step
 from search.query import SearchOptions
 from search.ranking.expansion import expand
@@ -87,17 +86,12 @@ class Evaluation:
 class _Run:
     """What all steps of a run share.
 
-    extractor: the model that is evaluated. quality: the codec's, for its maps. descriptors: those
-    that methods need. work: the folder of indexes. scores: what is stored so far.
+    scores: what is stored so far.
     """
 
     benchmark: Benchmark
-    extractor: MapExtractor
-    quality: str
-    descriptors: Sequence[ImageDescriptor]
-    work: Path
+    indexing: Indexing
     scores: RunScores
-    on_progress: Callable[[Progress], None] | None
     on_step: OnStep
 
 
@@ -131,11 +125,8 @@ def run_methods(
         open_scores(folder, len(benchmark.queries), len(benchmark.gallery)) as scores,
         _shown_queries(benchmark) as shown,
     ):
-        run = _Run(
-            *(shown, extractor, quality, descriptors, work, scores),
-            on_progress=on_progress,
-            on_step=on_step or ignore_step,
-        )
+        indexing = Indexing(extractor, work, quality, descriptors, on_progress)
+        run = _Run(shown, indexing, scores, on_step or ignore_step)
         for part in parts:
             if isinstance(part, DirectMethod):
                 _score_directly(run, part)
@@ -191,28 +182,17 @@ def _score_directly(run: _Run, method: DirectMethod) -> None:
 
 def _score_by_maps(run: _Run, group: SameMaps) -> None:
     """Index the gallery by one kind of maps, and score the queries that are not done."""
-    maps, methods = group.maps, group.methods
     lacking = {
-        batch: [method for method in methods if not run.scores.is_done(method.name, batch)]
+        batch: [method for method in group.methods if not run.scores.is_done(method.name, batch)]
         for batch in range(run.scores.n_batches)
     }
     batches = {batch: missing for batch, missing in lacking.items() if missing}
     if not batches:
         return
     source, single = extractors_of(group)
-    quality = "none" if maps in EXTRACTORS else run.quality
-    place = gallery_folder(run.work, run.benchmark, maps, source, quality)
     with run.scores.clock("indexing"):
-        index_photos(
-            [place / "gallery.txt"],
-            place / "index",
-            source,
-            batch_size=run.extractor.batch_size,
-            quality=quality,
-            descriptors=run.descriptors if source is run.extractor else (),
-            on_progress=run.on_progress,
-        )
-    with IndexReader.open(place / "index") as reader:
+        index = index_gallery(run.benchmark, group.maps, source, run.indexing)
+    with IndexReader.open(index) as reader:
         gallery = _Gallery(run, reader, _ids(reader, run.benchmark), source, single)
         for batch, missing in batches.items():
             run.scores.keep(batch, gallery.score(missing, batch))
@@ -342,13 +322,15 @@ class _Gallery:
         assert reader.word_recall is not None  # every index of this version has it
         cells = reference.tokens.cpu().numpy()
         found, scores = reader.word_recall.search(
-            lambda codec: reader.words_in(cells, codec), len(self.ids)
+            lambda codec: reader.words_in(cells, codec), reader.n_photos
         )
         return self._of_gallery(found, scores)
 
     def _cosines(self, photo: Path, method: DescriptorMethod) -> NDArray[np.float32]:
         """The cosine of a whole photo's descriptor with each photo's, (n_gallery,) float32."""
-        known: Mapping[str, ImageDescriptor] = {each.name: each for each in self.run.descriptors}
+        known: Mapping[str, ImageDescriptor] = {
+            each.name: each for each in self.run.indexing.descriptors
+        }
         descriptor = known[method.descriptor]
         shown = load_photo(photo, at_least=2 * self.extractor.image_size)
         [vector] = descriptor.describe([descriptor.prepare(shown)])

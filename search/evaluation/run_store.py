@@ -54,10 +54,11 @@ def gallery_folder(
 
     Raises WaldoError for a missing photo, OSError where the folder cannot be written.
     """
-    decides = [_files(benchmark.gallery), extractor.fingerprint(), quality]
+    photos = benchmark.indexed or benchmark.gallery
+    decides = [_files(photos), extractor.fingerprint(), quality]
     folder = work / f"{benchmark.protocol}-{maps}-{_digest(decides)}"
     folder.mkdir(parents=True, exist_ok=True)
-    listing = "\n".join(str(path.resolve()) for path in benchmark.gallery)
+    listing = "\n".join(str(path.resolve()) for path in photos)
     write_text_atomically(folder / "gallery.txt", listing)
     return folder
 

@@ -1,6 +1,7 @@
 """What a benchmark of searches is, whatever its folder looks like."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ class Benchmark:
     only results of the same convention can be compared. metrics: names in
     `search.evaluation.metrics.cut_ranking.CUT_METRICS`, which are reported as well. parts: by name,
     the queries with a part of their relevant photos, the others ignored; None for a query that has
-    none in that part. These metrics are reported for each part.
+    none in that part. These metrics are reported for each part. n_distractors: how many of the
+    gallery's photos, its last, were put behind it and answer no query. indexed: the files of the
+    gallery's index where it has more, of which the gallery lacks some; else empty.
     """
 
     protocol: str
@@ -86,6 +89,8 @@ class Benchmark:
     convention: str = ""
     metrics: tuple[str, ...] = ()
     parts: dict[str, list[BenchmarkQuery | None]] = field(default_factory=dict)
+    n_distractors: int = 0
+    indexed: list[Path] = field(default_factory=list)
 
     @property
     def levels(self) -> list[str]:
@@ -115,6 +120,25 @@ def with_cut_queries(benchmark: Benchmark, folder: Path) -> Benchmark:
         whole = (0.0, 0.0, float(x1 - x0), float(y1 - y0))
         queries.append(replace(asked, query=replace(asked.query, photo=path, box=whole)))
     return replace(benchmark, queries=queries)
+
+
+def with_distractors(
+    benchmark: Benchmark, photos: Sequence[Path], indexed: list[Path] | None = None
+) -> Benchmark:
+    """The benchmark with photos behind its gallery that answer no query, as Revisited Oxford and
+    Paris have a million of them (Radenovic et al., CVPR 2018).
+
+    Where the gallery has classes, a distractor counts as a photo that shows none of them. indexed:
+    as in Benchmark; None for the new gallery itself.
+    """
+    classes = benchmark.gallery_classes
+    return replace(
+        benchmark,
+        gallery=[*benchmark.gallery, *photos],
+        gallery_classes=classes and [*classes, *[set[str]()] * len(photos)],
+        n_distractors=benchmark.n_distractors + len(photos),
+        indexed=indexed or [],
+    )
 
 
 def read_json(path: Path) -> Any:

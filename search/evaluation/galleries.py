@@ -1,0 +1,139 @@
+"""Galleries as indexes, one for each kind of maps, and the distractors behind them."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.errors import WaldoError
+from features.models import MapExtractor
+from features.vision.descriptors import ImageDescriptor
+from indexer.ingest.build import index_photos
+from indexer.ingest.progress import Progress
+from indexer.ingest.sources import Unreadable, list_photos, open_sources
+from indexer.protocols import Extractor
+from indexer.reader import IndexReader
+from indexer.store.failures import read_failures
+from search.evaluation.benchmarks.benchmark import Benchmark, with_distractors
+from search.evaluation.methods.baselines import EXTRACTORS
+from search.evaluation.methods.methods import METHODS, Method, single_methods
+from search.evaluation.methods.same_maps import extractors_of, group_by_maps
+from search.evaluation.run_store import gallery_folder
+
+# Names that a list of photos cannot hold.
+_UNLISTABLE = re.compile("[\r\n\ud800-\udfff]")
+_UNLISTED = "its name has a line break, or is not UTF-8; rename it"
+
+
+@dataclass(frozen=True)
+class Indexing:
+    """How galleries are indexed.
+
+    extractor: the model that is evaluated. work: the folder of indexes. quality: the codec's, for
+    the model's maps. descriptors: those that methods need, stored beside the model's maps.
+    on_progress: called with the progress of indexing.
+    """
+
+    extractor: MapExtractor
+    work: Path
+    quality: str
+    descriptors: Sequence[ImageDescriptor] = ()
+    on_progress: Callable[[Progress], None] | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The photos of a folder of distractors that are not behind the gallery.
+
+    broken: for each that cannot be read, a line that says why. copies: how many have the content of
+    a photo of the gallery or of a query, which would count as found wrongly.
+    """
+
+    broken: list[str]
+    copies: int
+
+
+def index_gallery(benchmark: Benchmark, maps: str, source: Extractor, how: Indexing) -> Path:
+    """The index of a benchmark's gallery by one kind of maps, brought up to date.
+
+    maps: the name of the kind. source: the extractor that makes it.
+    """
+    quality = "none" if maps in EXTRACTORS else how.quality
+    place = gallery_folder(how.work, benchmark, maps, source, quality)
+    index_photos(
+        [place / "gallery.txt"],
+        place / "index",
+        source,
+        batch_size=how.extractor.batch_size,
+        quality=quality,
+        descriptors=how.descriptors if source is how.extractor else (),
+        on_progress=how.on_progress,
+    )
+    return place / "index"
+
+
+def find_distractors(folder: Path, work: Path) -> list[Path]:
+    """The files in a folder that may be photos, in the order of names, each once.
+
+    work: the work folder, of which no file counts. Raises WaldoError where the folder or one in it
+    cannot be listed, and where there is no picture.
+    """
+    if not folder.is_dir():
+        raise WaldoError(f"{folder}: no such folder; it must hold the distractors")
+    photos = []
+    for entry in list_photos(open_sources([folder], work), work):
+        if isinstance(entry, Unreadable):
+            raise WaldoError(f"{entry.path}: {entry.reason}")
+        photos.append(Path(entry.path).resolve())
+    return list(dict.fromkeys(photos))
+
+
+def add_distractors(
+    benchmark: Benchmark, photos: Sequence[Path], methods: Sequence[Method], how: Indexing
+) -> tuple[Benchmark, LeftOut]:
+    """The benchmark with photos behind its gallery, and those that are left out.
+
+    photos: as from `find_distractors`. All are indexed first, by each kind of maps that the methods
+    need, which shows what cannot be read and what is a copy. Raises WaldoError where nothing is
+    left, and where the disk does not give a photo: whether it is broken is not known then.
+    """
+    broken = {photo: _UNLISTED for photo in photos if _UNLISTABLE.search(str(photo))}
+    every = with_distractors(benchmark, [photo for photo in photos if photo not in broken])
+    own = {photo.resolve() for photo in benchmark.gallery}
+    known = {_content(query.query.photo) for query in benchmark.queries}
+    contents: dict[Path, bytes] = {}
+    # Methods that need no maps need an index too: it shows which photos can be read.
+    groups = group_by_maps(single_methods(methods), how.extractor) or group_by_maps(
+        [METHODS["rgb-patches"]], how.extractor
+    )
+    for group in groups:
+        source, _ = extractors_of(group)
+        index = index_gallery(every, group.maps, source, how)
+        with IndexReader.open(index) as reader:
+            paths = map(Path, reader.paths())
+            found = dict(zip(paths, map(bytes, reader.content_hashes), strict=True))
+        contents = {path: found[path] for path in contents or found if path in found}
+        broken |= {Path(failure.path): failure.reason for failure in read_failures(index)}
+    known |= {content for path, content in contents.items() if path in own}
+    left = [path for path in photos if path in contents and contents[path] not in known]
+    lines = [f"{path}: {broken[path]}" for path in photos if path in broken]
+    for path in photos:
+        if path in broken:
+            _content(path)
+    if not left:
+        raise WaldoError(
+            f"{photos[0].parent}: no distractor is left; all are broken, or copies of the "
+            "benchmark's photos"
+        )
+    n_copies = sum(path in contents for path in photos) - len(left)
+    return with_distractors(benchmark, left, every.gallery), LeftOut(lines, n_copies)
+
+
+def _content(photo: Path) -> bytes:
+    """The SHA-256 of a photo's file. Raises WaldoError where the disk does not give it."""
+    try:
+        with photo.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise WaldoError(f"{photo}: cannot be read ({error.strerror})") from None
