@@ -1,4 +1,4 @@
-"""Benchmarks: `waldo evaluate`, `report`, `fit-weights` and `prepare`."""
+"""Benchmarks: `waldo evaluate`, `fit-weights` and `prepare`."""
 
 import shutil
 import sys
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from search.evaluation.run_store import RunResults
     from search.evaluation.steps import OnStep
 
-# Photos that are gone are named up to this many.
+# Broken distractors are named up to this many.
 _NAMED = 5
 
 
@@ -317,56 +317,6 @@ def _evaluate_by_object(
         with ProgressDisplay() as display:
             report = measure(stored, display.show)
     return _Evaluated(report, partial(write_run, report=report), folder)
-
-
-def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN.json...", help="What `waldo evaluate --out` wrote."),
-    ],
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Write a page with pictures of the best and worst queries."
-        ),
-    ] = None,
-) -> None:
-    """Compare evaluation runs, in one table per benchmark."""
-    from search.commands.pages.runs_page import write_runs_page
-    from search.evaluation.runs.comparison import compare, comparison_markdown, comparison_table
-    from search.evaluation.runs.run_files import (
-        by_benchmark,
-        markdown_table,
-        read_run,
-        runs_table,
-        terminal_table,
-    )
-
-    found = [read_run(path) for path in runs]
-    if html is not None:
-        gone = write_runs_page(found, html)
-        if gone:
-            names = ", ".join(photo.name for photo in gone[:_NAMED])
-            more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
-            say(f"not shown, because they are gone or not readable: {names}{more}")
-        say(f"page: {html.resolve()} ({html.stat().st_size / 1e6:.1f} MB)")
-    for number, (title, group) in enumerate(by_benchmark(found).items()):
-        if number > 0:
-            print()
-        table, comparison = runs_table(title, group), compare(group)
-        if markdown:
-            print(markdown_table(table))
-        else:
-            print_table(terminal_table(table, narrow=sys.stdout.isatty()))
-        if comparison.differences:
-            print()
-            if markdown:
-                print(comparison_markdown(comparison))
-            else:
-                print_table(comparison_table(comparison))
-        for note in comparison.notes:
-            print(f"\n{note}")
 
 
 def fit_weights(

@@ -53,7 +53,7 @@ def method_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
     rows = {
         name: _cells(values)
         | {
-            column: _percent(values[key])
+            column: percent(values[key])
             for key, column in _FURTHER.items()
             if key in values and column not in shown
         }
@@ -141,21 +141,33 @@ def parts_table(report: dict[str, Any]) -> "Table | None":
     parts = next(iter(methods.values())).get("parts", {})
     if not parts:
         return None
-    metric = next(key for key in next(iter(parts.values())) if key in _FURTHER)
-    table = Table(
-        title=f"{_FURTHER[metric]} of each part of the relevant photos, the others left out",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
+    metric = part_metric(parts)
+    table = Table(title=parts_title(parts), title_justify="left", box=None, pad_edge=False)
     table.add_column("method")
     for name in parts:
         table.add_column(folded(name), justify="right")
     for name, values in methods.items():
-        table.add_row(name, *(_percent(values["parts"][part][metric]) for part in parts))
-    count = ", ".join(str(part["n_queries"]) for part in parts.values())
-    table.caption, table.caption_justify = f"queries with such photos: {count}", "left"
+        table.add_row(name, *(percent(values["parts"][part][metric]) for part in parts))
+    table.caption, table.caption_justify = parts_note(parts), "left"
     return table
+
+
+def part_metric(parts: dict[str, Any]) -> str:
+    """The key of the metric that a method's parts have in a report."""
+    return next(key for key in next(iter(parts.values())) if key in _FURTHER)
+
+
+def parts_title(parts: dict[str, Any]) -> str:
+    """What a table of parts shows."""
+    return (
+        f"{_FURTHER[part_metric(parts)]} of each part of the relevant photos, the others left out"
+    )
+
+
+def parts_note(parts: dict[str, Any]) -> str:
+    """How many queries each part has, in words."""
+    count = ", ".join(str(part["n_queries"]) for part in parts.values())
+    return f"queries with such photos: {count}"
 
 
 def folded(heading: str) -> str:
@@ -179,12 +191,12 @@ def _retrieval_cells(values: dict[str, Any]) -> dict[str, str]:
     # On a benchmark with levels every query is confusable.
     parts = by_level or {"mAP confusable": values["mAP_confusable"]}
     return {
-        "mAP": _percent(values["mAP"]),
+        "mAP": percent(values["mAP"]),
         "95 % interval": _interval(values["mAP_interval"]),
-        **{f"R@{k}": _percent(values[f"Recall@{k}"]) for k in (1, 5, 10, 50)},
-        "in 5 %": _percent(values["found_in_5_percent"]),
-        "same class": _percent(values["mAP_same_class"]),
-        **{column: _percent(part) for column, part in parts.items()},
+        **{f"R@{k}": percent(values[f"Recall@{k}"]) for k in (1, 5, 10, 50)},
+        "in 5 %": percent(values["found_in_5_percent"]),
+        "same class": percent(values["mAP_same_class"]),
+        **{column: percent(part) for column, part in parts.items()},
     }
 
 
@@ -193,41 +205,41 @@ def _graded_cells(values: dict[str, Any]) -> dict[str, str]:
     cells = {}
     for difficulty in ("easy", "medium", "hard"):
         found = values[difficulty]
-        cells[f"{difficulty} mAP"] = _percent(found["mAP"])
+        cells[f"{difficulty} mAP"] = percent(found["mAP"])
         if difficulty == "medium":
             cells["95 % interval"] = _interval(found["mAP_interval"])
-        cells[f"{difficulty} mP@10"] = _percent(found["mP@10"])
+        cells[f"{difficulty} mP@10"] = percent(found["mP@10"])
     return cells
 
 
 def _mask_cells(values: dict[str, Any]) -> dict[str, str]:
     return {
-        "mIoU": _percent(values["mIoU"]),
+        "mIoU": percent(values["mIoU"]),
         "95 % interval": _interval(values["mIoU_interval"]),
-        "bIoU": _percent(values["bIoU"]),
-        "cumulative IoU": _percent(values["cumulative_IoU"]),
+        "bIoU": percent(values["bIoU"]),
+        "cumulative IoU": percent(values["cumulative_IoU"]),
     }
 
 
 def _group_cells(values: dict[str, Any]) -> dict[str, str]:
     return {
         "groups": str(values["groups"]),
-        "BCubed precision": _percent(values["bcubed_precision"]),
+        "BCubed precision": percent(values["bcubed_precision"]),
         "95 % interval": _interval(values["bcubed_precision_interval"]),
-        "recall": _percent(values["bcubed_recall"]),
+        "recall": percent(values["bcubed_recall"]),
         "95 % interval of recall": _interval(values["bcubed_recall_interval"]),
-        "F": _percent(values["bcubed_f"]),
-        "pairwise F": _percent(values["pair_f"]),
-        "placed": _percent(values["placed"]),
+        "F": percent(values["bcubed_f"]),
+        "pairwise F": percent(values["pair_f"]),
+        "placed": percent(values["placed"]),
     }
 
 
 def _video_cells(values: dict[str, Any]) -> dict[str, str]:
-    cells = {"J&F": _percent(values["J&F"]), "95 % interval": _interval(values["J&F_interval"])}
+    cells = {"J&F": percent(values["J&F"]), "95 % interval": _interval(values["J&F_interval"])}
     for metric in ("J", "F"):
-        cells[metric] = _percent(values[metric])
-        cells[f"{metric} recall"] = _percent(values[f"{metric}_recall"])
-        cells[f"{metric} decay"] = _percent(values[f"{metric}_decay"])
+        cells[metric] = percent(values[metric])
+        cells[f"{metric} recall"] = percent(values[f"{metric}_recall"])
+        cells[f"{metric} decay"] = percent(values[f"{metric}_decay"])
     return cells
 
 
@@ -245,7 +257,8 @@ def _class_map_note(found: dict[str, Any]) -> str:
     )
 
 
-def _percent(part: float | None) -> str:
+def percent(part: float | None) -> str:
+    """A fraction as a cell has it; blank where there is none."""
     return "" if part is None else f"{100 * part:.1f}"
 
 

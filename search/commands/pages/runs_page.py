@@ -10,7 +10,7 @@ import numpy as np
 from search.commands.pages.chart import MOST_LINES, Chart, Plot, plot
 from search.commands.pages.query_pictures import PictureStore, QueryGroup, best_and_worst
 from search.commands.pages.rendering import render, write_html
-from search.evaluation.runs.breakdowns import Part, by_class, by_size, has_sizes
+from search.evaluation.runs.breakdowns import Part, by_class, by_part, by_size, has_sizes
 from search.evaluation.runs.comparison import Comparison, compare
 from search.evaluation.runs.curves import (
     RECALLS,
@@ -19,7 +19,13 @@ from search.evaluation.runs.curves import (
     precision_recall,
     recall_at,
 )
-from search.evaluation.runs.run_files import Run, RunsTable, by_benchmark, runs_table
+from search.evaluation.runs.run_files import (
+    Run,
+    RunsTable,
+    by_benchmark,
+    runs_parts_table,
+    runs_table,
+)
 from search.evaluation.runs.values import Entrant, entrants
 
 # The size of a chart on wide and on narrow screens, in pixels.
@@ -29,7 +35,7 @@ _MOST_PHOTOS = 1000  # on the x axis of recall: run files hold so many places
 
 @dataclass(frozen=True)
 class _Breakdown:
-    """mAP of the parts of a benchmark. title: what parts it."""
+    """A metric of the parts of a benchmark. title: the metric, and what parts it."""
 
     title: str
     parts: list[Part]
@@ -84,6 +90,8 @@ def _section(title: str, runs: list[Run], pictures: PictureStore) -> _Section:
         breakdowns.append(_Breakdown("mAP by the object's share of its photo", by_size(compared)))
     else:
         notes.append("No table by size: some run files are of an earlier version without sizes.")
+    if (parts := runs_parts_table(searches)) is not None:
+        breakdowns.append(_Breakdown(parts.title, by_part(compared)))
     return _Section(
         runs_table(title, runs),
         runs,

@@ -1,4 +1,4 @@
-"""Average precision by class and by the size of the object."""
+"""Average precision by class and by the size of the object, and what a benchmark parts itself."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from search.evaluation.method_table import part_metric
 from search.evaluation.runs.values import Entrant
 
 # Bounds of the bins of an object's share of its photo.
@@ -21,8 +22,8 @@ _BINS = (
 
 @dataclass(frozen=True)
 class Part:
-    """Some queries of a run. label: what they share. n: how many. means: mAP by entrant, a
-    fraction; None where an entrant's run has no such query.
+    """Some queries of a run. label: what they share. n: how many. means: the metric by entrant,
+    which is mAP but for `by_part`, a fraction; None where an entrant's run has no such query.
     """
 
     label: str
@@ -38,6 +39,20 @@ def by_class(entered: list[Entrant]) -> list[Part]:
 def by_size(entered: list[Entrant]) -> list[Part]:
     """By the share of its photo that the object takes; queries without an area are left out."""
     return sorted(_parts(entered, _bin), key=lambda part: _BINS.index(part.label))
+
+
+def by_part(entered: list[Entrant]) -> list[Part]:
+    """By the benchmark's own parts of the relevant photos, in the metric that reports have there;
+    none where a run has no parts.
+    """
+    found = [entrant.run.content["methods"][entrant.method].get("parts") for entrant in entered]
+    if not found or not all(found):
+        return []
+    metric = part_metric(found[0])
+    return [
+        Part(name, part["n_queries"], [parts[name][metric] for parts in found])
+        for name, part in found[0].items()
+    ]
 
 
 def has_sizes(entrant: Entrant) -> bool:

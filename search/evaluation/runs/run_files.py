@@ -13,6 +13,10 @@ from search.evaluation.method_table import (
     folded,
     heading,
     method_cells,
+    part_metric,
+    parts_note,
+    parts_title,
+    percent,
     size,
     table_notes,
 )
@@ -128,6 +132,31 @@ def runs_table(title: str, runs: list[Run]) -> RunsTable:
     return RunsTable(
         title, ["run", "model", "method", *heads], rows, paper, table_notes(runs[0].content)
     )
+
+
+def runs_parts_table(runs: list[Run]) -> RunsTable | None:
+    """What the runs of one benchmark reach on each part of the relevant photos; None for a
+    benchmark that names no parts.
+    """
+    found = [
+        (run, method, values["parts"])
+        for run in runs
+        for method, values in run.content["methods"].items()
+        if values.get("parts")
+    ]
+    if not found:
+        return None
+    first = found[0][2]
+    metric = part_metric(first)
+    rows = [
+        [
+            *(str(run.path), str(run.content["model"]["model"]), method),
+            *(percent(parts[name][metric]) if name in parts else "" for name in first),
+        ]
+        for run, method, parts in found
+    ]
+    columns = ["run", "model", "method", *first]
+    return RunsTable(parts_title(first), columns, rows, [], [parts_note(first)])
 
 
 def terminal_table(table: RunsTable, narrow: bool = False) -> "Table":

@@ -242,6 +242,37 @@ def test_ilias_is_reported_by_scale_and_clutter(waldo: CommandLine, tmp_path: Pa
     assert "queries with such photos: 1, 0, 0, 2, 1, 1, 0, 1" in shown
 
 
+def test_a_report_of_runs_has_the_parts(waldo: CommandLine, tmp_path: Path) -> None:
+    root, page = save_ilias(tmp_path / "ilias"), tmp_path / "page.html"
+    runs = []
+    for method in ("rgb-patches", "rgb-histogram"):
+        runs.append(tmp_path / f"{method}.json")
+        options = ["--root", root, "--method", method, "--work", tmp_path / "work"]
+        assert waldo("evaluate", "ilias", *options, "--out", runs[-1]).code == 0
+    found = waldo("report", *runs, "--markdown", "--html", page)
+    _, parts, _ = found.out.split("\n\n**")
+    assert parts.startswith("mAP@1k of each part of the relevant photos, the others left out**")
+    assert "queries with such photos: 1, 0, 0, 2, 1, 1, 0, 1" in parts
+    lines = [line for line in parts.splitlines() if line.startswith("|")]
+    assert lines[0].startswith("| run | model | method | scale from 0 to 0.069 |")
+    report = json.loads(runs[0].read_text())["methods"]["rgb-patches"]["parts"]
+    cells = [
+        "" if part["mAP@1k"] is None else f"{100 * part['mAP@1k']:.1f}" for part in report.values()
+    ]
+    assert lines[2][2:-2].split(" | ") == [str(runs[0]), "tiny", "rgb-patches", *cells]
+    assert len(lines) == 4
+    assert "scale from 0 to 0.069" in waldo("report", *runs).out.replace("\n", " ")
+    assert "<tr><td>scale from 0.27</td><td>2</td>" in page.read_text()
+    # A run without parts, as of an earlier version, leaves them out of the page's table.
+    content = json.loads(runs[1].read_text())
+    del content["methods"]["rgb-histogram"]["parts"]
+    runs[1].write_text(json.dumps(content))
+    found = waldo("report", *runs, "--markdown", "--html", page)
+    assert found.code == 0
+    assert "scale from" not in page.read_text()
+    assert found.out.count("| rgb-patches |") == 2
+
+
 def test_other_positives_are_left_out_of_a_part(tmp_path: Path) -> None:
     """Against scikit-learn on a ranking from which they were deleted, as the published evaluator
     deletes them.
