@@ -6,6 +6,7 @@ safetensors files only, and no code that comes with a model is run.
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ class Layout:
 
     library: whose layout it is, as messages name it. marker: the file that every such folder has.
     files, ignored: patterns of the files that are needed, and of those among them that are not.
-    weights: patterns of files of which at least one must be there.
+    weights: patterns of files of which at least one must be there. parts: the folders beneath it
+    whose weights `locate` looks at, "." for itself; a pipeline's are known by its configuration.
     """
 
     library: str
@@ -38,6 +40,7 @@ class Layout:
     files: tuple[str, ...]
     weights: tuple[str, ...]
     ignored: tuple[str, ...] = ()
+    parts: tuple[str, ...] = (".",)
 
 
 def locate(
@@ -57,18 +60,33 @@ def locate(
     local = Path(source)
     if local.is_dir():
         if not (local / layout.marker).is_file():
-            raise ModelError(
-                f"{kind} {name}: not a model in {layout.library}' layout (no {layout.marker} in it)"
-            )
-        return local.resolve(), None
-    if source.count("/") != 1 or local.is_absolute():
+            raise ModelError(f"{kind} {name}: {_another_folder(local, layout)}")
+        folder, repository = local.resolve(), None
+    elif local.is_file():
+        raise ModelError(
+            f"{kind} {name}: this is one file; give a folder in {layout.library}' layout"
+        )
+    elif source.count("/") != 1 or local.is_absolute():
         names = f"known names: {', '.join(known)}; or give" if known else "give"
         raise ModelError(
             f"{kind} {name}: no such model; {names} a local folder in {layout.library}' layout, or "
             "a hub id"
         )
-    folder = hub_snapshot(f"{kind} {name}", source, revision, layout)
-    return folder, folder.name
+    else:
+        folder, repository = hub_snapshot(f"{kind} {name}", source, revision, layout), source
+    check_weights(f"{kind} {name}", folder, repository, layout.parts)
+    return folder, folder.name if repository else None
+
+
+def _another_folder(folder: Path, layout: Layout) -> str:
+    """Why a local folder is no model, and the mend."""
+    marker = layout.marker
+    lacks = f"not a model in {layout.library}' layout (no {marker} in it)"
+    near = [folder.parent / marker]  # a part of a pipeline was given
+    # The folder above a model was given, or a repository in the hub's cache.
+    near += [*sorted(folder.glob(f"*/{marker}")), *sorted(folder.glob(f"snapshots/*/{marker}"))]
+    meant = next((path.parent for path in near if path.is_file()), None)
+    return f"{lacks}; give {meant or 'the folder that holds it'}"
 
 
 def hub_snapshot(model: str, repository: str, revision: str | None, layout: Layout) -> Path:
@@ -147,10 +165,7 @@ def _without_weights(repository: str, folder: Path, layout: Layout) -> str:
         names = [path.name for path in folder.rglob("*")]
         is_whole = False
     if any(Path(name).suffix in _PICKLES for name in names):
-        return (
-            f"the weights of {repository} are pickle files, which can run code and are not read; "
-            "take a repository or a folder with safetensors weights"
-        )
+        return _pickled(repository)
     if not is_whole:
         return _half(repository)
     lacks = "safetensors weights" if layout.marker in names else layout.marker
@@ -160,11 +175,102 @@ def _without_weights(repository: str, folder: Path, layout: Layout) -> str:
     )
 
 
+def _pickled(place: str) -> str:
+    return (
+        f"the weights of {place} are pickle files, which can run code and are not read; take a "
+        "repository or a folder with safetensors weights"
+    )
+
+
 def _half(repository: str) -> str:
     return (
         f"only a part of {repository} is on this machine; run `hf download {repository}` where "
         "there is a network, which goes on where it stopped"
     )
+
+
+def check_weights(
+    model: str,
+    folder: Path,
+    repository: str | None,
+    parts: Iterable[str],
+    variant: str | None = None,
+    needed: Iterable[str] = (),
+) -> None:
+    """Raise ModelError, with the mend, where the weights in a folder are not all there.
+
+    Only names, sizes and headers of files are looked at. model: what messages call it. repository:
+    the hub id that the folder is a snapshot of; None for a local folder. parts: the folders beneath
+    it that have weights, "." for itself. variant: of their files. needed: further folders.
+    """
+    for part in needed:
+        if not any((folder / part).glob("*")):
+            raise missing(model, folder / part, repository)
+    for part in parts:
+        place = folder / part
+        if not (place / "config.json").is_file():
+            raise missing(model, place / "config.json", repository)
+        _check_files(model, place, repository, variant)
+
+
+def _check_files(model: str, place: Path, repository: str | None, variant: str | None) -> None:
+    """Raise ModelError where the weights of one part are not all there."""
+    from safetensors import SafetensorError, safe_open
+
+    suffix = f".{variant}" if variant else ""
+    names = {f"{name}{suffix}" for name in ("model", "diffusion_pytorch_model")}
+    # Large weights are several files, MODEL-00001-of-00002, and an index names them.
+    files = [
+        file
+        for file in place.glob("*.safetensors")
+        if re.sub(r"-\d+-of-\d+", "", file.stem) in names
+    ]
+    if not files:
+        if any(file.suffix in _PICKLES for file in place.glob("*")):
+            raise ModelError(f"{model}: {_pickled(str(place))}")
+        kind = f"*{suffix}.safetensors" if variant else "safetensors weights"
+        raise ModelError(f"{model}: {place} has no {kind}; {_mend(repository)}")
+    if not names & {file.stem for file in files}:
+        index = _index(place, variant)
+        if index is None:
+            raise missing(model, place / "*.safetensors.index.json", repository)
+        try:
+            weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+            files = [place / name for name in sorted(set(weight_map.values()))]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            files = [index]  # which is found to be damaged
+    for file in files:
+        if not file.is_file():
+            raise missing(model, file, repository)
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{model}: {file} is cut short or damaged; {_mend(repository, True)}"
+            ) from error
+
+
+def _index(place: Path, variant: str | None) -> Path | None:
+    """The file that names the files among which the weights of a part are divided."""
+    for path in sorted(place.glob("*.safetensors*.index*.json")):
+        if (f".{variant}." in path.name) if variant else path.name.count(".") == 3:
+            return path
+    return None
+
+
+def missing(model: str, path: Path, repository: str | None) -> ModelError:
+    """The error that a file of a model is missing. Parameters as in `check_weights`."""
+    return ModelError(f"{model}: {path} is missing; {_mend(repository)}")
+
+
+def _mend(repository: str | None, is_damaged: bool = False) -> str:
+    """What to do where files of a model are missing or damaged."""
+    if repository is None:
+        return "copy the whole folder of the model again"
+    if is_damaged:
+        return f"run `hf download {repository} --force-download`"
+    return f"run `hf download {repository}` where there is a network"
 
 
 def files_digest(folder: Path, files: Iterable[Path]) -> str:

@@ -49,4 +49,6 @@ def _is_vision_transformer(name: str) -> bool:
     if name in VISION_PRESETS or name in {preset.source for preset in VISION_PRESETS.values()}:
         return True
     folder = Path(name)
-    return (folder / "config.json").is_file() and not (folder / "model_index.json").is_file()
+    # The parts of a diffusion pipeline have a config.json too.
+    pipelines = (folder / "model_index.json", folder.absolute().parent / "model_index.json")
+    return (folder / "config.json").is_file() and not any(path.is_file() for path in pipelines)

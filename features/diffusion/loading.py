@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from features.checkpoints import (
     Layout,
+    check_weights,
     explained_errors,
     files_digest,
     load_pretrained,
     load_weights,
     locate,
+    missing,
     quiet_libraries,
 )
 from features.device import Precision, computing_type
@@ -78,8 +80,13 @@ def load_model(
         resolved = f"{resolved}+{commit}"
     if Path(name).is_dir() and name not in PRESETS:
         name = str(folder)
-    with explained_errors(f"model {name}", folder, _NEEDED):
-        architecture = _architecture(folder)
+    repository = None
+    if not resolved.startswith("sha256:"):
+        repository = preset.source if preset else name
+    architecture = _architecture(name, folder, repository)
+    parts = [part for part in architecture.classes if part != "unet" or unet is None]
+    tokenizers = [part.replace("text_encoder", "tokenizer") for part in parts if "text" in part]
+    check_weights(f"model {name}", folder, repository, parts, variant, tokenizers)
     read = partial(read_parts, name, folder, variant, architecture, unet=unet)
     vocabulary = Vocabulary(folder / "tokenizer")
     kind: type[DiffusionModel] = UNetModel
@@ -88,11 +95,17 @@ def load_model(
     return kind(name, resolved, architecture, device, vocabulary, read, precision)
 
 
-def _architecture(folder: Path) -> Architecture | DiTArchitecture:
-    """What a pipeline's configuration says. Raises as `Architecture.read`."""
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    has_transformer = any(index.get("transformer") or ())
-    return (DiTArchitecture if has_transformer else Architecture).read(folder)
+def _architecture(
+    name: str, folder: Path, repository: str | None
+) -> Architecture | DiTArchitecture:
+    """What a pipeline's configuration says. Raises ModelError where it cannot be used."""
+    with explained_errors(f"model {name}", folder, _NEEDED):
+        try:
+            index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+            has_transformer = any(index.get("transformer") or ())
+            return (DiTArchitecture if has_transformer else Architecture).read(folder)
+        except FileNotFoundError as error:
+            raise missing(f"model {name}", error.filename, repository) from error
 
 
 def _locate(name: str, revision: str | None) -> tuple[Path, str, str | None]:
@@ -115,7 +128,7 @@ def _locate_unet(
     name: str, repository: str, file: str, revision: str | None
 ) -> tuple[Path, str | None]:
     """The local path of a UNet's weights in a hub repository, and its commit."""
-    layout = Layout("diffusers", file, (file,), (file,))
+    layout = Layout("diffusers", file, (file,), (file,), parts=())
     folder, commit = locate("model", name, {name: repository}, layout, revision)
     return folder / file, commit
 
@@ -149,7 +162,8 @@ def _layout(variant: str | None, has_denoiser: bool = True) -> Layout:
     if not has_denoiser:
         needed = ("vae/*.safetensors",)
         files.remove(f"unet/{weights}")
-    return Layout("diffusers' or transformers", "model_index.json", tuple(files), needed, ignored)
+    library = "diffusers' or transformers"
+    return Layout(library, "model_index.json", tuple(files), needed, ignored, parts=())
 
 
 def _local_variant(folder: Path) -> str | None:

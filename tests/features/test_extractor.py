@@ -257,8 +257,8 @@ def test_pickled_weights_are_not_loaded(pipeline_folder: Folder, tmp_path: Path)
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     torch.save({"conv_in.weight": torch.zeros(1)}, weights.with_suffix(".bin"))
     weights.unlink()
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(str(folder), device="cpu").load()
+    with pytest.raises(ModelError, match="unet are pickle files, which can run code"):
+        load_model(str(folder), device="cpu")
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -275,9 +275,9 @@ def test_damaged_weights_are_one_clear_line(
         tensors = load_file(weights)
         tensors.pop(min(tensors))
         save_file(tensors, weights, {"format": "pt"})
-    model = load_model(str(folder), device="cpu")
-    with pytest.raises(ModelError, match="cannot be loaded") as raised:
-        model.load()
+    why = "is cut short" if harm == "cut" else "cannot be loaded"
+    with pytest.raises(ModelError, match=why) as raised:
+        load_model(str(folder), device="cpu").load()
     assert "\n" not in str(raised.value)
 
 

@@ -250,7 +250,7 @@ def broken(what: str, folder: Path) -> Path:
     ("what", "why"),
     [
         ("weights", "safetensors"),
-        ("damaged", "cannot be loaded"),
+        ("damaged", "is cut short"),
         ("kind", "model_type is vit"),
         ("code", "model_type is mine"),
         ("config", "not a model in transformers' layout"),

@@ -152,7 +152,7 @@ def test_no_index_is_made_for_a_model_that_is_broken(
     weights.write_bytes(whole[:-100])
     photo = save_photo(tmp_path / "photo.png", 96, 64)
     ask = ("index", photo, "--index", tmp_path / "index", "--model", model)
-    assert "cannot be loaded" in waldo.refusal(*ask)
+    assert f"{weights} is cut short or damaged; copy the whole" in waldo.refusal(*ask)
     assert not (tmp_path / "index" / MANIFEST_NAME).exists()
 
     # The same command works once the weights are mended.
