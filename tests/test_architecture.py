@@ -81,6 +81,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "indexer.fleet": {
         "features.errors",
+        "features.models",
+        "features.vision.descriptors",
         "indexer.codec.quality",
         "indexer.errors",
         "indexer.fleet.parts",
@@ -309,6 +311,7 @@ HEAVY = {
     "scipy",
     "huggingface_hub",
     "obstore",
+    "ray",
 }
 
 MOST_FILES = 12  # modules in a folder, `__init__` apart

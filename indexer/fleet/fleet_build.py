@@ -16,14 +16,17 @@ from features.errors import WaldoError
 from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.errors import SourceError
 from indexer.fleet.fleet_progress import FleetProgress
+from indexer.fleet.part_update import PartUpdate
 from indexer.fleet.parts import (
     CODEC_NUMBER,
     Fleet,
     check_parts,
     read_fleet,
+    usual_parts,
     write_fleet,
 )
-from indexer.fleet.shares import Shares, common_sizes
+from indexer.fleet.ray_workers import RayCluster, RayPool
+from indexer.fleet.shares import Shares, common_sizes, divide_listing
 from indexer.ingest.build import index_photos
 from indexer.ingest.commit import store_file
 from indexer.ingest.decode import Decoder
@@ -51,53 +54,50 @@ def index_collection(
     quality: str | None = None,
     descriptors: Sequence[Descriptor] = (),
     on_progress: Callable[[Progress], None] | None = None,
+    cluster: RayCluster | None = None,
 ) -> IndexReport:
     """Bring an index or a fleet up to date with some sources, or make it.
 
-    parts: of a new fleet; None for an ordinary index, and for whatever there is. The other
-    parameters, and what holds if the run is killed, are as for `index_photos`. What counts as
-    changed there is removed and new here if it comes into another part. Raises as `index_photos`
-    does, and WaldoError for another number of parts than the fleet has.
+    parts: of a new fleet; None for an ordinary index, and for whatever there is. cluster: whose
+    workers bring the parts of a fleet up to date, 16 or more in a new one where nobody says how
+    many; None for this process, one part after the other. The other parameters, and what holds if
+    the run is killed, are as for `index_photos`. What counts as changed there is removed and new
+    here if it comes into another part. Raises as `index_photos` does, WaldoError for another number
+    of parts than the fleet has, and ClusterError.
     """
     fleet = read_fleet(index_dir)
-    update = partial(
-        index_photos,
-        extractor=extractor,
-        exclude=exclude,
-        batch_size=batch_size,
-        quality=quality,
-        descriptors=descriptors,
-    )
-    if fleet is None and parts is None:
-        return update(sources, index_dir, on_progress=on_progress)
+    if fleet is None and parts is None and cluster is None:
+        return index_photos(
+            sources,
+            index_dir,
+            extractor,
+            exclude=exclude,
+            batch_size=batch_size,
+            quality=quality,
+            descriptors=descriptors,
+            on_progress=on_progress,
+        )
     started = time.monotonic()
     _check_parts(index_dir, fleet, parts)
     left_out = Exclusion(exclude)
     opened = open_sources(sources, index_dir, left_out)
     listing = partial(list_photos, opened, index_dir, left_out)
     make_folder(index_dir, FLEET_NAME)
-    with writer_lock(index_dir):
+    with contextlib.ExitStack() as held:
+        held.enter_context(writer_lock(index_dir))
+        pool = None if cluster is None else held.enter_context(cluster.connect())
         chosen: list[Found] = []
         if fleet is None:
-            assert parts is not None
             fleet, chosen = _make(
                 *(index_dir, parts, extractor, quality or DEFAULT_QUALITY),
                 *(listing(), batch_size, on_progress),
             )
-        with writing(index_dir):
-            shares = Shares(fleet, opened, listing())
-            for number in range(fleet.parts):
-                fleet.prepare(number)
-            _hand_out(fleet, chosen)
+        fleet = replace(fleet, index_dir=index_dir.absolute())
+        shares = _divide(fleet, opened, listing(), chosen)
         progress = FleetProgress(on_progress, shares.total, fleet.parts)
-        reports = [
-            _update_part(update, opened, shares, fleet, number, progress)
-            for number in range(fleet.parts)
-        ]
-        with writing(index_dir):
-            shares.delete()
-            shutil.rmtree(index_dir / FLEET_SAMPLE_NAME, ignore_errors=True)
-            _gather_failures(fleet)
+        update = PartUpdate(fleet, shares, batch_size, quality)
+        reports = _update_parts(pool, update, extractor, descriptors, progress)
+        _finish(fleet, shares)
     report = _together(index_dir, reports, len(shares.unreadable))
     return replace(report, seconds=time.monotonic() - started)
 
@@ -120,7 +120,7 @@ def stored_settings(index_dir: Path) -> Manifest | None:
 
 def _make(
     index_dir: Path,
-    parts: int,
+    parts: int | None,
     extractor: Extractor,
     quality: str,
     listing: Iterable[Found | Unreadable],
@@ -129,8 +129,8 @@ def _make(
 ) -> tuple[Fleet, list[Found]]:
     """Fit a codec to photos from all over a listing, as for an index, and write fleet.json last.
 
-    Returns the fleet and these photos. Raises SourceError where none of them can be read,
-    IndexWriteError, and whatever the extractor raises.
+    parts: None for what suits the listing. Returns the fleet and these photos. Raises SourceError
+    where none of them can be read, IndexWriteError, and whatever the extractor raises.
     """
     extractor.get_ready()
     sizes = array("q")
@@ -151,6 +151,7 @@ def _make(
             "some to begin with"
         )
     codec = fit_codec(quality, sample, extractor)
+    parts = parts or usual_parts(len(sizes))
     with writing(index_dir):
         file = store_file(index_dir, FLEET_CODEC_NAME, CODEC_NUMBER, codec.fitted_on, codec.save)
         fleet = Fleet(
@@ -171,6 +172,24 @@ def _noting_sizes(listing: Iterable[Found | Unreadable], sizes: "array[int]") ->
             yield entry
 
 
+def _divide(
+    fleet: Fleet,
+    sources: Sequence[Source],
+    listing: Iterable[Found | Unreadable],
+    chosen: Sequence[Found],
+) -> Shares:
+    """Make each part ready, and divide a listing of the sources among them.
+
+    chosen: photos that the codec was fitted to in this run. Raises IndexWriteError.
+    """
+    with writing(fleet.index_dir):
+        shares = divide_listing(fleet, sources, listing)
+        for number in range(fleet.parts):
+            fleet.prepare(number)
+        _hand_out(fleet, chosen)
+    return shares
+
+
 def _hand_out(fleet: Fleet, chosen: Sequence[Found]) -> None:
     """Give each part the maps of its photos that the codec was fitted to, so that they are not
     extracted again. Raises OSError.
@@ -183,23 +202,23 @@ def _hand_out(fleet: Fleet, chosen: Sequence[Found]) -> None:
             (fleet.index_dir / FLEET_SAMPLE_NAME / SAMPLE_NAME / name).replace(folder / name)
 
 
-def _update_part(
-    update: Callable[..., IndexReport],
-    sources: Sequence[Source],
-    shares: Shares,
-    fleet: Fleet,
-    number: int,
+def _update_parts(
+    pool: RayPool | None,
+    update: PartUpdate,
+    extractor: Extractor,
+    descriptors: Sequence[Descriptor],
     progress: FleetProgress,
-) -> IndexReport:
-    """Bring a part up to date."""
-    report = update(
-        sources,
-        fleet.folder(number),
-        on_progress=partial(progress.report, number),
-        share=partial(shares.of, number),
-    )
-    progress.finish(number)
-    return report
+) -> list[IndexReport]:
+    """Bring every part up to date: by the workers of a pool, or one after the other."""
+    if pool is not None:
+        described = [descriptor.fingerprint() for descriptor in descriptors]
+        return pool.update_parts(update, extractor.fingerprint(), described, progress)
+    reports = []
+    for number in range(update.fleet.parts):
+        report = partial(progress.report, number)
+        reports.append(update.run(number, extractor, descriptors, report))
+        progress.finish(number)
+    return reports
 
 
 def _check_parts(index_dir: Path, fleet: Fleet | None, parts: int | None) -> None:
@@ -213,6 +232,14 @@ def _check_parts(index_dir: Path, fleet: Fleet | None, parts: int | None) -> Non
             f"{index_dir}: is a fleet of {fleet.parts} parts, which stay as they are; choose "
             f"another folder for one of {parts}"
         )
+
+
+def _finish(fleet: Fleet, shares: Shares) -> None:
+    """Delete what the run needed, and gather what failed. Raises IndexWriteError."""
+    with writing(fleet.index_dir):
+        shares.delete()
+        shutil.rmtree(fleet.index_dir / FLEET_SAMPLE_NAME, ignore_errors=True)
+        _gather_failures(fleet)
 
 
 def _gather_failures(fleet: Fleet) -> None:

@@ -30,6 +30,9 @@ FLEET_FORMAT = 1
 # The number of the codec in each part, and so its generation there.
 CODEC_NUMBER = 1
 MOST_PARTS = 10_000
+# Of a fleet for the workers of a cluster: at least so many parts, and photos in each at most.
+_LEAST_USUAL_PARTS = 16
+_USUAL_PHOTOS = 50_000
 # The bits of an id below the number of its part.
 _ID_BITS = 32
 
@@ -177,3 +180,8 @@ def check_parts(parts: int) -> None:
     """Raise WaldoError for a number of parts that no fleet can have."""
     if not 1 <= parts <= MOST_PARTS:
         raise WaldoError(f"parts {parts}: must be from 1 to {MOST_PARTS}")
+
+
+def usual_parts(files: int) -> int:
+    """How many parts suit a fleet of so many files that the workers of a cluster make."""
+    return min(MOST_PARTS, max(_LEAST_USUAL_PARTS, -(-files // _USUAL_PHOTOS)))

@@ -11,10 +11,17 @@ _SECONDS_BETWEEN_REPORTS = 0.1
 
 @dataclass(frozen=True)
 class PartsProgress:
-    """How far the parts of a fleet are. total: how many there are. done: finished in this run."""
+    """How far the parts of a fleet are.
+
+    total: how many there are. done: finished in this run. workers: of a cluster, how many are at
+    work; None where there is no cluster. again: parts, by number, whose workers are gone, and that
+    are done again.
+    """
 
     total: int
     done: int
+    workers: int | None = None
+    again: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

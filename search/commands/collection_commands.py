@@ -65,7 +65,8 @@ def index(
             metavar="N",
             min=1,
             rich_help_panel=EXPERTS,
-            help="Processes that extract photos. Default: one per NVIDIA GPU, or one.",
+            help="Processes that extract photos. Default: one per NVIDIA GPU, or one. With --ray, "
+            "at most so many workers; default: one per GPU of the cluster, or one per four cores.",
         ),
     ] = None,
     codec: Annotated[
@@ -103,6 +104,15 @@ def index(
             help="Make a fleet: N indexes that are searched as one, for very large collections.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|HOST:PORT",
+            rich_help_panel=EXPERTS,
+            help="Have the parts of a fleet made by workers on a Ray cluster: that at an address, "
+            "or, with auto, that of this machine, which is started where there is none.",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Index photos, or update an index: only new and changed photos are extracted."""
@@ -112,6 +122,7 @@ def index(
     from features.device import precision_of
     from features.models import find_extractor
     from indexer.fleet.fleet_build import index_collection, stored_settings
+    from indexer.fleet.ray_workers import RayCluster
     from indexer.ingest.sources import Exclusion, open_sources
     from indexer.store.manifest import check_quality
     from indexer.workers.extractor_pool import ExtractorPool
@@ -119,7 +130,11 @@ def index(
     from search.commands.terminal.progress_bar import ProgressDisplay
 
     # Wrong arguments are refused before a model is looked for, and perhaps downloaded.
-    _check_workers(workers)
+    cluster = None if ray is None else RayCluster(ray, device, workers)
+    if cluster is None:
+        _check_workers(workers)
+    else:
+        cluster.check()
     opened = open_sources(sources, index, Exclusion(exclude or []))
     stored = stored_settings(index)
     if codec is not None:
@@ -130,7 +145,8 @@ def index(
     if stored is None:
         say(f"loading the model {name}")
     precision = precision_of(stored.fingerprint) if stored else None
-    pool = ExtractorPool(find_extractor(name, device, batch_size, precision), workers)
+    one = find_extractor(name, device, batch_size, precision)
+    pool = ExtractorPool(one, None if cluster else workers)
     descriptors = load_descriptors(descriptor or [], stored, device, batch_size or 8)
     try:
         with pool as extractor, ProgressDisplay() as display:
@@ -144,6 +160,7 @@ def index(
                 quality=codec,
                 descriptors=descriptors,
                 on_progress=display,
+                cluster=cluster,
             )
         filled = fill_albums(index, device)
     except KeyboardInterrupt:

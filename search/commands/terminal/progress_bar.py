@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from indexer.ingest.progress import Progress
+from indexer.ingest.progress import PartsProgress, Progress
 
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
@@ -15,6 +15,9 @@ _INTERVAL = 10.0
 
 # The rate is the mean over this many seconds. A batch of a large model can take minutes on a CPU.
 _RATE_OVER = 600.0
+
+# Parts of a fleet that are named at a time.
+_MOST_SHOWN = 5
 
 
 class ProgressDisplay:
@@ -54,6 +57,7 @@ class ProgressDisplay:
         )
         self._task: TaskID | None = None
         self._next_line = time.monotonic() + _INTERVAL
+        self._again: tuple[int, ...] = ()
 
     def __enter__(self) -> "ProgressDisplay":
         self._bar.start()
@@ -76,8 +80,9 @@ class ProgressDisplay:
         worked = progress.new + progress.failed if progress.stage == "index" else 0
         total = None if progress.total is None else worked + progress.total - finished
         parts = progress.parts
-        note = "" if parts is None else f"{parts.done} of {parts.total} parts"
-        self.show("indexing", worked + progress.waiting, total, note)
+        if parts is not None and parts.again != self._again:
+            self._again, self._next_line = parts.again, 0.0  # told at once
+        self.show("indexing", worked + progress.waiting, total, _parts_note(parts))
 
     def show(self, doing: str, done: int, total: int | None, note: str = "") -> None:
         """What is being done, and how much of it is done. total: None while unknown. note: what
@@ -104,3 +109,17 @@ class ProgressDisplay:
         left = f"{left} left" if task.time_remaining is not None else ""
         known = [done, rate, left, task.fields["note"]]
         return ", ".join(part for part in known if part)
+
+
+def _parts_note(parts: PartsProgress | None) -> str:
+    """What there is to say of a fleet, e.g. '3 of 16 parts, 4 workers, part 7 again'."""
+    if parts is None:
+        return ""
+    notes = [f"{parts.done} of {parts.total} parts"]
+    if parts.workers is not None:
+        notes.append(f"{parts.workers} worker{'s' * (parts.workers != 1)}")
+    if parts.again:
+        shown = ", ".join(map(str, parts.again[:_MOST_SHOWN]))
+        more = ", ..." if len(parts.again) > _MOST_SHOWN else ""
+        notes.append(f"part{'s' * (len(parts.again) > 1)} {shown}{more} again")
+    return ", ".join(notes)

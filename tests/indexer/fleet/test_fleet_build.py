@@ -16,9 +16,10 @@ from indexer.errors import FingerprintError, IndexDamagedError, IndexMissingErro
 from indexer.fleet import fleet_build
 from indexer.fleet.fleet_build import index_collection, stored_settings
 from indexer.fleet.fleet_reader import open_collection
-from indexer.fleet.parts import part_ids, part_of_id, parts_of, read_fleet
-from indexer.fleet.shares import common_sizes
+from indexer.fleet.parts import part_ids, part_of_id, parts_of, read_fleet, usual_parts
+from indexer.fleet.shares import common_sizes, divide_listing
 from indexer.ingest.progress import IndexReport, Progress
+from indexer.ingest.sources import list_photos, open_sources
 from indexer.store.failures import read_failures
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.every_part import verify_collection
@@ -144,6 +145,12 @@ def test_a_photo_that_changes_its_size_may_change_its_part(photos: Path, tmp_pat
     }
 
 
+def test_the_usual_number_of_parts_grows_with_the_listing() -> None:
+    assert [usual_parts(files) for files in (1, 800_000, 800_001, 10_000_000, 10**9)] == [
+        *(16, 16, 17, 200, 10_000)
+    ]
+
+
 def test_no_other_codec_is_fitted_when_the_collection_grows(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 5)
     build(tmp_path / "photos", tmp_path / "fleet")
@@ -183,6 +190,25 @@ def test_what_cannot_be_read_is_counted_once(photos: Path, tmp_path: Path) -> No
     assert build(photos, tmp_path / "fleet").failed == 1
     names = [Path(one.path).name for one in read_failures(tmp_path / "fleet")]
     assert names == ["broken.png"]
+
+
+def test_a_lost_share_is_no_empty_one(photos: Path, tmp_path: Path) -> None:
+    """A worker of a run that was killed may come too late: its listing has gone."""
+    build(photos, tmp_path / "fleet")
+    fleet = read_fleet(tmp_path / "fleet")
+    assert fleet is not None
+    sources = open_sources([photos], tmp_path / "fleet")
+    earlier, later = (
+        divide_listing(fleet, sources, list_photos(sources, tmp_path / "fleet")) for _ in range(2)
+    )
+    assert earlier.total == later.total == PHOTOS
+    shares = [list(later.of(number)) for number in range(PARTS)]
+    assert sum(map(len, shares)) == PHOTOS
+    for number in range(PARTS):
+        with pytest.raises(FileNotFoundError):
+            list(earlier.of(number))
+    later.delete()
+    assert not (tmp_path / "fleet" / "listing").exists()
 
 
 def test_progress_is_that_of_one_run(photos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""A fleet that workers on a Ray cluster bring up to date: its rows are those of a plain run.
+
+Two nodes of one core each, on this machine. To run this file alone:
+    timeout 280 python -m pytest -p no:xdist -x tests/indexer/fleet/test_ray_cluster.py
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from indexer.fleet.fleet_build import index_collection
+from indexer.fleet.fleet_reader import open_collection
+from indexer.upkeep.every_part import verify_collection
+from tests.helpers.ray_clusters import Driver, LocalCluster, local_cluster
+
+if TYPE_CHECKING:
+    from features.extractor import FeatureExtractor
+
+pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-search[ray]'")
+
+DEMO = Path(__file__).parents[3] / "data" / "demo" / "photos"
+PARTS = 4
+# The codec is fitted to the first photos; workers then extract the others.
+FIRST, PHOTOS = 8, 36
+
+
+def rows(index: Path) -> dict[str, tuple[object, ...]]:
+    """What a fleet knows of every photo, by its path."""
+    with open_collection(index) as reader:
+        records, batch = reader.photos(reader.ids), reader.read_maps(reader.ids)
+        assert batch.damaged == []
+        axes = np.eye(2 * reader.manifest.dim, dtype=np.float32)[:8]
+        pooled = [reader.recall.search(axis, len(records)) for axis in axes]
+        columns = [scores[np.argsort(ids)] for ids, scores in pooled]
+        return {
+            str(record.path): (
+                *(bytes(batch.encoded[at]), batch.valid[at].tobytes(), record.content_hash),
+                *(column[at].tobytes() for column in columns),
+            )
+            for at, record in enumerate(records)
+        }
+
+
+@pytest.fixture(scope="module")
+def made(tiny: "FeatureExtractor", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos, a fleet of the first ones, and one that a plain run brings up to date with all."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("fleets")
+    (folder / "photos").mkdir()
+    names = sorted(DEMO.iterdir())[:PHOTOS]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each worker has
+    for count in (FIRST, PHOTOS):
+        for path in names[:count]:
+            shutil.copy2(path, folder / "photos")
+        index_collection([folder / "photos"], folder / "whole", tiny, parts=PARTS, batch_size=4)
+        if count == FIRST:
+            shutil.copytree(folder / "whole", folder / "begun")
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    with local_cluster(2, tmp_path_factory.mktemp("home")) as started:
+        yield started
+
+
+@pytest.fixture
+def begun(made: Path, tmp_path: Path) -> Path:
+    """A fleet of the first photos."""
+    return shutil.copytree(made / "begun", tmp_path / "fleet")
+
+
+@pytest.fixture
+def drive(made: Path, begun: Path, cluster: LocalCluster) -> Iterator[Callable[[], Driver]]:
+    """Starts drivers of this fleet, which end with the test."""
+    started: list[Driver] = []
+
+    def start() -> Driver:
+        started.append(Driver(made / "photos", begun, cluster.address))
+        return started[-1]
+
+    yield start
+    for driver in started:
+        driver.end()
+
+
+def test_rows_are_those_of_a_plain_run(
+    drive: Callable[[], Driver], begun: Path, made: Path
+) -> None:
+    report = drive().report()
+    assert (report["new"], report["unchanged"]) == (PHOTOS - FIRST, FIRST)
+    assert rows(begun) == rows(made / "whole")
+    assert verify_collection(begun) == []
+    assert not (begun / "listing").exists()
