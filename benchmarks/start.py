@@ -153,6 +153,7 @@ def main() -> None:
     if given.before is not None:
         roots = {"before": given.before.resolve(), "now": ROOT}
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder  # of the commands, filled by the first that needs it
         places = {}
         for name, root in roots.items():
             places[name] = (root, Path(folder) / f"{name}.waldo")

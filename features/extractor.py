@@ -13,8 +13,8 @@ from features.device import Precision, in_fingerprint, precision_of
 from features.diffusion.inversion import invert
 from features.diffusion.loading import load_model
 from features.diffusion.model import Conditioning, DiffusionModel
+from features.diffusion.noun_vectors import noun_vectors
 from features.diffusion.presets import PRESETS, FeatureSettings
-from features.diffusion.vocabulary import nouns
 from features.errors import ModelError
 from features.maps import FeatureMaps
 from features.photo import ModelInput
@@ -209,10 +209,13 @@ class FeatureExtractor(BatchExtraction):
     @cached_property
     def _noun_vectors(self) -> NDArray[np.float32]:
         """The class vectors of the nouns that the model knows a word of, without repetitions."""
+
+        def class_vectors(names: list[str]) -> NDArray[np.float32]:
+            settings = self.settings
+            return self.model.class_vectors(names, settings.block, settings.timestep)
+
         # A model reads all unknown words alike, so vectors can be equal.
-        settings = self.settings
-        vectors = self.model.class_vectors(nouns(), settings.block, settings.timestep)
-        return np.unique(vectors, axis=0)
+        return np.unique(noun_vectors(self.fingerprint(), self.device.type, class_vectors), axis=0)
 
     def background_vector(self) -> NDArray[np.float32] | None:
         """The class vector of the word for the background; None where the model has none."""

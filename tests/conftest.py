@@ -47,6 +47,15 @@ def skip_as_slow(*_: object, **__: object) -> NoReturn:
     pytest.skip("not a fast test")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache folder of this process in place of the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory, only_fast_tests: bool) -> MadeOnce:
     """Gives the folder of a name, which `make` fills when it is first asked for.

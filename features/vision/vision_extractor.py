@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from features.batch_extraction import BatchExtraction
 from features.device import Precision, in_fingerprint, precision_of
-from features.diffusion.vocabulary import nouns
+from features.diffusion.noun_vectors import noun_vectors
 from features.errors import ModelError
 from features.maps import FeatureMaps
 from features.photo import ModelInput
@@ -190,7 +190,9 @@ class VisionExtractor(BatchExtraction):
 
     @cached_property
     def _noun_vectors(self) -> NDArray[np.float32]:
-        return self.model.class_vectors(nouns())
+        if not self.knows_words:
+            return np.empty((0, self.dim), dtype=np.float32)
+        return noun_vectors(self.fingerprint(), self.device.type, self.model.class_vectors)
 
     def features(self, photos: Sequence[ModelInput]) -> tuple["torch.Tensor", "torch.Tensor"]:
         return self.model.features(np.stack([photo.pixels for photo in photos]))
