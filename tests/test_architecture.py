@@ -32,7 +32,18 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.errors",
         "indexer.codec.quality.bytes_per_photo",
     },
-    "indexer.bucket": {"features.errors", "indexer.errors", "indexer.store"},
+    "indexer.fleet.parts": {
+        "features.errors",
+        "indexer.errors",
+        "indexer.codec.codec.codec_name",
+        "indexer.store",
+    },
+    "indexer.bucket": {
+        "features.errors",
+        "indexer.errors",
+        "indexer.fleet.parts",
+        "indexer.store",
+    },
     "indexer.recall": {"indexer.errors", "indexer.store"},
     "indexer.named_objects": {"features", "indexer.errors", "indexer.store"},
     "indexer.region_links": {"indexer.errors", "indexer.store"},
@@ -55,12 +66,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.collection",
         "indexer.store",
         "indexer.recall",
-    },
-    "indexer.fleet.parts": {
-        "features.errors",
-        "indexer.errors",
-        "indexer.codec.codec.codec_name",
-        "indexer.store",
     },
     "indexer.fleet.fleet_reader": {
         "indexer.codec",

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class Bucket:
                 f"{url}: object stores need obstore; run `pip install 'waldo-search[cloud]'`"
             ) from None
         self._obstore = obstore
+        self._prefix = ""
         try:
             self._store = from_url(self.url, retry_config=_retrying(RETRIES))
             self._once = from_url(self.url, retry_config=_retrying(0))
@@ -72,17 +74,30 @@ class Bucket:
                 "account; set the provider's variables"
             ) from error
 
+    def below(self, place: str) -> "Bucket":
+        """The objects below a place in this one, by the same connections: those of another Bucket
+        would take some 50 ms to be made.
+        """
+        found = copy(self)
+        found.url = f"{self.url}/{place}"
+        found._prefix = f"{self._prefix}{place}/"
+        return found
+
     def sizes(self) -> dict[str, int]:
         """The size of every object, bytes, by its key. Raises BucketError."""
         with self._told(""):
-            pages = self._obstore.list(self._store)
-            return {str(item["path"]): int(item["size"]) for page in pages for item in page}
+            pages = self._obstore.list(self._store, self._prefix or None)
+            return {
+                str(item["path"]).removeprefix(self._prefix): int(item["size"])
+                for page in pages
+                for item in page
+            }
 
     def get(self, key: str) -> bytes | None:
         """An object's content; None where there is no such object. Raises BucketError."""
         try:
             with self._told(key):
-                return bytes(self._obstore.get(self._store, key).bytes())
+                return bytes(self._obstore.get(self._store, self._prefix + key).bytes())
         except FileNotFoundError:
             return None
 
@@ -92,7 +107,7 @@ class Bucket:
         """
         try:
             with self._told(key):
-                for piece in self._obstore.get(self._store, key).stream():
+                for piece in self._obstore.get(self._store, self._prefix + key).stream():
                     yield bytes(piece)
         except FileNotFoundError:
             if missing_ok:
@@ -110,7 +125,7 @@ class Bucket:
         try:
             with self._told(key):
                 found = self._obstore.get_ranges(
-                    *(self._store, key),
+                    *(self._store, self._prefix + key),
                     starts=starts,
                     lengths=[length] * len(starts),
                     coalesce=nearby,
@@ -127,7 +142,7 @@ class Bucket:
         nothing. Raises BucketError, OSError.
         """
         with self._told(key):
-            self._obstore.put(self._store, key, path)
+            self._obstore.put(self._store, self._prefix + key, path)
 
     def create(self, key: str, content: bytes) -> None:
         """Store an object unless there is one. Raises ConflictError, BucketError.
@@ -138,7 +153,7 @@ class Bucket:
         for attempt in range(RETRIES + 1):
             try:
                 with self._told(key):
-                    self._obstore.put(self._once, key, content, mode="create")
+                    self._obstore.put(self._once, self._prefix + key, content, mode="create")
                 return
             except (BucketError, FileExistsError) as error:
                 found = self.get(key)

@@ -1,16 +1,20 @@
 """Copying an index into an object store and back.
 
 In a bucket an index has the same manifest.json as in a folder, byte for byte. Its other files have
-the first 16 digits of their SHA-256 in their names, so that no copy overwrites another's.
+the first 16 digits of their SHA-256 in their names, so that no copy overwrites another's. Of a
+fleet, fleet.json is the same, and each part is an index below it.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from features.errors import WaldoError
 from indexer.bucket.object_store import Bucket, ConflictError, url_in
-from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.bucket.remote_state import RemoteState, read_state
+from indexer.errors import IndexDamagedError
+from indexer.fleet.parts import Fleet, part_name, parts_of, read_fleet
 from indexer.store.files import (
     StoredFile,
     digest,
@@ -28,7 +32,7 @@ OnBytes = Callable[[int, int], None]
 
 
 def export_index(source: str, target: str, progress: OnBytes | None = None) -> None:
-    """Copy an ordinary index. One of the two is a folder, the other a URL (`url_in`).
+    """Copy an index or a fleet. One of the two is a folder, the other a URL (`url_in`).
 
     What an earlier, interrupted call copied is not copied again. failures.jsonl stays behind.
     progress: called with the bytes that are there, and the bytes of all files. Raises WaldoError
@@ -42,7 +46,11 @@ def export_index(source: str, target: str, progress: OnBytes | None = None) -> N
             "in s3://bucket/pictures"
         )
     if target_url is not None:
-        _upload(Path(source), Bucket(target_url), progress)
+        fleet = read_fleet(Path(source))
+        if fleet is None:
+            _upload(Path(source), Bucket(target_url), progress)
+        else:
+            _upload_fleet(fleet, Bucket(target_url), progress)
     if source_url is not None:
         _download(Bucket(source_url), Path(target), progress)
 
@@ -54,8 +62,7 @@ def object_key(file: StoredFile) -> str:
 
 
 def _upload(folder: Path, bucket: Bucket, progress: OnBytes | None) -> None:
-    if (folder / FLEET_NAME).exists():
-        raise WaldoError(f"{folder}: is a fleet; only ordinary indexes can be exported yet")
+    """An ordinary index, or a part of a fleet."""
     read_manifest(folder)  # A lock would be made where no index is.
     lock = ReaderLock(folder)
     try:
@@ -64,42 +71,90 @@ def _upload(folder: Path, bucket: Bucket, progress: OnBytes | None) -> None:
         there = bucket.get(MANIFEST_NAME)
         if there == content:
             return
-        if there is not None:
-            raise _taken(bucket)
         sizes = bucket.sizes()
+        if there is not None or FLEET_NAME in sizes:
+            raise _taken(bucket)
         for file in counted(manifest.files(), progress):
             if sizes.get(object_key(file)) != file.bytes:
-                if not is_sound(folder / file.name, file):
-                    raise IndexDamagedError(
-                        f"{folder / file.name}: is missing or damaged; run `waldo verify --index "
-                        f"{folder}`, and index the photos again"
-                    )
-                bucket.put(object_key(file), folder / file.name)
-        try:
-            bucket.create(MANIFEST_NAME, content)
-        except ConflictError:
-            raise _taken(bucket) from None
+                _put(folder, file, bucket)
+        _create(bucket, MANIFEST_NAME, content)
     finally:
         lock.close()
 
 
+def _upload_fleet(fleet: Fleet, bucket: Bucket, progress: OnBytes | None) -> None:
+    """Every part, and fleet.json last."""
+    content = (fleet.index_dir / FLEET_NAME).read_bytes()
+    there = bucket.get(FLEET_NAME)
+    if there not in (None, content) or bucket.get(MANIFEST_NAME) is not None:
+        raise _taken(bucket)
+    parts = parts_of(fleet.index_dir)
+    sizes = [sum(file.bytes for file in read_manifest(part).files()) for part in parts]
+    for number, told in enumerate(_of_parts(progress, sizes)):
+        _upload(parts[number], bucket.below(part_name(number)), told)
+    if there is None:
+        _put(fleet.index_dir, fleet.codec, bucket)
+        _create(bucket, FLEET_NAME, content)
+
+
+def _put(folder: Path, file: StoredFile, bucket: Bucket) -> None:
+    if not is_sound(folder / file.name, file):
+        raise IndexDamagedError(
+            f"{folder / file.name}: is missing or damaged; run `waldo verify --index {folder}`, "
+            "and index the photos again"
+        )
+    bucket.put(object_key(file), folder / file.name)
+
+
+def _create(bucket: Bucket, key: str, content: bytes) -> None:
+    try:
+        bucket.create(key, content)
+    except ConflictError:
+        raise _taken(bucket) from None
+
+
 def _download(bucket: Bucket, folder: Path, progress: OnBytes | None) -> None:
-    content = bucket.get(MANIFEST_NAME)
-    if content is None:
-        raise IndexMissingError(f"{bucket.url}: no index here; check the address")
+    state = read_state(bucket)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        mine = folder / MANIFEST_NAME
-        if mine.is_file() and mine.read_bytes() == content:
+        if all(_has(folder / name, content) for name, content in state.heads.items()):
             return
         raise WaldoError(f"{folder}: holds something else; choose a new or empty folder")
     unfinished = folder.with_name(folder.name + _UNFINISHED)
-    manifest = begin_copy(bucket, content, unfinished)
-    for file in counted(manifest.files(), progress):
-        fetch(bucket, file, unfinished)
+    (unfinished / FLEET_NAME).unlink(missing_ok=True)  # of another copy, before it was stopped
+    if state.fleet is not None:
+        copy_head(state, state.fleet, unfinished)
+    files = [
+        begin_copy(part.bucket, part.manifest, unfinished / part.name).files()
+        for part in state.parts
+    ]
+    sizes = [sum(file.bytes for file in of_part) for of_part in files]
+    for part, of_part, told in zip(state.parts, files, _of_parts(progress, sizes), strict=True):
+        for file in counted(of_part, told):
+            fetch(part.bucket, file, unfinished / part.name)
+    parts_of(unfinished)  # are those of one fleet
     with writing(folder):
         if folder.exists():
             folder.rmdir()
         unfinished.rename(folder)
+
+
+def _has(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+def _of_parts(progress: OnBytes | None, sizes: Sequence[int]) -> Iterator[OnBytes | None]:
+    """For each part, what is told of its progress; progress is then told of that of all.
+
+    sizes: bytes of each part.
+    """
+    total, before = sum(sizes), 0
+    for size in sizes:
+        yield progress and partial(_add, progress, before, total)
+        before += size
+
+
+def _add(progress: OnBytes, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
 
 
 def begin_copy(bucket: Bucket, content: bytes, folder: Path) -> Manifest:
@@ -113,12 +168,25 @@ def begin_copy(bucket: Bucket, content: bytes, folder: Path) -> Manifest:
         write_bytes_atomically(folder / MANIFEST_NAME, content)
     manifest = read_manifest(folder)
     for file in manifest.files():
-        name = PurePosixPath(file.name)
-        if name.is_absolute() or ".." in name.parts or "\\" in file.name or ":" in file.name:
-            raise IndexDamagedError(
-                f"{bucket.url}: its manifest names {file.name}, which is no file"
-            )
+        _check_name(bucket, file)
     return manifest
+
+
+def copy_head(state: RemoteState, fleet: Fleet, folder: Path) -> None:
+    """Copy what the parts of a fleet have in common: fleet.json and the codec. Raises as `fetch`,
+    and as `begin_copy`.
+    """
+    _check_name(state.bucket, fleet.codec)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(folder / FLEET_NAME, state.heads[FLEET_NAME])
+    fetch(state.bucket, fleet.codec, folder)
+
+
+def _check_name(bucket: Bucket, file: StoredFile) -> None:
+    name = PurePosixPath(file.name)
+    if name.is_absolute() or ".." in name.parts or "\\" in file.name or ":" in file.name:
+        raise IndexDamagedError(f"{bucket.url}: its manifest names {file.name}, which is no file")
 
 
 def counted(files: Sequence[StoredFile], progress: OnBytes | None) -> Iterator[StoredFile]:

@@ -58,7 +58,7 @@ class Fleet:
 
     def folder(self, number: int) -> Path:
         """The index of a part, by its number from 0."""
-        return self.index_dir / "parts" / f"{number:05d}"
+        return self.index_dir / part_name(number)
 
     @property
     def folders(self) -> list[Path]:
@@ -119,6 +119,11 @@ class Fleet:
             )
 
 
+def part_name(number: int) -> str:
+    """The folder of a part below that of its fleet, with "/", by its number from 0."""
+    return f"parts/{number:05d}"
+
+
 def part_ids(number: int) -> tuple[int, int]:
     """The first id of a part, and the first beyond it."""
     return number << _ID_BITS, (number + 1) << _ID_BITS
@@ -130,28 +135,43 @@ def part_of_id(photo_id: Any) -> Any:
 
 
 def read_fleet(index_dir: Path) -> Fleet | None:
-    """The fleet in a folder; None where there is none.
+    """The fleet in a folder; None where there is none. Raises as `parse_fleet`."""
+    path = index_dir / FLEET_NAME
+    try:
+        return parse_fleet(index_dir, path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _damaged(index_dir, error) from error
+
+
+def parse_fleet(index_dir: Path, content: bytes) -> Fleet:
+    """The fleet that has this fleet.json.
 
     Raises IndexFormatError for another format, IndexDamagedError.
     """
-    path = index_dir / FLEET_NAME
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(content)
         version = raw.pop("format")
         if version != FLEET_FORMAT:
             raise IndexFormatError(
                 f"{index_dir}: the fleet has format {version}, this waldo reads format "
                 f"{FLEET_FORMAT}; update waldo"
             )
+        check_parts(raw["parts"])
         codec, spread = StoredFile(**raw.pop("codec")), frozenset(raw.pop("spread"))
         return Fleet(index_dir, codec=codec, spread=spread, **raw)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IndexDamagedError(
-            f"{path}: cannot be read ({one_line(error)}); delete {index_dir} and index the photos "
-            "again"
-        ) from error
+    except IndexFormatError:
+        raise
+    except (WaldoError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(index_dir, error) from error
+
+
+def _damaged(index_dir: Path, error: Exception) -> IndexDamagedError:
+    return IndexDamagedError(
+        f"{index_dir / FLEET_NAME}: cannot be read ({one_line(error)}); delete {index_dir} and "
+        "index the photos again"
+    )
 
 
 def write_fleet(fleet: Fleet) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
 # What happens to a request, from its method and path: None, "lost" (it is carried out, and its
 # answer is cut off), or an error: (status, code).
 Fault = Callable[[str, str], "str | tuple[int, str] | None"]
@@ -33,6 +35,18 @@ class ObjectServer:
             one["Key"]: self.s3.get_object(Bucket="photos", Key=one["Key"])["Body"].read()
             for one in listed
         }
+
+
+def point_to(server: ObjectServer, patch: pytest.MonkeyPatch) -> None:
+    """Let the environment name a server, with credentials that it takes."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "KEY-NAME",
+        "AWS_SECRET_ACCESS_KEY": "VERY-SECRET",
+    }.items():
+        patch.setenv(name, value)
 
 
 @contextmanager

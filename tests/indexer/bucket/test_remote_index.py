@@ -21,7 +21,7 @@ from indexer.reader import IndexReader
 from indexer.store.manifest import read_manifest
 from search import Query, open_index
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer, no_fault, object_server
+from tests.helpers.object_server import ObjectServer, no_fault, object_server, point_to
 
 ROOT = Path(__file__).parents[3]
 PHOTO = ROOT / "data/demo/query/cat.jpg"
@@ -33,31 +33,20 @@ URL = "s3://photos/one/index"
 def running(sample_index: Path) -> Iterator[ObjectServer]:
     """A server that holds the sample index at URL."""
     with object_server() as server, pytest.MonkeyPatch.context() as patch:
-        _point_to(server, patch)
+        point_to(server, patch)
         export_index(str(sample_index), URL)
         yield server
 
 
 @pytest.fixture
 def server(running: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
-    _point_to(running, monkeypatch)
+    point_to(running, monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(object_store, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(object_store, "LONGEST_WAIT", 0.02)
     running.fault = no_fault
     running.requests.clear()
     return running
-
-
-def _point_to(server: ObjectServer, patch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "KEY-NAME",
-        "AWS_SECRET_ACCESS_KEY": "VERY-SECRET",
-    }.items():
-        patch.setenv(name, value)
 
 
 def of_shards(server: ObjectServer) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from indexer.reader import IndexReader
 from indexer.store.manifest import MANIFEST_NAME, read_manifest
 from indexer.upkeep.check import verify
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer, no_fault, object_server
+from tests.helpers.object_server import ObjectServer, no_fault, object_server, point_to
 
 URL = "s3://photos/one/index"
 PREFIX = "one/index/"
@@ -40,14 +40,7 @@ def server(running: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> ObjectServ
         running.s3.delete_object(Bucket="photos", Key=key)
     running.fault = no_fault
     running.requests.clear()
-    for name, value in {
-        "AWS_ENDPOINT_URL": running.url,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "KEY-NAME",
-        "AWS_SECRET_ACCESS_KEY": "VERY-SECRET",
-    }.items():
-        monkeypatch.setenv(name, value)
+    point_to(running, monkeypatch)
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     monkeypatch.setattr(object_store, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(object_store, "LONGEST_WAIT", 0.02)

@@ -1,0 +1,82 @@
+"""What a place in a bucket holds: an ordinary index, or a fleet."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.bucket.object_store import Bucket
+from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.fleet.parts import Fleet, parse_fleet, part_name
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME
+
+# Parts of a fleet that are asked at the same time: each request waits for the network.
+PARTS_TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class RemotePart:
+    """An ordinary index in a bucket: on its own, or a part of a fleet.
+
+    name: its folder below that of the fleet; "." on its own. bucket: its place. manifest: the
+    content of its manifest.json.
+    """
+
+    name: str
+    bucket: Bucket
+    manifest: bytes
+
+
+@dataclass(frozen=True)
+class RemoteState:
+    """What a place in a bucket holds.
+
+    fleet_json: the content of that file, and fleet: what it says; None for an ordinary index.
+    parts: of the fleet, in order; else the index alone.
+    """
+
+    bucket: Bucket
+    fleet_json: bytes | None
+    fleet: Fleet | None
+    parts: tuple[RemotePart, ...]
+
+    @property
+    def heads(self) -> dict[str, bytes]:
+        """The content of fleet.json and of every manifest, by their paths below the folder."""
+        heads = {f"{part.name}/{MANIFEST_NAME}": part.manifest for part in self.parts}
+        return heads if self.fleet_json is None else {FLEET_NAME: self.fleet_json, **heads}
+
+
+def read_state(bucket: Bucket) -> RemoteState:
+    """What a place in a bucket holds now: one request for an index; two for a fleet, and one for
+    each part.
+
+    Raises IndexMissingError where there is neither or a part is missing, BucketError,
+    IndexFormatError, IndexDamagedError.
+    """
+    content = bucket.get(MANIFEST_NAME)
+    if content is not None:
+        return RemoteState(bucket, None, None, (RemotePart(".", bucket, content),))
+    content = bucket.get(FLEET_NAME)
+    if content is None:
+        raise IndexMissingError(f"{bucket.url}: no index here; check the address")
+    try:
+        fleet = parse_fleet(Path(bucket.url), content)
+    except IndexDamagedError:
+        raise IndexDamagedError(
+            f"{bucket.url}/{FLEET_NAME}: is not what was written; export the fleet again to "
+            "another place"
+        ) from None
+    with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
+        names = map(part_name, range(fleet.parts))
+        parts = tuple(pool.map(lambda name: _read_part(bucket.below(name), name), names))
+    return RemoteState(bucket, content, fleet, parts)
+
+
+def _read_part(bucket: Bucket, name: str) -> RemotePart:
+    content = bucket.get(MANIFEST_NAME)
+    if content is None:
+        raise IndexMissingError(
+            f"{bucket.url}: this part of the fleet is missing; export the fleet again to another "
+            "place"
+        )
+    return RemotePart(name, bucket, content)

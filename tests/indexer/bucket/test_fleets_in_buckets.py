@@ -1,0 +1,196 @@
+"""A fleet in a bucket: there and back, and read where it lies."""
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("obstore", reason="obstore is not installed")
+pytest.importorskip("moto.server", reason="moto is not installed")
+
+from features.errors import WaldoError
+from indexer.bucket import object_store
+from indexer.bucket.transfer import export_index, object_key
+from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.fleet.fleet_build import index_collection
+from indexer.fleet.parts import Fleet, read_fleet
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, read_manifest
+from indexer.upkeep.every_part import verify_collection
+from tests.helpers.object_server import ObjectServer, no_fault, object_server, point_to
+from tests.helpers.stores import PixelDescriptor, PixelExtractor, make_photos
+
+URL = "s3://photos/one/fleet"
+PREFIX = "one/fleet/"
+PARTS = 3
+PHOTOS = 14
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[ObjectServer]:
+    with object_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
+    """The server with an empty bucket and no faults; the environment has its address."""
+    for key in running.objects():
+        running.s3.delete_object(Bucket="photos", Key=key)
+    running.fault = no_fault
+    running.requests.clear()
+    point_to(running, monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(object_store, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(object_store, "LONGEST_WAIT", 0.02)
+    return running
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fleet, to be read alone."""
+    folder = tmp_path_factory.mktemp("original")
+    make_photos(folder / "photos", PHOTOS)
+    update(folder)
+    return folder / "fleet"
+
+
+def update(folder: Path) -> None:
+    index_collection(
+        *([folder / "photos"], folder / "fleet", PixelExtractor()),
+        parts=PARTS,
+        descriptors=[PixelDescriptor()],
+    )
+
+
+def fleet_in(folder: Path) -> Fleet:
+    fleet = read_fleet(folder)
+    assert fleet is not None
+    return fleet
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """All files that a fleet consists of."""
+    fleet = fleet_in(folder)
+    paths = [folder / FLEET_NAME, folder / fleet.codec.name]
+    for part in fleet.folders:
+        paths += [part / MANIFEST_NAME, *(part / file.name for file in read_manifest(part).files())]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_there_and_back(server: ObjectServer, original: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    export_index(str(original), URL, lambda *step: steps.append(step))
+    fleet = fleet_in(original)
+    expected = {PREFIX + FLEET_NAME, PREFIX + object_key(fleet.codec)}
+    for number, part in enumerate(fleet.folders):
+        names = [MANIFEST_NAME, *map(object_key, read_manifest(part).files())]
+        expected |= {f"{PREFIX}parts/{number:05d}/{name}" for name in names}
+    assert set(server.objects()) == expected
+    [last] = [path for method, path in server.requests if method == "PUT"][-1:]
+    assert last.endswith(FLEET_NAME)
+    assert steps == sorted(steps)
+    assert steps[-1][0] == steps[-1][1]
+    back, steps = tmp_path / "back", []
+    export_index(URL, str(back), lambda *step: steps.append(step))
+    assert content_of(back) == content_of(original)
+    assert steps == sorted(steps)
+    assert steps[-1][0] == steps[-1][1]
+    assert verify_collection(back) == []
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_both_ways_can_be_repeated(server: ObjectServer, original: Path, tmp_path: Path) -> None:
+    export_index(str(original), URL)
+    export_index(URL, str(tmp_path / "back"))
+    server.requests.clear()
+    export_index(str(original), URL)
+    export_index(URL, str(tmp_path / "back"))
+    assert {method for method, _ in server.requests} == {"GET"}
+    assert len(server.requests) == 2 * (2 + PARTS)
+
+
+def test_an_interrupted_copy_goes_on(server: ObjectServer, original: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    back = tmp_path / "back"
+    with pytest.raises(KeyboardInterrupt):
+        export_index(str(original), URL, stop)
+    assert PREFIX + FLEET_NAME not in server.objects()
+    with pytest.raises(IndexMissingError, match="no index here"):
+        export_index(URL, str(back))
+    stored = len(server.objects())
+    server.requests.clear()
+    export_index(str(original), URL)
+    puts = [path for method, path in server.requests if method == "PUT"]
+    assert len(puts) == len(server.objects()) - stored
+    with pytest.raises(KeyboardInterrupt):
+        export_index(URL, str(back), stop)
+    assert not back.exists()
+    export_index(URL, str(back))
+    assert content_of(back) == content_of(original)
+
+
+def test_lost_answers_and_refusals_change_nothing(
+    server: ObjectServer, original: Path, tmp_path: Path
+) -> None:
+    lost, chance = iter([True]), random.Random(1)
+
+    def fault(method: str, path: str) -> str | tuple[int, str] | None:
+        if method == "PUT" and path.endswith(FLEET_NAME) and next(lost, False):
+            return "lost"
+        return (503, "SlowDown") if chance.random() < 0.2 else None
+
+    server.fault = fault
+    export_index(str(original), URL)
+    export_index(URL, str(tmp_path / "back"))
+    assert content_of(tmp_path / "back") == content_of(original)
+
+
+def test_what_lies_there_is_left_alone(
+    server: ObjectServer, original: Path, tmp_path: Path
+) -> None:
+    export_index(str(original), URL)
+    stored = server.objects()
+    shutil.copytree(original.parent, tmp_path / "later")
+    make_photos(tmp_path / "later/photos/more", 3)
+    update(tmp_path / "later")  # the same fleet, grown
+    index_collection([original.parent / "photos"], tmp_path / "index", PixelExtractor())
+    for other in (tmp_path / "later/fleet", tmp_path / "index"):
+        with pytest.raises(WaldoError, match="holds another index"):
+            export_index(str(other), URL)
+        with pytest.raises(WaldoError, match="holds something else"):
+            export_index(URL, str(other))
+    assert server.objects() == stored
+    export_index(str(tmp_path / "index"), "s3://photos/index")
+    with pytest.raises(WaldoError, match="holds another index"):
+        export_index(str(original), "s3://photos/index")
+
+
+def test_faults_are_one_line(server: ObjectServer, original: Path, tmp_path: Path) -> None:
+    export_index(str(original), URL)
+    stored = server.objects()
+
+    def put(key: str, content: bytes) -> None:
+        server.s3.put_object(Bucket="photos", Key=PREFIX + key, Body=content)
+
+    def refused(error: type[WaldoError], match: str) -> None:
+        with pytest.raises(error, match=match) as caught:
+            export_index(URL, str(tmp_path / "back"))
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "back").exists()
+
+    codec = object_key(fleet_in(original).codec)
+    put(codec, b"x" * len(stored[PREFIX + codec]))
+    refused(IndexDamagedError, "is not what was written")
+    put(codec, stored[PREFIX + codec])
+    put(FLEET_NAME, stored[PREFIX + FLEET_NAME].replace(b"fleet-codec", b"../../codec"))
+    refused(IndexDamagedError, "which is no file")
+    put(FLEET_NAME, stored[PREFIX + FLEET_NAME].replace(b'"parts": 3', b'"parts": "three"'))
+    refused(IndexDamagedError, "fleet.json: is not what was written")
+    put(FLEET_NAME, stored[PREFIX + FLEET_NAME])
+    server.s3.delete_object(Bucket="photos", Key=f"{PREFIX}parts/00001/manifest.json")
+    refused(IndexMissingError, "parts/00001: this part of the fleet is missing")
