@@ -1,10 +1,11 @@
-"""What people do with the page: drop files, draw on photos."""
+"""What people do with the page, and what a server may do to it."""
 
 import base64
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 Box = tuple[int, int, int, int]
 
@@ -56,3 +57,21 @@ def marked(page: "Page") -> Box:
     [text] = [part[4:] for part in page.url.split("&") if part.startswith("box=")]
     x0, y0, x1, y1 = map(int, text.split(","))
     return x0, y0, x1, y1
+
+
+def answer_first(page: "Page", pattern: str, answer: "Callable[[Route], None]") -> None:
+    """Answer the first request to such an address here; the server answers all later ones.
+
+    `page.route(..., times=1)` would stop intercepting requests just when the page sends the next
+    one, which then was sometimes never answered.
+    """
+    answered: list[str] = []
+
+    def take(route: "Route") -> None:
+        if answered:
+            route.fallback()
+        else:
+            answered.append(route.request.url)
+            answer(route)
+
+    page.route(pattern, take)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import DEMO
-from tests.helpers.browsing import Box, drag, drag_by_finger, drop_file, marked
+from tests.helpers.browsing import Box, answer_first, drag, drag_by_finger, drop_file, marked
 from tests.helpers.server import Client
 from tests.search.server.browser.conftest import DESK, PHONE, OpenPage
 
@@ -314,8 +314,9 @@ def test_what_the_server_has_forgotten(open_page: OpenPage, faults: list[str]) -
     page.wait_for_selector(".problem:has-text('send it again') a")
     page.goto(page.url.split("#")[0] + f"#matches?{MARKED}")
     page.wait_for_selector(".card .ask-why")
-    page.route("**/pairs", lambda route: route.fulfill(status=404, json={"error": "gone"}), times=1)
-    with page.expect_request("**/searches"):
+    gone = {"status": 404, "json": {"error": "gone"}}
+    answer_first(page, "**/pairs", lambda route: route.fulfill(**gone))
+    with page.expect_response("**/searches"):
         page.locator(".card .ask-why").first.click()
     page.wait_for_selector("dialog[open] .pair")
     faults[:] = [fault for fault in faults if not fault.startswith(REFUSED)]
@@ -324,11 +325,11 @@ def test_what_the_server_has_forgotten(open_page: OpenPage, faults: list[str]) -
 def test_a_server_that_is_busy_or_away(open_page: OpenPage, faults: list[str]) -> None:
     page = open_page(f"#mark?{MARKED}")
     page.wait_for_selector("text=The bright part is taken")
-    page.route("**/searches", lambda route: route.abort(), times=1)
+    answer_first(page, "**/searches", lambda route: route.abort())
     page.click("button.search")
     page.wait_for_selector(".problem:has-text('does not answer')")
     busy = {"status": 503, "headers": {"retry-after": "1"}, "json": {"error": "too many"}}
-    page.route("**/searches", lambda route: route.fulfill(**busy), times=1)
+    answer_first(page, "**/searches", lambda route: route.fulfill(**busy))
     page.click("text=Try again")
     page.wait_for_selector(".card")
     assert page.inner_text(".problem") == ""
