@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.frame import Frame
-from indexer.bucket.remote_index import RemoteShards, bucket_of
+from indexer.bucket.remote_index import shard_opener
 from indexer.codec.codec import Codec, load_codec
 from indexer.collection import Collection, MapBatch, PhotoRecord
 from indexer.errors import IndexDamagedError, IndexMissingError
@@ -22,7 +22,6 @@ from indexer.store.manifest import Manifest, absolute_path, read_manifest
 from indexer.store.mapstore import MapStore
 from indexer.store.photos import PhotoTable, read_photo_table
 from indexer.store.resident import ResidentMaps
-from indexer.store.shards import open_shard
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +35,12 @@ class IndexReader(Collection):
     def __init__(
         self, index_dir: Path, manifest: Manifest, table: PhotoTable, lock: ReaderLock
     ) -> None:
-        bucket = bucket_of(index_dir)
-        open_one = open_shard if bucket is None else RemoteShards(bucket)
         super().__init__(index_dir, manifest)
         self._lock = lock
         self._table = table
-        self._store = MapStore(index_dir, manifest.shards, manifest.photo_bytes, open_one)
+        self._store = MapStore(
+            index_dir, manifest.shards, manifest.photo_bytes, shard_opener(index_dir)
+        )
         self._maps: MapStore | ResidentMaps = self._store
         self._by_descriptor: dict[str, RecallIndex] = {}
         self._codec_of_shard = {file.number: file.codec for file in manifest.shards}

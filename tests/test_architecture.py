@@ -78,6 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "indexer.ingest": {
         "features",
         "indexer.errors",
+        "indexer.bucket.remote_index.shard_opener",
         "indexer.codec",
         "indexer.store",
         "indexer.recall",
@@ -100,6 +101,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.region_links",
         "indexer.object_corrections",
         "indexer.errors",
+        "indexer.bucket.remote_index.shard_opener",
         "indexer.codec",
         "indexer.store",
         "indexer.recall",

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from datetime import timedelta
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,23 @@ class BucketError(WaldoError):
 
 
 class ConflictError(WaldoError):
-    """An object that was to be created is there, with another content."""
+    """An object that was to be created or replaced is there with a content of somebody else."""
+
+
+@dataclass(frozen=True)
+class ObjectVersion:
+    """What tells one content of an object from the next. Stores have one of these, or both."""
+
+    e_tag: str | None
+    version: str | None
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as it was read."""
+
+    content: bytes
+    version: ObjectVersion
 
 
 def url_in(address: Path | str) -> str | None:
@@ -85,21 +102,34 @@ class Bucket:
 
     def sizes(self) -> dict[str, int]:
         """The size of every object, bytes, by its key. Raises BucketError."""
+        return {key: int(item["size"]) for key, item in self._listed()}
+
+    def older_than(self, age: timedelta) -> list[str]:
+        """The keys of the objects that were stored at least so long ago. Raises BucketError."""
+        latest = datetime.now(UTC) - age
+        return [key for key, item in self._listed() if item["last_modified"] <= latest]
+
+    def _listed(self) -> Iterator[tuple[str, Any]]:
+        """Every object by its key, with what the store says of it."""
         with self._told(""):
-            pages = self._obstore.list(self._store, self._prefix or None)
-            return {
-                str(item["path"]).removeprefix(self._prefix): int(item["size"])
-                for page in pages
-                for item in page
-            }
+            for page in self._obstore.list(self._store, self._prefix or None):
+                for item in page:
+                    yield str(item["path"]).removeprefix(self._prefix), item
+
+    def read(self, key: str) -> StoredObject | None:
+        """An object with its version; None where there is no such object. Raises BucketError."""
+        try:
+            with self._told(key):
+                found = self._obstore.get(self._store, self._prefix + key)
+                version = ObjectVersion(found.meta["e_tag"], found.meta["version"])
+                return StoredObject(bytes(found.bytes()), version)
+        except FileNotFoundError:
+            return None
 
     def get(self, key: str) -> bytes | None:
         """An object's content; None where there is no such object. Raises BucketError."""
-        try:
-            with self._told(key):
-                return bytes(self._obstore.get(self._store, self._prefix + key).bytes())
-        except FileNotFoundError:
-            return None
+        found = self.read(key)
+        return None if found is None else found.content
 
     def stream(self, key: str, missing_ok: bool = False) -> Iterator[bytes]:
         """An object's content, piece by piece. Raises BucketError, also where it is missing, unless
@@ -138,32 +168,57 @@ class Bucket:
         return parts
 
     def put(self, key: str, path: Path) -> None:
-        """Store a file's content. Its key must hold its digest, so that a repetition changes
-        nothing. Raises BucketError, OSError.
+        """Store a file's content, whatever is there: its key holds its digest, so that a repetition
+        changes nothing, or the last writer may win. Raises BucketError, OSError.
         """
         with self._told(key):
             self._obstore.put(self._store, self._prefix + key, path)
 
-    def create(self, key: str, content: bytes) -> None:
-        """Store an object unless there is one. Raises ConflictError, BucketError.
+    def delete(self, key: str) -> None:
+        """Delete an object, if it is there. Raises BucketError."""
+        try:
+            with self._told(key):
+                self._obstore.delete(self._store, self._prefix + key)
+        except FileNotFoundError:
+            return
+
+    def create(self, key: str, content: bytes) -> ObjectVersion:
+        """Store an object unless there is one. Raises ConflictError, BucketError."""
+        return self._put_if_unchanged(key, content, None)
+
+    def replace(self, key: str, content: bytes, version: ObjectVersion) -> ObjectVersion:
+        """Store an object in place of a version of it. Raises ConflictError where another one is
+        there, or none; BucketError.
+        """
+        return self._put_if_unchanged(key, content, version)
+
+    def _put_if_unchanged(
+        self, key: str, content: bytes, version: ObjectVersion | None
+    ) -> ObjectVersion:
+        """Store an object where a version of it, or None, is there; returns its new version.
 
         A request whose answer is lost may have succeeded. Sent again it would be refused, and its
         own success taken for a conflict. So what is there is read before another try.
         """
-        for attempt in range(RETRIES + 1):
+        mode: Any = "create"
+        if version is not None:
+            mode = {name: value for name, value in asdict(version).items() if value is not None}
+        attempt = 0
+        while True:
             try:
                 with self._told(key):
-                    self._obstore.put(self._once, self._prefix + key, content, mode="create")
-                return
-            except (BucketError, FileExistsError) as error:
-                found = self.get(key)
-                if found == content:
-                    return
-                if found is not None:
-                    raise ConflictError(f"{self.url}/{key}: another one was there first") from error
-                if attempt == RETRIES:
+                    stored = self._obstore.put(self._once, self._prefix + key, content, mode=mode)
+                return ObjectVersion(stored["e_tag"], stored["version"])
+            except (BucketError, FileExistsError, FileNotFoundError) as error:
+                found = self.read(key)
+                if found is not None and found.content == content:
+                    return found.version
+                if attempt == RETRIES and isinstance(error, BucketError):
                     raise
+                if attempt == RETRIES or (found and found.version) != version:
+                    raise ConflictError(f"{self.url}/{key}: another one was there first") from error
             time.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt))
+            attempt += 1
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:

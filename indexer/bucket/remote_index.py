@@ -29,9 +29,10 @@ from indexer.bucket.transfer import (
 )
 from indexer.errors import IndexDamagedError, IndexMissingError
 from indexer.store.files import StoredFile, write_bytes_atomically, writing
-from indexer.store.locks import BUCKET_NAME, without_readers
+from indexer.store.locks import BUCKET_NAME, ORIGIN_NAME, without_readers
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, MapShard, read_manifest
-from indexer.store.shards import Shard
+from indexer.store.mapstore import OpenShard
+from indexer.store.shards import Shard, open_shard
 
 # A request takes some 20 ms, in which one of many at a time gets this many bytes. So two rows are
 # read by one request where fewer bytes than this lie between them.
@@ -52,18 +53,13 @@ def cached_index(url: str, progress: OnBytes | None = None) -> Path:
         if bucket.get(FLEET_NAME) is not None:
             raise IndexMissingError(f"{bucket.url}: is a fleet; only ordinary indexes can be read")
         raise IndexMissingError(f"{bucket.url}: no index here; check the address")
-    place, state = (
-        hashlib.sha256(part).hexdigest()[:12] for part in (bucket.url.encode(), content)
-    )
-    readable = re.sub(r"[^a-z0-9]+", "-", bucket.url.lower())[-40:]
-    folder = _cache() / f"{readable}-{place}" / state
+    folder = cache_folder("buckets", bucket.url) / hashlib.sha256(content).hexdigest()[:12]
     if folder.exists():
         return folder
-    unfinished = folder.with_name(state + ".part")
+    unfinished = folder.with_name(folder.name + ".part")
     manifest = begin_copy(bucket, content, unfinished)
     with writing(unfinished):
-        address = json.dumps({"url": bucket.url}).encode()
-        write_bytes_atomically(unfinished / BUCKET_NAME, address)
+        mark(unfinished, BUCKET_NAME, bucket)
     shards = {file.name for file in manifest.shards}
     files = [file for file in manifest.files() if file.name not in shards]
     earlier = [other for other in folder.parent.iterdir() if other.suffix != ".part"]
@@ -83,20 +79,45 @@ def cached_index(url: str, progress: OnBytes | None = None) -> Path:
     return folder
 
 
-def bucket_of(index_dir: Path) -> Bucket | None:
-    """The bucket that holds the map shards of an index; None where they lie in its folder.
+def shard_opener(index_dir: Path) -> OpenShard:
+    """What opens the map shards of an index: of one that stands for an index in a bucket, those
+    that are not in its folder lie there.
 
     Raises BucketError, IndexDamagedError.
     """
-    try:
-        said = json.loads((index_dir / BUCKET_NAME).read_bytes())
-        return Bucket(str(said["url"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise IndexDamagedError(
-            f"{index_dir / BUCKET_NAME}: is damaged; delete the folder"
-        ) from None
+    for name in (BUCKET_NAME, ORIGIN_NAME):
+        try:
+            said = json.loads((index_dir / name).read_bytes())
+            return RemoteShards(Bucket(str(said["url"])))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            raise IndexDamagedError(f"{index_dir / name}: is damaged; delete the folder") from None
+    return open_shard
+
+
+def mark(folder: Path, name: str, bucket: Bucket) -> None:
+    """Say in a folder which index in a bucket it stands for. Raises OSError."""
+    write_bytes_atomically(folder / name, json.dumps({"url": bucket.url}).encode())
+
+
+def leave_hole(path: Path, size: int) -> None:
+    """Let a file of the right size, without content, stand for a map shard that lies in the bucket
+    alone, so that nobody takes it for lost. It takes no room on disk. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def cache_folder(kind: str, url: str) -> Path:
+    """Where the user's cache has what belongs to an address in a bucket."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    place = hashlib.sha256(url.encode()).hexdigest()[:12]
+    readable = re.sub(r"[^a-z0-9]+", "-", url.lower())[-40:]
+    return (
+        (Path(cache) if cache else Path.home() / ".cache") / "waldo" / kind / f"{readable}-{place}"
+    )
 
 
 def verify_remote(url: str) -> list[str]:
@@ -137,11 +158,15 @@ class RemoteShard(Shard):
 
 @dataclass(frozen=True)
 class RemoteShards:
-    """Opens the map shards of an index in a bucket, as `open_shard` does those of a folder."""
+    """Opens the map shards of an index in a bucket, as `open_shard` does those of a folder; and
+    those that the folder has, as a writer's has the new ones.
+    """
 
     bucket: Bucket
 
-    def __call__(self, index_dir: Path, file: MapShard, photo_bytes: int) -> RemoteShard:
+    def __call__(self, index_dir: Path, file: MapShard, photo_bytes: int) -> Shard:
+        if _has_content(index_dir / file.name):
+            return open_shard(index_dir, file, photo_bytes)
         layout = file.layout
         if layout is None:
             raise IndexDamagedError(
@@ -156,6 +181,15 @@ class RemoteShards:
             raise IndexDamagedError("its columns lie elsewhere than the manifest says") from None
         where = (Path(file.name), ids, checksums, photo_bytes, layout.maps)
         return RemoteShard(*where, bucket=self.bucket, key=key)
+
+
+def _has_content(path: Path) -> bool:
+    """Whether a map shard is there, and not only its size (`leave_hole`)."""
+    try:
+        with path.open("rb") as file:
+            return any(file.read(4))  # Parquet's first bytes are PAR1
+    except FileNotFoundError:
+        return False
 
 
 def _problem(bucket: Bucket, file: StoredFile) -> str | None:
@@ -178,8 +212,3 @@ def _link(file: StoredFile, folders: Sequence[Path], folder: Path) -> bool:
                 (folder / file.name).hardlink_to(other / file.name)
                 return True
     return False
-
-
-def _cache() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "waldo" / "buckets"

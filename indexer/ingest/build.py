@@ -55,6 +55,7 @@ def index_photos(
     descriptors: Sequence[Descriptor] = (),
     on_progress: Callable[[Progress], None] | None = None,
     share: Callable[[], Iterator[Found | Unreadable]] | None = None,
+    on_commit: Callable[[], None] | None = None,
 ) -> IndexReport:
     """Bring an index up to date with some sources; make the index if there is none.
 
@@ -65,7 +66,8 @@ def index_photos(
     of `quality.QUALITIES`; None for the index's own, or for the default in a new index.
     descriptors: stored for each photo beside its maps; the index gets a column for each that it
     does not have. share: of a part of a fleet (`indexer.fleet`), lists those files of the sources
-    that belong to it; the part has its codec, and no other one is fitted.
+    that belong to it; the part has its codec, and no other one is fitted. on_commit: as for
+    `IndexWriter.open`.
 
     Photos that the index knows, that have not changed and that lack no descriptor are not opened.
     Photos beneath the sources that are no longer there are deleted. If the run is killed at any
@@ -80,7 +82,7 @@ def index_photos(
     left_out = Exclusion(exclude)
     opened = open_sources(sources, index_dir, left_out)
     listing = share or partial(list_photos, opened, index_dir, left_out)
-    with IndexWriter.open(index_dir, extractor, quality) as writer:
+    with IndexWriter.open(index_dir, extractor, quality, on_commit) as writer:
         total = None
         if on_progress is not None:
             total = sum(1 for _ in listing())

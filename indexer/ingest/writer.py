@@ -1,7 +1,7 @@
 """Writing to an index: rows gather in memory, and reach the disk one commit at a time."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.bucket.remote_index import shard_opener
 from indexer.codec.codec import Codec, codec_name, load_codec
 from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.ingest.commit import NewRow, PendingCommit, PhotoContent, store_file, write_files
@@ -44,8 +45,11 @@ class IndexWriter:
     commits every row that was added.
     """
 
-    def __init__(self, index_dir: Path, manifest: Manifest) -> None:
+    def __init__(
+        self, index_dir: Path, manifest: Manifest, on_commit: Callable[[], None] | None = None
+    ) -> None:
         self.index_dir = index_dir
+        self._on_commit = on_commit
         self._committed = manifest
         self._manifest = without_lost_files(index_dir, manifest)
         self._sources = list(manifest.sources)
@@ -55,18 +59,25 @@ class IndexWriter:
         self._pending = self._new_pending(manifest.generation + 1)
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._running_commit: Future[None] | None = None
-        self.maps = MapStore(index_dir, self._manifest.shards, manifest.photo_bytes)
+        self.maps = MapStore(
+            *(index_dir, self._manifest.shards, manifest.photo_bytes), shard_opener(index_dir)
+        )
         self._stored = StoredRows(index_dir, self._manifest)
 
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, index_dir: Path, extractor: Extractor, quality: str | None = None
+        cls,
+        index_dir: Path,
+        extractor: Extractor,
+        quality: str | None = None,
+        on_commit: Callable[[], None] | None = None,
     ) -> Iterator["IndexWriter"]:
         """Open an index for writing, or make it, and hold its lock until the context ends.
 
         quality: of the codec; None for the index's own, or for `quality.DEFAULT_QUALITY` in a new
-        index.
+        index. on_commit: called after each commit, perhaps in another thread; what it raises ends
+        the writing.
 
         Raises IndexBusyError, IndexMissingError for a folder that holds other things,
         IndexFormatError, FingerprintError, IndexDamagedError, IndexWriteError; and ModelError where
@@ -76,7 +87,7 @@ class IndexWriter:
         with writer_lock(index_dir):
             with writing(index_dir):
                 manifest = _prepare(index_dir, extractor, quality)
-            writer = cls(index_dir, manifest)
+            writer = cls(index_dir, manifest, on_commit)
             try:
                 yield writer
             finally:
@@ -272,6 +283,8 @@ class IndexWriter:
         write_manifest(self.index_dir, manifest)
         self._committed = self._manifest = manifest
         self.maps.include(manifest.shards)
+        if self._on_commit is not None:
+            self._on_commit()
 
 
 def _prepare(index_dir: Path, extractor: Extractor, quality: str | None) -> Manifest:

@@ -1,11 +1,11 @@
 """The folder of an index: made only where nothing else lies, and cleared of files not in use."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from indexer.errors import IndexMissingError, IndexWriteError
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import TEMPORARY_SUFFIX, sync_folder
-from indexer.store.locks import LOCK_NAME, READERS_NAME, without_readers
+from indexer.store.locks import LOCK_NAME, ORIGIN_NAME, READERS_NAME, without_readers
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, Manifest, read_manifest
 
 # In the folder of a fleet: its codec, and a folder for what it is fitted to.
@@ -30,7 +30,7 @@ _OWN_FILES = (
 _FIRST_FILES = {
     *(LOCK_NAME, READERS_NAME, MANIFEST_NAME + TEMPORARY_SUFFIX),
     *(FLEET_NAME + TEMPORARY_SUFFIX, FLEET_CODEC_NAME, FLEET_CODEC_NAME + TEMPORARY_SUFFIX),
-    FLEET_SAMPLE_NAME,
+    *(FLEET_SAMPLE_NAME, ORIGIN_NAME),
 }
 
 
@@ -54,6 +54,14 @@ def make_folder(index_dir: Path, mark: str = MANIFEST_NAME) -> None:
             f"{index_dir}: holds other files and no index; choose a new or empty folder for the "
             "index"
         )
+
+
+def is_own_name(name: str) -> bool:
+    """Whether a path below the folder, with "/", is of the kinds an index consists of."""
+    path = PurePosixPath(name)
+    return any(
+        path.match(pattern) and name.count("/") == pattern.count("/") for pattern in _OWN_FILES
+    )
 
 
 def own_files(index_dir: Path) -> list[Path]:

@@ -17,8 +17,10 @@ from indexer.store.manifest import MANIFEST_NAME
 
 LOCK_NAME = ".lock"
 READERS_NAME = ".readers"
-# Says where the map shards are, in a folder that stands for an index in a bucket.
+# Says where the map shards are, in a folder that stands for an index in a bucket: in one that is
+# only read, and in the working copy of a writer.
 BUCKET_NAME = "bucket.json"
+ORIGIN_NAME = "origin.json"
 # A reader may be another user than the writer: a shared lock needs no more than read permission.
 _PERMISSIONS = 0o644
 
@@ -34,8 +36,8 @@ def writer_lock(index_dir: Path) -> Iterator[None]:
 
     if (index_dir / BUCKET_NAME).exists():
         raise IndexWriteError(
-            f"{index_dir}: stands for an index in a bucket, which is only read; copy that into a "
-            "folder with `waldo export`"
+            f"{index_dir}: stands for an index in a bucket, and is only read; name that by its "
+            "address"
         )
 
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
+from indexer.bucket.remote_index import shard_opener
 from indexer.errors import IndexDamagedError
 from indexer.recall.descriptor_vectors import is_fragmented, refresh_descriptors, rewrite_column
 from indexer.recall.inverted_file import refresh_word_recall
@@ -258,7 +259,7 @@ def _merge_shards(
     index_dir: Path, manifest: Manifest, table: PhotoTable, merged: Sequence[MapShard]
 ) -> tuple[list[MapShard], _Moved]:
     """Copy the rows in use of some shards into new ones, one codec after the other."""
-    store = MapStore(index_dir, merged, manifest.photo_bytes)
+    store = MapStore(index_dir, merged, manifest.photo_bytes, shard_opener(index_dir))
     used, moved = _used_rows(manifest, table), _Moved()
     number, written = manifest.generation + 1, list[MapShard]()
     try:

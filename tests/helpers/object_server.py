@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from indexer.bucket import object_store
+
 # What happens to a request, from its method and path: None, "lost" (it is carried out, and its
 # answer is cut off), or an error: (status, code).
 Fault = Callable[[str, str], "str | tuple[int, str] | None"]
@@ -28,6 +30,13 @@ class ObjectServer:
     fault: Fault = no_fault
     requests: list[tuple[str, str]] = field(default_factory=list)
 
+    def reset(self) -> None:
+        """Empty the bucket; from now on nothing is refused."""
+        for key in self.objects():
+            self.s3.delete_object(Bucket="photos", Key=key)
+        self.fault = no_fault
+        self.requests.clear()
+
     def objects(self) -> dict[str, bytes]:
         """Every object of the bucket `photos`."""
         listed = self.s3.list_objects_v2(Bucket="photos").get("Contents", [])
@@ -38,7 +47,7 @@ class ObjectServer:
 
 
 def point_to(server: ObjectServer, patch: pytest.MonkeyPatch) -> None:
-    """Let the environment name a server, with credentials that it takes."""
+    """Have the environment lead to a server; requests that fail are soon sent again."""
     for name, value in {
         "AWS_ENDPOINT_URL": server.url,
         "AWS_ALLOW_HTTP": "true",
@@ -47,6 +56,8 @@ def point_to(server: ObjectServer, patch: pytest.MonkeyPatch) -> None:
         "AWS_SECRET_ACCESS_KEY": "VERY-SECRET",
     }.items():
         patch.setenv(name, value)
+    patch.setattr(object_store, "FIRST_WAIT", 0.01)
+    patch.setattr(object_store, "LONGEST_WAIT", 0.02)
 
 
 @contextmanager

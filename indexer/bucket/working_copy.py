@@ -1,0 +1,182 @@
+"""Writing an index that lies in a bucket.
+
+A working copy is a folder in which whatever writes an index works as it always does. It has all
+files but map shards, which are read from the bucket where somebody needs them. After each commit
+the new files are stored in the bucket, under names that hold their digest, and last the manifest,
+in place of the one that was read. So of two writers at once one is refused, and none undoes what
+the other did.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from features.errors import WaldoError
+from indexer.bucket.object_store import Bucket, ConflictError, ObjectVersion, StoredObject
+from indexer.bucket.remote_index import cache_folder, leave_hole, mark
+from indexer.bucket.transfer import OnBytes, begin_copy, counted, fetch, is_sound, object_key
+from indexer.errors import IndexDamagedError, IndexMissingError, IndexWriteError
+from indexer.store.failures import FAILURES_NAME
+from indexer.store.files import StoredFile, write_bytes_atomically, writing
+from indexer.store.folder import is_own_name
+from indexer.store.locks import ORIGIN_NAME, writer_lock
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, read_manifest
+
+# Objects that no manifest names are deleted when they are so old: another writer may be about to
+# name them, and a reader may have the state before open.
+_GRACE = timedelta(days=1)
+
+
+class WorkingCopy:
+    """A folder that holds the state of an index in a bucket; made by `working_copy`.
+
+    folder: of the index; without a manifest where the bucket has none.
+    """
+
+    def __init__(self, bucket: Bucket, folder: Path, progress: OnBytes | None = None) -> None:
+        """Bring the folder to the state of the bucket, whatever an earlier writer left in it.
+
+        progress: called with the bytes that are there, and the bytes of all files but map shards.
+        Raises as `working_copy` does.
+        """
+        self.folder = folder
+        self._bucket = bucket
+        self._stored: StoredObject | None = bucket.read(MANIFEST_NAME)
+        # What the manifest in the bucket names, now and when the working copy was made.
+        self._files: set[StoredFile] = set()
+        sizes = bucket.sizes()
+        if self._stored is None:
+            _check_place(bucket, sizes)
+        with writing(folder):
+            if self._stored is None and folder.exists():
+                shutil.rmtree(folder)  # what was begun there and reached no bucket
+            folder.mkdir(parents=True, exist_ok=True)
+            mark(folder, ORIGIN_NAME, bucket)
+            if self._stored is not None:
+                self._files = self._hydrate(self._stored.content, sizes, progress)
+            self._first_files = self._files
+            self._failures = bucket.get(FAILURES_NAME) if FAILURES_NAME in sizes else None
+            (folder / FAILURES_NAME).unlink(missing_ok=True)
+            if self._failures is not None:
+                write_bytes_atomically(folder / FAILURES_NAME, self._failures)
+
+    def push(self) -> None:
+        """Store in the bucket what was committed in the folder since it was read or pushed.
+
+        Raises ConflictError where another writer has changed the bucket since, which then stays as
+        it is; BucketError, IndexDamagedError, OSError.
+        """
+        path = self.folder / MANIFEST_NAME
+        if not path.exists():
+            return  # nothing was made
+        content = path.read_bytes()
+        if self._stored is None or content != self._stored.content:
+            files = set(read_manifest(self.folder).files())
+            for file in files - self._files:
+                if not is_sound(self.folder / file.name, file):
+                    raise IndexDamagedError(
+                        f"{self.folder / file.name}: is not what was written; run the same command "
+                        "again"
+                    )
+                self._bucket.put(object_key(file), self.folder / file.name)
+            self._stored = StoredObject(content, self._put_manifest(content))
+            self._files = files
+        self._push_failures()
+
+    def delete_unnamed(self) -> None:
+        """Delete the objects of this index that have not been named by its manifest for long.
+
+        Those that the working copy began with stay, for readers who have them open. Raises
+        BucketError.
+        """
+        named = {object_key(file) for file in self._files | self._first_files}
+        for key in self._bucket.older_than(_GRACE):
+            if is_own_name(key) and key not in named:
+                self._bucket.delete(key)
+
+    def _hydrate(
+        self, content: bytes, sizes: dict[str, int], progress: OnBytes | None
+    ) -> set[StoredFile]:
+        """Copy a state of the index out of the bucket, but for map shards; returns its files.
+
+        What is missing in the bucket is missing in the folder: writers know how to make it again.
+        """
+        manifest = begin_copy(self._bucket, content, self.folder)
+        shards, wanted = set(manifest.shards), []
+        for file in manifest.files():
+            path = self.folder / file.name
+            if sizes.get(object_key(file)) != file.bytes:
+                path.unlink(missing_ok=True)
+            elif file in shards:
+                leave_hole(path, file.bytes)
+            else:
+                wanted.append(file)
+        for file in counted(wanted, progress):
+            fetch(self._bucket, file, self.folder)
+        return set(manifest.files())
+
+    def _put_manifest(self, content: bytes) -> ObjectVersion:
+        try:
+            if self._stored is None:
+                return self._bucket.create(MANIFEST_NAME, content)
+            return self._bucket.replace(MANIFEST_NAME, content, self._stored.version)
+        except ConflictError:
+            raise ConflictError(
+                f"{self._bucket.url}: another run has written this index meanwhile, and what it "
+                "did holds; run the same command again to add what this one did"
+            ) from None
+
+    def _push_failures(self) -> None:
+        path = self.folder / FAILURES_NAME
+        content = path.read_bytes() if path.exists() else None
+        if content is not None and content != self._failures:
+            self._bucket.put(FAILURES_NAME, path)
+            self._failures = content
+
+
+@contextlib.contextmanager
+def working_copy(
+    bucket: Bucket, scratch: Path, progress: OnBytes | None = None
+) -> Iterator[WorkingCopy]:
+    """A working copy of an index in a bucket, or of one that is to be made there; it is pushed when
+    the context ends, unless by an exception.
+
+    scratch: a folder for it, which need not exist; what is left there afterwards saves the next
+    working copy in it from copying, and may be deleted. progress: as for `WorkingCopy`. Errors name
+    the bucket in place of the folder. Raises ConflictError where another writer was faster,
+    IndexBusyError while another process has this scratch folder, IndexMissingError where something
+    else lies in the bucket, BucketError, IndexDamagedError, IndexFormatError, IndexWriteError.
+    """
+    with writing(scratch):
+        scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        with writer_lock(scratch):
+            copy = WorkingCopy(bucket, scratch / "index", progress)
+            yield copy
+            with writing(copy.folder):
+                copy.push()
+                # The bucket has them, and they are most of the index.
+                shutil.rmtree(copy.folder / "shards", ignore_errors=True)
+    except IndexWriteError:
+        raise  # The disk is full where the folder is.
+    except WaldoError as error:
+        for path in (scratch / "index", scratch):
+            error.args = tuple(str(said).replace(str(path), bucket.url) for said in error.args)
+        raise
+
+
+def scratch_folder(url: str) -> Path:
+    """The folder in the user's cache for working copies of an index in a bucket."""
+    return cache_folder("working-copies", url)
+
+
+def _check_place(bucket: Bucket, sizes: dict[str, int]) -> None:
+    """Raise IndexMissingError where an index cannot be made in a bucket."""
+    if FLEET_NAME in sizes:
+        raise IndexMissingError(f"{bucket.url}: is a fleet; only ordinary indexes can be written")
+    if not all(is_own_name(key) or key == FAILURES_NAME for key in sizes):
+        raise IndexMissingError(
+            f"{bucket.url}: holds other objects and no index; choose a new place for the index"
+        )
