@@ -9,6 +9,7 @@ room. So a run goes on with the machines that are left. Pixels and maps do not p
 import contextlib
 import logging
 import socket
+import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ class RayCluster:
                 f"the Ray cluster {self.address} cannot be used: {one_line(error)}"
             ) from error
         try:
-            yield RayPool(self, ray)
+            # Ray prints what happens to its machines, where results would be expected.
+            with contextlib.redirect_stdout(sys.stderr):
+                yield RayPool(self, ray)
         finally:
             ray.shutdown()
 
@@ -175,7 +178,7 @@ class RayPool:
             try:
                 done = self._ray.get(answer)
             except exceptions.RayTaskError as error:
-                raise error.cause from None
+                raise error.cause from error
             except exceptions.RayError as error:
                 self._replace(hired, error, progress)
                 continue

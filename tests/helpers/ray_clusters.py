@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 # Seconds in which whatever is waited for must happen.
-PATIENCE = 70.0
+PATIENCE = 120.0
 _STORE_BYTES = 80_000_000
 
 # Nothing is sent anywhere, and nothing written into the user's home folder.

@@ -1,10 +1,13 @@
-"""A fleet that workers on a Ray cluster bring up to date: its rows are those of a plain run.
+"""A fleet that workers on a Ray cluster bring up to date: its rows are those of a plain run,
+whatever dies meanwhile.
 
 Two nodes of one core each, on this machine. To run this file alone:
     timeout 280 python -m pytest -p no:xdist -x tests/indexer/fleet/test_ray_cluster.py
 """
 
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +17,17 @@ import pytest
 
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_reader import open_collection
+from indexer.fleet.parts import parts_of
+from indexer.store.manifest import read_manifest
 from indexer.upkeep.every_part import verify_collection
-from tests.helpers.ray_clusters import Driver, LocalCluster, local_cluster
+from tests.helpers.ray_clusters import (
+    Driver,
+    LocalCluster,
+    kill,
+    local_cluster,
+    wait_until,
+    writers,
+)
 
 if TYPE_CHECKING:
     from features.extractor import FeatureExtractor
@@ -96,6 +108,90 @@ def test_rows_are_those_of_a_plain_run(
 ) -> None:
     report = drive().report()
     assert (report["new"], report["unchanged"]) == (PHOTOS - FIRST, FIRST)
-    assert rows(begun) == rows(made / "whole")
-    assert verify_collection(begun) == []
-    assert not (begun / "listing").exists()
+    assert_whole(begun, made)
+
+
+def first_writer(fleet: Path) -> tuple[int, int]:
+    """The number of a part that a worker has begun, and the worker's process."""
+    return wait_until(lambda: next(iter(writers(fleet, but=os.getpid()).items()), None), "a part")
+
+
+def sizes(fleet: Path) -> list[int]:
+    """How many photos each part has."""
+    return [read_manifest(part).n_photos for part in parts_of(fleet)]
+
+
+def assert_whole(fleet: Path, made: Path) -> None:
+    assert rows(fleet) == rows(made / "whole")
+    assert verify_collection(fleet) == []
+    assert not (fleet / "listing").exists()
+
+
+def test_the_part_of_a_killed_worker_is_done_again(
+    drive: Callable[[], Driver], begun: Path, made: Path
+) -> None:
+    driver = drive()
+    part, process = first_writer(begun)
+    kill(process)
+    report = driver.report()
+    assert f"part {part} again" in driver.said
+    assert (report["new"], report["total"]) == (PHOTOS - FIRST, PHOTOS)
+    assert writers(begun, but=process)[part] != os.getpid()
+    assert_whole(begun, made)
+
+
+def test_a_run_goes_on_with_the_nodes_that_are_left(
+    drive: Callable[[], Driver], begun: Path, made: Path, cluster: LocalCluster
+) -> None:
+    driver = drive()
+    wait_until(lambda: len(writers(begun, but=os.getpid())) > 1, "two workers")
+    cluster.lose_node()
+    try:
+        assert driver.report()["total"] == PHOTOS
+    finally:
+        cluster.add_node()
+    assert "again" in driver.said
+    assert ", 1 worker" in driver.said
+    assert_whole(begun, made)
+
+
+def test_a_killed_driver_is_started_again_and_two_are_refused(
+    drive: Callable[[], Driver], begun: Path, made: Path
+) -> None:
+    driver = drive()
+    _, process = first_writer(begun)
+    second = drive()
+    assert second.code() == 2
+    assert "another run" in second.said.splitlines()[-1]
+    driver.signal(signal.SIGKILL)
+    third = drive()  # while workers of the first may still be at work
+    assert third.report()["total"] == PHOTOS
+    assert process not in writers(begun, but=os.getpid()).values()
+    assert_whole(begun, made)
+
+
+def test_ctrl_c_keeps_what_is_extracted(
+    drive: Callable[[], Driver], begun: Path, made: Path
+) -> None:
+    driver = drive()
+    before = sizes(begun)
+    wait_until(lambda: sizes(begun) != before, "a part that is done")
+    driver.signal(signal.SIGINT)
+    assert driver.code() == 130
+    assert "run the same command again" in driver.said.splitlines()[-1]
+    assert 0 < drive().report()["new"] < PHOTOS - FIRST
+    assert_whole(begun, made)
+
+
+def test_what_a_worker_finds_wrong_ends_the_run(
+    drive: Callable[[], Driver], begun: Path, made: Path
+) -> None:
+    table = next(begun.glob("parts/*/photos/*.parquet"))
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-8] + bytes(8))
+    driver = drive()
+    assert driver.code() == 2
+    assert str(table) in driver.said.splitlines()[-1]
+    table.write_bytes(whole)
+    assert drive().report()["total"] == PHOTOS
+    assert_whole(begun, made)
