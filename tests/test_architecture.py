@@ -206,18 +206,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Evaluation writes indexes of its own: one for each gallery and kind of maps.
     # What a benchmark is: its readers, and the rooms that measure it, know it.
     "search.evaluation.benchmarks.benchmark": {"features", "search"},
+    "search.evaluation.benchmarks.labelled_objects": {"features", "search.segmentation.drawing"},
     "search.evaluation.benchmarks.published": {
         "features",
         "indexer.errors",
         "indexer.store",
         "search",
         "search.evaluation.benchmarks.benchmark",
+        "search.evaluation.benchmarks.labelled_objects",
     },
     "search.evaluation.benchmarks": {
         "features",
         "search",
-        "search.segmentation.drawing",
         "search.evaluation.benchmarks.benchmark",
+        "search.evaluation.benchmarks.labelled_objects",
         "search.evaluation.benchmarks.published",
     },
     "search.evaluation.methods": {
@@ -250,6 +252,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search.segmentation",
         "search.evaluation.benchmarks",
         "search.evaluation.benchmarks.benchmark",
+        "search.evaluation.benchmarks.labelled_objects",
         "search.evaluation.methods",
         "search.evaluation.metrics",
     },

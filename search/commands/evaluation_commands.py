@@ -74,7 +74,7 @@ def evaluate(
             metavar="PROTOCOL",
             autocompletion=lambda: (*SEARCH_BENCHMARKS, *OBJECT_BENCHMARKS),
             help="folders, scenes, permir, roxford5k, rparis6k, pods, instre, gldv2, sop, "
-            "inshop, ilias or mini_ilias for searches, perseg or permis for masks, "
+            "inshop, ilias or mini_ilias for searches, perseg, permis or pods_masks for masks, "
             "davis2017 for videos, objects-folders or objects-scenes for what recurs.",
         ),
     ],
@@ -132,7 +132,7 @@ def evaluate(
     ] = None,
     sam: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="For perseg and permis, as for `waldo segment`."),
+        typer.Option(metavar="MODEL", help="For benchmarks of masks, as for `waldo segment`."),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -147,7 +147,7 @@ def evaluate(
     from search.evaluation.run_store import default_work_folder
 
     if sam is not None and protocol not in MASKS:
-        known = " and ".join(MASKS)
+        known = ", ".join(MASKS)
         raise WaldoError(f"--sam {sam}: draws masks for {known}, not for {protocol}")
     if sweep and protocol in {**MASKS, **VIDEOS, **GROUPS}:
         raise WaldoError(f"--sweep {sweep[0]}: searches can be swept, not {protocol}")
@@ -255,7 +255,9 @@ def _evaluate_masks(request: _Request) -> _Evaluated:
     files = [] if sam is None else sam.files
     return _evaluate_by_object(
         masks_folder(request.work, request.protocol, objects, extractor, files),
-        lambda *stored: evaluate_masks(request.protocol, objects, extractor, methods, *stored),
+        lambda stored, on_step: evaluate_masks(
+            *(request.protocol, objects, extractor, methods, stored, on_step), work=request.work
+        ),
         things="objects",
         items=[item.name for item in objects],
         methods=[chosen.name for chosen in methods],

@@ -16,10 +16,13 @@ _CLASS_MAPS = {
     "difference from the background": "from_background",
 }
 
+_PER_INSTANCE = {"mIoU": "mIoU per instance", "bIoU": "bIoU per instance"}
+
 # The protocol's own mIoU is counted in another way in each of them.
 _HEADINGS = {
     "perseg": {"mIoU": "mIoU per group", "bIoU": "bIoU per group"},
-    "permis": {"mIoU": "mIoU per instance", "bIoU": "bIoU per instance"},
+    "permis": _PER_INSTANCE,
+    "pods_masks": _PER_INSTANCE,
 }
 
 # How average precision is counted, where it is not scikit-learn's.
@@ -31,7 +34,8 @@ _FURTHER = {
     "mAP@1k": "mAP@1k",
     "mAP@100": "mAP@100",
     "NDCG": "NDCG",
-    "F1": "F1",
+    "F1": "F1, IoU 0.5 to 0.95",
+    "F1_50": "F1, IoU 0.5",
     "mAP_trapezoidal": "mAP, trapezoidal",
     "Recall@20": "R@20",
     "Recall@30": "R@30",

@@ -1,7 +1,8 @@
 """Personalized segmentation, measured on PerSeg and PerMIS: IoU and boundary IoU of masks."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from features.errors import WaldoError
 from features.maps import FeatureMaps
 from features.models import MapExtractor
 from features.photo import load_model_input
+from indexer.reader import IndexReader
+from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.benchmarks.labelled_objects import SegmentationObject, read_mask
 from search.evaluation.by_object import (
     Results,
@@ -21,13 +24,22 @@ from search.evaluation.by_object import (
     objects_folder,
     objects_json,
 )
-from search.evaluation.metrics.masks import boundaries, boundary_iou, cumulative_iou, mask_iou
+from search.evaluation.galleries import Indexing, index_gallery
+from search.evaluation.methods.methods import MODEL
+from search.evaluation.metrics.detections import Detections, detection_f1
+from search.evaluation.metrics.masks import (
+    boundaries,
+    boundary_iou,
+    cumulative_iou,
+    largest_part,
+    mask_iou,
+)
 from search.evaluation.metrics.ranking import bootstrap_interval
 from search.evaluation.run_store import RunResults
-from search.evaluation.steps import OnStep
+from search.evaluation.steps import OnStep, ignore_step
 from search.query import Query
-from search.reference import Reference, make_reference
-from search.scoring.scores import SCORES
+from search.reference import Reference, decoded_maps, make_reference
+from search.scoring.scores import SCORES, consistent
 from search.segmentation.graph_cut import cut_object
 from search.segmentation.segment import (
     Draw,
@@ -43,6 +55,12 @@ if TYPE_CHECKING:
     import torch
 
 Mask = NDArray[np.bool_]
+
+# Gives the maps of photos, in their order.
+MapsOf = Callable[[Sequence[Path]], Iterable[FeatureMaps]]
+
+# A photo's score, the area of the mask that was found, that of the true one, and their IoU.
+_Sighting = tuple[float, float, float, float]
 
 # PDM's threshold between the minimum and the maximum of a map.
 _THRESHOLD = 0.7
@@ -139,7 +157,8 @@ class MaskResult:
 
     iou, boundary_iou: those of the pixels of all its photos together, as PerSeg takes them.
     intersection, union: the numbers of these pixels. boundary_intersection, boundary_union: those
-    of the boundaries that boundary IoU compares.
+    of the boundaries that boundary IoU compares. f1, f1_50: `detection_f1`, the mean over its
+    thresholds and at the first, where the object is to be found among photos of others.
     """
 
     name: str
@@ -150,6 +169,8 @@ class MaskResult:
     union: int
     boundary_intersection: int
     boundary_union: int
+    f1: float | None = None
+    f1_50: float | None = None
 
 
 def select_mask_methods(
@@ -194,6 +215,7 @@ def masks_folder(
     """
     pairs = [pair for item in objects for pair in (item.reference, *item.targets)]
     files = [path for pair in pairs for path in (pair.photo, pair.mask)]
+    files += {photo: None for item in objects for photo in item.others}
     asked = [[item.name, item.class_name, len(item.targets)] for item in objects]
     return objects_folder(work, protocol, [*files, *others], extractor, asked)
 
@@ -205,6 +227,7 @@ def evaluate_masks(
     methods: list[MaskMethod],
     stored: RunResults,
     on_step: OnStep | None = None,
+    work: Path | None = None,
 ) -> dict[str, Any]:
     """Run methods on a segmentation benchmark; the report is JSON-ready, see `objects_json`.
 
@@ -216,27 +239,68 @@ def evaluate_masks(
     together, which the code published with PDM calls mIoU; likewise "bIoU_per_instance",
     "bIoU_per_group" and "cumulative_bIoU".
 
+    Where objects are to be found among photos of others, it has "F1", the mean over objects of
+    `detection_f1` and over its thresholds, and "F1_50", that at the first of them.
+
     stored: gets the results of each object; those that it has already are not measured again.
-    Raises WaldoError for what cannot be read.
+    work: the folder for an index of these photos, each of which is looked at for every object; it
+    is needed where there are such photos. Raises WaldoError for what cannot be read.
     """
     known = {method.name: method for method in methods}
 
-    def measure(item: SegmentationObject, names: list[str]) -> Iterator[tuple[str, Results]]:
-        for method, result in measure_object(item, extractor, [known[name] for name in names]):
-            yield method.name, [asdict(result)]
+    with _opened_maps(protocol, objects, extractor, work, on_step or ignore_step) as maps_of:
 
-    items = {item.name: item for item in objects}
-    results = measure_items(items, list(known), measure, stored, on_step)
+        def measure(item: SegmentationObject, names: list[str]) -> Iterator[tuple[str, Results]]:
+            chosen = [known[name] for name in names]
+            for method, result in measure_object(item, extractor, chosen, maps_of):
+                yield method.name, [asdict(result)]
+
+        items = {item.name: item for item in objects}
+        results = measure_items(items, list(known), measure, stored, on_step)
     n_photos = sum(len(item.targets) for item in objects)
     summarise = _summary_over_objects if protocol == "perseg" else _summary_over_photos
     return objects_json(protocol, extractor, results, summarise, len(objects), n_photos)
 
 
+@contextmanager
+def _opened_maps(
+    protocol: str,
+    objects: list[SegmentationObject],
+    extractor: MapExtractor,
+    work: Path | None,
+    on_step: OnStep,
+) -> Iterator[MapsOf]:
+    """What gives the maps of photos: the extractor, or an index where many objects share photos."""
+    size, grid = extractor.image_size, extractor.grid
+    shared = [[*(target.photo for target in item.targets), *item.others] for item in objects]
+    if not any(item.others for item in objects):
+        yield lambda photos: extractor.extract([load_model_input(p, size, grid) for p in photos])
+        return
+    assert work is not None  # as `evaluate_masks` says
+    photos = list(dict.fromkeys(photo for of_object in shared for photo in of_object))
+    how = Indexing(
+        *(extractor, work, "none"),
+        on_progress=lambda told: on_step("indexing", told.done, told.total or len(photos)),
+    )
+    index = index_gallery(Benchmark(protocol, photos, None, [], []), MODEL, extractor, how)
+    with IndexReader.open(index) as reader:
+        ids = dict(zip(map(Path, reader.paths()), reader.ids.tolist(), strict=True))
+
+        def stored(photos: Sequence[Path]) -> Iterator[FeatureMaps]:
+            for photo in photos:
+                number = ids.get(photo.resolve())
+                maps = None if number is None else decoded_maps(reader, number)
+                if maps is None:
+                    raise WaldoError(f"{photo}: cannot be read; a benchmark needs all its photos")
+                yield maps
+
+        yield stored
+
+
 def measure_object(
-    item: SegmentationObject, extractor: MapExtractor, methods: list[MaskMethod]
+    item: SegmentationObject, extractor: MapExtractor, methods: list[MaskMethod], maps_of: MapsOf
 ) -> Iterator[tuple[MaskMethod, MaskResult]]:
     """The result of each method on one object."""
-    size, grid = extractor.image_size, extractor.grid
     by_mask = Query(item.reference.photo, item.class_name, item.reference.mask)
     by_class = Query(item.reference.photo, item.class_name)
     references = {
@@ -244,15 +308,44 @@ def measure_object(
         for way in dict.fromkeys(method.by_class for method in methods)
     }
     photos = [target.photo for target in item.targets]
-    all_maps = extractor.extract([load_model_input(photo, size, grid) for photo in photos])
     masks: dict[str, list[tuple[Mask, Mask]]] = {method.name: [] for method in methods}
-    for target, maps in zip(item.targets, all_maps, strict=True):
-        truth, picture = read_mask(target.mask), load_picture(target.photo)
+    sightings: dict[str, list[_Sighting]] = {method.name: [] for method in methods}
+    for number, (photo, maps) in enumerate(
+        zip((*photos, *item.others), maps_of([*photos, *item.others]), strict=True)
+    ):
+        picture = load_picture(photo)
+        truth = read_mask(item.targets[number].mask) if number < len(photos) else None
         for method in methods:
             seen = MaskInput(references[method.by_class], maps, picture, extractor.device)
-            masks[method.name].append((method.rule(seen), truth))
+            found = method.rule(seen)
+            if truth is not None:
+                masks[method.name].append((found, truth))
+            if item.others:
+                sightings[method.name].append(_sighting(seen, found, truth))
     for method in methods:
-        yield method, _mask_result(item.name, photos, masks[method.name])
+        result = _mask_result(item.name, photos, masks[method.name])
+        if item.others:
+            columns = zip(*sightings[method.name], strict=True)
+            values = detection_f1(Detections(*(np.array(column) for column in columns)))
+            result = replace(result, f1=float(values.mean()), f1_50=float(values[0]))
+        yield method, result
+
+
+def _sighting(seen: MaskInput, found: Mask, truth: Mask | None) -> _Sighting:
+    """One photo of `Detections`: the score of the photo is that of `waldo segment`.
+
+    As in PODS' evaluator, what counts of a mask is its largest part, with its holes filled.
+    """
+    import torch
+
+    scoring = seen.reference.for_scoring(seen.device)
+    with torch.inference_mode():
+        score = consistent(scoring, candidates_of(seen.maps, seen.reference, seen.device))
+    part = largest_part(found)
+    if truth is None:
+        return float(score), float(part.sum()), 0.0, 0.0
+    true = largest_part(truth)
+    return float(score), float(part.sum()), float(true.sum()), mask_iou(part, true)
 
 
 def _mask_result(name: str, photos: list[Path], pairs: list[tuple[Mask, Mask]]) -> MaskResult:
@@ -320,6 +413,11 @@ def _summary(results: Results, counted: list[list[dict[str, Any]]]) -> dict[str,
         "bIoU_per_instance": _mean(photos, "boundary_iou"),
         "bIoU_per_group": _mean(results, "boundary_iou"),
         "cumulative_bIoU": _share(results, "boundary_intersection", "boundary_union"),
+        **(
+            {"F1": _mean(results, "f1"), "F1_50": _mean(results, "f1_50")}
+            if results[0].get("f1") is not None
+            else {}
+        ),
     }
 
 

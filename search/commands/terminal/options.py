@@ -27,7 +27,14 @@ SEARCH_BENCHMARKS = (
     *("folders", "scenes", "permir", "roxford5k", "rparis6k"),
     *("pods", "instre", "gldv2", "sop", "inshop", "ilias", "mini_ilias"),
 )
-OBJECT_BENCHMARKS = ("perseg", "permis", "davis2017", "objects-folders", "objects-scenes")
+OBJECT_BENCHMARKS = (
+    "perseg",
+    "permis",
+    "pods_masks",
+    "davis2017",
+    "objects-folders",
+    "objects-scenes",
+)
 
 
 def model_names() -> list[str]:

@@ -19,6 +19,7 @@ from search.evaluation.benchmarks.published.gldv2 import read_gldv2
 from search.evaluation.benchmarks.published.ilias import read_ilias, read_mini_ilias
 from search.evaluation.benchmarks.published.instre import read_instre
 from search.evaluation.benchmarks.published.pods import read_pods
+from search.evaluation.benchmarks.published.pods_masks import read_pods_masks
 from search.evaluation.benchmarks.published.products import read_inshop, read_sop
 from search.evaluation.benchmarks.revisited import read_revisited
 from search.evaluation.benchmarks.scenes import read_scenes
@@ -55,6 +56,7 @@ PACKED_SEARCHES: dict[str, Callable[[Path, Path | None, OnUnpacking | None], Ben
 MASKS: dict[str, Callable[[Path], list[SegmentationObject]]] = {
     "perseg": read_perseg,
     "permis": read_permis,
+    "pods_masks": read_pods_masks,
 }
 
 # Follow objects through videos.

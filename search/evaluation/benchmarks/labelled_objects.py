@@ -1,6 +1,6 @@
 """Benchmarks of objects with known masks, in photos and in videos."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,15 @@ class SegmentationObject:
     """An object that is shown in one photo and to be segmented in others.
 
     name: unique in its benchmark. class_name: what the object is, in words, or None where the
-    benchmark does not say. targets: at least one.
+    benchmark does not say. targets: at least one. others: photos of other objects, in which it must
+    not be found; only some benchmarks have them.
     """
 
     name: str
     class_name: str | None
     reference: MaskedPhoto
     targets: list[MaskedPhoto]
+    others: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,19 @@ class AnnotatedVideo:
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """Read a mask file: the pixels whose value is not 0, (height, width) bool.
 
-    The value is the index in palette images, and any channel in colour images. Raises WaldoError
-    where the file is not a readable picture.
+    The value is the index in palette images, and any channel in colour images. Of a JPEG, which
+    blurs edges, it is the pixels above half of the brightest. Raises WaldoError where the file is
+    not a readable picture.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with Image.open(path, formats=["PNG", "JPEG"]) as image:
+            blurred = image.format == "JPEG"
             colour = image.mode in ("RGB", "RGBA", "LA", "PA")
             values = np.asarray(image.convert("RGB") if colour else image)
     except Exception as error:  # Pillow raises any kind of error for a broken picture
-        raise WaldoError(f"{path}: not a readable PNG mask ({error})") from None
-    return np.asarray(np.atleast_3d(values != 0).any(axis=2))
+        raise WaldoError(f"{path}: not a readable PNG or JPEG mask ({error})") from None
+    least = values.max() / 2 if blurred else 0
+    return np.asarray(np.atleast_3d(values > least).any(axis=2))
 
 
 def read_annotation(path: Path) -> NDArray[np.uint8]:

@@ -167,7 +167,7 @@ def test_perseg_at_the_command_line(waldo: CommandLine, perseg: Path, tmp_path: 
     refusal = waldo.refusal("evaluate", "perseg", "--root", tmp_path)
     assert "holds no folder Images" in refusal
     refusal = waldo.refusal("evaluate", "folders", "--root", perseg, "--sam", tmp_path)
-    assert "for perseg and permis, not for folders" in refusal
+    assert "for perseg, permis, pods_masks, not for folders" in refusal
 
 
 def test_permis_at_the_command_line(waldo: CommandLine, tmp_path: Path) -> None:

@@ -25,11 +25,8 @@ def read_pods(root: Path) -> Benchmark:
     image id is such a path, or the file's name, with or without its suffix. Raises WaldoError for
     a folder with another layout and for missing photos.
     """
-    info, annotations = _read(root / "pods_info.json"), _read(root / "pods_image_annos.json")
-    for key in ("class_to_sc", "class_to_split"):
-        if not isinstance(info.get(key), dict):
-            raise WaldoError(f'{root}/pods_info.json: "{key}" must map each object to a text')
-    category, held_in = info["class_to_sc"], info["class_to_split"]
+    category, held_in = read_info(root)
+    annotations = _read(root / "pods_image_annos.json")
     photos: dict[str, list[tuple[Path, str, str]]] = {"train": [], "test": []}
     for image, entry in annotations.items():
         where = f"{root}/pods_image_annos.json: image {image}"
@@ -59,6 +56,21 @@ def read_pods(root: Path) -> Benchmark:
     ]
     classes = [{str(category[name])} for name in names]
     return Benchmark("pods", gallery, classes, queries, [], metrics=("NDCG",))
+
+
+def read_info(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The category of each object, and the set that it is in: "test" or "val".
+
+    Raises WaldoError where `pods_info.json` is missing or has another layout.
+    """
+    info = _read(root / "pods_info.json")
+    for key in ("class_to_sc", "class_to_split"):
+        if not isinstance(info.get(key), dict):
+            raise WaldoError(f'{root}/pods_info.json: "{key}" must map each object to a text')
+    for name in info["class_to_sc"]:
+        if name not in info["class_to_split"]:
+            raise WaldoError(f'{root}/pods_info.json: "class_to_split" lacks {name}')
+    return info["class_to_sc"], info["class_to_split"]
 
 
 def _read(path: Path) -> dict[str, Any]:
