@@ -48,6 +48,14 @@ class PhotoRecord:
     mtime_ns: int
     taken_ns: int | None
 
+    def can_be_read(self) -> bool:
+        """Whether the file is there, and may be read."""
+        try:
+            with self.path.open("rb"):
+                return True
+        except OSError:
+            return False
+
     def is_changed(self) -> bool:
         """Whether the file has another content now; False where it cannot be read.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features.frame import Frame
 from features.maps import FeatureMaps
+from indexer.bucket.object_path import path_of
 from indexer.errors import IndexDamagedError, UnknownNameError
 from indexer.store.files import write_bytes_atomically
 
@@ -142,7 +143,7 @@ def read_named_object(path: Path) -> NamedObject:
         views = [_view(str(at), told, tensors) for at, told in enumerate(described["views"])]
         verdicts = tuple(
             Verdict(
-                Path(told["photo"]),
+                path_of(told["photo"]),
                 told["content_hash"],
                 told["shows"],
                 told["view"] and _view(f"verdict-{number}", told["view"], tensors),
@@ -218,7 +219,7 @@ def _write_view(
 def _view(key: str, told: dict[str, Any], tensors: dict[str, NDArray[np.generic]]) -> NamedView:
     vector = tensors.get(f"{key}.class_vector")
     return NamedView(
-        Path(told["photo"]),
+        path_of(told["photo"]),
         FeatureMaps(
             tensors[f"{key}.appearance"].astype(np.float16),
             tensors[f"{key}.semantic"].astype(np.float16),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.frame import Frame
+from indexer.bucket.object_path import path_of
 from indexer.bucket.remote_index import shard_opener
 from indexer.codec.codec import Codec, load_codec
 from indexer.collection import Collection, MapBatch, PhotoRecord
@@ -134,7 +135,7 @@ class IndexReader(Collection):
             records.append(
                 PhotoRecord(
                     table.number("id", row),
-                    Path(absolute_path(root, relative)),
+                    path_of(absolute_path(root, relative)),
                     relative,
                     table.content_hash(row).hex(),
                     table.number("width", row),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from features.frame import Frame
 from features.regions import Box, Point
+from indexer.bucket.object_path import path_of
 from indexer.store.filters import PhotoFilter
 from search.scoring.scores import DEFAULT_SCORE
 
@@ -21,8 +22,10 @@ NAME_MARK = "@"
 
 
 def photo_of(text: str | Path) -> Path:
-    """The photo that a text means: `@NAME` is an object with a name, unless a file is called so."""
-    photo = Path(text)
+    """The photo that a text means, a path or a URL: `@NAME` is an object with a name, unless a file
+    is called so.
+    """
+    photo = path_of(text)
     is_file = str(photo).startswith(NAME_MARK) and photo.exists()
     # An absolute path does not begin with the mark.
     return photo.absolute() if is_file else photo

@@ -10,6 +10,7 @@ import numpy as np
 from features.errors import RegionError
 from features.maps import FeatureMaps
 from features.photo import load_model_input
+from indexer.bucket.object_path import path_of
 from indexer.collection import Collection
 from indexer.named_objects import NamedView
 from indexer.protocols import Extractor
@@ -142,7 +143,7 @@ class QueryPhotos:
 def named_view(query: Query, reference: Reference) -> NamedView:
     """What is kept of a photo when its object gets a name."""
     return NamedView(
-        Path(query.photo).resolve(),
+        path_of(query.photo).resolve(),
         reference.maps,
         np.asarray(reference.cells),
         query.class_name,

@@ -45,7 +45,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.store",
     },
     "indexer.recall": {"indexer.errors", "indexer.store"},
-    "indexer.named_objects": {"features", "indexer.errors", "indexer.store"},
+    "indexer.named_objects": {
+        "features",
+        "indexer.errors",
+        "indexer.bucket.object_path.path_of",
+        "indexer.store",
+    },
     "indexer.region_links": {"indexer.errors", "indexer.store"},
     "indexer.object_corrections": {"indexer.errors", "indexer.store"},
     "indexer.protocols": {"features", "indexer.codec", "indexer.store.manifest.Fingerprint"},
@@ -61,6 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "indexer.reader": {
         "features.frame",
         "indexer.errors",
+        "indexer.bucket.object_path.path_of",
         "indexer.bucket.remote_index",
         "indexer.codec",
         "indexer.collection",
@@ -78,6 +84,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "indexer.ingest": {
         "features",
         "indexer.errors",
+        "indexer.bucket.object_path",
+        "indexer.bucket.object_store.url_in",
         "indexer.bucket.remote_index.shard_opener",
         "indexer.codec",
         "indexer.store",
@@ -98,6 +106,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "indexer.upkeep": {
         "features.errors",
+        "indexer.bucket.object_store.url_in",
         "indexer.region_links",
         "indexer.object_corrections",
         "indexer.errors",
@@ -120,6 +129,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "search": {
         "features",
+        "indexer.bucket.object_path.path_of",
         "indexer.store.filters.PhotoFilter",
         "indexer.named_objects",
         "indexer.protocols",
@@ -173,6 +183,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Albums are kept in the index, so they are read from it and written to it.
     "search.albums": {
         "features",
+        "indexer.bucket.object_path.path_of",
         "indexer.errors",
         "indexer.store.album_rows",
         "indexer.store.manifest.NameRecord",
@@ -277,6 +288,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The page and its API: a thin face of the Python API, as the command line is.
     "search.server": {
         "features",
+        "indexer.bucket.object_path.path_of",
         "indexer.errors",
         "indexer.named_objects",
         "indexer.collection",

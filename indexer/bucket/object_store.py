@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from features.errors import WaldoError
+from features.errors import UnreadableError, WaldoError
 from indexer.errors import IndexDamagedError
 
 SCHEMES = ("s3", "gs", "az")
@@ -26,13 +26,18 @@ FIRST_WAIT = 0.2
 LONGEST_WAIT = 5.0
 
 _CREDENTIALS = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
+_ARCHIVED = "InvalidObjectState"
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 # Asked for credentials where the environment has none. An index may have "metadata" in its address.
 _CREDENTIAL_HOSTS = re.compile(r"http://(169\.254\.|metadata(\.google\.internal)?/)")
 
 
+# Bytes of a piece of an object that is read whole.
+_PIECE = 8 * 2**20
+
+
 class BucketError(WaldoError):
-    """The object store refuses a request, or cannot be reached."""
+    """The object store refuses a request, or cannot be reached, or obstore is missing."""
 
 
 class ConflictError(WaldoError):
@@ -55,6 +60,18 @@ class StoredObject:
     version: ObjectVersion
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object of a bucket. size: in bytes. mtime_ns: when it was last written, in nanoseconds
+    since 1970. Servers tell whole seconds when they are asked for one object, and some tell more
+    when they list them: these are whole seconds always.
+    """
+
+    key: str
+    size: int
+    mtime_ns: int
+
+
 def url_in(address: Path | str) -> str | None:
     """The URL of an address in an object store, which a Path has with one slash less; None for a
     folder.
@@ -68,16 +85,19 @@ def url_in(address: Path | str) -> str | None:
 class Bucket:
     """The objects below one URL, such as s3://photos/index. Keys are relative to it."""
 
-    def __init__(self, url: str) -> None:
-        """Raises WaldoError where obstore is missing, or the URL names no place in a bucket."""
+    def __init__(self, url: str, may_be_whole: bool = False) -> None:
+        """may_be_whole: whether the URL may name a bucket alone, which nothing is written to.
+
+        Raises WaldoError where the URL names no place in a bucket, BucketError.
+        """
         self.url = url.rstrip("/")
-        if not re.fullmatch(r"[a-z0-9]+://[^/]+/.+", self.url):
+        if not re.fullmatch(r"[a-z0-9]+://[^/]+" + ("(/.+)?" if may_be_whole else "/.+"), self.url):
             raise WaldoError(f"{url}: name a place in the bucket too, as in {self.url}/pictures")
         try:
             import obstore
             from obstore.store import from_url
         except ModuleNotFoundError:
-            raise WaldoError(
+            raise BucketError(
                 f"{url}: object stores need obstore; run `pip install 'waldo-search[cloud]'`"
             ) from None
         self._obstore = obstore
@@ -102,19 +122,37 @@ class Bucket:
 
     def sizes(self) -> dict[str, int]:
         """The size of every object, bytes, by its key. Raises BucketError."""
-        return {key: int(item["size"]) for key, item in self._listed()}
+        return {found.key: found.size for found in self.files("")}
 
     def older_than(self, age: timedelta) -> list[str]:
         """The keys of the objects that were stored at least so long ago. Raises BucketError."""
-        latest = datetime.now(UTC) - age
-        return [key for key, item in self._listed() if item["last_modified"] <= latest]
+        latest = int((datetime.now(UTC) - age).timestamp()) * 10**9
+        return [found.key for found in self.files("") if found.mtime_ns <= latest]
 
-    def _listed(self) -> Iterator[tuple[str, Any]]:
-        """Every object by its key, with what the store says of it."""
-        with self._told(""):
-            for page in self._obstore.list(self._store, self._prefix or None):
-                for item in page:
-                    yield str(item["path"]).removeprefix(self._prefix), item
+    def files(self, folder: str) -> Iterator[ObjectInfo]:
+        """Every object below a key, in the order of the keys, as pages arrive. Raises BucketError.
+
+        folder: "" for all objects.
+        """
+        with self._told(folder):
+            for page in self._obstore.list(self._store, self._prefix + folder or None):
+                yield from map(self._info, page)
+
+    def info(self, key: str) -> ObjectInfo:
+        """What is known of an object. Raises FileNotFoundError, BucketError."""
+        with self._told(key):
+            return self._info(self._obstore.head(self._store, self._prefix + key))
+
+    def pieces(self, key: str, least: int = _PIECE) -> Iterator[bytes]:
+        """An object's content as it arrives, in pieces of at least so many bytes but for the last.
+
+        One request, which ends where no more pieces are asked for. Raises FileNotFoundError,
+        BucketError; UnreadableError where the object is archived.
+        """
+        with self._told(key):
+            found = self._obstore.get(self._store, self._prefix + key)
+            for piece in found.stream(min_chunk_size=least):
+                yield bytes(piece)
 
     def read(self, key: str) -> StoredObject | None:
         """An object with its version; None where there is no such object. Raises BucketError."""
@@ -136,9 +174,7 @@ class Bucket:
         that is as good as no content.
         """
         try:
-            with self._told(key):
-                for piece in self._obstore.get(self._store, self._prefix + key).stream():
-                    yield bytes(piece)
+            yield from self.pieces(key)
         except FileNotFoundError:
             if missing_ok:
                 return
@@ -220,6 +256,10 @@ class Bucket:
             time.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt))
             attempt += 1
 
+    def _info(self, found: Any) -> ObjectInfo:
+        key = str(found["path"]).removeprefix(self._prefix)
+        return ObjectInfo(key, int(found["size"]), int(found["last_modified"].timestamp()) * 10**9)
+
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:
         """Turn errors of obstore into a BucketError of one line.
@@ -237,6 +277,8 @@ class Bucket:
             if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
                 raise
             where = f"{self.url}/{key}".rstrip("/")
+            if code == _ARCHIVED:
+                raise UnreadableError(f"{where}: is archived; restore it first") from error
             raise BucketError(f"{where}: {self._reason(error, code)}") from error
 
     def _reason(self, error: Exception, code: str) -> str:
@@ -253,6 +295,9 @@ class Bucket:
             return "no credentials found; set them in the environment, such as AWS_ACCESS_KEY_ID"
         if "BadScheme" in text:
             return "the endpoint is http; set AWS_ALLOW_HTTP=true if that is meant"
+        if isinstance(error, exceptions.InvalidPathError):
+            key = re.search(r'[Pp]ath "(.*?)"', text)
+            return f"no file can have the key {key.group(1) if key else ''}; rename that object"
         if isinstance(error, exceptions.GenericError):
             status = re.search(r"status code: (\d+)", text)
             said = code or (status and f"status {status.group(1)}") or "no answer"

@@ -197,7 +197,7 @@ def _hand_out(fleet: Fleet, chosen: Sequence[Found]) -> None:
     for found in chosen:
         folder = fleet.folder(fleet.part_of(found.size, found.path)) / SAMPLE_NAME
         with contextlib.suppress(FileNotFoundError):
-            name = f"{digest(Path(found.path))}.safetensors"
+            name = f"{digest(found.file)}.safetensors"
             folder.mkdir(exist_ok=True)
             (fleet.index_dir / FLEET_SAMPLE_NAME / SAMPLE_NAME / name).replace(folder / name)
 

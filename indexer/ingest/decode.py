@@ -3,10 +3,10 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 from features.errors import NotAPictureError, PhotoError, UnreadableError
@@ -19,6 +19,7 @@ from features.photo import (
     load_photo,
     to_model_input,
 )
+from indexer.bucket.object_path import ObjectPath, refusal_behind
 from indexer.errors import one_line
 from indexer.ingest.describing import Describer, Views
 from indexer.ingest.known import KnownPhotos
@@ -98,21 +99,24 @@ class Decoder:
     describer: Describer | None = None
 
     def __call__(self, found: Found) -> Decoded | Reused | Failed | PassedOver:
-        path = Path(found.path)
+        """Raises BucketError where the store of an object refuses, or is not reached: the others
+        would fail too.
+        """
+        path = found.file
         try:
-            # A photo of a size that no known photo has is new: it need not be hashed first.
             reused = None
-            # An earlier version of Waldo may have indexed the thumbnail of a raw file.
-            if (
-                self.known is not None
-                and self.known.has_size(found.size)
-                and not is_raw_name(path.name)
-            ):
-                reused = self._reuse(self.known, found, path)
+            # An object costs more to fetch twice than to decode in vain.
+            is_hashed_first = self._may_be_known(found) and not isinstance(path, ObjectPath)
+            if is_hashed_first:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                reused = self._reuse(found, content, partial(date_taken, path))
                 if reused is not None and self._is_described(reused.content_hash):
                     return reused
             # The photo is decoded once, for maps and descriptors: with the pixels that maps need.
             photo = load_photo(path, at_least=2 * self.size)
+            if self._may_be_known(found) and not is_hashed_first:
+                reused = self._reuse(found, photo.content_hash, lambda: photo.taken_ns)
             views = self._views(photo)
             if reused is not None and reused.content_hash == photo.content_hash:
                 return replace(reused, views=views)
@@ -120,15 +124,27 @@ class Decoder:
         except NotAPictureError as error:
             return PassedOver(found, error.kind)
         except OSError as error:
+            if refusal := refusal_behind(error):
+                raise refusal from None
             reason = f"cannot be read ({error.strerror or error})"
             return Failed(found, reason, broken=False)
         except PhotoError as error:
+            if refusal := refusal_behind(error):
+                raise refusal from None
             reason = one_line(error).removeprefix(f"{path}: ")
             return Failed(found, reason, broken=not isinstance(error, UnreadableError))
         except Exception as error:
             # Any other error of a decoder must cost one photo, not the run.
             reason = f"broken picture ({type(error).__name__}: {one_line(error)})"
             return Failed(found, reason, broken=True)
+
+    def _may_be_known(self, found: Found) -> bool:
+        """Whether some photo of the index may have this content: one has this size.
+
+        An earlier version of Waldo may have indexed the thumbnail of a raw file.
+        """
+        known = self.known
+        return known is not None and known.has_size(found.size) and not is_raw_name(found.relative)
 
     def _is_described(self, content_hash: str) -> bool:
         return self.describer is None or any(
@@ -143,23 +159,24 @@ class Decoder:
     def _rows(self, content_hash: str) -> list[int]:
         return [] if self.known is None else self.known.by_content(bytes.fromhex(content_hash))
 
-    def _reuse(self, known: KnownPhotos, found: Found, path: Path) -> Reused | None:
-        """The maps that the index has of this content, if they are not damaged."""
-        with path.open("rb") as file:
-            content_hash = hashlib.file_digest(file, "sha256").digest()
-        table = known.table
-        for row in known.by_content(content_hash):
+    def _reuse(
+        self, found: Found, content_hash: str, taken_ns: Callable[[], int | None]
+    ) -> Reused | None:
+        """The maps that the index has of a content, if they are not damaged."""
+        assert self.known is not None
+        table = self.known.table
+        for row in self._rows(content_hash):
             place = table.place(row)
             _, damaged = self.maps.read([place])
             if not damaged:
                 width, height = table.number("width", row), table.number("height", row)
                 return Reused(
                     found,
-                    content_hash.hex(),
+                    content_hash,
                     table.number("id", row),
                     place,
                     Frame(width, height, self.size, self.grid),
-                    date_taken(path),
+                    taken_ns(),
                 )
         return None
 

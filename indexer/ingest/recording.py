@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.photo import is_raw_name
+from indexer.bucket.object_path import path_of
+from indexer.bucket.object_store import url_in
 from indexer.codec.encoded_maps import EncodedMaps
 from indexer.ingest.commit import PhotoContent
 from indexer.ingest.decode import Decoded, Failed, Item, PassedOver, Reused
@@ -248,6 +250,8 @@ class PhotoRecorder:
 
 def _emptied(folder: str) -> str | None:
     """The nearest folder that exists, at or above a path, if there is nothing in it."""
+    if url_in(folder):
+        return None  # no drive: there are no folders but for the objects in them
     while True:
         try:
             with os.scandir(folder) as listing:
@@ -261,7 +265,7 @@ def _emptied(folder: str) -> str | None:
 def _is_gone(path: str) -> bool:
     """Whether nothing is at a path; False for something that cannot be looked at."""
     try:
-        os.lstat(path)
+        path_of(path).lstat()
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:

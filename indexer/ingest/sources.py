@@ -1,4 +1,6 @@
-"""What a user points at: folders, photos, and lists of photos; and which files these cover."""
+"""What a user points at: folders, photos, lists of photos, and places in buckets; and which files
+these cover.
+"""
 
 import os
 import re
@@ -14,6 +16,8 @@ from unicodedata import normalize
 
 from features.errors import WaldoError
 from features.photo import is_picture
+from indexer.bucket.object_path import ObjectPath, objects_below, path_of, refusal_behind
+from indexer.bucket.object_store import url_in
 from indexer.errors import SourceError
 from indexer.photo_lists import STANDARD_INPUT, ListLine, is_list, is_pipe, read_lines
 from indexer.store.failures import printable
@@ -34,17 +38,17 @@ class Source:
     """One SOURCE of a run.
 
     path: of the folder, photo or list file; absolute, with symbolic links resolved. Of a pipe, the
-    working directory. lines: of a pipe, which can be read once.
+    working directory. Of a place in a bucket, its URL. lines: of a pipe, which can be read once.
     """
 
-    kind: Literal["folder", "photo", "list", "pipe"]
+    kind: Literal["folder", "photo", "list", "pipe", "bucket"]
     path: Path
     lines: tuple[ListLine, ...] = field(default=(), repr=False)
 
     @cached_property
     def root(self) -> SourceRoot:
         """What the paths of its photos are relative to."""
-        if self.kind in ("folder", "pipe"):
+        if self.kind in ("folder", "pipe", "bucket"):
             return SourceRoot(str(self.path))
         name = self.path.name if self.kind == "list" else None
         return SourceRoot(str(self.path.parent), name)
@@ -67,6 +71,11 @@ class Found:
     def path(self) -> str:
         """The absolute path. A list may name files outside its folder by their absolute paths."""
         return absolute_path(self.source.root.root, self.relative)
+
+    @property
+    def file(self) -> Path:
+        """The path to open it by, also where it lies in a bucket."""
+        return path_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +132,11 @@ def open_sources(
     """Find out what each SOURCE is. It is quick, so that errors are told before a model is loaded.
 
     sources: paths, or sources that were opened before, for a pipe can be read only once. "-" is
-    standard input. index_dir: the index, which need not exist yet; pictures beneath it are not the
-    user's.
+    standard input; a URL (`url_in`) is an object, or all that lies below it. index_dir: the index,
+    which need not exist yet; pictures beneath it are not the user's.
 
-    Raises SourceError for a SOURCE that is missing, cannot be read or holds no picture.
+    Raises BucketError, and SourceError for a SOURCE that is missing, cannot be read or holds no
+    picture.
     """
     opened = [
         source if isinstance(source, Source) else _open(source, index_dir, exclude)
@@ -143,11 +153,12 @@ def list_photos(
     Folders are walked depth first in the order of names. Symbolic links to folders are followed
     last, and no folder is entered twice, so a photo has the name that it has without links if it
     has one. Hidden files and folders (with a leading dot), folders of thumbnails and of deleted
-    files, and the index itself are left out. Lists are read in the order of their lines.
+    files, and the index itself are left out. Lists are read in the order of their lines, buckets
+    in the order of their keys. Raises BucketError.
     """
     walk = _Walk(index_dir, exclude)
     # A single folder names no file twice, so a large collection needs no set of all its paths.
-    alone = len(sources) == 1 and sources[0].kind == "folder"
+    alone = len(sources) == 1 and sources[0].kind in ("folder", "bucket")
     seen: set[str] = set()
     for found in walk.files(sources):
         if not alone:
@@ -163,7 +174,9 @@ class Coverage:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._folders = [
-            str(source.path).rstrip("/") + "/" for source in sources if source.kind == "folder"
+            str(source.path).rstrip("/") + "/"
+            for source in sources
+            if source.kind in ("folder", "bucket")
         ]
         self._lists = {printable(str(source.path)) for source in sources if source.kind == "list"}
         self._excluded: list[str] = []
@@ -200,6 +213,8 @@ def _is_left_out(relative: str) -> bool:
 
 def _open(source: Path, index_dir: Path, exclude: Exclusion) -> Source:
     try:
+        if url := url_in(source):
+            return _open_place(ObjectPath(url), index_dir, exclude)
         if is_pipe(source):
             return _open_pipe(source)
         path = source.resolve(strict=True)
@@ -214,6 +229,18 @@ def _open(source: Path, index_dir: Path, exclude: Exclusion) -> Source:
         ) from error
     _check_not_empty(opened, index_dir, exclude)
     return opened
+
+
+def _open_place(place: ObjectPath, index_dir: Path, exclude: Exclusion) -> Source:
+    """An object, or all that lies below its URL. Raises SourceError, BucketError, OSError."""
+    is_object = False
+    try:
+        is_object = place.key != "" and place.is_file()
+    except OSError as error:
+        raise refusal_behind(error) or error from None
+    source = Source("photo" if is_object else "bucket", place)
+    _check_not_empty(source, index_dir, exclude)
+    return source
 
 
 def _open_pipe(pipe: Path) -> Source:
@@ -232,8 +259,8 @@ def _open_pipe(pipe: Path) -> Source:
 
 def _check_not_empty(source: Source, index_dir: Path, exclude: Exclusion) -> None:
     files = list_photos([source], index_dir, exclude)
-    if source.kind == "folder":
-        if not any(is_picture(Path(f.path)) for f in files if isinstance(f, Found)):
+    if source.kind in ("folder", "bucket"):
+        if not any(is_picture(f.file) for f in files if isinstance(f, Found)):
             raise SourceError(f"{source.path}: no picture in this folder; check the path")
     elif source.kind == "list":
         if not any(isinstance(f, Found) for f in files):
@@ -266,6 +293,8 @@ class _Walk:
         for source in sources:
             if source.kind == "folder":
                 yield from self._below(source, "")
+            elif source.kind == "bucket":
+                yield from self._objects(source)
             elif source.kind == "photo":
                 yield _stat(source, source.path.name)
             else:
@@ -274,6 +303,17 @@ class _Walk:
                         yield entry
         while self._links:
             yield from self._below(*self._links.popleft())
+
+    def _objects(self, source: Source) -> Iterator[Found]:
+        """What lies below a place in a bucket. An empty object may stand for a folder there."""
+        root = str(source.path)
+        for relative, found in objects_below(ObjectPath(root)):
+            hidden = any(part.startswith(".") for part in relative.split("/"))
+            *folders, name = relative.split("/")
+            if hidden or _is_left_out("/".join(folders)) or not (found.size or "." in name):
+                continue
+            if not self._exclude.matches(root, relative):
+                yield Found(source, relative, found.size, found.mtime_ns)
 
     def _below(self, source: Source, folder: str) -> Iterator[Found | Unreadable]:
         """The files below a folder, depth first. folder: relative to the source, "" for itself."""
@@ -356,7 +396,7 @@ def _read_list(source: Source) -> Iterator[Found | Unreadable]:
 def _stat(source: Source, relative: str, note: str = "") -> Found | Unreadable:
     path = absolute_path(source.root.root, relative)
     try:
-        status = Path(path).stat()
+        status = path_of(path).stat()
     except (FileNotFoundError, NotADirectoryError):
         # Without its folder, the photo may be on a drive that is away.
         may_exist = not Path(path).parent.is_dir()

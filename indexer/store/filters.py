@@ -86,7 +86,7 @@ def time_span(name: str, text: str) -> tuple[int, int]:
 
 def real_folders(folders: Iterable[str]) -> dict[str, str]:
     """The real paths of those absolute folders that a link leads to."""
-    found = {folder: os.path.realpath(folder) for folder in folders}
+    found = {folder: os.path.realpath(folder) for folder in folders if folder.startswith("/")}
     return {folder: real for folder, real in found.items() if real != folder}
 
 

@@ -9,6 +9,7 @@ from typing import Self
 from unicodedata import normalize
 
 from features.errors import WaldoError
+from indexer.bucket.object_store import url_in
 from indexer.fleet.parts import parts_of
 from indexer.store.files import writing
 from indexer.store.filters import real_folders
@@ -31,9 +32,9 @@ def remove(index_dir: Path, paths: Sequence[Path]) -> RemoveReport:
     """Remove the photos at or beneath some paths from an index or a fleet, in one commit of the
     index or of each part.
 
-    paths: absolute, or relative to the working directory; they need not exist any more. The photos'
-    ids become tombstones; `compact` frees their room on disk. Photos whose files are still there
-    come back, with new ids, when their SOURCE is indexed again.
+    paths: absolute, or relative to the working directory, or URLs; they need not exist any more.
+    The photos' ids become tombstones; `compact` frees their room on disk. Photos whose files are
+    still there come back, with new ids, when their SOURCE is indexed again.
 
     Raises WaldoError, with nothing removed, where a path matches no photo; IndexMissingError,
     IndexBusyError, IndexFormatError, IndexDamagedError, IndexWriteError.
@@ -121,6 +122,8 @@ def _names_of(path: Path) -> set[str]:
 
     Symbolic links are resolved in the path of a source, and below it where a photo has a real path.
     """
+    if url := url_in(path):
+        return {url}
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 (it resolves "..", not links)
     names = {str(absolute), os.path.realpath(path)}
     for parent in absolute.parents:

@@ -6,6 +6,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from features.errors import WaldoError
+from indexer.bucket.object_path import path_of
 from indexer.reader import IndexReader
 from search.query import digits
 
@@ -13,7 +14,7 @@ from search.query import digits
 def exists(path: str | Path) -> bool:
     """Whether there is a file; False where nobody may know, and for what is too long for a path."""
     try:
-        return Path(path).exists()
+        return path_of(path).exists()
     except OSError:
         return False
 
@@ -33,7 +34,7 @@ class KnownPhotos:
         """
         if not text:
             return None
-        path = Path(text)
+        path = path_of(text)
         wanted = (str(path.absolute()), os.path.realpath(path))
         exact = (self._ids.get(each) for each in wanted)
         alike = (self._by_letters.get(normalize("NFC", each)) for each in wanted)

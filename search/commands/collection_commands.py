@@ -36,7 +36,7 @@ def index(
         typer.Argument(
             metavar="SOURCE...",
             help="Folders, photos, and lists of photos: text files or pipes with a path per line, "
-            "or - for standard input.",
+            "or - for standard input. Also addresses in a bucket, as in s3://bucket/photos.",
         ),
     ],
     index: IndexOption,

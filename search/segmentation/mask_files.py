@@ -1,7 +1,8 @@
 """Masks written as files: those of `waldo segment`, and those of the matches of a query."""
 
-import filecmp
+import hashlib
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -89,11 +90,10 @@ def list_targets(targets: Sequence[Path], out: Path) -> tuple[list[Path], list[F
     for target in targets:
         _check_elsewhere(out, target.resolve(), target)
     for found in list_photos(open_sources(targets, out), out):
-        path = Path(found.path)
         if not isinstance(found, Found):
-            failures.append(Failure(path, f"{path}: {found.reason}"))
-        elif is_picture(path):
-            photos.append(path)
+            failures.append(Failure(Path(found.path), f"{found.path}: {found.reason}"))
+        elif is_picture(found.file):
+            photos.append(found.file)
     check_out(out, photos)
     return photos, failures
 
@@ -181,13 +181,26 @@ def export_photos(out: Path, photos: Iterable[tuple[Path, bool]]) -> list[Failur
             continue
         try:
             if not copy.exists():
-                shutil.copy2(path, copy)
-            elif not filecmp.cmp(path, copy, shallow=False):
+                _copy(path, copy)
+            elif _content(path) != _content(copy):
                 raise WaldoError(f"{out}: {copy.name} is there already; give a new folder")
         except OSError as error:
             reason = f"{path}: cannot be copied ({error.strerror or error})"
             failures.append(Failure(path, reason))
     return failures
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """Copy a photo, which may lie in a bucket, with its modification time. Raises OSError."""
+    with path.open("rb") as source, copy.open("wb") as target:
+        shutil.copyfileobj(source, target)
+    status = path.stat()
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _write(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.diffusion.vocabulary import nouns
 from features.errors import WaldoError
+from indexer.bucket.object_path import path_of
 from indexer.collection import PhotoRecord
 from indexer.store.filters import PhotoFilter, time_span
 from search.index import Index
@@ -80,7 +81,7 @@ class Endpoints:
             "model": reader.fingerprint["model"],
             "n_photos": reader.n_photos,
             "folders": [
-                {"path": shown(Path(path)), "name": shown(Path(Path(path).name)), "n_photos": n}
+                {"path": shown(path_of(path)), "name": shown(Path(Path(path).name)), "n_photos": n}
                 for path, n in listing.folders.items()
             ],
             "token": page_token,

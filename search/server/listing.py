@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.bucket.object_path import path_of
 from indexer.collection import Collection, PhotoRecord
 from indexer.store.filters import PhotoFilter
 from search.server.request_bodies import RequestError
@@ -42,7 +43,7 @@ class Listing:
         counts = Counter(os.path.dirname(path) for path in self.reader.paths())  # noqa: PTH120
         beneath = dict(sorted(counts.items()))
         for folder, count in counts.items():
-            for above in map(str, Path(folder).parents):
+            for above in map(str, path_of(folder).parents):
                 if above in beneath:
                     beneath[above] += count
         return beneath
@@ -91,7 +92,7 @@ def unchanged_photo(reader: Collection, number: int) -> PhotoRecord:
 
 def photo_state(record: PhotoRecord) -> str:
     """Whether a photo's file is "unchanged", "changed" or "gone"."""
-    if not os.access(record.path, os.R_OK):
+    if not record.can_be_read():
         return "gone"
     return "changed" if record.is_changed() else "unchanged"
 
