@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from features.frame import Frame
 from indexer.bucket.object_path import path_of
+from indexer.bucket.object_store import Bucket
 from indexer.bucket.remote_index import shard_opener
 from indexer.codec.codec import Codec, load_codec
 from indexer.collection import Collection, MapBatch, PhotoRecord
@@ -34,22 +35,30 @@ class IndexReader(Collection):
     """A collection that lies in one index; open it with `open`."""
 
     def __init__(
-        self, index_dir: Path, manifest: Manifest, table: PhotoTable, lock: ReaderLock
+        self,
+        index_dir: Path,
+        manifest: Manifest,
+        table: PhotoTable,
+        lock: ReaderLock,
+        bucket: Bucket | None,
     ) -> None:
         super().__init__(index_dir, manifest)
         self._lock = lock
         self._table = table
         self._store = MapStore(
-            index_dir, manifest.shards, manifest.photo_bytes, shard_opener(index_dir)
+            index_dir, manifest.shards, manifest.photo_bytes, shard_opener(index_dir, bucket)
         )
         self._maps: MapStore | ResidentMaps = self._store
         self._by_descriptor: dict[str, RecallIndex] = {}
         self._codec_of_shard = {file.number: file.codec for file in manifest.shards}
 
     @classmethod
-    def open(cls, index_dir: Path, *, may_be_empty: bool = False) -> Self:
+    def open(
+        cls, index_dir: Path, *, may_be_empty: bool = False, bucket: Bucket | None = None
+    ) -> Self:
         """Open the last committed state.
 
+        bucket: that holds its map shards; None for `bucket_of`, which takes 50 ms to connect.
         Raises IndexMissingError where there is no index, or no photo in it unless it may be empty;
         IndexFormatError, IndexDamagedError.
         """
@@ -58,7 +67,7 @@ class IndexReader(Collection):
             manifest, table = _read_state(index_dir)
             if not (may_be_empty or table.live.any()):
                 raise no_photo(index_dir)
-            return cls(index_dir, manifest, table, lock)
+            return cls(index_dir, manifest, table, lock, bucket)
         except BaseException:
             lock.close()
             raise

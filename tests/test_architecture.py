@@ -66,20 +66,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "indexer.reader": {
         "features.frame",
         "indexer.errors",
-        "indexer.bucket.object_path.path_of",
-        "indexer.bucket.remote_index",
+        "indexer.bucket",
         "indexer.codec",
         "indexer.collection",
         "indexer.store",
         "indexer.recall",
     },
     "indexer.fleet.fleet_reader": {
+        "indexer.bucket.remote_index.bucket_of",
         "indexer.codec",
         "indexer.collection",
         "indexer.fleet.parts",
         "indexer.reader",
         "indexer.recall.searching",
         "indexer.store.filters",
+        "indexer.store.locks",
     },
     "indexer.ingest": {
         "features",

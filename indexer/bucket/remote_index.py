@@ -1,8 +1,9 @@
-"""An index that is read where it lies, in a bucket.
+"""An index or a fleet that is read where it lies, in a bucket.
 
 All of its files but the map shards, which are most of it, are copied into the user's cache: a
 folder that opens as an ordinary index. The maps of photos are read from the bucket, as they are
-asked for.
+asked for. The folder of a fleet has links to those of its parts, so a part that stays as it is
+stays in the cache when another one changes.
 """
 
 import contextlib
@@ -12,25 +13,31 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.bucket.object_store import Bucket
+from indexer.bucket.remote_state import PARTS_TOGETHER, RemotePart, RemoteState, read_state
 from indexer.bucket.transfer import (
     OnBytes,
     begin_copy,
+    copy_head,
     counted,
     fetch,
     is_sound,
     object_key,
 )
-from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.errors import IndexDamagedError
+from indexer.fleet.parts import Fleet
 from indexer.store.files import StoredFile, write_bytes_atomically, writing
 from indexer.store.locks import BUCKET_NAME, ORIGIN_NAME, without_readers
-from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, MapShard, read_manifest
+from indexer.store.manifest import MapShard, read_manifest
 from indexer.store.mapstore import OpenShard
 from indexer.store.shards import Shard, open_shard
 
@@ -40,32 +47,88 @@ REQUEST_BYTES = 256 * 2**10
 
 
 def cached_index(url: str, progress: OnBytes | None = None) -> Path:
-    """The folder in the user's cache that stands for the last state of an index in a bucket.
+    """The folder in the user's cache that stands for the last state of an index, or a fleet, in a
+    bucket.
 
     Its files are compared with their digests when they are copied; those that an earlier state had
     too are not copied again, and earlier states that nobody has open are deleted. progress: called
-    with the bytes that are there, and the bytes of all files but map shards. Raises
-    IndexMissingError, BucketError, IndexDamagedError, IndexWriteError.
+    with the bytes that are there, and the bytes of all files but map shards; of a fleet, those of
+    the parts that were begun. Raises IndexMissingError, BucketError, IndexFormatError,
+    IndexDamagedError, IndexWriteError.
     """
-    bucket = Bucket(url)
-    content = bucket.get(MANIFEST_NAME)
-    if content is None:
-        if bucket.get(FLEET_NAME) is not None:
-            raise IndexMissingError(f"{bucket.url}: is a fleet; only ordinary indexes can be read")
-        raise IndexMissingError(f"{bucket.url}: no index here; check the address")
-    folder = cache_folder("buckets", bucket.url) / hashlib.sha256(content).hexdigest()[:12]
+    state = read_state(Bucket(url))
+    if state.fleet is not None:
+        return _cached_fleet(state, state.fleet, progress)
+    [part] = state.parts
+    return _cached_part(part, progress)
+
+
+def _cached_fleet(state: RemoteState, fleet: Fleet, progress: OnBytes | None) -> Path:
+    together = _Together(progress)
+    with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
+        found = pool.map(
+            lambda part: _cached_part(part, partial(together.report, part.name)), state.parts
+        )
+        places = [place.absolute() for place in found]
+    folder = _state_folder(state.bucket, repr((state.fleet_json, places)).encode())
     if folder.exists():
         return folder
     unfinished = folder.with_name(folder.name + ".part")
-    manifest = begin_copy(bucket, content, unfinished)
+    copy_head(state, fleet, unfinished)
+    with writing(unfinished):
+        mark(unfinished, BUCKET_NAME, state.bucket)
+        for part, place in zip(state.parts, places, strict=True):
+            link = unfinished / part.name
+            link.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                link.symlink_to(place, target_is_directory=True)
+    copied = replace(fleet, index_dir=unfinished)
+    for number, part in enumerate(state.parts):
+        try:
+            copied.check_part(number)
+        except IndexDamagedError:
+            raise IndexDamagedError(
+                f"{part.bucket.url}: is no part of this fleet; export the fleet again to another "
+                "place"
+            ) from None
+    _take_place(unfinished, folder, _earlier(folder))
+    return folder
+
+
+def _cached_part(part: RemotePart, progress: OnBytes | None) -> Path:
+    """Of an ordinary index, or of a part of a fleet."""
+    bucket = part.bucket
+    folder = _state_folder(bucket, part.manifest)
+    if folder.exists():
+        return folder
+    unfinished = folder.with_name(folder.name + ".part")
+    manifest = begin_copy(bucket, part.manifest, unfinished)
     with writing(unfinished):
         mark(unfinished, BUCKET_NAME, bucket)
     shards = {file.name for file in manifest.shards}
     files = [file for file in manifest.files() if file.name not in shards]
-    earlier = [other for other in folder.parent.iterdir() if other.suffix != ".part"]
+    earlier = _earlier(folder)
     for file in counted(files, progress):
         if not _link(file, earlier, unfinished):
             fetch(bucket, file, unfinished)
+    _take_place(unfinished, folder, earlier)
+    return folder
+
+
+def _state_folder(bucket: Bucket, content: bytes) -> Path:
+    """The folder in the cache for a state of what lies at a place. content: tells it apart."""
+    return cache_folder("buckets", bucket.url) / hashlib.sha256(content).hexdigest()[:12]
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """The states before that of a folder."""
+    return [other for other in folder.parent.iterdir() if other.suffix != ".part"]
+
+
+def _take_place(unfinished: Path, folder: Path, earlier: Sequence[Path]) -> None:
+    """Let a state that is whole have its name, and delete the states before it that nobody has
+    open. Raises IndexWriteError.
+    """
     with writing(folder):
         try:
             unfinished.rename(folder)
@@ -76,24 +139,49 @@ def cached_index(url: str, progress: OnBytes | None = None) -> Path:
         with contextlib.suppress(OSError), without_readers(other) as alone:
             if alone:
                 shutil.rmtree(other)
-    return folder
 
 
-def shard_opener(index_dir: Path) -> OpenShard:
+class _Together:
+    """Puts the progress of parts, which are copied at the same time, together."""
+
+    def __init__(self, listener: OnBytes | None) -> None:
+        self._listener = listener
+        self._last: dict[str, tuple[int, int]] = {}
+        self._lock = Lock()
+
+    def report(self, part: str, done: int, total: int) -> None:
+        """A part, by its name, has come so far."""
+        with self._lock:
+            self._last[part] = done, total
+            if self._listener is not None:
+                self._listener(*map(sum, zip(*self._last.values(), strict=True)))
+
+
+def shard_opener(index_dir: Path, bucket: Bucket | None = None) -> OpenShard:
     """What opens the map shards of an index: of one that stands for an index in a bucket, those
     that are not in its folder lie there.
+
+    bucket: that bucket; None for `bucket_of`, which takes 50 ms to connect. Raises BucketError,
+    IndexDamagedError.
+    """
+    bucket = bucket or bucket_of(index_dir)
+    return open_shard if bucket is None else RemoteShards(bucket)
+
+
+def bucket_of(index_dir: Path) -> Bucket | None:
+    """The bucket that an index or a fleet in a folder stands for; None where it stands for none.
 
     Raises BucketError, IndexDamagedError.
     """
     for name in (BUCKET_NAME, ORIGIN_NAME):
         try:
             said = json.loads((index_dir / name).read_bytes())
-            return RemoteShards(Bucket(str(said["url"])))
+            return Bucket(str(said["url"]))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError):
             raise IndexDamagedError(f"{index_dir / name}: is damaged; delete the folder") from None
-    return open_shard
+    return None
 
 
 def mark(folder: Path, name: str, bucket: Bucket) -> None:
@@ -121,15 +209,22 @@ def cache_folder(kind: str, url: str) -> Path:
 
 
 def verify_remote(url: str) -> list[str]:
-    """Read all files of an index in a bucket, map shards too, and compare them with their digests.
+    """Read all files of an index or a fleet in a bucket, map shards too, and compare them with
+    their digests.
 
-    Returns one line per problem. Raises BucketError, IndexMissingError, IndexFormatError.
+    Returns one line per problem. Raises BucketError, IndexMissingError, IndexFormatError,
+    IndexDamagedError where a manifest is.
     """
-    bucket = Bucket(url)
-    folder = cached_index(url)
+    state, folder = read_state(Bucket(url)), cached_index(url)
+    codecs = [] if state.fleet is None else [(state.bucket, state.fleet.codec)]
+    files = [
+        (part.bucket, file)
+        for part in state.parts
+        for file in read_manifest(folder / part.name).files()
+    ]
     return [
         f"{bucket.url}/{object_key(file)}: {problem}; export the index again to another place"
-        for file in read_manifest(folder).files()
+        for bucket, file in [*codecs, *files]
         if (problem := _problem(bucket, file)) is not None
     ]
 

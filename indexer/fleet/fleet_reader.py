@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.bucket.remote_index import bucket_of
 from indexer.codec.codec import Codec, load_codec
 from indexer.collection import Collection, MapBatch, PhotoRecord
-from indexer.fleet.parts import CODEC_NUMBER, Fleet, part_ids, part_of_id, read_fleet
+from indexer.fleet.parts import CODEC_NUMBER, Fleet, part_ids, part_name, part_of_id, read_fleet
 from indexer.reader import IndexReader, no_photo
 from indexer.recall.searching import Asked, Found, Recall, VectorRecall, WordsRecall, best_of
 from indexer.store.filters import PhotoFilter
+from indexer.store.locks import ReaderLock
 
 if TYPE_CHECKING:
     import torch
@@ -69,9 +71,10 @@ class FleetReader(Collection):
     Use `open_collection`.
     """
 
-    def __init__(self, fleet: Fleet, parts: Sequence[IndexReader]) -> None:
+    def __init__(self, fleet: Fleet, parts: Sequence[IndexReader], lock: ReaderLock) -> None:
         """parts: all of them, in order; some may have no photo."""
         super().__init__(fleet.index_dir, parts[0].manifest)
+        self._lock = lock
         self._fleet = fleet
         self._parts = parts
         self._by_descriptor: dict[str, MergedRecall[NDArray[np.float32]]] = {}
@@ -80,20 +83,26 @@ class FleetReader(Collection):
     @classmethod
     def open(cls, fleet: Fleet) -> Self:
         """Open every part. Raises as `open_collection`."""
+        bucket = bucket_of(fleet.index_dir)
         with contextlib.ExitStack() as opened:
+            lock = opened.enter_context(contextlib.closing(ReaderLock(fleet.index_dir)))
             parts = []
             for number, folder in enumerate(fleet.folders):
                 fleet.check_part(number)
-                parts.append(opened.enter_context(IndexReader.open(folder, may_be_empty=True)))
+                part = IndexReader.open(
+                    folder, may_be_empty=True, bucket=bucket and bucket.below(part_name(number))
+                )
+                parts.append(opened.enter_context(part))
             if not any(part.n_photos for part in parts):
                 raise no_photo(fleet.index_dir)
             opened.pop_all()
-        return cls(fleet, parts)
+        return cls(fleet, parts, lock)
 
     def close(self) -> None:
         self._pool.shutdown()
         for part in self._parts:
             part.close()
+        self._lock.close()
 
     def is_current(self) -> bool:
         return all(part.is_current() for part in self._parts)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from indexer.errors import IndexBusyError, IndexWriteError
 from indexer.store.files import writing
-from indexer.store.manifest import MANIFEST_NAME
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME
 
 LOCK_NAME = ".lock"
 READERS_NAME = ".readers"
@@ -109,7 +109,7 @@ def without_readers(index_dir: Path) -> Iterator[bool]:
 
 def _open_to_read(index_dir: Path) -> int | None:
     path = index_dir / READERS_NAME
-    if not (index_dir / MANIFEST_NAME).exists():
+    if not any((index_dir / name).exists() for name in (MANIFEST_NAME, FLEET_NAME)):
         return None
     for flags in (os.O_RDONLY, os.O_RDWR | os.O_CREAT):
         with contextlib.suppress(OSError):

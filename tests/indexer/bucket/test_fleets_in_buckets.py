@@ -1,10 +1,12 @@
 """A fleet in a bucket: there and back, and read where it lies."""
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("obstore", reason="obstore is not installed")
@@ -12,12 +14,18 @@ pytest.importorskip("moto.server", reason="moto is not installed")
 
 from features.errors import WaldoError
 from indexer.bucket import object_store
+from indexer.bucket.remote_index import cached_index, verify_remote
 from indexer.bucket.transfer import export_index, object_key
-from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.errors import IndexDamagedError, IndexMissingError, IndexWriteError
 from indexer.fleet.fleet_build import index_collection
+from indexer.fleet.fleet_reader import FleetReader, open_collection
 from indexer.fleet.parts import Fleet, read_fleet
+from indexer.store.filters import PhotoFilter
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, read_manifest
-from indexer.upkeep.every_part import verify_collection
+from indexer.upkeep.every_part import describe_collection, verify_collection
+from search import Query
+from search.index import Index
+from search.query import SearchOptions
 from tests.helpers.object_server import ObjectServer, no_fault, object_server, point_to
 from tests.helpers.stores import PixelDescriptor, PixelExtractor, make_photos
 
@@ -57,11 +65,12 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def update(folder: Path) -> None:
-    index_collection(
-        *([folder / "photos"], folder / "fleet", PixelExtractor()),
-        parts=PARTS,
-        descriptors=[PixelDescriptor()],
-    )
+    update_collection(folder / "fleet", folder / "photos")
+
+
+def update_collection(fleet: Path, photos: Path) -> None:
+    descriptors = [PixelDescriptor()]
+    index_collection([photos], fleet, PixelExtractor(), parts=PARTS, descriptors=descriptors)
 
 
 def fleet_in(folder: Path) -> Fleet:
@@ -194,3 +203,122 @@ def test_faults_are_one_line(server: ObjectServer, original: Path, tmp_path: Pat
     put(FLEET_NAME, stored[PREFIX + FLEET_NAME])
     server.s3.delete_object(Bucket="photos", Key=f"{PREFIX}parts/00001/manifest.json")
     refused(IndexMissingError, "parts/00001: this part of the fleet is missing")
+
+
+@pytest.fixture
+def stored(server: ObjectServer, original: Path) -> ObjectServer:
+    """The server with the fleet in its bucket."""
+    export_index(str(original), URL)
+    server.requests.clear()
+    return server
+
+
+def test_read_where_it_lies_it_is_the_fleet_of_the_folder(
+    stored: ObjectServer, original: Path, tmp_path: Path
+) -> None:
+    steps: list[tuple[int, int]] = []
+    folder = cached_index(URL, lambda *step: steps.append(step))
+    assert not any("/shards/" in path for _, path in stored.requests)
+    assert steps[-1][0] == steps[-1][1] > 0
+    query = Query(next((original.parent / "photos").iterdir()), box=(2, 2, 20, 20))
+    with open_collection(folder) as there, open_collection(original) as here:
+        assert isinstance(there, FleetReader)
+        assert there.paths() == here.paths()
+        found, expected = there.read_maps(there.ids), here.read_maps(here.ids)
+        np.testing.assert_array_equal(found.encoded, expected.encoded)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        shards = sum(len(read_manifest(part).shards) for part in fleet_in(original).folders)
+        # The head of each, and its rows, which lie near each other.
+        assert len([path for _, path in stored.requests if "/shards/" in path]) == 2 * shards
+        for options in (SearchOptions(), SearchOptions(filter=PhotoFilter(("*[0-4].*",)))):
+            answers = [Index(one, PixelExtractor()).search(query, options) for one in (there, here)]
+            rows = [[(m.id, m.score, m.confidence, m.boxes) for m in a.matches] for a in answers]
+            assert rows[0] == rows[1]
+            assert rows[0]
+    described, expected_info = describe_collection(folder), describe_collection(original)
+    for name in ("photos", "parts", "bytes", "shards", "descriptors", "sources"):
+        assert described[name] == expected_info[name], name
+    with pytest.raises(IndexWriteError, match="stands for an index in a bucket"):
+        update_collection(folder, original.parent / "photos")
+
+
+def test_a_second_time_it_asks_for_the_manifests_alone(stored: ObjectServer) -> None:
+    folder = cached_index(URL)
+    stored.requests.clear()
+    assert cached_index(URL) == folder
+    assert len(stored.requests) == 2 + PARTS
+
+
+def test_a_part_that_changes_is_copied_and_the_others_stay(
+    stored: ObjectServer, original: Path
+) -> None:
+    before = cached_index(URL)
+    parts = [place.resolve() for place in fleet_in(before).folders]
+    key = f"{PREFIX}parts/00001/{MANIFEST_NAME}"
+    manifest = json.loads(stored.objects()[key])
+    changed = json.dumps({**manifest, "generation": 10_000}).encode()
+    with open_collection(before) as reader:
+        stored.s3.put_object(Bucket="photos", Key=key, Body=changed)
+        stored.requests.clear()
+        after = cached_index(URL)
+        assert len(stored.requests) == 2 + PARTS + 1  # and the codec of the fleet
+        changes = [
+            new.resolve() != old for new, old in zip(fleet_in(after).folders, parts, strict=True)
+        ]
+        assert changes == [False, True, False]
+        # What is open stays whole: files that it has not read yet, too.
+        assert len(reader.read_maps(reader.ids).ids) == PHOTOS
+        assert reader.recall is not None
+        assert reader.words_in(np.zeros((1, reader.dim), np.float32), 1) is not None
+    cached_index(URL)
+    stored.s3.put_object(
+        Bucket="photos", Key=key, Body=json.dumps({**manifest, "generation": 10_001}).encode()
+    )
+    last = cached_index(URL)
+    assert [one.name for one in last.parent.iterdir()] == [last.name]
+    with open_collection(last) as reader:
+        assert reader.n_photos == PHOTOS
+
+
+def test_damage_is_named_and_left_out(stored: ObjectServer, original: Path) -> None:
+    part = fleet_in(original).folder(2)
+    manifest = read_manifest(part)
+    [shard] = manifest.shards
+    key = f"parts/00002/{object_key(shard)}"
+    sound = stored.objects()[PREFIX + key]
+    assert shard.layout is not None
+    damaged = bytearray(sound)
+    damaged[shard.layout.maps + 5] ^= 1  # of the first row
+    stored.s3.put_object(Bucket="photos", Key=PREFIX + key, Body=bytes(damaged))
+    with open_collection(cached_index(URL)) as reader:
+        batch = reader.read_maps(reader.ids)
+        [line] = batch.damaged
+        assert "parts/00002" in line
+        assert "its checksum differs" in line
+        assert len(batch.ids) == PHOTOS - 1
+    [problem] = verify_remote(URL)
+    assert problem.startswith(f"{URL}/{key}: its content is not what was written")
+    stored.s3.delete_object(Bucket="photos", Key=PREFIX + key)
+    with open_collection(cached_index(URL)) as reader:
+        batch = reader.read_maps(reader.ids)
+        assert len(batch.ids) == PHOTOS - shard.rows
+        assert "is missing in the bucket" in batch.damaged[0]
+    assert verify_remote(URL) == [
+        f"{URL}/{key}: is missing; export the index again to another place"
+    ]
+    stored.s3.put_object(Bucket="photos", Key=PREFIX + key, Body=sound)
+    assert verify_remote(URL) == []
+    codec = PREFIX + object_key(fleet_in(original).codec)
+    stored.s3.put_object(Bucket="photos", Key=codec, Body=b"x")
+    assert "fleet-codec" in verify_remote(URL)[0]
+
+
+def test_a_part_of_another_fleet_is_refused(stored: ObjectServer, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 5)
+    other = PixelExtractor(model="other")
+    index_collection([tmp_path / "photos"], tmp_path / "index", other)
+    key = f"{PREFIX}parts/00001/{MANIFEST_NAME}"
+    stored.s3.delete_object(Bucket="photos", Key=key)
+    export_index(str(tmp_path / "index"), f"{URL}/parts/00001")
+    with pytest.raises(IndexDamagedError, match="parts/00001: is no part of this fleet"):
+        cached_index(URL)

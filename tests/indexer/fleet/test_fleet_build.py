@@ -84,7 +84,7 @@ def test_rows_are_those_of_a_single_index(photos: Path, tmp_path: Path) -> None:
     assert rows(tmp_path / "fleet") == rows(tmp_path / "one")
     assert verify_collection(tmp_path / "fleet") == []
     left = {path.name for path in (tmp_path / "fleet").iterdir()}
-    assert left == {".lock", "fleet.json", "fleet-codec.safetensors", "parts"}
+    assert left == {".lock", ".readers", "fleet.json", "fleet-codec.safetensors", "parts"}
 
 
 def test_ids_tell_the_part_and_every_part_has_the_same_codec(photos: Path, tmp_path: Path) -> None:
