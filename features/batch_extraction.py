@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from features.device import Batches, download, how_many_fit
+from features.device import Batches, download, how_many_fit, upload
 from features.frame import Frame
 from features.maps import FeatureMaps
 from features.photo import ModelInput
@@ -32,8 +32,8 @@ class BatchExtraction(ABC):
     dim: int
 
     def __init__(self, batch_size: int | None = None) -> None:
-        """batch_size: photos per evaluation of the model; None for what suits the device, which
-        `given_batch_size` then says too.
+        """batch_size: photos per batch; None for what suits the device, which `given_batch_size`
+        then says too.
         """
         self.given_batch_size = batch_size
 
@@ -46,9 +46,19 @@ class BatchExtraction(ABC):
     def get_ready(self) -> None:
         """Read what `features` needs, which takes most of the model's memory. Raises ModelError."""
 
+    @property
+    @abstractmethod
+    def takes_any_shape(self) -> bool:
+        """Whether the model sees photos without padding. Then it sees one at a time, because they
+        differ in shape.
+        """
+
     @abstractmethod
     def features(self, photos: Sequence[ModelInput]) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """F_A and F_S of a whole batch, each (batch, cells, d), on the device."""
+        """F_A and F_S of a whole batch, each (batch, cells, d), on the device.
+
+        The photos are of one shape: all with their padding, or one without it.
+        """
 
     @abstractmethod
     def with_batch_size(self, batch_size: int) -> "BatchExtraction":
@@ -66,11 +76,12 @@ class BatchExtraction(ABC):
 
     @cached_property
     def batch_size(self) -> int:
-        """Photos per evaluation of the model, or fewer where a GPU's memory does not suffice.
+        """Photos per batch, or fewer where a GPU's memory does not suffice.
 
-        Smaller batches are filled up, so that a photo's numbers do not depend on how many other
-        photos share its batch. Where no number was given, an NVIDIA GPU takes as many as its free
-        memory allows, which one photo shows; so this may read the model, and raise ModelError.
+        A batch of padded photos is one evaluation of the model. Smaller batches are filled up, so
+        that a photo's numbers do not depend on how many other photos share its batch. Where no
+        number was given, an NVIDIA GPU takes as many as its free memory allows, which one photo
+        shows; so this may read the model, and raise ModelError.
         """
         if self.given_batch_size is not None:
             return self.given_batch_size
@@ -108,10 +119,8 @@ class BatchExtraction(ABC):
     def _begin_batch(self, inputs: Sequence[ModelInput]) -> Callable[[], list[FeatureMaps]]:
         import torch
 
-        size = self._batches.size
-        found = self.features([*inputs, *[inputs[0]] * (size - len(inputs))])
-        # The photos that only filled up the batch are dropped.
-        both = download(torch.stack([values[: len(inputs)].half() for values in found]))
+        find = self._features_without_padding if self.takes_any_shape else self._filled_up
+        both = download(torch.stack([values.half() for values in find(inputs)]))
 
         def maps() -> list[FeatureMaps]:
             appearance, semantic = both().reshape(2, -1, self.grid, self.grid, self.dim)
@@ -121,3 +130,25 @@ class BatchExtraction(ABC):
             ]
 
         return maps
+
+    def _filled_up(self, photos: Sequence[ModelInput]) -> "list[torch.Tensor]":
+        """F_A and F_S of at most one batch of padded photos, (photos, grid * grid, d) each."""
+        found = self.features([*photos, *[photos[0]] * (self._batches.size - len(photos))])
+        return [values[: len(photos)] for values in found]
+
+    def _features_without_padding(self, photos: Sequence[ModelInput]) -> "list[torch.Tensor]":
+        """F_A and F_S of photos that are seen without padding, (photos, grid * grid, d) each.
+
+        In the place of padding stand copies of the nearest cell.
+        """
+        import torch
+
+        each = []
+        for photo in photos:
+            frame, found = photo.frame, self.features([photo.without_padding()])
+            # Made on the CPU: a GPU would have to wait for an index of its own.
+            rows = torch.arange(self.grid).clamp(max=frame.rows - 1)
+            columns = torch.arange(self.grid).clamp(max=frame.cols - 1)
+            nearest = (rows[:, None] * frame.cols + columns).flatten()
+            each.append([values[0, upload(nearest.numpy(), values.device)] for values in found])
+        return [torch.stack(values) for values in zip(*each, strict=True)]

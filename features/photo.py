@@ -67,6 +67,16 @@ class ModelInput:
     content_hash: str
     taken_ns: int | None = None
 
+    def without_padding(self) -> "ModelInput":
+        """The same photo with the pixels of the cells that hold photo alone.
+
+        Its pixels are (rows * side, columns * side, 3), the side that of a cell. A cell on the
+        right or at the bottom is among them if the photo fills half of it; the rest is padding.
+        """
+        frame = self.frame
+        side = frame.size // frame.grid
+        return replace(self, pixels=self.pixels[: frame.rows * side, : frame.cols * side])
+
 
 def load_photo(path: Path, at_least: int | None = None) -> Photo:
     """Read a photo upright, in sRGB, without transparency.

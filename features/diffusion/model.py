@@ -158,7 +158,7 @@ class DiffusionModel(ABC):
         return {}
 
     def encode_photos(self, pixels: NDArray[np.uint8]) -> "torch.Tensor":
-        """Clean latents z0 of (batch, size, size, 3) uint8 sRGB pixels."""
+        """Clean latents z0 of (batch, height, width, 3) uint8 sRGB pixels."""
         import torch
 
         weight = next(self.vae.parameters())

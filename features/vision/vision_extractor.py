@@ -143,6 +143,7 @@ class VisionExtractor(BatchExtraction):
             "preprocessing": PREPROCESSING,
             "features": FEATURES,
             "image_size": self.image_size,
+            **({"padding": "left out"} if self.takes_any_shape else {}),
             **in_fingerprint(self.model.precision),
         }
 
@@ -193,6 +194,11 @@ class VisionExtractor(BatchExtraction):
         if not self.knows_words:
             return np.empty((0, self.dim), dtype=np.float32)
         return noun_vectors(self.fingerprint(), self.device.type, self.model.class_vectors)
+
+    @property
+    def takes_any_shape(self) -> bool:
+        """Whether the model sees photos without padding: SigLIP has positions for a square only."""
+        return self.model.architecture.family.any_size
 
     def features(self, photos: Sequence[ModelInput]) -> tuple["torch.Tensor", "torch.Tensor"]:
         return self.model.features(np.stack([photo.pixels for photo in photos]))

@@ -109,7 +109,7 @@ class VisionModel:
         _ = self._transformer
 
     def features(self, pixels: NDArray[np.uint8]) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """F_A and F_S of (n, size, size, 3) sRGB pixels, each (n, cells, d) float32 on `device`.
+        """F_A and F_S of (n, height, width, 3) sRGB pixels, each (n, cells, d) float32 on `device`.
 
         F_A of a cell is the token of its patch after the last layer, scaled to length 1, so that
         inner products are cosines. Class tokens and registers are left out. F_S is zero where

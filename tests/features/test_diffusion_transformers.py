@@ -133,7 +133,10 @@ def test_parity_with_attention_by_hand(
     [maps] = extractor.extract([photo])
 
     pipeline = open_pipeline(pipeline_folder(family))
-    image = torch.from_numpy(photo.pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+    # 128 x 85 pixels of photo are seen as 8 x 5 cells, without what fills the square.
+    assert (extractor.grid, photo.frame.content) == (8, (128, 85))
+    shown = photo.pixels[:80, :128]
+    image = torch.from_numpy(shown.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
     vae, timestep = pipeline.vae, extractor.settings.timestep
     with torch.no_grad():
         clean = vae.encode(image).latent_dist.mode()
@@ -144,11 +147,12 @@ def test_parity_with_attention_by_hand(
 
     given = block_input(pipeline, block, lambda: run_pipeline(pipeline, noisy, timestep, "a photo"))
     appearance, semantic = (pixart_maps if family == "pixart" else joint_maps)(module, given)
-    map_shape = (extractor.grid, extractor.grid, extractor.dim)
+    map_shape = (5, 8, extractor.dim)
     # The maps are stored in float16: half a unit in the last place of 11 bits.
     options: dict[str, float] = {"rtol": 1e-3, "atol": 2e-3}
-    np.testing.assert_allclose(maps.appearance, appearance.detach().reshape(map_shape), **options)
-    np.testing.assert_allclose(maps.semantic, semantic.detach().reshape(map_shape), **options)
+    for found, expected in ((maps.appearance, appearance), (maps.semantic, semantic)):
+        np.testing.assert_allclose(found[:5], expected.detach().reshape(map_shape), **options)
+        np.testing.assert_array_equal(found[5:], np.broadcast_to(found[4], (3, *found[4].shape)))
 
     # C of "dog", which CLIP and T5 read as one token: the first of T5's, the second of CLIP's.
     shape = torch.Size((1, clean.shape[1], *((32, 32) if family == "flux" else (16, 16))))
@@ -305,6 +309,7 @@ def test_random_weights_and_fingerprints(
     extractor = load(pipeline_folder(family))
     fingerprint = json.loads(json.dumps(extractor.fingerprint()))
     assert fingerprint["discarded"] == "channels beyond 50 times the median"
+    assert fingerprint["padding"] == "left out"
     assert ("class_beside" in fingerprint) == (family != "pixart")
     assert FeatureExtractor.from_fingerprint(fingerprint, "cpu").fingerprint() == fingerprint
     [photo] = photos(tmp_path, extractor, 1)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +67,51 @@ def unit(values: np.ndarray) -> np.ndarray:
     return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
+def seen(kind: str, photo: ModelInput) -> ModelInput:
+    """What the model sees: models of any shape only the cells that the photo fills by half."""
+    if kind.startswith("siglip"):
+        return photo
+    width, height = photo.frame.content
+    columns, rows = (max(1, round(side / PATCH)) for side in (width, height))
+    return replace(photo, pixels=photo.pixels[: rows * PATCH, : columns * PATCH])
+
+
 @pytest.mark.parametrize("kind", VISION_KINDS)
 def test_maps_are_the_tokens_of_the_library(
     kind: str, vision_folder: Folder, tmp_path: Path
 ) -> None:
     extractor = load(vision_folder(kind))
     assert (extractor.grid, extractor.dim) == (SIZE // PATCH, DIM)
-    inputs = photos(tmp_path, extractor, 3)
+    inputs = photos(tmp_path, extractor, 5)
     for photo, maps in zip(inputs, extractor.extract(inputs), strict=True):
+        shown = seen(kind, photo).pixels
         with torch.no_grad():
-            found = vision_part(kind)(normalised(kind, photo)).last_hidden_state
+            found = vision_part(kind)(normalised(kind, seen(kind, photo))).last_hidden_state
         tokens = found[0, BEFORE.get(kind, 0) :].double().numpy()
-        expected = unit(tokens).reshape(SIZE // PATCH, SIZE // PATCH, DIM)
+        rows, columns = shown.shape[0] // PATCH, shown.shape[1] // PATCH
+        expected = unit(tokens).reshape(rows, columns, DIM)
         # Half a unit in the last place of a float16 below 1, and rounding of the model in float32.
-        np.testing.assert_allclose(maps.appearance, expected, atol=5e-4)
+        np.testing.assert_allclose(maps.appearance[:rows, :columns], expected, atol=5e-4)
         assert maps.content_hash == photo.content_hash
+        if not kind.startswith("siglip"):
+            assert (rows, columns) == (maps.frame.rows, maps.frame.cols)
+            np.testing.assert_array_equal(
+                maps.appearance[-1, -1], maps.appearance[rows - 1, columns - 1]
+            )
+
+
+@pytest.mark.parametrize("kind", BEFORE)
+def test_padding_is_not_seen(kind: str, vision_folder: Folder, tmp_path: Path) -> None:
+    """Other colours in the padding change nothing, and fewer tokens are computed."""
+    extractor = load(vision_folder(kind))
+    [photo] = photos(tmp_path, extractor, 1)  # of 8 x 5 cells
+    assert (photo.frame.rows, photo.frame.cols) == (5, 8)
+    pixels = photo.pixels.copy()
+    pixels[5 * PATCH :] = 0
+    one, other = extractor.extract([photo, replace(photo, pixels=pixels)])
+    np.testing.assert_array_equal(one.appearance, other.appearance)
+    assert extractor.features([photo.without_padding()])[0].shape == (1, 40, DIM)
+    assert "padding" in extractor.fingerprint()
 
 
 @pytest.mark.parametrize("kind", VISION_KINDS)

@@ -39,7 +39,10 @@ class DiTModel(DiffusionModel):
 
     @property
     def rules(self) -> Mapping[str, str]:
-        return {"discarded": f"channels beyond {_MASSIVE} times the median"}
+        return {
+            "discarded": f"channels beyond {_MASSIVE} times the median",
+            "padding": "left out",  # photos are seen in their own shape
+        }
 
     def condition(self, prompt: str | list[str]) -> Conditioning:
         return self._read_texts([prompt] if isinstance(prompt, str) else prompt)[0]

@@ -39,9 +39,12 @@ class PixArtModel(DiTModel):
         assert mask is not None
         added: dict[str, torch.Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if self.denoiser.use_additional_conditions:  # alpha at 1024 pixels
-            side = float(latents.shape[2] * self.architecture.latent_factor)
-            added["resolution"] = torch.full((batch, 2), side, device=latents.device)
-            added["aspect_ratio"] = torch.ones((batch, 1), device=latents.device)
+            height, width = (
+                float(side * self.architecture.latent_factor) for side in latents.shape[2:]
+            )
+            size = torch.tensor([[height, width]], device=latents.device)
+            added["resolution"] = size.expand(batch, -1)
+            added["aspect_ratio"] = (size[:, :1] / size[:, 1:]).expand(batch, -1)
         return self.denoiser(
             latents.to(self.dtype),
             encoder_hidden_states=states.expand(batch, -1, -1),
