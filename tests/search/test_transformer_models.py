@@ -23,7 +23,7 @@ FAMILIES = ["pixart", "sd35", "flux"]
 @pytest.fixture(autouse=True)
 def few_nouns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of names take longer than all else here."""
-    monkeypatch.setattr("features.extractor.nouns", lambda: ["cat", "cup", "dog"])
+    monkeypatch.setattr("features.diffusion.noun_vectors.nouns", lambda: ["cat", "cup", "dog"])
 
 
 @pytest.fixture(scope="module")
