@@ -32,8 +32,8 @@ from indexer.codec.tokens import TokenMap
 from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.methods.methods import MapMethod, select_methods
+from search.evaluation.metrics.measured import query_precision
 from search.evaluation.metrics.ranking import bootstrap_interval
-from search.evaluation.metrics.summary import query_precision
 from search.reference import make_reference
 from search.scoring.candidates import CandidateMaps, ScoringReference
 

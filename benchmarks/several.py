@@ -92,8 +92,10 @@ def main() -> None:
     benchmark = read_benchmark("folders", given.root)
     extractor = FeatureExtractor.load(given.model, given.device, batch_size=8)
     with tempfile.TemporaryDirectory() as work:
-        ran = run_methods(benchmark, [METHODS["consistent"]], extractor, Path(work))
-        scores = np.array(ran.results[0].scores)
+        ran = run_methods(
+            benchmark, [METHODS["consistent"]], extractor, Path(work), depth=len(benchmark.gallery)
+        )
+        scores = np.stack([result.by_place() for result in ran.results[0].queries])
     asked = [benchmark.gallery.index(query.query.photo) for query in benchmark.queries]
     matrix = np.full((len(benchmark.gallery),) * 2, np.nan, dtype=np.float32)
     matrix[asked] = scores

@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,8 @@ from indexer.store.manifest import read_manifest
 from indexer.upkeep.fusion_weights import store_weights
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import MapMethod, Method
+from search.evaluation.metrics.measured import QueryResult, Row, query_precision
 from search.evaluation.metrics.ranking import bootstrap_interval
-from search.evaluation.metrics.summary import Scores, query_precision
 from search.evaluation.retrieval import run_methods
 from search.evaluation.steps import OnStep
 from search.scoring.fusion import FusionWeights, default_weights, fuse
@@ -54,14 +54,28 @@ class Components:
     class_evidence: 0 throughout for a query without a class name.
     """
 
-    likeness: Scores
-    agreement: Scores
-    class_evidence: Scores
+    likeness: Sequence[Row]
+    agreement: Sequence[Row]
+    class_evidence: Sequence[Row]
 
     def fused(self, query: int, weights: FusionWeights) -> NDArray[np.float32]:
         """A query's score of each photo, (n_gallery,)."""
-        likeness, agree = np.asarray(self.likeness[query]), np.asarray(self.agreement[query])
-        return fuse(weights, likeness, agree, np.asarray(self.class_evidence[query]))
+        return fuse(
+            weights, self.likeness[query], self.agreement[query], self.class_evidence[query]
+        )
+
+
+class _WholeRows(Sequence[Row]):
+    """The scores of all photos, of each query, from results that keep them all."""
+
+    def __init__(self, results: Sequence[QueryResult]) -> None:
+        self._results = results
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __getitem__(self, query: Any) -> Any:
+        return self._results[query].by_place()
 
 
 @dataclass(frozen=True)
@@ -130,8 +144,9 @@ def fit_index(
         *(benchmark, _COMPONENTS, extractor, work, read_manifest(index_dir).quality),
         on_progress=on_progress,
         on_step=on_step,
+        depth=len(benchmark.gallery),
     )
-    components = Components(*(result.scores for result in found.results))
+    components = Components(*(_WholeRows(result.queries) for result in found.results))
     fit = fit_weights(benchmark.queries, components, default_weights(extractor.model.name))
     store_weights(index_dir, asdict(fit.weights) if fit.changed else None)
     shutil.rmtree(found.folder)
@@ -152,13 +167,17 @@ def fit_weights(
     _check_objects(queries)
     asked = [row for row, query in enumerate(queries) if len(query.relevant)]
     grid, start = _grid(queries, components, default)
+    # Query by query, because the scores of all may not fit in memory.
     precisions = np.array(
         [
-            [query_precision(queries[row], components.fused(row, weights)) for row in asked]
-            for weights in grid.values()
+            [
+                query_precision(queries[row], components.fused(row, weights))
+                for weights in grid.values()
+            ]
+            for row in asked
         ],
         dtype=np.float64,
-    )
+    ).T
     objects = _objects([queries[row] for row in asked])
     steps = np.abs(np.array(list(grid)) - start).sum(axis=1)
     place = list(grid).index(start)

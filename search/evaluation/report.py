@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from features.photo import load_photo
 from features.regions import load_mask
 from indexer.store.files import write_atomically
-from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, flags
+from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.methods.methods import MapMethod
 from search.evaluation.metrics.class_map import ClassMapQuality
-from search.evaluation.metrics.summary import query_precision, summary
+from search.evaluation.metrics.summary import summary
 from search.evaluation.paper import published_json
 from search.evaluation.retrieval import Evaluation
 from search.query import Query
@@ -43,10 +42,13 @@ def evaluation_json(
     the benchmark's, where it has one, and "n_distractors" how many photos were put behind its
     gallery, where any were. `published_json` describes "paper" and "published".
     """
-    scores = {result.method.name: result.scores for result in evaluation.results}
-    default = scores.get(DEFAULT_SCORE)
+    found = {
+        result.method.name: [query.measured for query in result.queries]
+        for result in evaluation.results
+    }
+    default = found.get(DEFAULT_SCORE)
     seconds = evaluation.seconds
-    methods = {name: summary(benchmark, rows, default) for name, rows in scores.items()}
+    methods = {name: summary(benchmark, queries, default) for name, queries in found.items()}
     for result in evaluation.results:
         if isinstance(result.method, MapMethod) and result.method.expanded:
             # As in searches: an expanded score's matches would vouch for themselves.
@@ -61,8 +63,8 @@ def evaluation_json(
         "n_queries": len(benchmark.queries),
         "n_gallery": len(benchmark.gallery),
         "timings": {
-            **{stage: spent for stage, spent in seconds.items() if stage not in scores},
-            "methods": {name: spent for name, spent in seconds.items() if name in scores},
+            **{stage: spent for stage, spent in seconds.items() if stage not in found},
+            "methods": {name: spent for name, spent in seconds.items() if name in found},
         },
     }
     if benchmark.n_distractors:
@@ -137,11 +139,11 @@ def _query_results(benchmark: Benchmark, evaluation: Evaluation) -> Iterator[dic
     for row, query in enumerate(benchmark.queries):
         by_method = {}
         for result in evaluation.results:
-            scores = np.asarray(result.scores[row])
+            found = result.queries[row]
             by_method[result.method.name] = {
-                "average_precision": query_precision(query, scores),
-                "ranking": np.argsort(-scores, kind="stable")[:_RANKED].tolist(),
-                "relevant_ranks": _relevant_ranks(query, scores).tolist(),
+                "average_precision": found.measured.average_precision,
+                "ranking": found.best[:_RANKED].tolist(),
+                "relevant_ranks": found.measured.relevant_ranks,
             }
         asked = query.query
         yield {
@@ -154,14 +156,6 @@ def _query_results(benchmark: Benchmark, evaluation: Evaluation) -> Iterator[dic
             "ignored": query.ignored.tolist(),
             "methods": by_method,
         }
-
-
-def _relevant_ranks(asked: BenchmarkQuery, scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The ranks of the relevant photos, (n_relevant,), from 1, ascending. scores: (n_gallery,)."""
-    relevant, ranked = flags(asked.relevant, len(scores)), ~flags(asked.ignored, len(scores))
-    others, own = np.sort(-scores[~relevant & ranked]), np.sort(-scores[relevant & ranked])
-    ahead = np.searchsorted(others, own, side="right")
-    return np.asarray(ahead + np.arange(1, len(own) + 1), dtype=np.int64)
 
 
 def _object_share(asked: Query) -> float | None:

@@ -1,9 +1,8 @@
-"""Running methods over a benchmark: every method scores the whole gallery for every query."""
+"""Running methods over a benchmark: a query's scores are measured, and its best photos are kept."""
 
-import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,27 +13,22 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from features.models import MapExtractor
-from features.photo import load_photo
 from features.vision.descriptors import ImageDescriptor
 from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.ingest.progress import Progress
-from indexer.protocols import Extractor
 from indexer.reader import IndexReader
-from search.choosing import choose_object
-from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
 from search.evaluation.galleries import Indexing, index_gallery
+from search.evaluation.methods.indexed_gallery import IndexedGallery, QueryBatch
 from search.evaluation.methods.methods import (
     CombinedMethod,
-    DescriptorMethod,
     DirectMethod,
-    MapMethod,
     Method,
-    Region,
+    RerankedMethod,
     StoreMethod,
-    WordMethod,
-    candidates_first,
+    TogetherMethod,
     single_methods,
+    whole_gallery_methods,
 )
 from search.evaluation.methods.same_maps import (
     SameMaps,
@@ -42,29 +36,20 @@ from search.evaluation.methods.same_maps import (
     extractors_of,
     group_by_maps,
 )
-from search.evaluation.metrics.summary import Scores
-from search.evaluation.run_store import RunScores, open_scores, run_folder
+from search.evaluation.metrics.measured import QueryResult, Row, query_result
+from search.evaluation.run_store import DEPTH, RunScores, open_scores, run_folder
 from search.evaluation.steps import OnStep, ignore_step
-from search.query import SearchOptions
-from search.ranking.expansion import expand
-from search.reference import make_references
-from search.scoring.candidates import ScoringReference
-from search.scoring.rerank import score_references
-from search.scoring.scores import Score, bind_score
-
-# A search compares this many photos by default.
-_CANDIDATES = SearchOptions().candidates
 
 
 @dataclass(frozen=True)
 class MethodResult:
     """One method's outcome on every query.
 
-    scores: (n_gallery,) float32 for each query, higher is better; read from disk when looked at.
+    queries: what is kept of each query's scores; read from disk when looked at.
     """
 
     method: Method
-    scores: Scores
+    queries: Sequence[QueryResult]
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,7 @@ class Evaluation:
 
     results: one per method. seconds: by stage ("indexing", "query features", "fetch", "expand") and
     by method (its scoring), including those of interrupted runs before it; what methods share
-    counts for the first of them. folder: where the scores lie; to be deleted when they are no
+    counts for the first of them. folder: where the results lie; to be deleted when they are no
     longer needed.
     """
 
@@ -86,12 +71,13 @@ class Evaluation:
 class _Run:
     """What all steps of a run share.
 
-    scores: what is stored so far.
+    scores: what is stored so far. depth: how many of each query's best photos are kept.
     """
 
     benchmark: Benchmark
     indexing: Indexing
     scores: RunScores
+    depth: int
     on_step: OnStep
 
 
@@ -104,37 +90,38 @@ def run_methods(
     on_progress: Callable[[Progress], None] | None = None,
     on_step: OnStep | None = None,
     descriptors: Sequence[ImageDescriptor] = (),
+    depth: int = DEPTH,
 ) -> Evaluation:
-    """Score the whole gallery for every query by every method.
+    """Score the whole gallery for every query by every method, and keep what is measured of it.
 
     work: a folder, made where it is missing, for the gallery's indexes, one for each kind of maps,
-    for this run and later ones. Queries are taken in batches, whose scores are stored there too: a
-    run that is killed at any instant continues after its last batch when it is called again.
+    for this run and later ones. Queries are taken in batches, whose results are stored there too: a
+    run that is killed at any instant continues after its last batch when it is called again. The
+    scores of a batch are in memory, and those of no other queries anywhere.
 
     quality: the codec's, for the model's maps. on_progress: called with the progress of indexing.
     on_step: called with the progress of all other work. descriptors: those that the methods need
-    (`methods.descriptors_of`). Raises WaldoError where a photo cannot be read: a number that leaves
-    it out would be another number.
+    (`methods.descriptors_of`). depth: the scores of so many photos are kept, the best of each
+    query. Raises WaldoError where a photo cannot be read: a number that leaves it out would be
+    another number.
     """
-    parts = single_methods(methods)
-    groups = group_by_maps(parts, extractor)
+    groups = group_by_maps(single_methods(methods), extractor)
     for group in groups:
         check_class_names(benchmark, group)
-    folder = run_folder(work, benchmark, _what_decides(extractor, groups, quality, descriptors))
+    decides = [*_what_decides(extractor, groups, quality, descriptors), depth]
+    folder = run_folder(work, benchmark, decides)
+    n_queries, n_gallery = len(benchmark.queries), len(benchmark.gallery)
     with (
-        open_scores(folder, len(benchmark.queries), len(benchmark.gallery)) as scores,
+        open_scores(folder, n_queries, n_gallery, depth) as scores,
         _shown_queries(benchmark) as shown,
     ):
         indexing = Indexing(extractor, work, quality, descriptors, on_progress)
-        run = _Run(shown, indexing, scores, on_step or ignore_step)
-        for part in parts:
-            if isinstance(part, DirectMethod):
-                _score_directly(run, part)
-        for group in groups:
-            _score_by_maps(run, group)
-        for method in methods:
-            if isinstance(method, CombinedMethod):
-                _combine(method, scores)
+        run = _Run(shown, indexing, scores, depth, on_step or ignore_step)
+        lacking = {
+            batch: [method for method in methods if not scores.is_done(method.name, batch)]
+            for batch in range(scores.n_batches)
+        }
+        _score_batches(run, groups, {batch: some for batch, some in lacking.items() if some})
         results = [MethodResult(method, scores.of(method.name)) for method in methods]
         return Evaluation(results, scores.clock.seconds, folder)
 
@@ -163,189 +150,115 @@ def _shown_queries(benchmark: Benchmark) -> Iterator[Benchmark]:
         yield with_cut_queries(benchmark, Path(folder))
 
 
-def _score_directly(run: _Run, method: DirectMethod) -> None:
-    """Score the queries that are not done by a method that needs no maps."""
-    places = {
-        batch: run.scores.queries(batch)
-        for batch in range(run.scores.n_batches)
-        if not run.scores.is_done(method.name, batch)
-    }
-    benchmark = run.benchmark
-    queries = [asked for place in places.values() for asked in benchmark.queries[place]]
-    rows = method.scores(replace(benchmark, queries=queries))
-    for batch, place in places.items():
-        run.on_step(f"scoring queries by {method.name}", place.start, len(benchmark.queries))
-        with run.scores.clock(method.name):
-            found = np.stack(list(islice(rows, place.stop - place.start)))
-        run.scores.keep(batch, {method.name: found})
+def _score_batches(run: _Run, groups: Sequence[SameMaps], lacking: dict[int, list[Method]]) -> None:
+    """Score the queries of batches by the methods that each lacks.
+
+    All methods take a batch before any takes the next, because some combine the scores of others.
+    """
+    needed = {part.name: part for methods in lacking.values() for part in single_methods(methods)}
+    with ExitStack() as opened:
+        galleries = [
+            _open_gallery(run, group, opened)
+            for group in groups
+            if any(method.name in needed for method in group.methods)
+        ]
+        # These go through the queries of all their batches.
+        direct = {
+            name: method.scores(replace(run.benchmark, queries=_queries_of(run, name, lacking)))
+            for name, method in needed.items()
+            if isinstance(method, DirectMethod)
+        }
+        for batch, methods in lacking.items():
+            _Batch(run, batch, methods, galleries, direct).score()
 
 
-def _score_by_maps(run: _Run, group: SameMaps) -> None:
-    """Index the gallery by one kind of maps, and score the queries that are not done."""
-    lacking = {
-        batch: [method for method in group.methods if not run.scores.is_done(method.name, batch)]
-        for batch in range(run.scores.n_batches)
-    }
-    batches = {batch: missing for batch, missing in lacking.items() if missing}
-    if not batches:
-        return
+def _queries_of(run: _Run, part: str, lacking: dict[int, list[Method]]) -> list[BenchmarkQuery]:
+    """The queries of the batches in which the scores of a single method are needed."""
+    batches = [
+        batch
+        for batch, methods in lacking.items()
+        if any(method.name == part for method in single_methods(methods))
+    ]
+    return [
+        asked for batch in batches for asked in run.benchmark.queries[run.scores.queries(batch)]
+    ]
+
+
+def _open_gallery(run: _Run, group: SameMaps, opened: ExitStack) -> IndexedGallery:
+    """Index the gallery by one kind of maps. opened: closes the index at its end."""
     source, single = extractors_of(group)
     with run.scores.clock("indexing"):
         index = index_gallery(run.benchmark, group.maps, source, run.indexing)
-    with IndexReader.open(index) as reader:
-        gallery = _Gallery(run, reader, _ids(reader, run.benchmark), source, single)
-        for batch, missing in batches.items():
-            run.scores.keep(batch, gallery.score(missing, batch))
-
-
-def _combine(method: CombinedMethod, scores: RunScores) -> None:
-    """Scores of a method that follow from those of its parts."""
-    parts = [scores.of(part.name) for part in method.parts]
-    for batch in range(scores.n_batches):
-        if not scores.is_done(method.name, batch):
-            rows = scores.queries(batch)
-            found = method.scores(*(np.stack(part[rows]) for part in parts))
-            scores.keep(batch, {method.name: found})
+    reader = opened.enter_context(IndexReader.open(index))
+    names = {method.name for method in group.methods}
+    return IndexedGallery(
+        *(names, reader, _ids(reader, run.benchmark), source, single),
+        descriptors=run.indexing.descriptors,
+        clock=run.scores.clock,
+        on_step=run.on_step,
+    )
 
 
 @dataclass(frozen=True)
-class _Gallery:
-    """An index of the gallery.
+class _Batch:
+    """The queries that are scored together.
 
-    ids: (n_gallery,) int64, the photos' ids in it. source: the extractor that made it. extractor:
-    its twin for queries.
+    methods: those that lack their results. galleries: of all kinds of maps that the methods need.
+    direct: by the name of a method that needs no maps, the scores of its next queries.
     """
 
     run: _Run
-    reader: IndexReader
-    ids: NDArray[np.int64]
-    source: Extractor
-    extractor: Extractor
+    number: int
+    methods: Sequence[Method]
+    galleries: Sequence[IndexedGallery]
+    direct: Mapping[str, Iterator[Row]]
 
-    def score(self, methods: list[StoreMethod], batch: int) -> dict[str, NDArray[np.float32]]:
-        """Each method's scores of a batch of queries, (batch, n_gallery) float32."""
-        run, place = self.run, self.run.scores.queries(batch)
-        queries, total = run.benchmark.queries[place], len(run.benchmark.queries)
-        asked: dict[Region, list[ScoringReference]] = {}
-        ways = {m.region: m for m in methods if not isinstance(m, DescriptorMethod)}
-        if ways:
-            run.on_step("features of the queries", place.start, total)
-            with run.scores.clock("query features"):
-                asked = self._references(ways, queries)
-        scores: dict[str, NDArray[np.float32]] = {}
-        for method in methods:
-            if not isinstance(method, WordMethod | DescriptorMethod):
-                continue
-            run.on_step(f"scoring queries by {method.name}", place.start, total)
-            with run.scores.clock(method.name):
-                if isinstance(method, WordMethod):
-                    rows = [self._word_scores(reference) for reference in asked[method.region]]
-                else:
-                    rows = [self._cosines(query.query.photo, method) for query in queries]
-                scores[method.name] = np.stack(rows)
-        doing = f"scoring photos for queries {place.start + 1} to {place.stop} of {total}"
-        for region, references in asked.items():
-            chosen = [m for m in methods if isinstance(m, MapMethod) and m.region == region]
-            if chosen:
-                photos = [query.query.photo for query in queries]
-                scores |= self._map_scores(chosen, references, photos, doing)
-        return scores
+    def score(self) -> None:
+        """Keep the results of each method as soon as they are there."""
+        run, place = self.run, self.run.scores.queries(self.number)
+        queries = QueryBatch(run.benchmark.queries[place], place.start, len(run.benchmark.queries))
+        singles = whole_gallery_methods(self.methods)
+        combined = [method for method in self.methods if isinstance(method, CombinedMethod)]
+        # The scores of these are needed again below.
+        parts: dict[str, list[Row]] = {part.name: [] for part in whole_gallery_methods(combined)}
+        for single in singles:
+            if isinstance(single, DirectMethod):
+                run.on_step(f"scoring queries by {single.name}", place.start, queries.total)
+                with run.scores.clock(single.name):
+                    rows = list(islice(self.direct[single.name], len(queries.queries)))
+                self._take(single.name, rows, parts)
+        again = [method for method in combined if isinstance(method, RerankedMethod)]
+        rerankings = []
+        for gallery in self.galleries:
+            own = [m for m in singles if isinstance(m, StoreMethod) and m.name in gallery.methods]
+            later = [method for method in again if method.parts[1].name in gallery.methods]
+            asked = gallery.references([*own, *(m.parts[1] for m in later)], queries)
+            for name, found in gallery.score(own, asked, queries):
+                self._take(name, found, parts)
+            rerankings += [(method, gallery, asked) for method in later]
+        for reranked, gallery, asked in rerankings:
+            first = parts[reranked.parts[0].name]
+            self._take(reranked.name, gallery.reranked(reranked, first, asked, queries), parts)
+        for method in combined:
+            if isinstance(method, TogetherMethod):
+                each = zip(*(parts[part.name] for part in method.parts), strict=True)
+                self._take(method.name, (method.scores(*rows) for rows in each), parts)
 
-    def _references(
-        self, ways: dict[Region, StoreMethod], queries: list[BenchmarkQuery]
-    ) -> dict[Region, list[ScoringReference]]:
-        """The queries as a method of each region asks them; each photo is extracted once."""
-        asked: dict[Region, list[ScoringReference]] = {region: [] for region in ways}
-        taus = [method.changes.tau for method in ways.values()]
-        for query in queries:
-            views = [method.asks(query.query) for method in ways.values()]
-            references = make_references(views, self.extractor, taus)
-            for (region, tau), view, reference in zip(ways, views, references, strict=True):
-                if tau is None:
-                    # Its stages count as "query features".
-                    reference = choose_object(
-                        self.reader, view, reference, self.extractor, None, Clock()
-                    )
-                asked[region, tau].append(reference.for_scoring(self.extractor.device))
-        return asked
+    def _take(self, name: str, found: Iterable[Row], parts: dict[str, list[Row]]) -> None:
+        """Measure the scores of a method, one query after the other, and keep the results.
 
-    def _map_scores(
-        self,
-        methods: list[MapMethod],
-        references: list[ScoringReference],
-        photos: list[Path],
-        doing: str,
-    ) -> dict[str, NDArray[np.float32]]:
-        """Scores by full maps, (n_references, n_gallery) float32 for each method.
-
-        photos: those that show the references.
+        parts: gets the scores of the methods that it has.
         """
-        # By the extractor that fitted the codec: it knows the class vectors of all nouns already.
-        scores = [
-            replace(bind_score(method.score, self.source, references), name=method.name)
-            for method in methods
-        ]
-        run, total = self.run, len(self.ids)
-        scored = score_references(
-            *(self.reader, self.ids, references, scores, run.scores.clock),
-            on_photos=lambda done: run.on_step(doing, done, total),
-        )
-        if scored.damaged:
-            raise WaldoError(scored.damaged[0])
-        for method, score in zip(methods, scores, strict=True):
-            if method.expanded:
-                rows = scored.by_score[score.name]
-                scored.by_score[score.name] = np.stack(
-                    [
-                        self._expanded(*asked, score)
-                        for asked in zip(rows, references, photos, strict=True)
-                    ]
-                )
-        return scored.by_score
-
-    def _expanded(
-        self, row: NDArray[np.float32], reference: ScoringReference, photo: Path, score: Score
-    ) -> NDArray[np.float32]:
-        """A query's scores, (n_gallery,) float32, after its first matches were asked with."""
-        own = {hashlib.sha256(photo.read_bytes()).hexdigest()}
-        best = np.argsort(-row, kind="stable")[:_CANDIDATES]
-        some, clock = row[best], self.run.scores.clock
-        then = row.copy()
-        then[best] = expand(
-            *(self.reader, self.ids[best], some[None], some, [reference], own, score, clock)
-        )
-        return candidates_first(row, then, _CANDIDATES)
-
-    def _word_scores(self, reference: ScoringReference) -> NDArray[np.float32]:
-        """Recall's score of each photo by visual words, (n_gallery,) float32."""
-        reader = self.reader
-        assert reader.word_recall is not None  # every index of this version has it
-        cells = reference.tokens.cpu().numpy()
-        found, scores = reader.word_recall.search(
-            lambda codec: reader.words_in(cells, codec), reader.n_photos
-        )
-        return self._of_gallery(found, scores)
-
-    def _cosines(self, photo: Path, method: DescriptorMethod) -> NDArray[np.float32]:
-        """The cosine of a whole photo's descriptor with each photo's, (n_gallery,) float32."""
-        known: Mapping[str, ImageDescriptor] = {
-            each.name: each for each in self.run.indexing.descriptors
-        }
-        descriptor = known[method.descriptor]
-        shown = load_photo(photo, at_least=2 * self.extractor.image_size)
-        [vector] = descriptor.describe([descriptor.prepare(shown)])
-        recall = self.reader.descriptor_recall(descriptor.name)
-        if len(recall) < self.reader.n_photos or not np.isfinite(vector).all():
-            raise WaldoError(f"method {method.name}: gave no finite numbers for some photo")
-        return self._of_gallery(*recall.search(vector, self.reader.n_photos))
-
-    def _of_gallery(
-        self, found: NDArray[np.int64], scores: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Scores of photos by their ids, all of them, in the gallery's order."""
-        order = np.argsort(found)
-        ranked: NDArray[np.float32] = scores[order][np.searchsorted(found[order], self.ids)]
-        return ranked
+        run, results = self.run, []
+        place = run.scores.queries(self.number)
+        kept = any(method.name == name for method in self.methods)
+        for query, row in zip(range(place.start, place.stop), found, strict=True):
+            if kept:
+                results.append(query_result(run.benchmark, query, row, run.depth))
+            if name in parts:
+                parts[name].append(row)
+        if kept:
+            run.scores.keep(self.number, name, results)
 
 
 def _ids(reader: IndexReader, benchmark: Benchmark) -> NDArray[np.int64]:

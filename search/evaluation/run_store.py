@@ -9,14 +9,14 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from indexer.errors import IndexBusyError
@@ -25,15 +25,26 @@ from indexer.store.files import write_bytes_atomically, write_text_atomically
 from indexer.store.locks import writer_lock
 from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.metrics.measured import Measured, QueryResult
 
 # Raise this number when a change of the code changes an evaluation's results for the same inputs:
 # runs that were interrupted before the change then start again.
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 
-# An interrupted run loses the scores of at most this many queries.
+# An interrupted run loses the results of at most this many queries.
 QUERIES_PER_BATCH = 64
 
+# A batch has fewer queries where a method would give it more scores, which are in memory at once.
+SCORES_PER_BATCH = 2**24
+
+# So many of each query's best photos are kept.
+DEPTH = 1000
+
 _SECONDS = "seconds.json"
+
+# What reading a file of results raises where it is missing or damaged.
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile)
+
 _LONGEST_NAME = 200  # characters; file systems allow 255 bytes
 
 
@@ -64,7 +75,7 @@ def gallery_folder(
 
 
 def run_folder(work: Path, benchmark: Benchmark, settings: list[Any]) -> Path:
-    """The folder for the scores of a benchmark's queries.
+    """The folder for what is kept of the scores of a benchmark's queries.
 
     settings: JSON-ready; everything else that decides scores, except the method. Raises WaldoError
     for a missing photo or mask.
@@ -88,62 +99,106 @@ def results_folder(work: Path, protocol: str, files: list[Path], settings: list[
 
 
 class RunScores:
-    """The scores of a run, one file per method and batch of queries; use `open_scores`.
+    """What is kept of the scores of a run, one file per method and batch of queries; use
+    `open_scores`.
 
     clock: its seconds include those of the run before it was interrupted.
     """
 
-    def __init__(self, folder: Path, n_queries: int, n_gallery: int) -> None:
+    def __init__(self, folder: Path, n_queries: int, n_gallery: int, depth: int = DEPTH) -> None:
         self._folder = folder
-        self._n_queries, self._n_gallery = n_queries, n_gallery
+        self._n_queries, self._n_kept = n_queries, min(depth, n_gallery)
+        self._per_batch = max(1, min(QUERIES_PER_BATCH, SCORES_PER_BATCH // n_gallery))
         self.clock = Clock(seconds=_read_json(folder / _SECONDS))
 
     @property
+    def n_queries(self) -> int:
+        return self._n_queries
+
+    @property
     def n_batches(self) -> int:
-        return -(-self._n_queries // QUERIES_PER_BATCH)
+        return -(-self._n_queries // self._per_batch)
 
     def queries(self, batch: int) -> slice:
         """The queries of a batch, as places in the benchmark."""
-        start = batch * QUERIES_PER_BATCH
-        return slice(start, min(start + QUERIES_PER_BATCH, self._n_queries))
+        start = batch * self._per_batch
+        return slice(start, min(start + self._per_batch, self._n_queries))
+
+    def batch_of(self, query: int) -> int:
+        """The batch of the query at a place in the benchmark."""
+        return query // self._per_batch
 
     def is_done(self, method: str, batch: int) -> bool:
-        """Whether a batch has scores by a method; a file that cannot be read does not count."""
+        """Whether a batch has results by a method; a file that cannot be read does not count."""
         try:
-            self._batch(method, batch)
-        except (OSError, ValueError, EOFError):
+            self.batch(method, batch)
+        except _UNREADABLE:
             return False
         return True
 
-    def keep(self, batch: int, scores: dict[str, NDArray[np.float32]]) -> None:
-        """Store the scores of a batch by each method, (batch, n_gallery) each.
+    def keep(self, batch: int, method: str, results: Sequence[QueryResult]) -> None:
+        """Store the results of a batch by a method, one per query.
 
         They are durable on return. Raises OSError.
         """
-        for method, values in scores.items():
-            content = io.BytesIO()  # a full disk is reported as such only for plain bytes
-            np.save(content, values.astype(np.float32, copy=False))
-            write_bytes_atomically(self._path(method, batch), content.getvalue())
+        content = io.BytesIO()  # a full disk is reported as such only for plain bytes
+        measured = json.dumps([result.measured.as_json() for result in results])
+        np.savez(
+            content,
+            best=np.stack([result.best for result in results]),
+            scores=np.stack([result.scores for result in results]),
+            measured=np.frombuffer(measured.encode(), dtype=np.uint8),
+        )
+        write_bytes_atomically(self._path(method, batch), content.getvalue())
         write_text_atomically(self._folder / _SECONDS, json.dumps(self.clock.seconds))
 
-    def of(self, method: str) -> list[NDArray[np.float32]]:
-        """The scores of every query by a method whose batches are all done, (n_gallery,) each.
+    def of(self, method: str) -> Sequence[QueryResult]:
+        """The results of every query by a method whose batches are all done.
 
-        They are mapped from the files, so memory holds only what is looked at.
+        Memory holds those of one batch, the last that was looked at.
         """
-        batches = (self._batch(method, batch) for batch in range(self.n_batches))
-        return [scores for batch in batches for scores in batch]
+        return _StoredResults(self, method)
 
-    def _batch(self, method: str, batch: int) -> NDArray[np.float32]:
-        """Raises OSError for a missing file, ValueError or EOFError for a damaged one."""
-        scores: NDArray[np.float32] = np.load(self._path(method, batch), mmap_mode="r")
+    def batch(self, method: str, batch: int) -> list[QueryResult]:
+        """The results of a batch by a method.
+
+        Raises one of `_UNREADABLE` for a file that is missing or damaged.
+        """
         place = self.queries(batch)
-        if scores.shape != (place.stop - place.start, self._n_gallery):
+        shape = place.stop - place.start, self._n_kept
+        stored = np.load(io.BytesIO(self._path(method, batch).read_bytes()))
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError("one array")
+        best, scores = stored["best"], stored["scores"]
+        measured = json.loads(stored["measured"].tobytes())
+        if not best.shape == scores.shape == shape or len(measured) != len(best):
             raise ValueError("another shape")
-        return scores
+        return [
+            QueryResult(places, row, Measured.from_json(values))
+            for places, row, values in zip(best, scores, measured, strict=True)
+        ]
 
     def _path(self, method: str, batch: int) -> Path:
-        return self._folder / f"{batch:05}-{_file_name(method)}.npy"
+        return self._folder / f"{batch:05}-{_file_name(method)}.npz"
+
+
+class _StoredResults(Sequence[QueryResult]):
+    """The results of every query by a method, read batch by batch."""
+
+    def __init__(self, scores: RunScores, method: str) -> None:
+        self._scores, self._method = scores, method
+        self._read: tuple[int, list[QueryResult]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self._scores.n_queries
+
+    def __getitem__(self, query: Any) -> Any:
+        if not 0 <= query < len(self):
+            raise IndexError(query)
+        batch = self._scores.batch_of(query)
+        if self._read[0] != batch:
+            self._read = batch, self._scores.batch(self._method, batch)
+        return self._read[1][query - self._scores.queries(batch).start]
 
 
 class RunResults:
@@ -172,13 +227,17 @@ class RunResults:
 
 
 @contextmanager
-def open_scores(folder: Path, n_queries: int, n_gallery: int) -> Iterator[RunScores]:
-    """The scores of a run, open for one process at a time; the folder is made if it is missing.
+def open_scores(
+    folder: Path, n_queries: int, n_gallery: int, depth: int = DEPTH
+) -> Iterator[RunScores]:
+    """What is kept of the scores of a run, open for one process at a time; the folder is made if it
+    is missing.
 
-    Raises WaldoError while another process has it open, OSError where it cannot be written.
+    depth: so many of each query's best photos are kept. Raises WaldoError while another process
+    has it open, OSError where it cannot be written.
     """
     with _locked(folder):
-        yield RunScores(folder, n_queries, n_gallery)
+        yield RunScores(folder, n_queries, n_gallery, depth)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from search.scoring.candidates import to_candidates
 from search.scoring.confidence import probabilities
 from search.scoring.rerank import score_references
 from search.scoring.scores import SCORES
+from tests.helpers.query_results import whole_scores
 
 PHOTOS = Path(__file__).parents[2] / "data" / "demo" / "photos"
 
@@ -167,7 +168,7 @@ def test_an_evaluation_takes_the_object_that_a_search_takes(
     [place] = work.glob("*/index")
     with IndexReader.open(place) as reader:
         index = Index(reader, tiny)
-        for query, scores in zip(asked, ran.results[0].scores, strict=True):
+        for query, scores in zip(asked, whole_scores(ran.results[0].queries), strict=True):
             by_name = replace(query.query, box=None)
             chosen = index.preview(by_name)
             assert (chosen.cells != make_reference(by_name, tiny).cells).any()

@@ -115,46 +115,8 @@ SingleMethod = MapMethod | WordMethod | DescriptorMethod | DirectMethod
 
 
 @dataclass(frozen=True)
-class RerankedMethod:
-    """The best photos by one method, re-ranked by a score of full maps; the others follow them.
-
-    name: NAME+SCORE. first, then: the two methods. candidates: the number of photos that are
-    re-ranked, 400 as in the paper.
-    """
-
-    name: str
-    first: SingleMethod
-    then: MapMethod
-    candidates: int = 400
-
-    @property
-    def parts(self) -> "tuple[SingleMethod, ...]":
-        return self.first, self.then
-
-    @property
-    def needs_class(self) -> bool:
-        return any(part.needs_class for part in self.parts)
-
-    def scores(self, first: NDArray[np.float32], then: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of n queries, (n, n_gallery) float32: the candidates' by `then`, the rest lower.
-
-        first, then: (n, n_gallery) float32, the two methods' own scores. Of equal scores by
-        `first`, the earlier photo is the candidate.
-        """
-        return np.stack(
-            [
-                candidates_first(by_first, by_then, self.candidates)
-                for by_first, by_then in zip(first, then, strict=True)
-            ]
-        )
-
-
-@dataclass(frozen=True)
-class TogetherMethod:
-    """Several methods together, as `search.late_fusion` ranks by several indexes.
-
-    name: together:NAME,NAME... parts: at least two methods.
-    """
+class CombinedMethod:
+    """A method whose scores follow from those of others, its parts."""
 
     name: str
     parts: tuple[SingleMethod, ...]
@@ -163,18 +125,34 @@ class TogetherMethod:
     def needs_class(self) -> bool:
         return any(part.needs_class for part in self.parts)
 
+
+@dataclass(frozen=True)
+class RerankedMethod(CombinedMethod):
+    """The best photos by one method, re-ranked by a score of full maps; the others follow them.
+
+    name: NAME+SCORE. parts: the two methods; of the second only the candidates are scored.
+    candidates: the number of photos that are re-ranked, 400 as in the paper.
+    """
+
+    parts: tuple[SingleMethod, MapMethod]
+    candidates: int = 400
+
+
+@dataclass(frozen=True)
+class TogetherMethod(CombinedMethod):
+    """Several methods together, as `search.late_fusion` ranks by several indexes.
+
+    name: together:NAME,NAME... parts: at least two methods.
+    """
+
     def scores(self, *parts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of n queries, (n, n_gallery) float32: their heights above chance by all methods,
-        from the methods' own scores, each (n, n_gallery) float32.
+        """The scores of a query, (n_gallery,) float32: the photos' heights above chance by all
+        methods, from the methods' own scores, each (n_gallery,) float32.
         """
-        above = np.array([[heights(row) for row in part] for part in parts])
-        known = np.ones(above.shape[::2], dtype=bool)
-        rows = [combined_heights(above[:, row], known) for row in range(above.shape[1])]
-        return np.stack(rows).astype(np.float32)
+        above = np.stack([heights(part) for part in parts])
+        return combined_heights(above, np.ones(above.shape, dtype=bool)).astype(np.float32)
 
 
-# Methods whose scores follow from those of their parts.
-CombinedMethod = RerankedMethod | TogetherMethod
 Method = SingleMethod | CombinedMethod
 
 
@@ -287,7 +265,7 @@ def find_method(name: str) -> Method:
     if first and score.partition("@")[0] in METHODS and not Path(name).is_dir():
         best, then = _find_single(first), _find_single(score)
         if best is not None and isinstance(then, MapMethod) and then.maps == MODEL:
-            method = RerankedMethod(name, best, then)
+            method = RerankedMethod(name, (best, then))
     else:
         method = _find_single(name)
     if method is None:
@@ -339,6 +317,11 @@ def single_methods(methods: Sequence[Method]) -> list[SingleMethod]:
         for part in method.parts if isinstance(method, CombinedMethod) else (method,):
             parts[part.name] = part
     return list(parts.values())
+
+
+def whole_gallery_methods(methods: Sequence[Method]) -> list[SingleMethod]:
+    """Those of `single_methods` that score the whole gallery."""
+    return single_methods([m.parts[0] if isinstance(m, RerankedMethod) else m for m in methods])
 
 
 def select_methods(

@@ -22,6 +22,7 @@ from search.query import Query
 from search.reference import make_reference, make_references
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
+from tests.helpers.query_results import whole_scores
 from tests.helpers.stores import make_photos
 
 N_PHOTOS, N_QUERIES = 6, 3
@@ -56,7 +57,7 @@ def scores_of(
 ) -> dict[str, NDArray[np.float32]]:
     methods = select_methods(names, benchmark)
     found = run_methods(benchmark, methods, extractor, work, codec)
-    return {result.method.name: np.array(result.scores) for result in found.results}
+    return {result.method.name: whole_scores(result.queries) for result in found.results}
 
 
 def changed(extractor: FeatureExtractor, **settings: int | str) -> FeatureExtractor:

@@ -14,7 +14,8 @@ from indexer.ingest.progress import Progress
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.benchmarks.revisited import read_revisited
 from search.evaluation.methods.methods import METHODS, select_methods
-from search.evaluation.metrics.summary import query_precision, summary
+from search.evaluation.metrics.measured import query_precision
+from search.evaluation.metrics.summary import summary
 from search.evaluation.retrieval import MethodResult, run_methods
 from search.query import Query
 from tests.helpers.benchmark_folders import (
@@ -26,6 +27,7 @@ from tests.helpers.benchmark_folders import (
 )
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import smooth_pixels
+from tests.helpers.query_results import measured, whole_scores
 from tests.search.evaluation.test_graded_ranking import naive_average_precision, naive_precision_at
 
 DIFFICULTIES = ("easy", "medium", "hard")
@@ -191,9 +193,9 @@ def test_cut_queries_are_asked_as_the_cut_photo(tiny: FeatureExtractor, tmp_path
     for found, expected, uncut in zip(
         scores(whole, True), by_hand, scores(whole, False), strict=True
     ):
-        np.testing.assert_array_equal(found.scores, expected.scores)
+        np.testing.assert_array_equal(whole_scores(found.queries), whole_scores(expected.queries))
         if found.method.name != "rootsift":  # which finds nothing in smooth colours
-            assert (np.array(found.scores) != np.array(uncut.scores)).all()
+            assert (whole_scores(found.queries) != whole_scores(uncut.queries)).all()
 
 
 def graded(hard: list[int], easy: list[int], junk: list[int]) -> BenchmarkQuery:
@@ -215,7 +217,7 @@ def test_equal_scores_count_against_a_graded_method() -> None:
     queries = [graded([0], [1], [2]), graded([], [1], []), graded([], [], [0, 1])]
     benchmark = Benchmark("roxford5k", gallery, None, queries, [])
     equal = equal_scores(3)
-    values = summary(benchmark, equal)
+    values = summary(benchmark, measured(benchmark, equal))
     # Of the first query photo 3 comes first, then both positives, at ranks 1 and 2.
     first = ((0 / 1 + 1 / 2) + (1 / 2 + 2 / 3)) / 4
     # Of the second three come before its only positive, at rank 3.
@@ -229,10 +231,11 @@ def test_equal_scores_count_against_a_graded_method() -> None:
     assert query_precision(queries[2], equal[2]) is None
     # A method that finds the positives is better by what is left, over the queries with positives.
     right = np.array([[2, 1, 3, 0], [0, 1, 0, 0], [0] * 4], dtype=np.float32)
-    better = summary(benchmark, right, default=equal)
+    better = summary(benchmark, measured(benchmark, right), default=measured(benchmark, equal))
     assert better["mAP"] == 1.0
     assert better["more_than_default"] == pytest.approx(1 - (first + second) / 2)
-    nothing_hard = summary(Benchmark("roxford5k", gallery, None, queries[1:], []), equal_scores(2))
+    fewer = Benchmark("roxford5k", gallery, None, queries[1:], [])
+    nothing_hard = summary(fewer, measured(fewer, equal_scores(2)))
     assert nothing_hard["hard"] == {
         **dict.fromkeys(
             key for name in ("mAP", "mP@1", "mP@5", "mP@10") for key in (name, f"{name}_interval")

@@ -21,6 +21,7 @@ from search.evaluation.runs.run_files import by_benchmark, read_run, runs_table,
 from search.query import Query
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
+from tests.helpers.query_results import kept
 
 N_PHOTOS = 14
 
@@ -55,7 +56,7 @@ def ranked(asked: Benchmark, method: str, ranks: list[int]) -> MethodResult:
         order = [*query.ignored, *others]
         order.insert(rank, int(query.relevant[0]))
         scores[row, order] = -np.arange(N_PHOTOS)
-    return MethodResult(METHODS[method], scores)
+    return MethodResult(METHODS[method], kept(asked, scores))
 
 
 def save_run(path: Path, asked: Benchmark, model: str, **ranks: list[int]) -> Path:
@@ -214,7 +215,9 @@ def test_run_file_has_ranks_and_sizes(tmp_path: Path) -> None:
     ]
     asked = replace(asked, queries=queries)
     scores = rng.integers(0, 4, (12, N_PHOTOS)).astype(np.float32)  # many are equal
-    found = Evaluation([MethodResult(METHODS["late"], scores)], {"late": 0.5}, tmp_path)
+    found = Evaluation(
+        [MethodResult(METHODS["late"], kept(asked, scores))], {"late": 0.5}, tmp_path
+    )
     write_searches_run(tmp_path / "run.json", {}, asked, found)
     content = json.loads((tmp_path / "run.json").read_text())
     for row, (query, written) in enumerate(zip(queries, content["queries"], strict=True)):

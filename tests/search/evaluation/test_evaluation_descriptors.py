@@ -21,6 +21,7 @@ from search.evaluation.methods.methods import (
     DescriptorMethod,
     RerankedMethod,
     TogetherMethod,
+    candidates_first,
     descriptors_of,
     find_method,
     select_methods,
@@ -29,6 +30,7 @@ from search.evaluation.retrieval import run_methods
 from search.query import Query
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
+from tests.helpers.query_results import whole_scores
 from tests.helpers.stores import make_photos
 
 N_PHOTOS, N_QUERIES = 7, 3
@@ -61,8 +63,9 @@ def test_candidates_are_ranked_and_the_rest_stay_behind(candidates: int, seed: i
     # few values, so that many are equal; scores of very different sizes
     first = (random.integers(0, 6, (3, 10)) * 1e-3).astype(np.float32)
     then = (random.integers(-3, 3, (3, 10)) * 10.0 ** random.integers(-3, 4)).astype(np.float32)
-    method = RerankedMethod("a+b", METHODS["words"], METHODS["pdm"], candidates)  # type: ignore[arg-type]
-    scores = method.scores(first, then)
+    scores = np.stack(
+        [candidates_first(*pair, candidates) for pair in zip(first, then, strict=True)]
+    )
     assert scores.dtype == np.float32
     for row in range(3):
         expected = naive_ranking(first[row], then[row], candidates)
@@ -79,7 +82,7 @@ def test_methods_together_are_ranked_by_fishers_method() -> None:
     parts = [random.normal(size=(3, 40)).astype(np.float32) * scale for scale in (1e-4, 7.0)]
     method = find_method("together:late,rgb-patches")
     assert isinstance(method, TogetherMethod)
-    found = method.scores(*parts)
+    found = np.stack([method.scores(*rows) for rows in zip(*parts, strict=True)])
     assert found.dtype == np.float32
     for row in range(3):
         p_values = []
@@ -99,7 +102,7 @@ def test_names(descriptor_folder: Callable[[str], Path], benchmark: Benchmark) -
         assert find_method(name) == DescriptorMethod(name, "model", name)
         both = find_method(f"{name}+pdm")
         assert isinstance(both, RerankedMethod)
-        assert (both.first, both.then, both.candidates) == (find_method(name), METHODS["pdm"], 400)
+        assert (both.parts, both.candidates) == ((find_method(name), METHODS["pdm"]), 400)
     folder = str(descriptor_folder("dinov2"))
     chosen = select_methods(
         ["words+late", "dinov2+pdm", "dinov2", f"{folder}+late", "someone/some-model"], benchmark
@@ -149,11 +152,11 @@ def test_scores_are_the_cosines_of_whole_photos(
     descriptor = ImageDescriptor.load(folder, "cpu", batch_size=2)
     work = tmp_path / "work"
     plain = run_methods(benchmark, select_methods(["late"], benchmark), tiny, work)
-    late = np.array(plain.results[0].scores)
+    late = whole_scores(plain.results[0].queries)
     methods = select_methods([folder, f"{folder}+late"], benchmark)
     methods[1] = replace(methods[1], candidates=3)  # type: ignore[type-var]
     found = run_methods(benchmark, methods, tiny, work, descriptors=[descriptor])
-    alone, both = (np.array(result.scores) for result in found.results)
+    alone, both = (whole_scores(result.queries) for result in found.results)
     expected = cosines(benchmark, descriptor)
     np.testing.assert_allclose(alone, expected, atol=1e-5)
     for row in range(N_QUERIES):

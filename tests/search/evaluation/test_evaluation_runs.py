@@ -20,6 +20,7 @@ from search.clock import Clock
 from search.evaluation import run_store
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.methods.methods import METHODS, Method
+from search.evaluation.metrics.measured import QueryResult
 from search.evaluation.report import evaluation_json, write_searches_run
 from search.evaluation.retrieval import Evaluation, MethodResult, run_methods
 from search.evaluation.run_store import RunScores, gallery_folder, open_scores, run_folder
@@ -30,6 +31,7 @@ from search.scoring.scores import SCORES, bind_score
 from tests.helpers.command_line import CommandLine
 from tests.helpers.killed import kill_myself, run_forked, run_until_killed
 from tests.helpers.pictures import save_photo
+from tests.helpers.query_results import kept, whole_scores
 from tests.helpers.stores import make_photos
 
 N_PHOTOS, N_QUERIES, BATCH = 6, 5, 2
@@ -52,7 +54,14 @@ def methods() -> list[Method]:
 
 
 def scores_of(evaluation: Evaluation) -> dict[str, NDArray[np.float32]]:
-    return {result.method.name: np.array(result.scores) for result in evaluation.results}
+    return {result.method.name: whole_scores(result.queries) for result in evaluation.results}
+
+
+def results(rows: NDArray[np.floating]) -> list[QueryResult]:
+    """What is kept of the scores of queries that nothing answers, (n_queries, n_gallery)."""
+    asked = BenchmarkQuery(Query(Path("q.png")), np.array([], int), np.array([], int), False)
+    gallery = [Path("p.png")] * rows.shape[1]
+    return kept(Benchmark("folders", gallery, None, [asked] * len(rows), []), rows.astype("f4"))
 
 
 def assert_equal(
@@ -114,9 +123,9 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     keep = RunScores.keep
 
-    def watched(self: RunScores, batch: int, scores: dict[str, NDArray[np.float32]]) -> None:
-        found.extend((batch, name) for name in scores)
-        keep(self, batch, scores)
+    def watched(self: RunScores, batch: int, method: str, results: list[QueryResult]) -> None:
+        found.append((batch, method))
+        keep(self, batch, method, results)
 
     monkeypatch.setattr(RunScores, "keep", watched)
     return found
@@ -139,8 +148,7 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 # Interrupted
 
 
-# Files are stored in this order: three of the oracle, three times three of the model's methods,
-# three of patches.
+# Files are stored batch by batch: of the oracle, the model's three methods and patches.
 @pytest.mark.parametrize(("number", "half", "n_done"), [(5, True, 4), (9, False, 8)])
 def test_killed_run_continues_after_its_last_file(
     small: FeatureExtractor,
@@ -175,7 +183,7 @@ def test_killed_run_continues_after_its_last_file(
     [folder] = work.glob("folders-run-*")
     done = {
         (int(batch), name)
-        for path in folder.glob("*.npy")
+        for path in folder.glob("*.npz")
         for batch, _, name in [path.stem.partition("-")]
     }
     assert len(done) == n_done
@@ -200,15 +208,19 @@ def test_scores_that_cannot_be_read_are_made_again(
     stored.clear()
     damage = [(0, "rgb-patches", 0), (1, "class-oracle", 60), (2, "class-oracle", 130)]
     for batch, name, size in damage:
-        path = first.folder / f"{batch:05}-{name}.npy"
+        path = first.folder / f"{batch:05}-{name}.npz"
         assert path.stat().st_size > size
         os.truncate(path, size)
-    np.save(first.folder / "00001-rgb-patches.npy", np.zeros((BATCH, 3), dtype=np.float32))
-    (first.folder / "00002-rgb-patches.npy").write_bytes(b"no array")
+    with (first.folder / "00001-rgb-patches.npz").open("wb") as file:
+        np.save(file, np.zeros((BATCH, 3), dtype=np.float32))
+    (first.folder / "00002-rgb-patches.npz").write_bytes(b"no array")
+    shutil.copy(first.folder / "00002-rgb-histogram.npz", first.folder / "00001-rgb-histogram.npz")
     (first.folder / "seconds.json").write_text("{")
     assert_equal(scores_of(run_methods(benchmark, chosen, small, tmp_path)), expected)
     damaged = {(batch, name) for batch, name, _ in damage}
-    assert set(stored) == damaged | {(1, "rgb-patches"), (2, "rgb-patches")}
+    assert set(stored) == damaged | {
+        *((1, "rgb-patches"), (2, "rgb-patches"), (1, "rgb-histogram"))
+    }
 
 
 def test_one_process_per_run(tmp_path: Path) -> None:
@@ -221,9 +233,9 @@ def test_one_process_per_run(tmp_path: Path) -> None:
 
     with open_scores(tmp_path / "run", 2, 2) as scores:
         with scores.clock("late"):
-            scores.keep(0, {"late": np.ones((2, 2), dtype=np.float32)})
+            scores.keep(0, "late", results(np.ones((2, 2))))
         spent = scores.clock.seconds["late"]
-        scores.keep(0, {"pdm": np.ones((2, 2), dtype=np.float32)})
+        scores.keep(0, "pdm", results(np.ones((2, 2))))
         assert run_forked(open_too) == 0
     with open_scores(tmp_path / "run", 2, 2) as scores:
         assert scores.is_done("late", 0)
@@ -235,17 +247,17 @@ def test_a_full_disk_loses_no_more_than_a_batch(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     rows = np.random.default_rng(0).random((4, 1000), dtype=np.float32)
     with open_scores(tmp_path, 4, 1000) as scores:
-        scores.keep(0, {"late": rows[:2]})
+        scores.keep(0, "late", results(rows[:2]))
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
         try:
             with pytest.raises(OSError, match="File too large"):
-                scores.keep(1, {"late": rows[2:]})
+                scores.keep(1, "late", results(rows[2:]))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert [scores.is_done("late", batch) for batch in range(2)] == [True, False]
         assert not [*tmp_path.glob("*.tmp")]
-        scores.keep(1, {"late": rows[2:]})
-        np.testing.assert_array_equal(scores.of("late"), rows)
+        scores.keep(1, "late", results(rows[2:]))
+        np.testing.assert_array_equal(whole_scores(scores.of("late")), rows)
 
 
 def test_any_method_gets_files_of_its_own(tmp_path: Path) -> None:
@@ -253,8 +265,8 @@ def test_any_method_gets_files_of_its_own(tmp_path: Path) -> None:
     names = ["a", "a b", "a/b", "a%2Fb", "..", "\udcff", "00000-a", long, f"{long}b"]
     with open_scores(tmp_path, 1, 1) as scores:
         for number, name in enumerate(names):
-            scores.keep(0, {name: np.array([[number]], dtype=np.float32)})
-        assert [scores.of(name)[0].item() for name in names] == [*range(len(names))]
+            scores.keep(0, name, results(np.array([[number]])))
+        assert [scores.of(name)[0].scores.item() for name in names] == [*range(len(names))]
 
 
 # What is used again, and what is not
@@ -388,7 +400,9 @@ def test_run_file_is_written_whole_or_not_at_all(
     benchmark = photos_benchmark(photos)
     scores = np.random.default_rng(0).random((N_QUERIES, N_PHOTOS), dtype=np.float32)
     found = Evaluation(
-        [MethodResult(METHODS["late"], scores)], {"indexing": 1.5, "late": 0.5}, photos
+        [MethodResult(METHODS["late"], kept(benchmark, scores))],
+        {"indexing": 1.5, "late": 0.5},
+        photos,
     )
     report = evaluation_json(benchmark, {"model": "tiny"}, "standard", found, None)
     path = tmp_path / "run.json"
@@ -402,7 +416,7 @@ def test_run_file_is_written_whole_or_not_at_all(
     def broken(*_: object) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("search.evaluation.report.query_precision", broken)
+    monkeypatch.setattr("search.evaluation.report._object_share", broken)
     with pytest.raises(KeyboardInterrupt):
         write_searches_run(path, report, benchmark, found)
     assert json.loads(path.read_text()) == content

@@ -15,6 +15,7 @@ from search.evaluation.metrics.summary import summary
 from search.evaluation.paper import PUBLISHED
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import smooth_pixels
+from tests.helpers.query_results import measured
 
 
 def save_photo(path: Path, seed: int) -> Path:
@@ -284,7 +285,7 @@ def test_other_positives_are_left_out_of_a_part(tmp_path: Path) -> None:
     save_text(root / "image_ids/positive_ids.txt", "cup/pos/P000.jpg,0.5,60", *lines)
     benchmark = read_benchmark("ilias", root)
     [cup, toy] = np.random.default_rng(0).random((2, len(benchmark.gallery))).astype(np.float32)
-    parts = summary(benchmark, [cup, toy])["parts"]
+    parts = summary(benchmark, measured(benchmark, np.stack([cup, toy])))["parts"]
     # The number of each of the toy's positives; None for other photos. Its P001 has no file.
     numbers = [
         int(photo.stem[1:]) if photo.parent.parent.name == "toy" else None

@@ -215,7 +215,7 @@ def test_an_evaluation_ranks_as_a_search_does(
     )
     asked = benchmark.queries[0].query
     answer = Index(reader, tiny).search(Query(asked.photo, box=asked.box), SearchOptions(top=25))
-    found = dict(zip(benchmark.gallery, ran.results[0].scores[0].tolist(), strict=True))
+    found = dict(zip(benchmark.gallery, ran.results[0].queries[0].by_place().tolist(), strict=True))
     assert len(answer.matches) == 24
     for match in answer.matches:
         assert match.score == pytest.approx(found[match.path], abs=1e-3)

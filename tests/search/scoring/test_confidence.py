@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import combine_pvalues, norm
 
-from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
-from search.evaluation.metrics.absence import absence
+from search.evaluation.benchmarks.benchmark import BenchmarkQuery
+from search.evaluation.metrics.absence import absence, query_absence
 from search.query import Query
 from search.scoring.confidence import (
     MINIMUM_PHOTOS,
@@ -100,7 +100,6 @@ def test_too_few_photos_have_no_confidence() -> None:
 
 def test_absence_counts_queries_with_and_without_their_object() -> None:
     rng = np.random.default_rng(2)
-    gallery = [Path(f"{i}.jpg") for i in range(60)]
     scores = rng.normal(0.3, 0.02, (3, 60)).astype(np.float32)
     queries = [
         BenchmarkQuery(Query(Path("q.jpg"), "dog"), np.array([10 + row]), np.arange(2), True)
@@ -110,7 +109,7 @@ def test_absence_counts_queries_with_and_without_their_object() -> None:
     scores[1, 20] = 0.9  # a wrong photo leads, with and without the object in the gallery
     scores[2, 12] = 0.2  # nothing is found
     scores[:, 0] = 1.0  # ignored
-    found = absence(Benchmark("folders", gallery, None, queries, []), scores)
+    found = absence([query_absence(*asked) for asked in zip(queries, scores, strict=True)])
     assert found is not None
     assert found["0.99"] == {
         "right": 1 / 3,

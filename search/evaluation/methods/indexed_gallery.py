@@ -1,0 +1,237 @@
+"""How methods ask an index of the gallery: the scores of all its photos, for some queries."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import WaldoError
+from features.photo import load_photo
+from features.vision.descriptors import ImageDescriptor
+from indexer.protocols import Extractor
+from indexer.reader import IndexReader
+from search.choosing import choose_object
+from search.clock import Clock
+from search.evaluation.benchmarks.benchmark import BenchmarkQuery
+from search.evaluation.methods.methods import (
+    DescriptorMethod,
+    MapMethod,
+    Region,
+    RerankedMethod,
+    StoreMethod,
+    WordMethod,
+    candidates_first,
+)
+from search.evaluation.steps import OnStep
+from search.query import SearchOptions
+from search.ranking.expansion import expand
+from search.reference import make_references
+from search.scoring.candidates import ScoringReference
+from search.scoring.rerank import score_references
+from search.scoring.scores import Score, bind_score
+
+# A search compares this many photos by default.
+_CANDIDATES = SearchOptions().candidates
+
+# The queries of a batch, by how the object is selected.
+References = dict[Region, list[ScoringReference]]
+
+# A query's scores, (n,) float32, higher is better.
+Row = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class QueryBatch:
+    """Queries that are scored together. start: the place of the first in the benchmark, which has
+    `total` of them.
+    """
+
+    queries: list[BenchmarkQuery]
+    start: int
+    total: int
+
+
+@dataclass(frozen=True)
+class IndexedGallery:
+    """An index of a benchmark's gallery, which methods ask.
+
+    methods: the names of those that look at its maps. ids: (n_gallery,) int64, the photos' ids in
+    it. source: the extractor that made it. extractor: its twin for queries. descriptors: those that
+    methods need. clock: gets the stages "query features", "fetch" and "expand", and the time of
+    each method by its name. on_step: called with the progress.
+    """
+
+    methods: set[str]
+    reader: IndexReader
+    ids: NDArray[np.int64]
+    source: Extractor
+    extractor: Extractor
+    descriptors: Sequence[ImageDescriptor]
+    clock: Clock
+    on_step: OnStep
+
+    def references(self, methods: Sequence[StoreMethod], batch: QueryBatch) -> References:
+        """The queries of a batch as methods of each region ask them."""
+        ways = {m.region: m for m in methods if not isinstance(m, DescriptorMethod)}
+        if not ways:
+            return {}
+        self.on_step("features of the queries", batch.start, batch.total)
+        with self.clock("query features"):
+            return self._references(ways, batch.queries)
+
+    def score(
+        self, methods: Sequence[StoreMethod], asked: References, batch: QueryBatch
+    ) -> Iterator[tuple[str, Iterable[Row]]]:
+        """The name of each method with its scores of each query of a batch, (n_gallery,) float32.
+
+        asked: what `references` gave for these methods.
+        """
+        photos = [asked.query.photo for asked in batch.queries]
+        for method in methods:
+            if isinstance(method, WordMethod | DescriptorMethod):
+                self.on_step(f"scoring queries by {method.name}", batch.start, batch.total)
+            if isinstance(method, WordMethod):
+                yield method.name, self._timed(method, self._word_scores, asked[method.region])
+            elif isinstance(method, DescriptorMethod):
+                cosines = partial(self._cosines, method=method)
+                yield method.name, self._timed(method, cosines, photos)
+        last = batch.start + len(photos)
+        doing = f"scoring photos for queries {batch.start + 1} to {last} of {batch.total}"
+        for region, references in asked.items():
+            chosen = [m for m in methods if isinstance(m, MapMethod) and m.region == region]
+            if chosen:
+                yield from self._map_scores(chosen, self.ids, references, photos, doing).items()
+
+    def reranked(
+        self, method: RerankedMethod, first: Sequence[Row], asked: References, batch: QueryBatch
+    ) -> Iterator[Row]:
+        """The scores of each query of a batch by a method whose candidates are scored here.
+
+        first: by the method that chooses the candidates. asked: as in `score`.
+        """
+        then = method.parts[1]
+        for number, (row, query, reference) in enumerate(
+            zip(first, batch.queries, asked[then.region], strict=True), start=batch.start + 1
+        ):
+            best = np.argsort(-row, kind="stable")[: method.candidates]
+            doing = f"re-ranking photos by {method.name} for query {number} of {batch.total}"
+            [found] = self._map_scores(
+                [then], self.ids[best], [reference], [query.query.photo], doing
+            ).values()
+            scores = row.copy()
+            scores[best] = found[0]
+            yield candidates_first(row, scores, method.candidates)
+
+    def _timed(
+        self, method: StoreMethod, scores: Callable[[Any], Row], asked: Iterable[Any]
+    ) -> Iterator[Row]:
+        for query in asked:
+            with self.clock(method.name):
+                row = scores(query)
+            yield row
+
+    def _references(
+        self, ways: dict[Region, StoreMethod], queries: list[BenchmarkQuery]
+    ) -> References:
+        """The queries as a method of each region asks them; each photo is extracted once."""
+        asked: References = {region: [] for region in ways}
+        taus = [method.changes.tau for method in ways.values()]
+        for query in queries:
+            views = [method.asks(query.query) for method in ways.values()]
+            references = make_references(views, self.extractor, taus)
+            for (region, tau), view, reference in zip(ways, views, references, strict=True):
+                if tau is None:
+                    # Its stages count as "query features".
+                    reference = choose_object(
+                        self.reader, view, reference, self.extractor, None, Clock()
+                    )
+                asked[region, tau].append(reference.for_scoring(self.extractor.device))
+        return asked
+
+    def _map_scores(
+        self,
+        methods: list[MapMethod],
+        ids: NDArray[np.int64],
+        references: list[ScoringReference],
+        photos: list[Path],
+        doing: str,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Scores by full maps, (n_references, n) float32 for each method.
+
+        ids: (n,) int64, of the photos. photos: those that show the references.
+        """
+        # By the extractor that fitted the codec: it knows the class vectors of all nouns already.
+        scores = [
+            replace(bind_score(method.score, self.source, references), name=method.name)
+            for method in methods
+        ]
+        total = len(ids)
+        scored = score_references(
+            *(self.reader, ids, references, scores, self.clock),
+            on_photos=lambda done: self.on_step(doing, done, total),
+        )
+        if scored.damaged:
+            raise WaldoError(scored.damaged[0])
+        for method, score in zip(methods, scores, strict=True):
+            if method.expanded:
+                rows = scored.by_score[score.name]
+                scored.by_score[score.name] = np.stack(
+                    [
+                        self._expanded(*asked, ids, score)
+                        for asked in zip(rows, references, photos, strict=True)
+                    ]
+                )
+        return scored.by_score
+
+    def _expanded(
+        self,
+        row: Row,
+        reference: ScoringReference,
+        photo: Path,
+        ids: NDArray[np.int64],
+        score: Score,
+    ) -> Row:
+        """A query's scores, (n,) float32, after its first matches were asked with. row: (n,),
+        before. ids: (n,), of the photos.
+        """
+        own = {hashlib.sha256(photo.read_bytes()).hexdigest()}
+        best = np.argsort(-row, kind="stable")[:_CANDIDATES]
+        some = row[best]
+        then = row.copy()
+        then[best] = expand(
+            *(self.reader, ids[best], some[None], some, [reference], own, score, self.clock)
+        )
+        return candidates_first(row, then, _CANDIDATES)
+
+    def _word_scores(self, reference: ScoringReference) -> NDArray[np.float32]:
+        """Recall's score of each photo by visual words, (n_gallery,) float32."""
+        reader = self.reader
+        assert reader.word_recall is not None  # every index of this version has it
+        cells = reference.tokens.cpu().numpy()
+        found, scores = reader.word_recall.search(
+            lambda codec: reader.words_in(cells, codec), reader.n_photos
+        )
+        return self._of_gallery(found, scores)
+
+    def _cosines(self, photo: Path, method: DescriptorMethod) -> NDArray[np.float32]:
+        """The cosine of a whole photo's descriptor with each photo's, (n_gallery,) float32."""
+        [descriptor] = [each for each in self.descriptors if each.name == method.descriptor]
+        shown = load_photo(photo, at_least=2 * self.extractor.image_size)
+        [vector] = descriptor.describe([descriptor.prepare(shown)])
+        recall = self.reader.descriptor_recall(descriptor.name)
+        if len(recall) < self.reader.n_photos or not np.isfinite(vector).all():
+            raise WaldoError(f"method {method.name}: gave no finite numbers for some photo")
+        return self._of_gallery(*recall.search(vector, self.reader.n_photos))
+
+    def _of_gallery(
+        self, found: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Scores of photos by their ids, all of them, in the gallery's order."""
+        order = np.argsort(found)
+        ranked: NDArray[np.float32] = scores[order][np.searchsorted(found[order], self.ids)]
+        return ranked
