@@ -35,6 +35,7 @@ from indexer.bucket.transfer import (
 )
 from indexer.errors import IndexDamagedError
 from indexer.fleet.parts import Fleet
+from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import StoredFile, write_bytes_atomically, writing
 from indexer.store.locks import BUCKET_NAME, ORIGIN_NAME, without_readers
 from indexer.store.manifest import MapShard, read_manifest
@@ -155,6 +156,15 @@ class _Together:
             self._last[part] = done, total
             if self._listener is not None:
                 self._listener(*map(sum, zip(*self._last.values(), strict=True)))
+
+
+def copy_failures(url: str, folder: Path) -> None:
+    """Copy failures.jsonl, which no manifest names, from a bucket into a folder that stands for the
+    index there. Raises BucketError, IndexWriteError.
+    """
+    content = Bucket(url).get(FAILURES_NAME)
+    with writing(folder):
+        write_bytes_atomically(folder / FAILURES_NAME, content or b"")
 
 
 def shard_opener(index_dir: Path, bucket: Bucket | None = None) -> OpenShard:

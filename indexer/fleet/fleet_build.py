@@ -55,15 +55,16 @@ def index_collection(
     descriptors: Sequence[Descriptor] = (),
     on_progress: Callable[[Progress], None] | None = None,
     cluster: RayCluster | None = None,
+    on_commit: Callable[[], None] | None = None,
 ) -> IndexReport:
     """Bring an index or a fleet up to date with some sources, or make it.
 
     parts: of a new fleet; None for an ordinary index, and for whatever there is. cluster: whose
     workers bring the parts of a fleet up to date, 16 or more in a new one where nobody says how
-    many; None for this process, one part after the other. The other parameters, and what holds if
-    the run is killed, are as for `index_photos`. What counts as changed there is removed and new
-    here if it comes into another part. Raises as `index_photos` does, WaldoError for another number
-    of parts than the fleet has, and ClusterError.
+    many; None for this process, one part after the other. on_commit: of an ordinary index. The
+    other parameters, and what holds if the run is killed, are as for `index_photos`. What counts as
+    changed there is removed and new here if it comes into another part. Raises as `index_photos`
+    does, WaldoError for another number of parts than the fleet has, and ClusterError.
     """
     fleet = read_fleet(index_dir)
     if fleet is None and parts is None and cluster is None:
@@ -76,6 +77,7 @@ def index_collection(
             quality=quality,
             descriptors=descriptors,
             on_progress=on_progress,
+            on_commit=on_commit,
         )
     started = time.monotonic()
     _check_parts(index_dir, fleet, parts)

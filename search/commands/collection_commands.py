@@ -9,9 +9,8 @@ import typer
 from search.commands.terminal.options import (
     EXPERTS,
     DeviceOption,
-    IndexOption,
+    IndexOrUrlOption,
     JsonOption,
-    ReadIndexOption,
     check_codec,
     codec_names,
     load_descriptors,
@@ -21,6 +20,7 @@ from search.commands.terminal.options import (
     print_table,
     say,
 )
+from search.commands.terminal.written_index import index_to_write
 
 if TYPE_CHECKING:
     from indexer.ingest.progress import IndexReport
@@ -39,7 +39,7 @@ def index(
             "or - for standard input. Also addresses in a bucket, as in s3://bucket/photos.",
         ),
     ],
-    index: IndexOption,
+    index: IndexOrUrlOption,
     model: Annotated[
         str | None,
         typer.Option(
@@ -135,45 +135,61 @@ def index(
         _check_workers(workers)
     else:
         cluster.check()
-    opened = open_sources(sources, index, Exclusion(exclude or []))
-    stored = stored_settings(index)
     if codec is not None:
         check_codec(codec)
-    if stored is not None:
-        check_quality(index, stored, codec)
-    name = model or (str(stored.fingerprint["model"]) if stored else "tiny")
-    if stored is None:
-        say(f"loading the model {name}")
-    precision = precision_of(stored.fingerprint) if stored else None
-    one = find_extractor(name, device, batch_size, precision)
-    pool = ExtractorPool(one, None if cluster else workers)
-    descriptors = load_descriptors(descriptor or [], stored, device, batch_size or 8)
+    _check_place(index, parts, ray)
+    opened = open_sources(sources, index, Exclusion(exclude or []))
     try:
-        with pool as extractor, ProgressDisplay() as display:
-            report = index_collection(
-                opened,
-                index,
-                extractor,
-                parts=parts,
-                exclude=exclude or [],
-                batch_size=batch_size,
-                quality=codec,
-                descriptors=descriptors,
-                on_progress=display,
-                cluster=cluster,
-            )
-        filled = fill_albums(index, device)
+        with index_to_write(index) as target:
+            stored = stored_settings(target.folder)
+            if stored is not None:
+                check_quality(target.folder, stored, codec)
+            name = model or (str(stored.fingerprint["model"]) if stored else "tiny")
+            if stored is None:
+                say(f"loading the model {name}")
+            precision = precision_of(stored.fingerprint) if stored else None
+            one = find_extractor(name, device, batch_size, precision)
+            pool = ExtractorPool(one, None if cluster else workers)
+            descriptors = load_descriptors(descriptor or [], stored, device, batch_size or 8)
+            with pool as extractor, ProgressDisplay() as display:
+                report = index_collection(
+                    opened,
+                    target.folder,
+                    extractor,
+                    parts=parts,
+                    exclude=exclude or [],
+                    batch_size=batch_size,
+                    quality=codec,
+                    descriptors=descriptors,
+                    on_progress=display,
+                    cluster=cluster,
+                    on_commit=None if target.copy is None else target.copy.push,
+                )
+            filled = fill_albums(target.folder, device)
     except KeyboardInterrupt:
         say("stopped; what is done is kept: run the same command again to go on")
         raise typer.Exit(130) from None
     # What the user has waited for: also for the imports, the listing and the model.
     seconds = time.monotonic() - started
     if json_output:
-        print_json({**asdict(report), "index_dir": str(report.index_dir), "seconds": seconds})
+        print_json({**asdict(report), "index_dir": target.name, "seconds": seconds})
     else:
-        print(_report_text(report, seconds))
+        print(_report_text(report, target.name, seconds))
         if filled:
             say(f"albums brought up to date: {filled}; `waldo named` lists them")
+
+
+def _check_place(index: Path, parts: int | None, ray: str | None) -> None:
+    """Raise WaldoError for a fleet that would be made in a bucket."""
+    from features.errors import WaldoError
+    from indexer.bucket.object_store import url_in
+
+    url = url_in(index)
+    if url and (parts is not None or ray is not None):
+        raise WaldoError(
+            f"{url}: fleets are made in a folder; copy one there with `waldo export --index DIR "
+            f"--to {url}`"
+        )
 
 
 def _check_workers(workers: int | None) -> None:
@@ -188,7 +204,7 @@ def _check_workers(workers: int | None) -> None:
 
 
 def info(
-    index: ReadIndexOption,
+    index: IndexOrUrlOption,
     machine: Annotated[
         bool,
         typer.Option(
@@ -202,10 +218,15 @@ def info(
     if machine:
         _show_machine(json_output)
         return
+    from indexer.bucket.object_store import url_in
+    from indexer.bucket.remote_index import copy_failures
     from indexer.upkeep.every_part import describe_collection
     from search.commands.terminal.tables import info_lines
 
-    description = describe_collection(local_index(index))
+    folder = local_index(index)
+    if url := url_in(index):
+        copy_failures(url, folder)
+    description = describe_collection(folder)
     if json_output:
         print_json(description)
     else:
@@ -226,7 +247,7 @@ def _show_machine(json_output: bool) -> None:
         print_table(machine_table(described))
 
 
-def verify(index: ReadIndexOption, json_output: JsonOption = False) -> None:
+def verify(index: IndexOrUrlOption, json_output: JsonOption = False) -> None:
     """Read and check everything in an index. The exit code is 1 where something is wrong."""
     from indexer.bucket.object_store import url_in
     from indexer.bucket.remote_index import verify_remote
@@ -242,23 +263,27 @@ def verify(index: ReadIndexOption, json_output: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def compact(index: IndexOption, json_output: JsonOption = False) -> None:
+def compact(index: IndexOrUrlOption, json_output: JsonOption = False) -> None:
     """Free the space of deleted and changed photos, and merge small files."""
     from dataclasses import asdict
 
     from indexer.upkeep.every_part import compact_collection
 
     try:
-        report = compact_collection(index)
+        with index_to_write(index) as target:
+            report = compact_collection(target.folder)
+            if target.copy is not None:
+                target.copy.push()
+                target.copy.delete_unnamed()
     except KeyboardInterrupt:
         say("stopped; nothing is lost: run the same command again")
         raise typer.Exit(130) from None
     for path in report.lost:
         say(f"warning: {path}: its maps are damaged or lost; run `waldo index` again over it")
     if json_output:
-        print_json({**asdict(report), "index_dir": str(index)})
+        print_json({**asdict(report), "index_dir": target.name})
     else:
-        print(_compact_text(report))
+        print(_compact_text(report, target.name))
 
 
 def remove(
@@ -268,7 +293,7 @@ def remove(
             metavar="PATH...", help="Photos, or folders of photos, whether or not they still exist."
         ),
     ],
-    index: IndexOption,
+    index: IndexOrUrlOption,
     json_output: JsonOption = False,
 ) -> None:
     """Remove photos from an index. The files themselves stay."""
@@ -276,12 +301,13 @@ def remove(
 
     from indexer.upkeep.remove import remove as remove_photos
 
-    report = remove_photos(index, paths)
+    with index_to_write(index) as target:
+        report = remove_photos(target.folder, paths)
     say("those that are still on disk come back when their SOURCE is indexed again")
     if json_output:
-        print_json({**asdict(report), "index_dir": str(index)})
+        print_json({**asdict(report), "index_dir": target.name})
     else:
-        print(f"{report.total} photos in {index}: {report.removed} removed")
+        print(f"{report.total} photos in {target.name}: {report.removed} removed")
 
 
 def models(
@@ -306,8 +332,8 @@ def models(
         print_table(models_table())
 
 
-def _report_text(report: "IndexReport", seconds: float) -> str:
-    parts = [f"{report.total} photos in {report.index_dir}", f"{report.new} new"]
+def _report_text(report: "IndexReport", index: str, seconds: float) -> str:
+    parts = [f"{report.total} photos in {index}", f"{report.new} new"]
     for name in ("changed", "moved", "removed", "described", "failed"):
         count = getattr(report, name)
         if count:
@@ -321,16 +347,16 @@ def _report_text(report: "IndexReport", seconds: float) -> str:
         text += f"; skipped {' and '.join(skipped)},"
     text += f" in {seconds:.1f} s"
     if report.failed:
-        text += f"; what failed and why: {report.index_dir / 'failures.jsonl'}"
+        text += f"; what failed and why: {index}/failures.jsonl"
     return text
 
 
-def _compact_text(report: "CompactReport") -> str:
+def _compact_text(report: "CompactReport", index: str) -> str:
     if not report.changed:
-        return f"{report.photos} photos in {report.index_dir}: nothing to do"
+        return f"{report.photos} photos in {index}: nothing to do"
     before, after = report.bytes_before / 2**20, report.bytes_after / 2**20
     text = (
-        f"{report.photos} photos in {report.index_dir}: compacted in {report.seconds:.1f} s; "
+        f"{report.photos} photos in {index}: compacted in {report.seconds:.1f} s; "
         f"{report.shards_before} map shards before, {report.shards_after} now, "
         f"{before:.1f} MiB before, {after:.1f} MiB now"
     )

@@ -12,14 +12,14 @@ import typer
 from search.commands.terminal.options import (
     EXPERTS,
     DeviceOption,
-    ReadIndexOption,
+    IndexOrUrlOption,
     local_index,
     say,
 )
 
 
 def serve(
-    index: ReadIndexOption,
+    index: IndexOrUrlOption,
     open_browser: Annotated[
         bool, typer.Option("--open", help="Open the page in the browser.")
     ] = False,

@@ -140,8 +140,8 @@ IndexOption = Annotated[
         help="The folder of the index. Default: the nearest .waldo, here or in a folder above.",
     ),
 ]
-# Of a command that only reads; `local_index` then gives the folder.
-ReadIndexOption = Annotated[
+# `local_index` gives the folder to a command that only reads, `index_to_write` to another.
+IndexOrUrlOption = Annotated[
     Path,
     typer.Option(
         "--index",

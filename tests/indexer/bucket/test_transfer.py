@@ -263,5 +263,5 @@ def test_without_obstore_it_says_what_to_install(
 
 
 def test_other_commands_say_how_to_copy_it(waldo: CommandLine) -> None:
-    line = waldo.refusal("compact", "--index", "s3://photos/index")
+    line = waldo.refusal("named", "--index", "s3://photos/index")
     assert "waldo export --index s3://photos/index --to DIR" in line

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
+import indexer.ingest.sample as sample
 import indexer.store.shards as shards
 from features.errors import WaldoError
 from indexer.bucket import working_copy as writing_module
@@ -227,6 +228,27 @@ def test_two_writers_on_one_machine(server: ObjectServer, tmp_path: Path) -> Non
     one, other = (working_copy(Bucket(URL), tmp_path / "scratch") for _ in range(2))
     with one, pytest.raises(IndexBusyError, match=f"{URL}: another run"), other:
         pass
+
+
+def test_an_interrupt_keeps_what_is_done(
+    server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what fills no shard."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 2**20)
+    monkeypatch.setattr(sample, "_MOST_PHOTOS", 2)  # or all were extracted before any is stored
+    photos = tmp_path / "photos"
+    make_photos(photos, 12)
+
+    def stop(done: int) -> None:
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index(photos, tmp_path / "scratch", PixelExtractor(before=stop))
+    assert verify_remote(URL) == []
+    stored = len(rows(fetched(tmp_path / "back")))
+    assert 0 < stored < 12
+    assert index(photos, tmp_path / "other").new == 12 - stored
 
 
 KILLED = """

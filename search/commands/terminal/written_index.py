@@ -1,0 +1,51 @@
+"""The index that a command writes: in a folder, or in a bucket."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from indexer.bucket.working_copy import WorkingCopy
+
+
+@dataclass(frozen=True)
+class WrittenIndex:
+    """An index that is written.
+
+    name: its folder or address, as people know it. folder: where it is written. copy: of an index
+    in a bucket.
+    """
+
+    name: str
+    folder: Path
+    copy: "WorkingCopy | None" = None
+
+
+@contextmanager
+def index_to_write(index: Path) -> Iterator[WrittenIndex]:
+    """An index by its folder or address. When the context ends, a bucket has what was committed.
+
+    Raises as `working_copy`.
+    """
+    from indexer.bucket.object_store import Bucket, url_in
+
+    url = url_in(index)
+    if url is None:
+        yield WrittenIndex(str(index), index)
+        return
+    from indexer.bucket.working_copy import scratch_folder, working_copy
+    from search.commands.terminal.progress_bar import ProgressDisplay
+
+    bucket = Bucket(url)
+    with ExitStack() as held:
+        with ProgressDisplay() as display:
+            copy = held.enter_context(
+                working_copy(
+                    bucket,
+                    scratch_folder(bucket.url),
+                    lambda done, total: display.show("copying, MiB", done >> 20, total >> 20),
+                )
+            )
+        yield WrittenIndex(bucket.url, copy.folder, copy)
