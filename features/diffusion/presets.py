@@ -45,17 +45,19 @@ class FeatureSettings:
 class Preset:
     """A model known by name.
 
-    source: a hub id, or "bundled:NAME" for weights in this package. variant: the weight files'
-    variant on the hub. unet: the hub id and the file of a UNet that takes the place of the
-    source's own. grid, dim: the feature map is grid x grid cells of dim numbers.
-    download: size of the files that are needed, as people read it. background: the word that the
-    model was taught for cells without an object, if any.
+    source: a hub id, or "bundled:NAME" for weights in this package. licence: as the model's page on
+    the hub names it. download: size of the files that are needed, as people read it. flops: FLOPs
+    of the features of a photo, as `benchmarks/model_costs.py` counts them. grid, dim: the feature
+    map is grid x grid cells of dim numbers. variant: the weight files' variant on the hub. unet:
+    the hub id and the file of a UNet that takes the place of the source's own. background: the word
+    that the model was taught for cells without an object, if any.
     """
 
     name: str
     source: str
     licence: str
     download: str
+    flops: float
     grid: int
     dim: int
     settings: FeatureSettings
@@ -68,10 +70,10 @@ _SD_BLOCK = "up_blocks.3.attentions.2.transformer_blocks.0"
 _SDXL_BLOCK = "up_blocks.1.attentions.2.transformer_blocks.0"
 
 
-def _stable_diffusion(name: str, source: str, licence: str, download: str) -> Preset:
+def _stable_diffusion(name: str, source: str, licence: str, download: str, flops: float) -> Preset:
     # PDM's published code: 50 DDIM inversion steps under "A photo".
     settings = FeatureSettings(512, _SD_BLOCK, 981, "ddim", steps=50, prompt="A photo")
-    return Preset(name, source, licence, download, 64, 320, settings, variant="fp16")
+    return Preset(name, source, licence, download, flops, 64, 320, settings, variant="fp16")
 
 
 def _cleandift(name: str, source: str, licence: str, download: str) -> Preset:
@@ -80,7 +82,9 @@ def _cleandift(name: str, source: str, licence: str, download: str) -> Preset:
     # not hold; 261 is what others who build on it name or pass. The authors' example was not read.
     settings = FeatureSettings(512, _SD_BLOCK, 261, "none", prompt="A photo")
     unet = "CompVis/cleandift", f"{name.replace('-', '_')}_unet.safetensors"
-    return Preset(name, source, licence, download, 64, 320, settings, variant="fp16", unet=unet)
+    return Preset(
+        *(name, source, licence, download, 1.91e12, 64, 320, settings), variant="fp16", unet=unet
+    )
 
 
 PRESETS: dict[str, Preset] = {
@@ -91,6 +95,7 @@ PRESETS: dict[str, Preset] = {
             source="bundled:tiny",
             licence="Apache-2.0",
             download="bundled",
+            flops=7.55e9,
             grid=28,
             dim=128,
             settings=FeatureSettings(
@@ -99,16 +104,17 @@ PRESETS: dict[str, Preset] = {
             background="background",
         ),
         _stable_diffusion(
-            "sd14", "CompVis/stable-diffusion-v1-4", "CreativeML Open RAIL-M", "2.1 GB"
+            "sd14", "CompVis/stable-diffusion-v1-4", "CreativeML Open RAIL-M", "2.1 GB", 4.21e13
         ),
         _stable_diffusion(
             "sd15",
             "stable-diffusion-v1-5/stable-diffusion-v1-5",
             "CreativeML Open RAIL-M",
             "2.1 GB",
+            4.21e13,
         ),
         _stable_diffusion(
-            "sd21-base", "stabilityai/stable-diffusion-2-1-base", "Open RAIL++-M", "2.6 GB"
+            "sd21-base", "stabilityai/stable-diffusion-2-1-base", "Open RAIL++-M", "2.6 GB", 4.21e13
         ),
         _cleandift(
             "cleandift-sd15",
@@ -127,6 +133,7 @@ PRESETS: dict[str, Preset] = {
             source="stabilityai/stable-diffusion-xl-base-1.0",
             licence="Open RAIL++-M",
             download="6.9 GB",
+            flops=8.20e13,
             grid=32,
             dim=640,
             settings=FeatureSettings(512, _SDXL_BLOCK, 981, "ddim", steps=50, prompt="A photo"),
@@ -135,8 +142,9 @@ PRESETS: dict[str, Preset] = {
         Preset(
             name="sdxl-turbo",
             source="stabilityai/sdxl-turbo",
-            licence="Stability AI Community Licence",
+            licence="sai-nc-community",
             download="6.9 GB",
+            flops=3.43e13,
             grid=32,
             dim=640,
             # PDM's own setting: 4 inversion steps, features at the noisiest of them.
@@ -152,6 +160,7 @@ PRESETS: dict[str, Preset] = {
             source="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
             licence="Open RAIL++-M",
             download="21.8 GB",
+            flops=1.74e12,
             grid=32,
             dim=1152,
             settings=FeatureSettings(512, "transformer_blocks.14", 261, "noise"),
@@ -161,6 +170,7 @@ PRESETS: dict[str, Preset] = {
             source="stabilityai/stable-diffusion-3.5-medium",
             licence="Stability AI Community Licence",
             download="16.3 GB",
+            flops=2.16e12,
             grid=32,
             dim=1536,
             settings=FeatureSettings(512, "transformer_blocks.9", 260, "noise"),
@@ -170,6 +180,7 @@ PRESETS: dict[str, Preset] = {
             source="black-forest-labs/FLUX.1-dev",
             licence="FLUX.1 [dev] Non-Commercial License",
             download="33.7 GB",
+            flops=1.19e13,
             grid=32,
             dim=3072,
             settings=FeatureSettings(512, "single_transformer_blocks.9", 260, "noise"),

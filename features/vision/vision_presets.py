@@ -22,47 +22,48 @@ class VisionPreset:
     """A vision transformer known by name.
 
     source: a hub id. grid, dim: the feature map is grid x grid cells of dim numbers. download: size
-    of the files that are needed, as people read it.
+    of the files that are needed, as people read it. flops, licence: as in `Preset`.
     """
 
     name: str
     source: str
     licence: str
     download: str
+    flops: float
     grid: int
     dim: int
     settings: VisionSettings
 
 
-def _dinov2(size: str, dim: int, download: str) -> VisionPreset:
+def _dinov2(size: str, dim: int, download: str, flops: float) -> VisionPreset:
     # The size that the models were trained on at last.
     name, source = f"dinov2-{size}", f"facebook/dinov2-{size}"
-    return VisionPreset(name, source, "Apache-2.0", download, 37, dim, VisionSettings(518))
+    return VisionPreset(name, source, "Apache-2.0", download, flops, 37, dim, VisionSettings(518))
 
 
-def _dinov3(size: str, letter: str, dim: int, download: str) -> VisionPreset:
+def _dinov3(size: str, letter: str, dim: int, download: str, flops: float) -> VisionPreset:
     source = f"facebook/dinov3-vit{letter}16-pretrain-lvd1689m"
     return VisionPreset(
-        f"dinov3-{size}", source, "DINOv3 License", download, 32, dim, VisionSettings(512)
+        f"dinov3-{size}", source, "DINOv3 License", download, flops, 32, dim, VisionSettings(512)
     )
 
 
-def _siglip2(size: str, dim: int, download: str) -> VisionPreset:
+def _siglip2(size: str, dim: int, download: str, flops: float) -> VisionPreset:
     name, source = f"siglip2-{size}", f"google/siglip2-{size}-patch16-512"
-    return VisionPreset(name, source, "Apache-2.0", download, 32, dim, VisionSettings(512))
+    return VisionPreset(name, source, "Apache-2.0", download, flops, 32, dim, VisionSettings(512))
 
 
 VISION_PRESETS: dict[str, VisionPreset] = {
     preset.name: preset
     for preset in (
-        _dinov2("small", 384, "88 MB"),
-        _dinov2("base", 768, "346 MB"),
-        _dinov2("large", 1024, "1.2 GB"),
-        _dinov3("small", "s", 384, "86 MB"),
-        _dinov3("base", "b", 768, "343 MB"),
-        _dinov3("large", "l", 1024, "1.2 GB"),
-        _siglip2("base", 768, "1.5 GB"),
-        _siglip2("large", 1024, "3.5 GB"),
+        _dinov2("small", 384, "88 MB", 9.34e10),
+        _dinov2("base", 768, "346 MB", 3.03e11),
+        _dinov2("large", 1024, "1.2 GB", 1.01e12),
+        _dinov3("small", "s", 384, "86 MB", 6.38e10),
+        _dinov3("base", "b", 768, "343 MB", 2.15e11),
+        _dinov3("large", "l", 1024, "1.2 GB", 7.27e11),
+        _siglip2("base", 768, "1.5 GB", 2.31e11),
+        _siglip2("large", 1024, "3.5 GB", 7.53e11),
     )
 }
 

@@ -267,6 +267,7 @@ def models_json() -> list[dict[str, Any]]:
             "download": preset.download,
             "map": [preset.grid, preset.grid, preset.dim],
             "bytes_per_photo": bytes_per_photo(DEFAULT_QUALITY, preset.grid, preset.dim),
+            "flops_per_photo": preset.flops,
             "settings": preset.settings.as_dict(),
         }
         for preset in _models()
@@ -283,12 +284,14 @@ def models_table() -> "Table":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "map", "per photo", "size", "licence", "source"):
+    for column in ("name", "map", "per photo", "TFLOP", "size", "licence", "source"):
         table.add_column(column, no_wrap=column != "source", overflow="fold")
     for preset in _models():
         shape = f"{preset.grid} x {preset.grid} x {preset.dim}"
         stored = decimal(bytes_per_photo(DEFAULT_QUALITY, preset.grid, preset.dim))
-        table.add_row(preset.name, shape, stored, preset.download, preset.licence, preset.source)
+        cost = f"{preset.flops / 1e12:.2g}"
+        about = preset.download, preset.licence, preset.source
+        table.add_row(preset.name, shape, stored, cost, *about)
     return table
 
 

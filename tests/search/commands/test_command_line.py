@@ -252,8 +252,10 @@ def test_models_lists_every_preset(waldo: CommandLine) -> None:
     assert shapes["sdxl-turbo"] == [32, 32, 640]
     assert shapes["sd15"] == [64, 64, 320]
     assert set(shapes) >= {"tiny", "sd14", "sd15", "sd21-base", "sdxl", "sdxl-turbo"}
+    assert all(model["flops_per_photo"] > 1e9 and model["licence"] for model in listed)
     table = waldo("models").out
     assert all(name in table for name in shapes)
+    assert "TFLOP" in table
 
 
 # `waldo`, interrupted when it extracts the third batch of photos. SIGINT gets its default handler,
