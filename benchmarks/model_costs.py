@@ -242,7 +242,7 @@ def extractor_on_meta(
 
 
 def count(extractor: FeatureExtractor | VisionExtractor) -> int:
-    """The FLOPs of the features of one photo."""
+    """The FLOPs of the features of one square photo."""
     side = extractor.image_size
     frame = Frame(side, side, side, extractor.grid)
     photo = ModelInput(np.zeros((side, side, 3), np.uint8), frame, "0")

@@ -71,7 +71,7 @@ def test_the_count_is_that_of_the_layers_that_run(
 ) -> None:
     folder = pipeline_folder(family)
     extractor = FeatureExtractor.load(str(folder), "cpu", batch_size=1).changed(**changes)
-    path = save_photo(tmp_path / "photo.png", 96, 64)
+    path = save_photo(tmp_path / "photo.png", 96, 96)  # square, as the count takes it
     photo = load_model_input(path, extractor.image_size, extractor.grid)
     extractor.extract([photo])  # what is done once for all photos
     prompt = extractor._conditioning.states.shape[1:]
