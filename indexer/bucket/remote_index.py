@@ -43,7 +43,7 @@ from indexer.store.mapstore import OpenShard
 from indexer.store.shards import Shard, open_shard
 
 # A request takes some 20 ms, in which one of many at a time gets this many bytes. So two rows are
-# read by one request where fewer bytes than this lie between them.
+# read by one request where fewer bytes than this lie between them: benchmarks/bucket_reads.py.
 REQUEST_BYTES = 256 * 2**10
 
 
