@@ -6,41 +6,34 @@ The parts of a fleet are written by `index_photos`, one after the other.
 import contextlib
 import shutil
 import time
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 from features.errors import WaldoError
 from indexer.codec.quality import DEFAULT_QUALITY
-from indexer.errors import SourceError
 from indexer.fleet.fleet_progress import FleetProgress
+from indexer.fleet.new_fleet import NewFleet
 from indexer.fleet.part_update import PartUpdate
 from indexer.fleet.parts import (
-    CODEC_NUMBER,
     Fleet,
     check_parts,
     read_fleet,
-    usual_parts,
     write_fleet,
 )
 from indexer.fleet.ray_workers import RayCluster, RayPool
-from indexer.fleet.shares import Shares, common_sizes, divide_listing
+from indexer.fleet.shares import Shares, divide_listing
 from indexer.ingest.build import index_photos
-from indexer.ingest.commit import store_file
-from indexer.ingest.decode import Decoder
 from indexer.ingest.progress import IndexReport, Progress, ProgressReporter
-from indexer.ingest.sample import choose_sample, extract_sample, fit_codec, photos_to_fit
-from indexer.ingest.sample_cache import SAMPLE_NAME, CachedExtraction, SampleCache
+from indexer.ingest.sample_cache import SAMPLE_NAME
 from indexer.ingest.sources import Exclusion, Found, Source, Unreadable, list_photos, open_sources
 from indexer.protocols import Descriptor, Extractor
 from indexer.store.failures import read_failures, write_failures
 from indexer.store.files import digest, writing
-from indexer.store.folder import FLEET_CODEC_NAME, FLEET_SAMPLE_NAME, make_folder
+from indexer.store.folder import FLEET_SAMPLE_NAME, make_folder
 from indexer.store.locks import writer_lock
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, Manifest
-from indexer.store.mapstore import MapStore
 
 
 def index_collection(
@@ -61,17 +54,16 @@ def index_collection(
 
     parts: of a new fleet; None for an ordinary index, and for whatever there is. cluster: whose
     workers bring the parts of a fleet up to date, 16 or more in a new one where nobody says how
-    many; None for this process, one part after the other. on_commit: of an ordinary index. The
-    other parameters, and what holds if the run is killed, are as for `index_photos`. What counts as
+    many; they load the extractor themselves, which must be one of `features.models`. None: this
+    process does it, one part after the other. on_commit: of an ordinary index. The other
+    parameters, and what holds if the run is killed, are as for `index_photos`. What counts as
     changed there is removed and new here if it comes into another part. Raises as `index_photos`
     does, WaldoError for another number of parts than the fleet has, and ClusterError.
     """
     fleet = read_fleet(index_dir)
     if fleet is None and parts is None and cluster is None:
         return index_photos(
-            sources,
-            index_dir,
-            extractor,
+            *(sources, index_dir, extractor),
             exclude=exclude,
             batch_size=batch_size,
             quality=quality,
@@ -88,16 +80,17 @@ def index_collection(
     with contextlib.ExitStack() as held:
         held.enter_context(writer_lock(index_dir))
         pool = None if cluster is None else held.enter_context(cluster.connect())
-        chosen: list[Found] = []
+        chosen: Sequence[Found] = ()
+        fingerprint = extractor.fingerprint()
         if fleet is None:
-            fleet, chosen = _make(
-                *(index_dir, parts, extractor, quality or DEFAULT_QUALITY),
-                *(listing(), batch_size, on_progress),
-            )
+            settings = quality or DEFAULT_QUALITY, batch_size
+            new = NewFleet.plan(index_dir, parts, listing(), extractor, *settings)
+            fleet = _make(new, pool, extractor, on_progress)
+            chosen, fingerprint = new.chosen, fleet.fingerprint
         fleet = replace(fleet, index_dir=index_dir.absolute())
         shares = _divide(fleet, opened, listing(), chosen)
         progress = FleetProgress(on_progress, shares.total, fleet.parts)
-        update = PartUpdate(fleet, shares, batch_size, quality)
+        update = PartUpdate(fleet, shares, fingerprint, batch_size, quality)
         reports = _update_parts(pool, update, extractor, descriptors, progress)
         _finish(fleet, shares)
     report = _together(index_dir, reports, len(shares.unreadable))
@@ -121,57 +114,23 @@ def stored_settings(index_dir: Path) -> Manifest | None:
 
 
 def _make(
-    index_dir: Path,
-    parts: int | None,
+    new: NewFleet,
+    pool: RayPool | None,
     extractor: Extractor,
-    quality: str,
-    listing: Iterable[Found | Unreadable],
-    batch_size: int | None,
     on_progress: Callable[[Progress], None] | None,
-) -> tuple[Fleet, list[Found]]:
-    """Fit a codec to photos from all over a listing, as for an index, and write fleet.json last.
+) -> Fleet:
+    """Fit the codec of a fleet, by a worker where there is a pool, and write fleet.json last.
 
-    parts: None for what suits the listing. Returns the fleet and these photos. Raises SourceError
-    where none of them can be read, IndexWriteError, and whatever the extractor raises.
+    Raises as `NewFleet.fit`.
     """
-    extractor.get_ready()
-    sizes = array("q")
-    wanted = photos_to_fit(extractor.grid, extractor.dim)
-    chosen = choose_sample(_noting_sizes(listing, sizes), wanted)
-    progress = ProgressReporter(on_progress, len(sizes), time.monotonic())
-    folder = index_dir / FLEET_SAMPLE_NAME
-    with writing(index_dir):
-        folder.mkdir(exist_ok=True)
-    extraction = CachedExtraction(extractor, SampleCache(folder))
-    size = max(1, batch_size or extractor.batch_size)
-    with contextlib.closing(MapStore(index_dir, (), 0)) as no_maps:
-        decoder = Decoder(None, no_maps, extractor.image_size, extractor.grid)
-        sample = extract_sample(chosen, decoder, extraction, size, progress.report_fit)
-    if not sample:
-        raise SourceError(
-            f"none of {len(chosen)} photos, from all over the sources, can be read; a fleet needs "
-            "some to begin with"
-        )
-    codec = fit_codec(quality, sample, extractor)
-    parts = parts or usual_parts(len(sizes))
-    with writing(index_dir):
-        file = store_file(index_dir, FLEET_CODEC_NAME, CODEC_NUMBER, codec.fitted_on, codec.save)
-        fleet = Fleet(
-            *(index_dir, parts, dict(extractor.fingerprint())),
-            *(extractor.image_size, extractor.grid, extractor.dim),
-            quality=quality,
-            codec=file,
-            spread=common_sizes(sizes, parts),
-        )
+    progress = ProgressReporter(on_progress, new.files, time.monotonic())
+    if pool is None:
+        fleet = new.fit(extractor, progress.report_fit)
+    else:
+        fleet = pool.fit(new, str(extractor.fingerprint()["model"]), progress.report_fit)
+    with writing(new.index_dir):
         write_fleet(fleet)
-    return fleet, chosen
-
-
-def _noting_sizes(listing: Iterable[Found | Unreadable], sizes: "array[int]") -> Iterator[Found]:
-    for entry in listing:
-        if isinstance(entry, Found):
-            sizes.append(entry.size)
-            yield entry
+    return fleet
 
 
 def _divide(
@@ -214,7 +173,7 @@ def _update_parts(
     """Bring every part up to date: by the workers of a pool, or one after the other."""
     if pool is not None:
         described = [descriptor.fingerprint() for descriptor in descriptors]
-        return pool.update_parts(update, extractor.fingerprint(), described, progress)
+        return pool.update_parts(update, described, progress)
     reports = []
     for number in range(update.fleet.parts):
         report = partial(progress.report, number)

@@ -9,17 +9,20 @@ from indexer.fleet.shares import Shares
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport, Progress
 from indexer.protocols import Descriptor, Extractor
+from indexer.store.manifest import Fingerprint
 
 
 @dataclass(frozen=True)
 class PartUpdate:
     """Brings parts of a fleet up to date with a listing.
 
-    fleet: by its absolute path. shares: of the listing. batch_size, quality: as for `index_photos`.
+    fleet: by its absolute path. shares: of the listing. fingerprint: of the extractor. batch_size,
+    quality: as for `index_photos`.
     """
 
     fleet: Fleet
     shares: Shares
+    fingerprint: Fingerprint
     batch_size: int | None
     quality: str | None
 

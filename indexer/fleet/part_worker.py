@@ -1,20 +1,26 @@
-"""A worker that brings parts of a fleet up to date, within its own process on any machine."""
+"""Workers that fit a fleet's codec and bring its parts up to date, in processes of their own on any
+machine.
+"""
 
 import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from features.models import MapExtractor, extractor_of
+from features.models import MapExtractor, extractor_of, find_extractor
 from features.vision.descriptors import ImageDescriptor
 from indexer.errors import IndexBusyError, IndexMissingError, SourceError
+from indexer.fleet.new_fleet import NewFleet
 from indexer.fleet.part_update import PartUpdate
-from indexer.fleet.parts import read_fleet
+from indexer.fleet.parts import Fleet, read_fleet
 from indexer.ingest.progress import IndexReport, Progress
+from indexer.ingest.sources import Source
+from indexer.store.locks import LOCK_NAME
 
 # Photos per batch of descriptors where nobody says how many.
 _DESCRIBED_AT_ONCE = 8
@@ -28,15 +34,43 @@ _SECONDS_BETWEEN_TRIES = 0.5
 class PartWork:
     """What workers need to know before they are given parts.
 
-    fingerprint, descriptors: of the extractor and the descriptors, which each worker loads once.
-    device: its name on the worker's machine. threads: how many compute at a time.
+    descriptors: their fingerprints. device: its name on the worker's machine. threads: how many
+    compute at a time.
     """
 
     update: PartUpdate
-    fingerprint: Mapping[str, Any]
     descriptors: tuple[Mapping[str, Any], ...]
     device: str
     threads: int
+
+
+class CodecWorker:
+    """Fits the codec of a new fleet. Another thread may ask for `progress`.
+
+    model: its name, of which this machine decides the precision.
+    """
+
+    def __init__(self, new: NewFleet, model: str, device: str, threads: int) -> None:
+        """Nothing that can fail is done here."""
+        self._new = new
+        self._model, self._device, self._threads = model, device, threads
+        self._extracted = 0
+
+    def fit(self) -> Fleet:
+        """As `NewFleet.fit`. Raises SourceError also where this machine does not see the photos."""
+        if not (self._new.index_dir / LOCK_NAME).exists():
+            raise _not_seen(self._new.index_dir)
+        _check_visible(found.source for found in self._new.chosen)
+        _set_threads(self._threads)
+        extractor = find_extractor(self._model, self._device, self._new.batch_size)
+        return self._new.fit(extractor, self._report)
+
+    def progress(self) -> int:
+        """How many photos are extracted."""
+        return self._extracted
+
+    def _report(self, extracted: int) -> None:
+        self._extracted = extracted
 
 
 class PartWorker:
@@ -56,19 +90,10 @@ class PartWorker:
         Raises IndexMissingError, SourceError.
         """
         fleet, sources = self._work.update.fleet, self._work.update.shares.sources
-        here = socket.gethostname()
         if read_fleet(fleet.index_dir) != fleet:
-            raise IndexMissingError(
-                f"{fleet.index_dir}: is not this fleet on the machine {here}; every machine of the "
-                "cluster must see its folder at the same path"
-            )
-        for source in sources:
-            if not source.path.exists():
-                raise SourceError(
-                    f"{source.path}: is not there on the machine {here}; every machine of the "
-                    "cluster must see the photos at the same paths"
-                )
-        self._set_threads()
+            raise _not_seen(fleet.index_dir)
+        _check_visible(sources)
+        _set_threads(self._work.threads)
 
     def update(self, number: int) -> tuple[IndexReport, Progress] | None:
         """Bring the part of this number up to date; None if the work was stopped.
@@ -107,23 +132,10 @@ class PartWorker:
         if self._stopped.is_set():
             raise KeyboardInterrupt
 
-    def _set_threads(self) -> None:
-        """Each worker computes with as many threads as it has cores: where there are more, they
-        wait for each other.
-        """
-        threads = self._work.threads
-        # Read when torch is first imported.
-        os.environ.update(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE")
-        import faiss
-        import torch
-
-        torch.set_num_threads(threads)
-        faiss.omp_set_num_threads(threads)
-
     @cached_property
     def _extractor(self) -> MapExtractor:
         work = self._work
-        return extractor_of(work.fingerprint, work.device, work.update.batch_size)
+        return extractor_of(work.update.fingerprint, work.device, work.update.batch_size)
 
     @cached_property
     def _descriptors(self) -> list[ImageDescriptor]:
@@ -133,3 +145,30 @@ class PartWorker:
             ImageDescriptor.from_fingerprint(dict(fingerprint), work.device, size)
             for fingerprint in work.descriptors
         ]
+
+
+def _not_seen(index_dir: Path) -> IndexMissingError:
+    return IndexMissingError(
+        f"{index_dir}: is not this fleet on the machine {socket.gethostname()}; every machine of "
+        "the cluster must see its folder at the same path"
+    )
+
+
+def _check_visible(sources: Iterable[Source]) -> None:
+    for source in sources:
+        if not source.path.exists():
+            raise SourceError(
+                f"{source.path}: is not there on the machine {socket.gethostname()}; every machine "
+                "of the cluster must see the photos at the same paths"
+            )
+
+
+def _set_threads(threads: int) -> None:
+    """Compute with as many threads as a worker has cores: more of them wait for each other."""
+    # Read when torch is first imported.
+    os.environ.update(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE")
+    import faiss
+    import torch
+
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)

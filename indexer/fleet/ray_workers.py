@@ -11,15 +11,17 @@ import logging
 import socket
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from features.errors import WaldoError
 from indexer.errors import one_line
 from indexer.fleet.fleet_progress import FleetProgress
+from indexer.fleet.new_fleet import NewFleet
 from indexer.fleet.part_update import PartUpdate
-from indexer.fleet.part_worker import PartWork, PartWorker
+from indexer.fleet.part_worker import CodecWorker, PartWork, PartWorker
+from indexer.fleet.parts import Fleet
 from indexer.ingest.progress import IndexReport
 
 # Cores of a worker where there is no GPU, and at most for one GPU.
@@ -104,24 +106,49 @@ class RayPool:
         self._reports: dict[int, IndexReport] = {}
         self._deaths: Counter[int | None] = Counter()
 
+    def fit(self, new: NewFleet, model: str, on_progress: Callable[[int], None]) -> Fleet:
+        """Have a worker fit the codec of a new fleet: it has the workers' device, and what it finds
+        out of the model, such as the precision there, holds for all.
+
+        model: its name. Raises what the worker raised, and ClusterError.
+        """
+        exceptions = self._ray.exceptions
+        for _ in range(_MOST_DEATHS):
+            cores, gpus, _room = self._room()
+            actor_class = self._actor_class(CodecWorker, cores, gpus)
+            actor = actor_class.remote(new, model, self._cluster.device, cores)
+            try:
+                fleet = actor.fit.remote()
+                while not self._ray.wait([fleet], timeout=_BETWEEN_LOOKS)[0]:
+                    with contextlib.suppress(exceptions.GetTimeoutError):
+                        told = actor.progress.remote()
+                        on_progress(self._ray.get(told, timeout=_BETWEEN_LOOKS))
+                found: Fleet = self._ray.get(fleet)
+                return found
+            except exceptions.RayTaskError as error:
+                raise error.cause from error
+            except exceptions.RayError as error:
+                last = error
+            finally:
+                self._ray.kill(actor, no_restart=True)
+        raise _too_many_deaths("as they fitted the codec", last)
+
     def update_parts(
         self,
         update: PartUpdate,
-        fingerprint: Mapping[str, Any],
         descriptors: Sequence[Mapping[str, Any]],
         progress: FleetProgress,
     ) -> list[IndexReport]:
         """Bring every part of a fleet up to date; returns their reports in order.
 
-        fingerprint, descriptors: of what each worker loads. On KeyboardInterrupt, and where a
-        worker fails, the others commit what they have extracted. Raises what a worker raised, and
-        ClusterError.
+        descriptors: their fingerprints. On KeyboardInterrupt, and where a worker fails, the others
+        commit what they have extracted. Raises what a worker raised, and ClusterError.
         """
         parts = range(update.fleet.parts)
         self._waiting.extend(parts)
         try:
             while len(self._reports) < len(parts):
-                self._hire(update, fingerprint, descriptors)
+                self._hire(update, descriptors)
                 self._take_answers(progress)
                 self._take_progress(progress)
         except BaseException:
@@ -132,29 +159,26 @@ class RayPool:
                 self._dismiss(hired)
         return [self._reports[number] for number in parts]
 
-    def _hire(
-        self,
-        update: PartUpdate,
-        fingerprint: Mapping[str, Any],
-        descriptors: Sequence[Mapping[str, Any]],
-    ) -> None:
+    def _hire(self, update: PartUpdate, descriptors: Sequence[Mapping[str, Any]]) -> None:
         """Ask for as many workers as there is work and room for. Each gets a part when it is there,
         so none is kept for a worker that may never come.
         """
         at_work = sum(hired.part is not None for hired in self._hired)
         cores, gpus, room = self._room()
         wanted = min(self._cluster.workers or room, at_work + len(self._waiting))
-        hired_class = self._ray.remote(
+        actor_class = self._actor_class(PartWorker, cores, gpus)
+        while len(self._hired) < wanted:
+            work = PartWork(update, tuple(descriptors), self._cluster.device, cores)
+            actor = actor_class.remote(work)
+            self._hired.append(_Hired(actor, actor.start.remote()))
+
+    def _actor_class(self, worker: type, cores: int, gpus: int) -> Any:
+        return self._ray.remote(
             num_cpus=cores,
             num_gpus=gpus,
             max_restarts=0,
             max_concurrency=2,  # one thread works, the other one answers
-        )(PartWorker)
-        while len(self._hired) < wanted:
-            device = self._cluster.device
-            work = PartWork(update, fingerprint, tuple(descriptors), device, cores)
-            actor = hired_class.remote(work)
-            self._hired.append(_Hired(actor, actor.start.remote()))
+        )(worker)
 
     def _room(self) -> tuple[int, int, int]:
         """Cores and GPUs of a worker, and for how many workers the cluster has room now."""
@@ -201,10 +225,7 @@ class RayPool:
         self._deaths[dead.part] += 1
         if self._deaths[dead.part] >= _MOST_DEATHS:
             of_what = "as they started" if dead.part is None else f"at part {dead.part:05d}"
-            raise ClusterError(
-                f"{_MOST_DEATHS} workers died {of_what}, perhaps because memory was full; what is "
-                f"done is kept. Ray says of the last: {one_line(error)}"
-            )
+            raise _too_many_deaths(of_what, error)
         if dead.part is not None:
             self._waiting.appendleft(dead.part)
             progress.queue_again(dead.part)
@@ -238,6 +259,13 @@ class RayPool:
         """Let go of a worker, dead or alive."""
         self._hired.remove(hired)
         self._ray.kill(hired.actor, no_restart=True)
+
+
+def _too_many_deaths(when: str, error: Exception) -> ClusterError:
+    return ClusterError(
+        f"{_MOST_DEATHS} workers died {when}, perhaps because memory was full; what is done is "
+        f"kept. Ray says of the last: {one_line(error)}"
+    )
 
 
 def _import_ray() -> Any:

@@ -81,7 +81,7 @@ def divide_listing(
     total = 0
     for entry in listing:
         if isinstance(entry, Unreadable):
-            unreadable.append(replace(entry, source=_without_lines(entry.source)))
+            unreadable.append(replace(entry, source=without_lines(entry.source)))
             continue
         values = number_of[id(entry.source)], entry.relative, entry.size, entry.mtime_ns
         waiting[fleet.part_of(entry.size, entry.path)].append(json.dumps(values) + "\n")
@@ -89,7 +89,7 @@ def divide_listing(
         if total % _MOST_LINES == 0:
             _write(folder, waiting)
     _write(folder, waiting)
-    return Shares(folder, tuple(map(_without_lines, sources)), total, tuple(unreadable))
+    return Shares(folder, tuple(map(without_lines, sources)), total, tuple(unreadable))
 
 
 def common_sizes(sizes: "array[int]", parts: int, most: int = _MOST_OF_A_SIZE) -> frozenset[int]:
@@ -103,6 +103,11 @@ def common_sizes(sizes: "array[int]", parts: int, most: int = _MOST_OF_A_SIZE) -
     return frozenset(found[counts > limit].tolist())
 
 
+def without_lines(source: Source) -> Source:
+    """A source as other processes need it: a pipe without what was read from it."""
+    return replace(source, lines=()) if source.lines else source
+
+
 def _write(folder: Path, waiting: dict[int, list[str]]) -> None:
     for number, lines in waiting.items():
         with _file(folder, number).open("a", encoding="ascii") as file:
@@ -112,10 +117,6 @@ def _write(folder: Path, waiting: dict[int, list[str]]) -> None:
 
 def _file(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.jsonl"
-
-
-def _without_lines(source: Source) -> Source:
-    return replace(source, lines=()) if source.lines else source
 
 
 def _delete_listings(above: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import indexer.ingest.commit as commit
 from features.errors import WaldoError
 from indexer.errors import FingerprintError, IndexDamagedError, IndexMissingError, SourceError
-from indexer.fleet import fleet_build
+from indexer.fleet import new_fleet
 from indexer.fleet.fleet_build import index_collection, stored_settings
 from indexer.fleet.fleet_reader import open_collection
 from indexer.fleet.parts import part_ids, part_of_id, parts_of, read_fleet, usual_parts
@@ -169,7 +169,7 @@ def test_photos_of_one_size_are_spread(tmp_path: Path, monkeypatch: pytest.Monke
         whole = path.read_bytes()
         path.write_bytes(whole + bytes(20_000 - len(whole)))  # PNG readers stop at its end
     shutil.copy2(photos / "photo-000.png", photos / "x-copy.png")
-    monkeypatch.setattr(fleet_build, "common_sizes", partial(common_sizes, most=3))
+    monkeypatch.setattr(new_fleet, "common_sizes", partial(common_sizes, most=3))
     build(photos, tmp_path / "fleet")
     with open_collection(tmp_path / "fleet") as reader:
         assert len(np.unique(part_of_id(reader.ids))) == PARTS
