@@ -230,6 +230,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search.evaluation.benchmarks": {
         "features",
         "search",
+        "search.segmentation.drawing",
         "search.evaluation.benchmarks.benchmark",
         "search.evaluation.benchmarks.labelled_objects",
         "search.evaluation.benchmarks.published",

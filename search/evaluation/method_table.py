@@ -29,6 +29,11 @@ _HEADINGS = {
 _TRAPEZOIDAL = "the revisited evaluator's average precision (trapezoidal, junk left out)"
 _AVERAGE_PRECISIONS = {"roxford5k": _TRAPEZOIDAL, "rparis6k": _TRAPEZOIDAL}
 
+_LOCALISED = (
+    "mAP, box IoU 0.5: over the first 100 photos, of which a relevant one counts only where the "
+    "box found in it overlaps a true one with an IoU of at least 0.5, as in PASCAL VOC"
+)
+
 # Metrics that only some benchmarks have: the key in a report, and the column.
 _FURTHER = {
     "mAP@1k": "mAP@1k",
@@ -41,7 +46,7 @@ _FURTHER = {
     "Recall@30": "R@30",
     "Recall@100": "R@100",
     "Recall@1000": "R@1000",
-    "mAP_localised": "mAP, box overlaps",
+    "mAP_localised": "mAP, box IoU 0.5",
     "mIoU_per_instance": "mIoU per instance",
     "bIoU_per_instance": "bIoU per instance",
     "mIoU_per_group": "mIoU per group",
@@ -88,7 +93,9 @@ def table_notes(report: dict[str, Any]) -> list[str]:
     """What must be known to read a report's table, in sentences: how average precision is counted,
     and whose the published figures are.
     """
-    return list(filter(None, (_counted(report), published_note(report))))
+    localised = any("mAP_localised" in values for values in report["methods"].values())
+    notes = (_counted(report), localised and _LOCALISED, published_note(report))
+    return [note for note in notes if note]
 
 
 def _counted(report: dict[str, Any]) -> str:

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from features.models import MapExtractor
+from features.regions import Box
 from features.vision.descriptors import ImageDescriptor
 from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.ingest.progress import Progress
 from indexer.reader import IndexReader
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
 from search.evaluation.galleries import Indexing, index_gallery
-from search.evaluation.methods.indexed_gallery import IndexedGallery, QueryBatch
+from search.evaluation.methods.indexed_gallery import IndexedGallery, QueryBatch, References
 from search.evaluation.methods.methods import (
     CombinedMethod,
     DirectMethod,
+    MapMethod,
     Method,
     RerankedMethod,
     StoreMethod,
@@ -36,9 +38,14 @@ from search.evaluation.methods.same_maps import (
     extractors_of,
     group_by_maps,
 )
+from search.evaluation.metrics.localised import overlap, photos_to_localise
 from search.evaluation.metrics.measured import QueryResult, Row, query_result
 from search.evaluation.run_store import DEPTH, RunScores, open_scores, run_folder
 from search.evaluation.steps import OnStep, ignore_step
+
+# Finds the object of a query, by its place in its batch, in photos of the gallery: gives its box in
+# each by the photo's place.
+Find = Callable[[int, NDArray[np.int64]], Mapping[int, Box]]
 
 
 @dataclass(frozen=True)
@@ -228,37 +235,59 @@ class _Batch:
                     rows = list(islice(self.direct[single.name], len(queries.queries)))
                 self._take(single.name, rows, parts)
         again = [method for method in combined if isinstance(method, RerankedMethod)]
+        by_name = {single.name: single for single in singles}
         rerankings = []
         for gallery in self.galleries:
             own = [m for m in singles if isinstance(m, StoreMethod) and m.name in gallery.methods]
             later = [method for method in again if method.parts[1].name in gallery.methods]
             asked = gallery.references([*own, *(m.parts[1] for m in later)], queries)
             for name, found in gallery.score(own, asked, queries):
-                self._take(name, found, parts)
+                self._take(name, found, parts, _finding(by_name[name], gallery, asked))
             rerankings += [(method, gallery, asked) for method in later]
         for reranked, gallery, asked in rerankings:
-            first = parts[reranked.parts[0].name]
-            self._take(reranked.name, gallery.reranked(reranked, first, asked, queries), parts)
+            first, then = parts[reranked.parts[0].name], reranked.parts[1]
+            rows_of = gallery.reranked(reranked, first, asked, queries)
+            self._take(reranked.name, rows_of, parts, _finding(then, gallery, asked))
         for method in combined:
             if isinstance(method, TogetherMethod):
                 each = zip(*(parts[part.name] for part in method.parts), strict=True)
                 self._take(method.name, (method.scores(*rows) for rows in each), parts)
 
-    def _take(self, name: str, found: Iterable[Row], parts: dict[str, list[Row]]) -> None:
+    def _take(
+        self,
+        name: str,
+        found: Iterable[Row],
+        parts: dict[str, list[Row]],
+        find: Find | None = None,
+    ) -> None:
         """Measure the scores of a method, one query after the other, and keep the results.
 
-        parts: gets the scores of the methods that it has.
+        parts: gets the scores of the methods that it has. find: how the method finds the object in
+        photos; None where it does not.
         """
         run, results = self.run, []
         place = run.scores.queries(self.number)
         kept = any(method.name == name for method in self.methods)
         for query, row in zip(range(place.start, place.stop), found, strict=True):
             if kept:
-                results.append(query_result(run.benchmark, query, row, run.depth))
+                overlaps = None
+                if find is not None:
+                    asked = run.benchmark.queries[query]
+                    boxes = find(query - place.start, photos_to_localise(asked, row))
+                    overlaps = {at: overlap(box, asked.boxes[at]) for at, box in boxes.items()}
+                results.append(query_result(run.benchmark, query, row, run.depth, overlaps))
             if name in parts:
                 parts[name].append(row)
         if kept:
             run.scores.keep(self.number, name, results)
+
+
+def _finding(method: Method, gallery: IndexedGallery, asked: References) -> Find | None:
+    """How a method finds the object in photos; None for one that compares no maps."""
+    if not isinstance(method, MapMethod):
+        return None
+    references = asked[method.region]
+    return lambda query, places: gallery.boxes(method, references[query], places)
 
 
 def _ids(reader: IndexReader, benchmark: Benchmark) -> NDArray[np.int64]:

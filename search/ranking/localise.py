@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.device import upload
+from features.errors import WaldoError
+from features.frame import Frame
 from indexer.collection import Collection, MapBatch
 from search.ranking.pairs import CellPair, strongest_pairs
 from search.scoring.candidates import CandidateMaps, ScoringReference, to_candidates
@@ -85,6 +87,28 @@ def localise(
                 for at, found in enumerate(places):
                     evidence.places[photos, at] = found.cpu().numpy()
     return evidence
+
+
+def first_boxes(
+    reader: Collection,
+    ids: NDArray[np.int64],
+    reference: ScoringReference,
+    score: Score,
+) -> dict[int, tuple[int, int, int, int]]:
+    """The box of the object's first place in each photo, [x0, y0, x1, y1] in pixels of the upright
+    photo, by the photo's id. Raises WaldoError for a photo whose maps are damaged.
+    """
+    maps = reader.read_maps(ids)
+    if maps.damaged:
+        raise WaldoError(maps.damaged[0])
+    only = np.zeros(len(maps.ids), dtype=np.int64)
+    least = np.full(len(maps.ids), np.inf, dtype=np.float32)
+    found = localise(reader, maps, [reference], only, score, least).places[:, 0]
+    size, grid = reader.image_size, reader.grid
+    return {
+        record.id: Frame(record.width, record.height, size, grid).box_of(cells.reshape(grid, grid))
+        for record, cells in zip(reader.photos(maps.ids), found, strict=True)
+    }
 
 
 def _score_rest(

@@ -1,7 +1,7 @@
 """What a benchmark of searches is, whatever its folder looks like."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from features.photo import load_photo
+from features.regions import Box
 from search.query import Query
 
 
@@ -29,6 +30,8 @@ class BenchmarkQuery:
     not grade its photos.
     missing: further relevant photos whose files the benchmark lacks. The metrics in
     `Benchmark.metrics` count them as never found.
+    boxes: by the place of a relevant photo, where it truly shows the object: at least one box, in
+    pixels of the upright photo; without the photos whose boxes are not known.
     """
 
     query: Query
@@ -38,6 +41,7 @@ class BenchmarkQuery:
     level: str | None = None
     hard: NDArray[np.int64] | None = None
     missing: int = 0
+    boxes: Mapping[int, tuple[Box, ...]] = field(default_factory=dict)
 
 
 def flags(places: NDArray[np.int64], n_gallery: int) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from features.errors import WaldoError
+from features.regions import Box
 from search.segmentation.drawing import read_ids
 
 # In annotations of videos, pixels of which the annotators were not sure.
@@ -69,6 +70,12 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
         raise WaldoError(f"{path}: not a readable PNG or JPEG mask ({error})") from None
     least = values.max() / 2 if blurred else 0
     return np.asarray(np.atleast_3d(values > least).any(axis=2))
+
+
+def box_of_mask(mask: NDArray[np.bool_]) -> tuple[Box, ...]:
+    """The box around the True pixels of a mask, (height, width); none where there are none."""
+    found = Image.fromarray(mask).getbbox()
+    return () if found is None else (found,)
 
 
 def read_annotation(path: Path) -> NDArray[np.uint8]:

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from features.errors import WaldoError
+from features.regions import Box
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, read_json
 from search.evaluation.benchmarks.labelled_objects import (
     MaskedPhoto,
     SegmentationObject,
+    box_of_mask,
     check_sizes,
+    read_mask,
 )
 from search.query import Query
 
@@ -67,11 +70,14 @@ def read_permir(root: Path) -> Benchmark:
     gallery: list[Path] = []
     classes: list[set[str]] = []
     shown: list[int] = []
+    boxes: list[tuple[Box, ...]] = []
     videos = _read_videos(root)
     for number, video in enumerate(videos):
         for place, frame in enumerate(video.frames):
             if place != video.query:
-                gallery.append(masked_photo(root, frame).photo)
+                pair = masked_photo(root, frame)
+                gallery.append(pair.photo)
+                boxes.append(box_of_mask(read_mask(pair.mask)))
                 classes.append(set(frame.classes))
                 shown.append(number)
     queries = []
@@ -85,6 +91,7 @@ def read_permir(root: Path) -> Benchmark:
                 np.flatnonzero(relevant),
                 ignored=np.empty(0, dtype=np.int64),
                 confusable=bool((named & ~relevant).any()),
+                boxes={place: boxes[place] for place in np.flatnonzero(relevant).tolist()},
             )
         )
     convention = f"{len(videos)} videos"

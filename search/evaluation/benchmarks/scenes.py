@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 
 from features.errors import WaldoError
+from features.regions import Box
 from search.evaluation.benchmarks.benchmark import (
     Benchmark,
     BenchmarkQuery,
     LabelledScene,
     read_json,
 )
+from search.evaluation.benchmarks.labelled_objects import box_of_mask
 from search.query import Query
+from search.segmentation.drawing import read_ids
 
 
 def read_scenes(root: Path) -> Benchmark:
@@ -32,7 +35,8 @@ def read_scenes(root: Path) -> Benchmark:
             )
             for entry in gallery
         ]
-        shown = [{str(item["instance"]) for item in entry["objects"]} for entry in gallery]
+        shown = [[str(item["instance"]) for item in entry["objects"]] for entry in gallery]
+        boxes = [_boxes(scene, named) for scene, named in zip(scenes, shown, strict=True)]
         classes = [set(scene.classes) for scene in scenes]
         queries = []
         for entry in labels["queries"]:
@@ -45,7 +49,10 @@ def read_scenes(root: Path) -> Benchmark:
             )
             query = Query(root / entry["photo"], name, root / entry["mask"])
             places, ignored = np.flatnonzero(relevant), np.empty(0, dtype=np.int64)
-            queries.append(BenchmarkQuery(query, places, ignored, rivals, str(entry["level"])))
+            own = {place: boxes[place][str(entry["instance"])] for place in places.tolist()}
+            queries.append(
+                BenchmarkQuery(query, places, ignored, rivals, str(entry["level"]), boxes=own)
+            )
     except (KeyError, TypeError) as error:
         raise WaldoError(
             f"{root}/labels.json: not laid out as data/scenes/generate.py writes it ({error!r})"
@@ -53,6 +60,15 @@ def read_scenes(root: Path) -> Benchmark:
     if not queries:
         raise WaldoError(f"{root}/labels.json: holds no query")
     return Benchmark("scenes", [scene.photo for scene in scenes], classes, queries, scenes)
+
+
+def _boxes(scene: LabelledScene, instances: list[str]) -> dict[str, tuple[Box, ...]]:
+    """The boxes of each instance in a scene. instances: those of its objects, in their order."""
+    ids = read_ids(scene.mask)
+    boxes: dict[str, tuple[Box, ...]] = {}
+    for number, instance in enumerate(instances, start=1):
+        boxes[instance] = boxes.get(instance, ()) + box_of_mask(ids == number)
+    return boxes
 
 
 def _read_labels(root: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from features.photo import load_photo
+from features.regions import Box
 from features.vision.descriptors import ImageDescriptor
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
@@ -30,6 +31,7 @@ from search.evaluation.methods.methods import (
 from search.evaluation.steps import OnStep
 from search.query import SearchOptions
 from search.ranking.expansion import expand
+from search.ranking.localise import first_boxes
 from search.reference import make_references
 from search.scoring.candidates import ScoringReference
 from search.scoring.rerank import score_references
@@ -126,6 +128,22 @@ class IndexedGallery:
             scores = row.copy()
             scores[best] = found[0]
             yield candidates_first(row, scores, method.candidates)
+
+    def boxes(
+        self, method: MapMethod, reference: ScoringReference, places: NDArray[np.int64]
+    ) -> dict[int, Box]:
+        """Where photos show the object, by their places in the gallery: the first box that a search
+        by the method's score would give, before it is fitted to a mask.
+
+        places: (n,) int64.
+        """
+        if len(places) == 0:
+            return {}
+        score = bind_score(method.score, self.source, [reference])
+        ids = self.ids[places]
+        with self.clock("localise"):
+            found = first_boxes(self.reader, ids, reference, score)
+        return {place: found[number] for place, number in zip(places.tolist(), ids, strict=True)}
 
     def _timed(
         self, method: StoreMethod, scores: Callable[[Any], Row], asked: Iterable[Any]

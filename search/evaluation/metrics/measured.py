@@ -1,5 +1,6 @@
 """What is measured of one query's scores, after which most of the scores are not needed."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from search.evaluation.metrics.graded_ranking import (
     revisited_average_precision,
     revisited_precision_at,
 )
+from search.evaluation.metrics.localised import localised_precision
 from search.evaluation.metrics.ranking import average_precision, found_within, recall_at
 
 # The ranks at which every report has recall, in small galleries too.
@@ -78,18 +80,31 @@ class QueryResult:
         return scores
 
 
-def query_result(benchmark: Benchmark, query: int, scores: Row, depth: int) -> QueryResult:
+def query_result(
+    benchmark: Benchmark,
+    query: int,
+    scores: Row,
+    depth: int,
+    overlaps: Mapping[int, float] | None = None,
+) -> QueryResult:
     """What is kept of the scores of a benchmark's query.
 
     query: its place in the benchmark. scores: (n_gallery,) float32. depth: how many of the best
-    photos are kept, or all where the gallery has fewer.
+    photos are kept, or all where the gallery has fewer. overlaps: as in `measure`.
     """
     best = np.argsort(-scores, kind="stable")[:depth]
-    return QueryResult(best.astype(np.int32), scores[best], measure(benchmark, query, scores))
+    measured = measure(benchmark, query, scores, overlaps)
+    return QueryResult(best.astype(np.int32), scores[best], measured)
 
 
-def measure(benchmark: Benchmark, query: int, scores: Row) -> Measured:
-    """Measure the scores of a benchmark's query, (n_gallery,) float32. query: its place."""
+def measure(
+    benchmark: Benchmark, query: int, scores: Row, overlaps: Mapping[int, float] | None = None
+) -> Measured:
+    """Measure the scores of a benchmark's query, (n_gallery,) float32.
+
+    query: its place. overlaps: as `localised_precision` takes them; None for a method that does not
+    say where the object is.
+    """
     asked = benchmark.queries[query]
     relevant, ranked = _ranked(asked, scores)
     found = Measured(query_precision(asked, scores), _ranks(relevant, ranked))
@@ -101,6 +116,7 @@ def measure(benchmark: Benchmark, query: int, scores: Row) -> Measured:
         metrics={
             **_recalls(asked, relevant, ranked),
             **_named(benchmark.metrics, asked, scores),
+            **_localised(asked, scores, overlaps),
         },
         parts={
             name: _named(benchmark.metrics, part, scores)
@@ -152,6 +168,13 @@ def _named(names: tuple[str, ...], asked: BenchmarkQuery, scores: Row) -> dict[s
     relevant, ranked = _ranked(asked, scores)
     n_positives = int(relevant.sum()) + asked.missing
     return {name: CUT_METRICS[name](relevant, ranked, n_positives) for name in names}
+
+
+def _localised(
+    asked: BenchmarkQuery, scores: Row, overlaps: Mapping[int, float] | None
+) -> dict[str, float]:
+    value = None if overlaps is None else localised_precision(asked, scores, overlaps)
+    return {} if value is None else {"mAP_localised": value}
 
 
 def _by_difficulty(asked: BenchmarkQuery, scores: Row) -> dict[str, dict[str, float]]:

@@ -23,6 +23,7 @@ def summary(
     the share of the relevant photos among the best 5 % of the gallery, mAP among the photos of the
     query's class alone, how reliable confidence is (`absence`), and mAP over the confusable queries
     and over those of each level, and those that the benchmark names, also for each of its parts.
+    Where the benchmark has boxes, it is `localised_precision` too.
 
     On a graded benchmark they are, for each difficulty, mAP and mP@1/5/10 over the queries with
     something to find at that difficulty, and the number of these queries. The top-level mAP is that
@@ -63,8 +64,15 @@ def _retrieval_metrics(benchmark: Benchmark, found: Sequence[Measured]) -> dict[
             for level in benchmark.levels
         },
         **_means(benchmark.metrics, whole),
+        **(_localised(whole) if any(asked.boxes for asked in benchmark.queries) else {}),
         **({"parts": _parts(benchmark, found)} if benchmark.parts else {}),
     }
+
+
+def _localised(values: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """None for a method that does not say where the object is."""
+    name = "mAP_localised"
+    return _mean(name, [query[name] for query in values if name in query])
 
 
 def _parts(benchmark: Benchmark, found: Sequence[Measured]) -> dict[str, Any]:

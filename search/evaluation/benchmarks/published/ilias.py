@@ -14,7 +14,9 @@ from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.benchmarks.published.named_photos import (
     check_photos,
     places_of,
+    read_boxes,
     read_lines,
+    true_boxes,
 )
 from search.evaluation.benchmarks.published.packed_photos import photo_id, unpack_photos
 from search.query import Query
@@ -39,9 +41,10 @@ def read_ilias(
 
     root: holds `image_ids/image_query_ids.txt` and `image_ids/positive_ids.txt` (an id, and
     further columns after commas), and `ilias_core/` with the photos at their ids,
-    OBJECT/query/FILE and OBJECT/pos/FILE. `FILE_bbox.txt` beside a query photo has a box
-    per line, x y w h in pixels; the largest is the query. Photos in `distractors/` and `yfcc100m/`,
-    at any depth, are the distractors, with those in the tars there, which are unpacked into `work`.
+    OBJECT/query/FILE and OBJECT/pos/FILE. `FILE_bbox.txt` beside a photo has a box per line, x y w
+    h in pixels. Of a query photo the largest is the query; positives may lack the file. Photos in
+    `distractors/` and `yfcc100m/`, at any depth, are the distractors, with those in the tars there,
+    which are unpacked into `work`.
     A positive without a file is not in the gallery, and counts as not found.
 
     Where every line of the positives has a scale and a clutter after the id, as in the published
@@ -81,13 +84,17 @@ def _read(protocol: str, root: Path, distractors: list[Path]) -> Benchmark:
     for name, photo in zip(asked, photos, strict=True):
         own = of_object[_object(name)]
         found = [rows[positive] for positive in own if positive in rows]
+        relevant = places_of(found)
         queries.append(
             BenchmarkQuery(
                 Query(photo, box=_largest_box(photo)),
-                relevant=places_of(found),
+                relevant=relevant,
                 ignored=places_of([]),
                 confusable=False,  # no class is known
                 missing=len(own) - len(found),
+                boxes=true_boxes(
+                    relevant, [_boxes_beside(gallery[place]) for place in relevant], _SOURCE
+                ),
             )
         )
     owned = [of_object[_object(name)] for name in asked]
@@ -187,15 +194,13 @@ def _distractors(
     return loose + unpack_photos(tars, work / "ilias-distractors", chosen, on_step)
 
 
+def _boxes_beside(photo: Path) -> Path:
+    return photo.with_name(f"{photo.stem}_bbox.txt")
+
+
 def _largest_box(photo: Path) -> Box:
-    path = photo.with_name(f"{photo.stem}_bbox.txt")
-    boxes = []
-    for line in read_lines(path, _SOURCE):
-        try:
-            x, y, width, height = map(float, line.replace(",", " ").split())
-        except ValueError:
-            raise WaldoError(f"{path}: {line!r} is no box; it must be x y w h") from None
-        boxes.append((width * height, (max(x, 0.0), max(y, 0.0), x + width, y + height)))
-    if not boxes or max(boxes)[0] <= 0:
+    path = _boxes_beside(photo)
+    boxes = read_boxes(path, _SOURCE)
+    if not boxes:
         raise WaldoError(f"{path}: holds no box; it must have a line x y w h")
-    return max(boxes)[1]
+    return max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))

@@ -8,9 +8,14 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
-from search.evaluation.benchmarks.published.named_photos import check_photos, places_of
+from search.evaluation.benchmarks.published.named_photos import (
+    check_photos,
+    places_of,
+    true_boxes,
+)
 from search.query import Query
 
+_SOURCE = "isia.ict.ac.cn/dataset/instre.html"
 _GROUND_TRUTH = "gnd_instre.mat"
 
 
@@ -20,7 +25,9 @@ def read_instre(root: Path) -> Benchmark:
     root: holds `gnd_instre.mat` and the photos at the paths that it names. The ground truth's
     "imlist" and "qimlist" name the photos of the gallery and of the queries; an entry of "gnd" has
     the numbers of the relevant photos, then the box, x y w h in pixels. MATLAB counts from 1, but
-    copies that count from 0 exist, so `_first_number` looks. The file is read without pickle.
+    copies that count from 0 exist, so `_first_number` looks. The file is read without pickle. A
+    text file beside a photo, as INSTRE has them, holds its boxes, x y w h per line; those of
+    INSTRE-M, whose photos show two objects, do not say which box is whose.
 
     Raises WaldoError for a folder with another layout, for missing photos and invalid labels.
     """
@@ -36,12 +43,15 @@ def read_instre(root: Path) -> Benchmark:
         if len(box) != 4 or not np.isfinite(box).all() or (box[2:] <= 0).any():
             raise WaldoError(f"{path}: query {photo.name}: the box must be x y w h, w and h over 0")
         x, y, width, height = map(float, box)
+        places = places_of(numbers - first)
+        files = [gallery[place].with_suffix(".txt") for place in places]
         queries.append(
             BenchmarkQuery(
                 Query(photo, box=(max(x, 0.0), max(y, 0.0), x + width, y + height)),
-                relevant=places_of(numbers - first),
+                relevant=places,
                 ignored=places_of([]),
                 confusable=False,  # no class is known
+                boxes=true_boxes(places, files, _SOURCE),
             )
         )
     return Benchmark(

@@ -10,6 +10,9 @@ from features.errors import WaldoError
 from features.photo import load_photo
 from features.regions import Box
 
+# By the place of a photo in a gallery, its boxes.
+Boxes = dict[int, tuple[Box, ...]]
+
 
 def read_lines(path: Path, published_at: str) -> list[str]:
     """The lines of a text file that are not empty, without the space around them.
@@ -42,6 +45,37 @@ def whole_photo(photo: Path) -> Box:
     """
     known = load_photo(photo, at_least=1)
     return (0.0, 0.0, float(known.width), float(known.height))
+
+
+def read_boxes(path: Path, published_at: str) -> list[Box]:
+    """The boxes in a text file, one in a line: x y w h in pixels of the upright photo, with spaces
+    or commas between them; those without an area are left out.
+
+    published_at: where the file can be had. Raises WaldoError where it is missing or has another
+    line.
+    """
+    boxes = []
+    for line in read_lines(path, published_at):
+        try:
+            x, y, width, height = map(float, line.replace(",", " ").split())
+        except ValueError:
+            raise WaldoError(f"{path}: {line!r} is no box; it must be x y w h") from None
+        if width > 0 and height > 0:
+            boxes.append((max(x, 0.0), max(y, 0.0), x + width, y + height))
+    return boxes
+
+
+def true_boxes(places: NDArray[np.int64], files: list[Path], published_at: str) -> Boxes:
+    """The true boxes of photos, for `BenchmarkQuery.boxes`, from a file for each that has one.
+
+    places: of the photos in the gallery. files: as `read_boxes` takes them, in the same order.
+    """
+    found = {
+        place: tuple(read_boxes(file, published_at))
+        for place, file in zip(places.tolist(), files, strict=True)
+        if file.is_file()
+    }
+    return {place: boxes for place, boxes in found.items() if boxes}
 
 
 def places_of(rows: Iterable[int]) -> NDArray[np.int64]:

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import WaldoError
+from features.regions import Box
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, read_json
+from search.evaluation.benchmarks.labelled_objects import box_of_mask, read_mask
 from search.evaluation.benchmarks.published.named_photos import places_of, rows_by_name, whole_photo
 from search.query import Query
 
@@ -22,8 +24,9 @@ def read_pods(root: Path) -> Benchmark:
     query counts alike.
 
     root: holds `pods_info.json`, `pods_image_annos.json` and the photos as SPLIT/OBJECT/FILE; an
-    image id is such a path, or the file's name, with or without its suffix. Raises WaldoError for
-    a folder with another layout and for missing photos.
+    image id is such a path, or the file's name, with or without its suffix. Masks of train photos
+    in `train_masks/OBJECT/FILE`, which may be missing, say where these show the object. Raises
+    WaldoError for a folder with another layout and for missing photos.
     """
     category, held_in = read_info(root)
     annotations = _read(root / "pods_image_annos.json")
@@ -43,6 +46,7 @@ def read_pods(root: Path) -> Benchmark:
     gallery = [photo for photo, _, _ in photos["train"]]
     names = [name for _, name, _ in photos["train"]]
     rows = rows_by_name(names)
+    boxes = [_boxes(root, photo) for photo in gallery]
     rivals = rows_by_name([category[name] for name in rows])
     queries = [
         BenchmarkQuery(
@@ -51,6 +55,7 @@ def read_pods(root: Path) -> Benchmark:
             ignored=places_of([]),
             confusable=len(rivals.get(category[name], [])) > 1,
             level=level,
+            boxes={place: boxes[place] for place in rows.get(name, []) if boxes[place]},
         )
         for photo, name, level in sorted(photos["test"], key=lambda item: _SPLITS.index(item[2]))
     ]
@@ -80,6 +85,15 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WaldoError(f"{path}: must map names to values")
     return content
+
+
+def _boxes(root: Path, photo: Path) -> tuple[Box, ...]:
+    """The box of a train photo's object, by its mask; none where it has no mask."""
+    folder = root / "train_masks" / photo.parent.name
+    for path in (folder / photo.name, folder / f"{photo.stem}.png"):
+        if path.is_file():
+            return box_of_mask(read_mask(path))
+    return ()
 
 
 def _find(root: Path, image: str, split: str, name: str, where: str) -> Path:
