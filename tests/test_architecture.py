@@ -86,7 +86,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "features",
         "indexer.errors",
         "indexer.bucket.object_path",
-        "indexer.bucket.object_store.url_in",
+        "indexer.bucket.object_store",
         "indexer.bucket.remote_index.shard_opener",
         "indexer.codec",
         "indexer.store",

@@ -175,7 +175,10 @@ def scratch_folder(url: str) -> Path:
 def _check_place(bucket: Bucket, sizes: dict[str, int]) -> None:
     """Raise IndexMissingError where an index cannot be made in a bucket."""
     if FLEET_NAME in sizes:
-        raise IndexMissingError(f"{bucket.url}: is a fleet; only ordinary indexes can be written")
+        raise IndexMissingError(
+            f"{bucket.url}: is a fleet, which is written in a folder; copy it into one with "
+            "`waldo export`"
+        )
     if not all(is_own_name(key) or key == FAILURES_NAME for key in sizes):
         raise IndexMissingError(
             f"{bucket.url}: holds other objects and no index; choose a new place for the index"

@@ -20,6 +20,7 @@ from features.photo import (
     to_model_input,
 )
 from indexer.bucket.object_path import ObjectPath, refusal_behind
+from indexer.bucket.object_store import BucketError
 from indexer.errors import one_line
 from indexer.ingest.describing import Describer, Views
 from indexer.ingest.known import KnownPhotos
@@ -99,8 +100,8 @@ class Decoder:
     describer: Describer | None = None
 
     def __call__(self, found: Found) -> Decoded | Reused | Failed | PassedOver:
-        """Raises BucketError where the store of an object refuses, or is not reached: the others
-        would fail too.
+        """Raises BucketError where the store of a photo, or of the index, refuses or is not
+        reached: others would fail too.
         """
         path = found.file
         try:
@@ -121,6 +122,8 @@ class Decoder:
             if reused is not None and reused.content_hash == photo.content_hash:
                 return replace(reused, views=views)
             return Decoded(found, to_model_input(photo, self.size, self.grid), views)
+        except BucketError:
+            raise  # nothing is said of the photo
         except NotAPictureError as error:
             return PassedOver(found, error.kind)
         except OSError as error:

@@ -1,5 +1,6 @@
 """An index is written where it lies, in a bucket, whatever the network and other writers do."""
 
+import os
 import random
 import shutil
 import signal
@@ -28,7 +29,7 @@ from indexer.store.failures import FAILURES_NAME, read_failures
 from indexer.store.manifest import MANIFEST_NAME, read_manifest
 from indexer.upkeep.compact import compact
 from indexer.upkeep.remove import remove
-from tests.helpers.object_server import Fault, ObjectServer, object_server, point_to
+from tests.helpers.object_server import Fault, ObjectServer, no_fault, object_server, point_to
 from tests.helpers.stores import PixelExtractor, make_photos, rows, run
 
 URL = "s3://photos/one/index"
@@ -195,11 +196,26 @@ def test_an_outage_loses_no_commit_that_was_pushed(server: ObjectServer, tmp_pat
     server.fault = fault
     with pytest.raises(BucketError, match="run the same command again"):
         index(photos, tmp_path / "scratch")
-    server.fault = lambda method, path: None
+    server.fault = no_fault
     assert verify_remote(URL) == []
     assert index(photos, tmp_path / "scratch").new < 12
     run(photos, tmp_path / "local")
     assert rows(fetched(tmp_path / "back")) == rows(tmp_path / "local")
+
+
+def test_an_outage_breaks_no_photo(server: ObjectServer, tmp_path: Path) -> None:
+    """Photos that were touched: their maps in the bucket are read, to be used again."""
+    photos = tmp_path / "photos"
+    made = make_photos(photos, 4)
+    index(photos, tmp_path / "scratch")
+    for path in made:
+        os.utime(path, ns=(0, 0))
+    server.fault = lambda method, path: (403, "ExpiredToken") if "/shards/" in path else None
+    with pytest.raises(BucketError, match="have expired"):
+        index(photos, tmp_path / "scratch")
+    server.fault = no_fault
+    report = index(photos, tmp_path / "scratch")
+    assert (report.unchanged, report.new, report.removed, report.failed) == (4, 0, 0, 0)
 
 
 def test_of_two_writers_the_slower_is_refused(server: ObjectServer, tmp_path: Path) -> None:
