@@ -388,6 +388,16 @@ def test_presets_list_the_shapes_of_the_published_models(name: str, tmp_path: Pa
             {"transformer": ["diffusers", "LuminaNextDiT2DModel"]},
             "its transformer is LuminaNextDiT2DModel, and Waldo knows the blocks of PixArt",
         ),
+        (
+            "model_index.json",
+            {
+                "transformer": ["diffusers", "Flux2Transformer2DModel"],
+                "text_encoder": ["transformers", "Qwen3ForCausalLM"],
+                "text_encoder_2": None,
+                "vae": ["diffusers", "AutoencoderKLFlux2"],
+            },
+            "Flux2Transformer2DModel, .*Flux.2 reads its prompt with a language model, Mistral or",
+        ),
         ("model_index.json", {"text_encoder_2": ["t", "Llama"]}, "its text_encoder_2 is Llama"),
         ("model_index.json", {"text_encoder": None}, "its text_encoder is missing"),
         ("transformer/config.json", {"num_layers": None}, "cannot be loaded"),

@@ -41,6 +41,11 @@ _CLASSES: dict[Family, dict[str, tuple[str, ...]]] = {
         "text_encoder_2": ("T5EncoderModel",),
     },
 }
+# Why a transformer that diffusers has is not among them.
+_WHY_NOT = {
+    "Flux2Transformer2DModel": "; Flux.2 reads its prompt with a language model, Mistral or Qwen, "
+    "which Waldo does not run"
+}
 # SD3 was made to do without its third text encoder, which is the largest.
 _OPTIONAL = {"text_encoder_3"}
 # Where the literature looks: block 9 of SD3 and SD3.5 (Seg4Diff, 2025), the single-stream block 9
@@ -85,7 +90,8 @@ class DiTArchitecture:
         old = name == "Transformer2DModel" and config.get("norm_type") != "ada_norm_single"
         if family is None or old:
             raise ValueError(
-                f"its transformer is {name}, and Waldo knows the blocks of PixArt, SD3 and Flux"
+                f"its transformer is {name}, and Waldo knows the blocks of PixArt, SD3 and Flux.1"
+                f"{_WHY_NOT.get(name, '')}"
             )
         vae = _read(folder, "vae")
         stages = vae.get("encoder_block_out_channels") or vae["block_out_channels"]
