@@ -14,6 +14,7 @@ from search.commands.terminal.options import (
     MaskOption,
     PointOption,
     load_extractor,
+    local_index,
     model_names,
     object_in,
     say_error,
@@ -50,7 +51,7 @@ def show(
     index: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
+            metavar="DIR|URL",
             help="Show what a search of this index takes as the object, by its model.",
         ),
     ] = None,
@@ -114,6 +115,6 @@ def _model(
         return
     if model is not None:
         raise WaldoError("--model and --index: an index has its own model; give one of them")
-    with open_collection(index) as reader:
+    with open_collection(local_index(index)) as reader:
         extractor = extractor_of(reader.fingerprint, device)
         yield extractor, Index(reader, extractor).preview

@@ -15,18 +15,22 @@ from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import ModelInput
 from features.vision.descriptors import ImageDescriptor
+from indexer.bucket.remote_index import cached_index
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_reader import FleetReader, open_collection
 from indexer.fleet.parts import part_of_id, read_fleet
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
 from search.clock import Clock
-from search.index import Index
+from search.index import Index, open_index
+from search.late_fusion import search_indexes
 from search.query import Answer, Match, Query, SearchOptions
 from search.reference import make_reference
 from search.scoring.rerank import score_references
 from search.scoring.scores import SCORES, bind_score
 from tests.helpers.command_line import CommandLine
+from tests.helpers.object_server import object_server, point_to
+from tests.helpers.server import running_server
 
 if TYPE_CHECKING:
     from tests.conftest import MadeOnce
@@ -212,14 +216,113 @@ def test_the_command_line_asks_a_fleet(
     folder: Path, waldo: CommandLine, object_of: Callable[[int], Query]
 ) -> None:
     query = object_of(2)
-    box = ",".join(map(str, query.box or ()))
-    found = {}
+    box, found = box_of(query), {}
     for name in ("index", "fleet"):
         shown = waldo("query", query.photo, "--box", box, "--index", folder / name, "--json")
         assert shown.code == 0, shown
         answer = json.loads(shown.out)
         found[name] = [(m["path"], m["score"], m["box"]) for m in answer["matches"]]
     assert found["fleet"] == found["index"]
+
+
+@pytest.fixture
+def in_place(folder: Path, both: tuple[Index, Index]) -> Iterator[None]:
+    """The photos lie where they lay when they were indexed, before `made_once` moved them."""
+    root = Path(both[0].reader.manifest.sources[0].root).parent
+    root.symlink_to(folder)
+    yield
+    root.unlink()
+
+
+@pytest.mark.usefixtures("in_place")
+def test_masks_pages_and_pictures_of_a_fleet(
+    folder: Path, waldo: CommandLine, object_of: Callable[[int], Query], tmp_path: Path
+) -> None:
+    query = object_of(2)
+    ask = ("query", query.photo, "--box", box_of(query), "--json", "--top", 4)
+    found = {}
+    for name in ("index", "fleet"):
+        files = ("--masks", tmp_path / name, "--html", tmp_path / f"{name}.html")
+        shown = waldo(*ask, "--index", folder / name, *files)
+        assert shown.code == 0, shown
+        matches = json.loads(shown.out)["matches"]
+        found[name] = [(m["path"], Path(m["mask"]).read_bytes()) for m in matches]
+        assert (tmp_path / f"{name}.html").stat().st_size > 0
+        picture = tmp_path / f"{name}.png"
+        looked = waldo(
+            "show", query.photo, "--box", box_of(query), "--out", picture, "--index", folder / name
+        )
+        assert looked.code == 0, looked
+    assert found["fleet"] == found["index"]
+    assert (tmp_path / "fleet.png").read_bytes() == (tmp_path / "index.png").read_bytes()
+
+
+def test_a_fleet_and_an_index_rank_together(
+    both: tuple[Index, Index], object_of: Callable[[int], Query]
+) -> None:
+    one, many = both
+    expected = search_indexes([one, one], object_of(2))
+    assert expected.matches
+    for pair in ([one, many], [many, one], [many, many]):
+        assert_same(search_indexes(pair, object_of(2)), expected)
+
+
+def test_the_page_serves_a_fleet(folder: Path, object_of: Callable[[int], Query]) -> None:
+    query = object_of(2)
+    found = []
+    for name in ("index", "fleet"):
+        with running_server(folder / name) as client:
+            told = client.get("/api/v1/collection").json
+            photos = client.get("/api/v1/photos?limit=100").json["photos"]
+            [last] = [photo["id"] for photo in photos if photo["name"] == query.photo.name]
+            assert client.get(f"/api/v1/photos/{last}").json["id"] == last
+            sent = client.post("/api/v1/uploads", query.photo.read_bytes()).json["upload"]
+            asked = {"photo": {"upload": sent}, "box": query.box}
+            reply = client.post("/api/v1/searches", {"object": asked})
+            assert reply.status == 200, reply.content
+            rows = [(m["path"], m["score"], m["box"]) for m in reply.json["matches"]]
+            found.append((told["n_photos"], {photo["name"] for photo in photos}, rows))
+    assert found[0] == found[1]
+    assert found[0][2]
+
+
+def test_it_answers_alike_from_a_bucket(
+    both: tuple[Index, Index],
+    folder: Path,
+    object_of: Callable[[int], Query],
+    waldo: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("obstore", reason="obstore is not installed")
+    pytest.importorskip("moto.server", reason="moto is not installed")
+    url, query = "s3://photos/fleet", object_of(2)
+    with object_server() as server:
+        point_to(server, monkeypatch)
+        copied = waldo("export", "--index", folder / "fleet", "--to", url)
+        assert copied.code == 0, copied
+        with open_index(url, "cpu") as there:
+            for options in (SearchOptions(), SearchOptions(filter=PhotoFilter(("*[0-4].*",)))):
+                found, expected = there.search(query, options), both[1].search(query, options)
+                assert_same(found, expected)
+                assert [m.id for m in found.matches] == [m.id for m in expected.matches]
+        box = box_of(query)
+        shown = waldo(
+            "query", query.photo, "--box", box, "--json", "--index", url, "--masks", tmp_path
+        )
+        assert len(json.loads(shown.out)["matches"]) == 20
+        picture = tmp_path / "picture.png"
+        looked = waldo("show", query.photo, "--box", box, "--out", picture, "--index", url)
+        assert looked.code == 0, looked
+        assert picture.stat().st_size > 0
+        described = json.loads(waldo("info", "--json", "--index", url).out)
+        assert (described["parts"], described["photos"]) == (PARTS, PHOTOS + 2)
+        checked = waldo("verify", "--index", url)
+        assert (checked.code, checked.out.strip()) == (0, "no problem found")
+        with running_server(cached_index(url)) as client:
+            assert client.get("/api/v1/collection").json["n_photos"] == PHOTOS + 2
+        for command in ("compact", "named", "objects"):
+            assert "error: " in waldo.refusal(command, "--index", url)
 
 
 def test_what_a_fleet_cannot_do_is_refused(
@@ -231,6 +334,10 @@ def test_what_a_fleet_cannot_do_is_refused(
     assert keeps_no in waldo.refusal("named", "--index", fleet)
     assert keeps_no in waldo.refusal("forget", "Rex", "--index", fleet)
     assert "Rex" in waldo.refusal("query", "@Rex", "--index", fleet)
+
+
+def box_of(query: Query) -> str:
+    return ",".join(map(str, query.box or ()))
 
 
 def assert_same(found: Answer, expected: Answer) -> None:
