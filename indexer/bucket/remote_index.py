@@ -12,7 +12,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,14 +39,17 @@ from indexer.errors import IndexDamagedError
 from indexer.fleet.parts import Fleet
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import StoredFile, write_bytes_atomically, writing
-from indexer.store.locks import BUCKET_NAME, ORIGIN_NAME, without_readers
-from indexer.store.manifest import MapShard, read_manifest
+from indexer.store.locks import BUCKET_NAME, LOCK_NAME, ORIGIN_NAME, without_readers
+from indexer.store.manifest import MapShard
 from indexer.store.mapstore import OpenShard
 from indexer.store.shards import Shard, open_shard
 
 # A request takes some 20 ms, in which one of many at a time gets this many bytes. So two rows are
 # read by one request where fewer bytes than this lie between them: benchmarks/bucket_reads.py.
 REQUEST_BYTES = 256 * 2**10
+
+# So long may it take from `cached_index` until the folder is opened, and its reader's lock held.
+_KEPT_SECONDS = 600
 
 
 def cached_index(url: str, progress: OnBytes | None = None) -> Path:
@@ -72,48 +77,76 @@ def _cached_fleet(state: RemoteState, fleet: Fleet, progress: OnBytes | None) ->
         )
         places = [place.absolute() for place in found]
     folder = _state_folder(state.bucket, repr((state.fleet_json, places)).encode())
-    if folder.exists():
-        return folder
-    unfinished = folder.with_name(folder.name + ".part")
-    copy_head(state, fleet, unfinished)
-    with writing(unfinished):
-        mark(unfinished, BUCKET_NAME, state.bucket)
-        for part, place in zip(state.parts, places, strict=True):
-            link = unfinished / part.name
-            link.parent.mkdir(exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                link.symlink_to(place, target_is_directory=True)
-    copied = replace(fleet, index_dir=unfinished)
+    with _filling(folder) as is_missing:
+        if is_missing:
+            unfinished = folder.with_name(folder.name + ".part")
+            copy_head(state, fleet, unfinished)
+            with writing(unfinished):
+                mark(unfinished, BUCKET_NAME, state.bucket)
+                for part, place in zip(state.parts, places, strict=True):
+                    link = unfinished / part.name
+                    link.parent.mkdir(exist_ok=True)
+                    with contextlib.suppress(FileExistsError):
+                        link.symlink_to(place, target_is_directory=True)
+            _check_parts(state, replace(fleet, index_dir=unfinished))
+            _take_place(unfinished, folder)
+    return folder
+
+
+def _check_parts(state: RemoteState, fleet: Fleet) -> None:
+    """Raise IndexDamagedError where the manifest of a part, in the folder of a fleet, is that of
+    another collection.
+    """
     for number, part in enumerate(state.parts):
         try:
-            copied.check_part(number)
+            fleet.check_part(number)
         except IndexDamagedError:
             raise IndexDamagedError(
                 f"{part.bucket.url}: is no part of this fleet; export the fleet again to another "
                 "place"
             ) from None
-    _take_place(unfinished, folder, _earlier(folder))
-    return folder
 
 
 def _cached_part(part: RemotePart, progress: OnBytes | None) -> Path:
     """Of an ordinary index, or of a part of a fleet."""
     bucket = part.bucket
     folder = _state_folder(bucket, part.manifest)
-    if folder.exists():
-        return folder
-    unfinished = folder.with_name(folder.name + ".part")
-    manifest = begin_copy(bucket, part.manifest, unfinished)
-    with writing(unfinished):
-        mark(unfinished, BUCKET_NAME, bucket)
-    shards = {file.name for file in manifest.shards}
-    files = [file for file in manifest.files() if file.name not in shards]
-    earlier = _earlier(folder)
-    for file in counted(files, progress):
-        if not _link(file, earlier, unfinished):
-            fetch(bucket, file, unfinished)
-    _take_place(unfinished, folder, earlier)
+    with _filling(folder) as is_missing:
+        if is_missing:
+            unfinished = folder.with_name(folder.name + ".part")
+            manifest = begin_copy(bucket, part.manifest, unfinished)
+            with writing(unfinished):
+                mark(unfinished, BUCKET_NAME, bucket)
+            shards = {file.name for file in manifest.shards}
+            files = [file for file in manifest.files() if file.name not in shards]
+            earlier = _earlier(folder)
+            for file in counted(files, progress):
+                if not _link(file, earlier, unfinished):
+                    fetch(bucket, file, unfinished)
+            _take_place(unfinished, folder)
     return folder
+
+
+@contextlib.contextmanager
+def _filling(folder: Path) -> Iterator[bool]:
+    """Hold the place of a state in the cache, and yield whether it is missing there.
+
+    Of several processes or threads that want it, one fills it, and the others wait. Whoever dies
+    lets go, and the next one goes on. Raises IndexWriteError.
+    """
+    import fcntl
+
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder.parent / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield not folder.exists()
+        with writing(folder):
+            os.utime(folder)  # see `_take_place`
+    finally:
+        os.close(descriptor)
 
 
 def _state_folder(bucket: Bucket, content: bytes) -> Path:
@@ -123,20 +156,20 @@ def _state_folder(bucket: Bucket, content: bytes) -> Path:
 
 def _earlier(folder: Path) -> list[Path]:
     """The states before that of a folder."""
-    return [other for other in folder.parent.iterdir() if other.suffix != ".part"]
+    there = (other for other in folder.parent.iterdir() if other.is_dir())
+    return [other for other in there if other != folder and other.suffix != ".part"]
 
 
-def _take_place(unfinished: Path, folder: Path, earlier: Sequence[Path]) -> None:
+def _take_place(unfinished: Path, folder: Path) -> None:
     """Let a state that is whole have its name, and delete the states before it that nobody has
-    open. Raises IndexWriteError.
+    open, or was given so lately that he may be about to open it. Raises IndexWriteError.
     """
     with writing(folder):
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.exists():  # another process made it first
-                raise
-    for other in earlier:
+        unfinished.rename(folder)
+    for other in _earlier(folder):
+        with contextlib.suppress(OSError):
+            if time.time() - other.stat().st_mtime < _KEPT_SECONDS:
+                continue
         with contextlib.suppress(OSError), without_readers(other) as alone:
             if alone:
                 shutil.rmtree(other)
@@ -225,16 +258,17 @@ def verify_remote(url: str) -> list[str]:
     Returns one line per problem. Raises BucketError, IndexMissingError, IndexFormatError,
     IndexDamagedError where a manifest is.
     """
-    state, folder = read_state(Bucket(url)), cached_index(url)
-    codecs = [] if state.fleet is None else [(state.bucket, state.fleet.codec)]
-    files = [
-        (part.bucket, file)
-        for part in state.parts
-        for file in read_manifest(folder / part.name).files()
-    ]
+    state = read_state(Bucket(url))
+    files = [] if state.fleet is None else [(state.bucket, state.fleet.codec)]
+    with tempfile.TemporaryDirectory() as folder:
+        for part in state.parts:
+            manifest = begin_copy(part.bucket, part.manifest, Path(folder, part.name))
+            files += [(part.bucket, file) for file in manifest.files()]
+        if state.fleet is not None:
+            _check_parts(state, replace(state.fleet, index_dir=Path(folder)))
     return [
         f"{bucket.url}/{object_key(file)}: {problem}; export the index again to another place"
-        for bucket, file in [*codecs, *files]
+        for bucket, file in files
         if (problem := _problem(bucket, file)) is not None
     ]
 

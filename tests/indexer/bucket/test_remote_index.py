@@ -1,7 +1,12 @@
 """An index that is searched where it lies, in a bucket."""
 
 import json
+import os
 import random
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +151,7 @@ def test_a_new_state_takes_the_place_of_the_old(server: ObjectServer, sample_ind
     changed = json.dumps({**json.loads(manifest), "generation": 10_000}).encode()
     server.s3.put_object(Bucket="photos", Key="one/index/manifest.json", Body=changed)
     server.requests.clear()
+    os.utime(folder, (0, 0))  # given long ago
     try:
         newer = cached_index(URL)
     finally:
@@ -155,6 +161,54 @@ def test_a_new_state_takes_the_place_of_the_old(server: ObjectServer, sample_ind
     assert len(server.requests) == 1  # the files are those of the state before
     with IndexReader.open(newer) as reader:
         assert reader.n_photos > 0
+
+
+def test_a_state_that_was_given_just_now_stays(server: ObjectServer, sample_index: Path) -> None:
+    folder = cached_index(URL)
+    manifest = server.objects()["one/index/manifest.json"]
+    changed = json.dumps({**json.loads(manifest), "generation": 10_000}).encode()
+    server.s3.put_object(Bucket="photos", Key="one/index/manifest.json", Body=changed)
+    try:
+        cached_index(URL)
+    finally:
+        server.s3.put_object(Bucket="photos", Key="one/index/manifest.json", Body=manifest)
+    with IndexReader.open(folder) as reader:  # as another process would, a moment later
+        assert reader.n_photos > 0
+
+
+def test_two_processes_that_fill_the_cache_fetch_every_file_once(
+    server: ObjectServer, sample_index: Path
+) -> None:
+    def slowly(method: str, path: str) -> None:
+        time.sleep(0.1)
+
+    server.fault = slowly
+    program = f"from indexer.bucket.remote_index import cached_index as c; print(c({URL!r}))"
+    command = [sys.executable, "-c", program]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) for _ in range(2)]
+    folders = [process.communicate(timeout=60)[0].decode().strip() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert folders[0] == folders[1] == str(cached_index(URL))
+    asked = Counter(path for _, path in server.requests if not path.endswith("manifest.json"))
+    assert len(asked) > 1
+    assert set(asked.values()) == {1}
+    assert verify_remote(URL) == []
+
+
+def test_verify_reads_each_object_once_and_tells_of_small_ones_too(
+    server: ObjectServer, sample_index: Path
+) -> None:
+    key = "one/index/" + object_key(read_manifest(sample_index).photos[0])
+    sound = server.objects()[key]
+    server.s3.put_object(Bucket="photos", Key=key, Body=bytes([sound[0] ^ 1]) + sound[1:])
+    server.requests.clear()
+    try:
+        [problem] = verify_remote(URL)
+    finally:
+        server.s3.put_object(Bucket="photos", Key=key, Body=sound)
+    assert "not what was written" in problem
+    assert len(server.requests) == 1 + len(read_manifest(sample_index).files())
+    assert set(Counter(server.requests).values()) == {1}
 
 
 def test_no_index_there(server: ObjectServer) -> None:
