@@ -125,7 +125,7 @@ def test_a_new_fleet_is_made_by_workers(made: Path, tmp_path: Path, cluster: Loc
         made / "begun" / "fleet-codec.safetensors"
     ).read_bytes()
     left = {path.name for path in fleet.iterdir()}
-    assert left == {".lock", "fleet.json", "fleet-codec.safetensors", "parts"}
+    assert left == {".lock", ".readers", "fleet.json", "fleet-codec.safetensors", "parts"}
 
 
 def first_writer(fleet: Path) -> tuple[int, int]:
