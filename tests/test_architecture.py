@@ -276,6 +276,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "search.evaluation.runs": {
         "features.errors",
+        "indexer.codec",
+        "search.evaluation",
+        "search.evaluation.benchmarks.benchmark",
         "search.evaluation.method_table",
         "search.evaluation.paper",
         "search.scoring.scores.DEFAULT_SCORE",
@@ -323,6 +326,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search.segmentation",
         "search.evaluation",
         "search.evaluation.benchmarks",
+        "search.evaluation.benchmarks.benchmark",
         "search.evaluation.methods",
         "search.evaluation.metrics",
         "search.evaluation.runs",

@@ -14,14 +14,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from search.commands.album_commands import album, confirm, refuse
+from search.commands.benchmark_commands import fit_weights, prepare, report
 from search.commands.collection_commands import compact, index, info, models, remove, verify
-from search.commands.evaluation_commands import evaluate, fit_weights, prepare
+from search.commands.evaluation_commands import evaluate
 from search.commands.export_command import export
 from search.commands.mask_commands import propagate, segment
 from search.commands.name_commands import forget, merge, name, named, rename
 from search.commands.objects_command import objects
 from search.commands.query_command import query
-from search.commands.report_command import report
 from search.commands.serve_command import serve
 from search.commands.show_command import show
 from search.commands.terminal.help import EXAMPLES, GroupedCommand, GroupedCommands

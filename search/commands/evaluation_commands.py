@@ -1,9 +1,9 @@
-"""Benchmarks: `waldo evaluate`, `fit-weights` and `prepare`."""
+"""`waldo evaluate`: methods on labelled benchmarks."""
 
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,6 @@ from search.commands.terminal.options import (
     SEARCH_BENCHMARKS,
     BatchSizeOption,
     DeviceOption,
-    IndexOption,
     JsonOption,
     ModelOption,
     check_codec,
@@ -29,7 +28,11 @@ from search.commands.terminal.options import (
 )
 
 if TYPE_CHECKING:
+    from features.models import MapExtractor
+    from search.evaluation.benchmarks.benchmark import Benchmark
     from search.evaluation.galleries import LeftOut
+    from search.evaluation.methods.sweep import Sweep
+    from search.evaluation.retrieval import Evaluation
     from search.evaluation.run_store import RunResults
     from search.evaluation.steps import OnStep
 
@@ -69,7 +72,7 @@ class _Evaluated:
 
 def evaluate(
     protocol: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="PROTOCOL",
             autocompletion=lambda: (*SEARCH_BENCHMARKS, *OBJECT_BENCHMARKS),
@@ -77,8 +80,10 @@ def evaluate(
             "inshop, ilias or mini_ilias for searches, perseg, permis or pods_masks for masks, "
             "davis2017 for videos, objects-folders or objects-scenes for what recurs.",
         ),
-    ],
-    root: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the benchmark.")],
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder of the benchmark.")
+    ] = None,
     model: ModelOption = "tiny",
     method: Annotated[
         list[str] | None,
@@ -134,6 +139,14 @@ def evaluate(
         str | None,
         typer.Option(metavar="MODEL", help="For benchmarks of masks, as for `waldo segment`."),
     ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN.json",
+            help="Repeat 8 queries of a run of searches, without PROTOCOL and --root, and say "
+            "whether they agree.",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Compare methods on a labelled benchmark. Searches rank its whole gallery.
@@ -146,6 +159,13 @@ def evaluate(
     from search.evaluation.methods.sweep import sweep_table, sweep_title
     from search.evaluation.run_store import default_work_folder
 
+    if check is not None:
+        if protocol is not None or root is not None:
+            raise WaldoError(f"--check {check}: takes PROTOCOL and --root from the run; leave both")
+        _check(check, work or default_work_folder())
+        return
+    if protocol is None or root is None:
+        raise WaldoError("name a protocol, and its folder by --root")
     if sam is not None and protocol not in MASKS:
         known = ", ".join(MASKS)
         raise WaldoError(f"--sam {sam}: draws masks for {known}, not for {protocol}")
@@ -184,14 +204,24 @@ def evaluate(
         shutil.rmtree(evaluated.folder)
 
 
-def _evaluate_searches(request: _Request) -> _Evaluated:
+@dataclass(frozen=True)
+class _Searched:
+    """What a benchmark of searches was asked with, and what was found. further: for the report."""
+
+    benchmark: "Benchmark"
+    extractor: "MapExtractor"
+    sweeps: "list[Sweep]"
+    evaluation: "Evaluation"
+    further: dict[str, Any]
+
+
+def _search(request: _Request, some: "Callable[[Benchmark], Benchmark] | None" = None) -> _Searched:
+    """Run the methods. some: chooses queries."""
     from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import read_benchmark
     from search.evaluation.galleries import Indexing, add_distractors, find_distractors
     from search.evaluation.methods.methods import descriptors_of, select_methods
-    from search.evaluation.methods.sweep import find_sweeps, sweep_json
-    from search.evaluation.metrics.class_map import measure_class_map
-    from search.evaluation.report import evaluation_json, write_searches_run
+    from search.evaluation.methods.sweep import find_sweeps
     from search.evaluation.retrieval import run_methods
 
     with ProgressDisplay() as display:
@@ -212,6 +242,8 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
             benchmark, left_out = add_distractors(benchmark, photos, methods, how)
         say(_told(left_out, benchmark.n_distractors))
         further["distractors_left_out"] = asdict(left_out)
+    if some is not None:
+        benchmark = some(benchmark)
     with ProgressDisplay() as display:
         found = run_methods(
             *(benchmark, methods, extractor, request.work, request.codec),
@@ -219,15 +251,78 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
             on_step=display.show,
             descriptors=descriptors,
         )
+    return _Searched(benchmark, extractor, sweeps, found, further)
+
+
+def _evaluate_searches(request: _Request) -> _Evaluated:
+    from search.evaluation.methods.sweep import sweep_json
+    from search.evaluation.metrics.class_map import measure_class_map
+    from search.evaluation.report import evaluation_json, write_searches_run
+    from search.evaluation.runs.repeat import provenance
+
+    searched = _search(request)
+    benchmark, extractor, found = searched.benchmark, searched.extractor, searched.evaluation
     say(f"indexes for later runs: {request.work}")
     measured = benchmark.scenes and extractor.knows_words
     class_map = measure_class_map(benchmark, extractor) if measured else None
     report = evaluation_json(benchmark, extractor.fingerprint(), request.codec, found, class_map)
-    report |= further
-    if sweeps:
-        report["sweeps"] = [sweep_json(swept, report) for swept in sweeps]
-    write = partial(write_searches_run, report=report, benchmark=benchmark, evaluation=found)
+    report |= searched.further
+    if searched.sweeps:
+        report["sweeps"] = [sweep_json(swept, report) for swept in searched.sweeps]
+    written = {**report, **provenance(benchmark, _as_json(request, list(report["methods"])))}
+    write = partial(write_searches_run, report=written, benchmark=benchmark, evaluation=found)
     return _Evaluated(report, write, found.folder)
+
+
+def _as_json(request: _Request, methods: list[str]) -> dict[str, Any]:
+    """A request for searches, so that `_check` can repeat it. methods: those that were measured."""
+    return {
+        "protocol": request.protocol,
+        "root": str(request.root.absolute()),
+        "model": request.model,
+        "methods": methods,
+        "device": request.device,
+        "batch_size": request.batch_size,
+        "codec": request.codec,
+        "distractors": request.distractors and str(request.distractors.absolute()),
+    }
+
+
+def _check(path: Path, work: Path) -> None:
+    """Repeat a sample of a run of searches. Exits with 1 where it does not agree."""
+    from search.evaluation.runs.repeat import compare_sample, request_of, sample
+    from search.evaluation.runs.run_files import read_run
+
+    run = read_run(path)
+    asked = request_of(run)
+    request = _Request(
+        *(asked["protocol"], Path(asked["root"]), asked["model"], asked["methods"]),
+        device=asked["device"],
+        batch_size=asked["batch_size"],
+        codec=asked["codec"],
+        sam=None,
+        work=work,
+        sweep=[],
+        distractors=asked["distractors"] and Path(asked["distractors"]),
+    )
+    places: list[int] = []
+
+    def some(benchmark: "Benchmark") -> "Benchmark":
+        places.extend(sample(run, benchmark))
+        queries = [benchmark.queries[place] for place in places]
+        return replace(benchmark, queries=queries, parts={})
+
+    searched = _search(request, some)
+    found = compare_sample(run, places, searched.evaluation, searched.extractor.fingerprint())
+    shutil.rmtree(searched.evaluation.folder)
+    for one in found.departures:
+        print(f"{one.photo}, {one.method}: average precision {one.was} then, {one.now} now")
+    for line in found.changed:
+        print(f"changed since: {line}")
+    agrees = "differ from" if found.departures else "agree with"
+    print(f"{found.n_queries} queries by {len(found.methods)} methods {agrees} {path}")
+    if found.departures:
+        raise typer.Exit(1)
 
 
 def _told(left_out: "LeftOut", n_distractors: int) -> str:
@@ -319,76 +414,3 @@ def _evaluate_by_object(
         with ProgressDisplay() as display:
             report = measure(stored, display.show)
     return _Evaluated(report, partial(write_run, report=report), folder)
-
-
-def fit_weights(
-    protocol: Annotated[
-        str,
-        typer.Argument(
-            metavar="PROTOCOL",
-            autocompletion=lambda: SEARCH_BENCHMARKS,
-            help="folders (one sub-folder per object), or another benchmark of searches, as for "
-            "`waldo evaluate`.",
-        ),
-    ],
-    root: Annotated[Path, typer.Option(metavar="DIR", help="The folder of labelled photos.")],
-    index: IndexOption,
-    device: DeviceOption = "auto",
-    json_output: JsonOption = False,
-) -> None:
-    """Fit the weights of the score `fused` to labelled photos, for searches in an index.
-
-    The default weights stay unless others are clearly better.
-    """
-    from features.models import extractor_of
-    from indexer.store.manifest import read_manifest
-    from search.commands.terminal.progress_bar import ProgressDisplay
-    from search.evaluation.benchmarks import read_benchmark
-    from search.evaluation.fitting import fit_index, fit_table
-    from search.evaluation.run_store import default_work_folder
-
-    stored = read_manifest(index)
-    with ProgressDisplay() as display:
-        benchmark = read_benchmark(protocol, root, default_work_folder(), display.show)
-    say(f"loading the model {stored.fingerprint['model']}")
-    extractor = extractor_of(stored.fingerprint, device, batch_size=8)
-    with ProgressDisplay() as display:
-        fit = fit_index(index, benchmark, extractor, default_work_folder(), display, display.show)
-    if json_output:
-        print_json({"index_dir": str(index), "protocol": protocol, **fit.as_json()})
-    else:
-        print_table(fit_table(fit))
-        print(fit.verdict)
-
-
-def prepare(
-    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="Only permir.")],
-    burst: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="The folder of BURST: annotations/SPLIT/all_classes.json, and the frames of TAO "
-            "as frames/SPLIT/SOURCE/SEQUENCE/FILE. All splits in it are used.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make for the benchmark.")],
-    seed: Annotated[
-        int,
-        typer.Option(metavar="N", min=0, help="Decides between frames that suit equally well."),
-    ] = 0,
-    json_output: JsonOption = False,
-) -> None:
-    """Make the folder of a benchmark for `waldo evaluate` from its source data set."""
-    from features.errors import WaldoError
-    from search.evaluation.benchmarks.burst import prepare_permir
-
-    if benchmark != "permir":
-        raise WaldoError(f"{benchmark}: no such benchmark to be prepared; only permir is")
-    videos = prepare_permir(burst, out, seed)
-    frames = sum(len(video.frames) for video in videos)
-    classes = {video.class_name for video in videos}
-    if json_output:
-        report = {"videos": len(videos), "classes": sorted(classes), "frames": frames, "seed": seed}
-        print_json({**report, "out": str(out)})
-    else:
-        print(f"{len(videos)} videos of {len(classes)} classes in {out}: {frames} frames")

@@ -66,8 +66,8 @@ def gallery_folder(
     Raises WaldoError for a missing photo, OSError where the folder cannot be written.
     """
     photos = benchmark.indexed or benchmark.gallery
-    decides = [_files(photos), extractor.fingerprint(), quality]
-    folder = work / f"{benchmark.protocol}-{maps}-{_digest(decides)}"
+    digest = _digest_with_files(photos, [extractor.fingerprint(), quality])
+    folder = work / f"{benchmark.protocol}-{maps}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     listing = "\n".join(str(path.resolve()) for path in photos)
     write_text_atomically(folder / "gallery.txt", listing)
@@ -94,8 +94,8 @@ def results_folder(work: Path, protocol: str, files: list[Path], settings: list[
     files: the benchmark's photos and masks. settings: JSON-ready; everything else that decides
     results, except the method. Raises WaldoError for a missing file.
     """
-    decides = [RESULTS_VERSION, np.__version__, settings, _files(files)]
-    return work / f"{protocol}-run-{_digest(decides)}"
+    digest = _digest_with_files(files, [RESULTS_VERSION, np.__version__, settings])
+    return work / f"{protocol}-run-{digest}"
 
 
 class RunScores:
@@ -276,18 +276,23 @@ def _file_name(name: str) -> str:
     return safe if len(safe) < _LONGEST_NAME else f"{safe[:150]}-{_digest(name)}"
 
 
-def _files(paths: list[Path]) -> list[tuple[str, int, int]]:
-    """The path, size and modification time of each file."""
-    known = []
-    for path in paths:
+def _digest_with_files(paths: list[Path], others: list[Any]) -> str:
+    """`_digest` of the list of files, each by its path, size and modification time, and others.
+
+    The files of large galleries are hashed one by one.
+    """
+    text = hashlib.sha256(b"[[")
+    for number, path in enumerate(paths):
         try:
             stat = path.stat()
         except OSError as error:
             raise WaldoError(
                 f"{path}: cannot be read ({error.strerror}); a benchmark needs all its photos"
             ) from None
-        known.append((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
-    return known
+        known = json.dumps((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
+        text.update((", " if number else "").encode() + known.encode())
+    text.update(f"], {json.dumps(others)[1:]}".encode())
+    return text.hexdigest()[:16]
 
 
 def _digest(value: Any) -> str:

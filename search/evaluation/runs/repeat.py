@@ -1,0 +1,162 @@
+"""Repeating a sample of a run, to see whether its numbers come out again."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.errors import WaldoError
+from indexer.codec.machine import describe_machine
+from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.report import versions
+from search.evaluation.retrieval import Evaluation
+from search.evaluation.runs.run_files import Run
+
+# Of the bootstrap intervals, and of the sample.
+SEED = 0
+
+# As many queries as are compared at once: which others are beside a query can change the last bits
+# of its scores, so a sample has neighbours of the run.
+_TOGETHER = 8
+
+# Average precisions that differ by less are the same.
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A query whose average precision is another now. was, now: fractions, or None."""
+
+    photo: str
+    method: str
+    was: float | None
+    now: float | None
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """What came of a sample. methods: their names. changed: what is not as in the run, in words,
+    such as versions and kernels.
+    """
+
+    n_queries: int
+    methods: list[str]
+    departures: list[Departure]
+    changed: list[str]
+
+
+def provenance(benchmark: Benchmark, request: dict[str, Any]) -> dict[str, Any]:
+    """What a run file says beside the report, so that the run can be repeated: JSON-ready.
+
+    request: what was asked for. "files" is a digest of the benchmark's photos, by name and size.
+    """
+    return {
+        "request": request,
+        "machine": _machine(),
+        "seed": SEED,
+        "files": _digest([*benchmark.gallery, *(asked.query.photo for asked in benchmark.queries)]),
+    }
+
+
+def request_of(run: Run) -> dict[str, Any]:
+    """What a run was asked for. Raises WaldoError where its file does not say."""
+    request = run.content.get("request")
+    if not isinstance(request, dict):
+        raise WaldoError(
+            f"{run.path}: cannot be checked: it does not say how it was made, as files of masks, "
+            "of videos and of earlier versions do not; run it again by `waldo evaluate --out`"
+        )
+    return request
+
+
+def sample(run: Run, benchmark: Benchmark) -> range:
+    """The places of the queries to repeat: 8 neighbours, the same ones each time.
+
+    benchmark: as it is now. Raises WaldoError where it is not that of the run.
+    """
+    content = run.content
+    asked = [str(query.query.photo.absolute()) for query in benchmark.queries]
+    photos = [*benchmark.gallery, *(query.query.photo for query in benchmark.queries)]
+    if asked != [query["photo"] for query in content["queries"]] or (
+        _digest(photos) != content.get("files")
+    ):
+        raise WaldoError(
+            f"{run.path}: cannot be checked: the photos of {content['protocol']} in "
+            f"{content['request'].get('root')} are not those of the run"
+        )
+    groups = -(-len(asked) // _TOGETHER)
+    start = _TOGETHER * int(np.random.default_rng(SEED).integers(groups))
+    return range(start, min(start + _TOGETHER, len(asked)))
+
+
+def compare_sample(run: Run, places: Sequence[int], again: Evaluation, model: Any) -> Repetition:
+    """What is not as in the run. places: of the queries. again: their evaluation. model: the
+    fingerprint of the model now.
+    """
+    departures = []
+    for result in again.results:
+        name = result.method.name
+        for place, now in zip(places, result.queries, strict=True):
+            query = run.content["queries"][place]
+            was = query["methods"][name]["average_precision"]
+            precision = now.measured.average_precision
+            if not _same(was, precision):
+                departures.append(Departure(query["photo"], name, was, precision))
+    return Repetition(
+        len(places),
+        [result.method.name for result in again.results],
+        departures,
+        list(_changed(run.content, model)),
+    )
+
+
+def _same(was: float | None, now: float | None) -> bool:
+    if was is None or now is None:
+        return was is now
+    return abs(was - now) < _TOLERANCE
+
+
+def _changed(content: dict[str, Any], model: Any) -> Iterable[str]:
+    """What decides numbers and is not as in the run, in words."""
+    then = _facts(content["versions"], content["machine"], content["model"])
+    now = _facts(versions(), _machine(), model)
+    for name in {**then, **now}:
+        if then.get(name) != now.get(name):
+            yield f"{name}: {then.get(name)} then, {now.get(name)} now"
+
+
+def _machine() -> dict[str, Any]:
+    """What of the machine can decide numbers: the kernels are chosen by a measurement."""
+    machine = describe_machine()
+    return {
+        "cpu": machine.cpu,
+        "instructions": machine.capability,
+        "threads": machine.threads,
+        "gpu": machine.gpu,
+        "kernels": {
+            f"{one.levels} {one.vectors} x {one.numbers}": one.kernel for one in machine.choices
+        },
+    }
+
+
+def _facts(
+    software: dict[str, str], machine: dict[str, Any], model: dict[str, Any]
+) -> dict[str, Any]:
+    kernels = {f"kernel for {shape}": name for shape, name in machine["kernels"].items()}
+    others = {name: value for name, value in machine.items() if name != "kernels"}
+    return {**software, **others, **kernels, **model}
+
+
+def _digest(photos: Iterable[Path]) -> str:
+    """Of the names and sizes of files. Raises WaldoError for one that is gone."""
+    text = hashlib.sha256()
+    for photo in photos:
+        try:
+            size = photo.stat().st_size
+        except OSError as error:
+            raise WaldoError(f"{photo}: cannot be read ({error.strerror})") from None
+        text.update(f"{photo.name}\0{size}\0".encode(errors="surrogateescape"))
+    return text.hexdigest()[:16]
