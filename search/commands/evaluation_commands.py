@@ -12,7 +12,7 @@ import typer
 
 from search.commands.terminal.options import (
     EXPERTS,
-    OBJECT_BENCHMARKS,
+    OTHER_BENCHMARKS,
     SEARCH_BENCHMARKS,
     BatchSizeOption,
     DeviceOption,
@@ -75,10 +75,11 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="PROTOCOL",
-            autocompletion=lambda: (*SEARCH_BENCHMARKS, *OBJECT_BENCHMARKS),
+            autocompletion=lambda: (*SEARCH_BENCHMARKS, *OTHER_BENCHMARKS),
             help="folders, scenes, permir, roxford5k, rparis6k, pods, instre, gldv2, sop, "
-            "inshop, ilias or mini_ilias for searches, perseg, permis or pods_masks for masks, "
-            "davis2017 for videos, objects-folders or objects-scenes for what recurs.",
+            "inshop, ilias or mini_ilias for searches, ilias_text for those by texts, perseg, "
+            "permis or pods_masks for masks, davis2017 for videos, objects-folders or "
+            "objects-scenes for what recurs.",
         ),
     ] = None,
     root: Annotated[
@@ -154,7 +155,7 @@ def evaluate(
     A run that was interrupted continues when the same command is given again.
     """
     from features.errors import WaldoError
-    from search.evaluation.benchmarks import GROUPS, MASKS, VIDEOS
+    from search.evaluation.benchmarks import GROUPS, MASKS, TEXTS, VIDEOS
     from search.evaluation.method_table import evaluation_table, parts_table
     from search.evaluation.methods.sweep import sweep_table, sweep_title
     from search.evaluation.run_store import default_work_folder
@@ -162,16 +163,16 @@ def evaluate(
     if check is not None:
         if protocol is not None or root is not None:
             raise WaldoError(f"--check {check}: takes PROTOCOL and --root from the run; leave both")
-        _check(check, work or default_work_folder())
+        _check(check, work or default_work_folder(), json_output)
         return
     if protocol is None or root is None:
         raise WaldoError("name a protocol, and its folder by --root")
     if sam is not None and protocol not in MASKS:
         known = ", ".join(MASKS)
         raise WaldoError(f"--sam {sam}: draws masks for {known}, not for {protocol}")
-    if sweep and protocol in {**MASKS, **VIDEOS, **GROUPS}:
+    if sweep and protocol in {**MASKS, **VIDEOS, **GROUPS, **TEXTS}:
         raise WaldoError(f"--sweep {sweep[0]}: searches can be swept, not {protocol}")
-    if distractors and protocol in {**MASKS, **VIDEOS, **GROUPS}:
+    if distractors and protocol in {**MASKS, **VIDEOS, **GROUPS, **TEXTS}:
         raise WaldoError(f"--distractors {distractors}: searches have a gallery, not {protocol}")
     check_codec(codec)
     request = _Request(
@@ -186,6 +187,8 @@ def evaluate(
         evaluated = _evaluate_masks(request)
     elif protocol in GROUPS:
         evaluated = _evaluate_groups(request)
+    elif protocol in TEXTS:
+        evaluated = _evaluate_texts(request)
     else:
         evaluated = _evaluate_searches(request)
     if out is not None:
@@ -288,7 +291,7 @@ def _as_json(request: _Request, methods: list[str]) -> dict[str, Any]:
     }
 
 
-def _check(path: Path, work: Path) -> None:
+def _check(path: Path, work: Path, json_output: bool) -> None:
     """Repeat a sample of a run of searches. Exits with 1 where it does not agree."""
     from search.evaluation.runs.repeat import compare_sample, request_of, sample
     from search.evaluation.runs.run_files import read_run
@@ -315,12 +318,15 @@ def _check(path: Path, work: Path) -> None:
     searched = _search(request, some)
     found = compare_sample(run, places, searched.evaluation, searched.extractor.fingerprint())
     shutil.rmtree(searched.evaluation.folder)
-    for one in found.departures:
-        print(f"{one.photo}, {one.method}: average precision {one.was} then, {one.now} now")
-    for line in found.changed:
-        print(f"changed since: {line}")
-    agrees = "differ from" if found.departures else "agree with"
-    print(f"{found.n_queries} queries by {len(found.methods)} methods {agrees} {path}")
+    if json_output:
+        print_json({"run": str(path), "agrees": not found.departures, **asdict(found)})
+    else:
+        for one in found.departures:
+            print(f"{one.photo}, {one.method}: average precision {one.was} then, {one.now} now")
+        for line in found.changed:
+            print(f"changed since: {line}")
+        agrees = "differ from" if found.departures else "agree with"
+        print(f"{found.n_queries} queries by {len(found.methods)} methods {agrees} {path}")
     if found.departures:
         raise typer.Exit(1)
 
@@ -338,7 +344,11 @@ def _told(left_out: "LeftOut", n_distractors: int) -> str:
 
 def _evaluate_masks(request: _Request) -> _Evaluated:
     from search.evaluation.benchmarks import MASKS
-    from search.evaluation.object_masks import evaluate_masks, masks_folder, select_mask_methods
+    from search.evaluation.labels.object_masks import (
+        evaluate_masks,
+        masks_folder,
+        select_mask_methods,
+    )
     from search.segmentation.cascade import prompted_by
     from search.segmentation.sam import Sam
 
@@ -361,7 +371,11 @@ def _evaluate_masks(request: _Request) -> _Evaluated:
 
 def _evaluate_videos(request: _Request) -> _Evaluated:
     from search.evaluation.benchmarks import VIDEOS
-    from search.evaluation.video_labels import evaluate_videos, select_video_methods, videos_folder
+    from search.evaluation.labels.video_labels import (
+        evaluate_videos,
+        select_video_methods,
+        videos_folder,
+    )
     from search.segmentation.video import load_video_extractor
 
     videos = VIDEOS[request.protocol](request.root)
@@ -391,6 +405,24 @@ def _evaluate_groups(request: _Request) -> _Evaluated:
             *(request.protocol, photos, extractor, methods, request.work, request.codec),
             on_progress=display,
             on_step=display.show,
+        )
+    say(f"indexes for later runs: {request.work}")
+    return _Evaluated(report, partial(write_run, report=report), folder=None)
+
+
+def _evaluate_texts(request: _Request) -> _Evaluated:
+    from search.commands.terminal.progress_bar import ProgressDisplay
+    from search.evaluation.benchmarks import TEXTS
+    from search.evaluation.report import write_run
+    from search.evaluation.text_queries import check_text_methods, evaluate_texts
+
+    check_text_methods(request.methods)
+    with ProgressDisplay() as display:
+        benchmark = TEXTS[request.protocol](request.root, request.work, display.show)
+    extractor = load_extractor(request.model, request.device, request.batch_size)
+    with ProgressDisplay() as display:
+        report = evaluate_texts(
+            benchmark, extractor, request.work, request.codec, display, display.show
         )
     say(f"indexes for later runs: {request.work}")
     return _Evaluated(report, partial(write_run, report=report), folder=None)

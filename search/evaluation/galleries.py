@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.errors import WaldoError
 from features.models import MapExtractor
 from features.vision.descriptors import ImageDescriptor
@@ -71,6 +74,21 @@ def index_gallery(benchmark: Benchmark, maps: str, source: Extractor, how: Index
         on_progress=how.on_progress,
     )
     return place / "index"
+
+
+def gallery_ids(reader: IndexReader, benchmark: Benchmark) -> NDArray[np.int64]:
+    """The ids of a gallery's photos in its index, (n_gallery,) int64.
+
+    Raises WaldoError for a photo that the index lacks, because it cannot be read.
+    """
+    places = {record.path: record.id for record in reader.photos(reader.ids)}
+    ids = np.empty(len(benchmark.gallery), dtype=np.int64)
+    for row, path in enumerate(benchmark.gallery):
+        try:
+            ids[row] = places[path.resolve()]
+        except KeyError:
+            raise WaldoError(f"{path}: cannot be read; a benchmark needs all its photos") from None
+    return ids
 
 
 def find_distractors(folder: Path, work: Path) -> list[Path]:

@@ -107,7 +107,7 @@ def _counted(report: dict[str, Any]) -> str:
 
 def size(report: dict[str, Any]) -> str:
     """How much was evaluated, in words."""
-    asked = "objects" if "objects" in report else "queries"
+    asked = next((name for name in ("objects", "texts") if name in report), "queries")
     videos = any("J&F" in values for values in report["methods"].values())
     shown = "frames" if videos else "photos"
     return f"{report['n_queries']} {asked}, {report['n_gallery']} {shown}"
@@ -194,7 +194,11 @@ def _cells(values: dict[str, Any]) -> dict[str, str]:
         return _group_cells(values)
     if "mIoU" in values:
         return _mask_cells(values)
-    return _graded_cells(values) if "medium" in values else _retrieval_cells(values)
+    if "medium" in values:
+        return _graded_cells(values)
+    if "mAP" not in values:  # texts: their metric is among the further ones
+        return {"95 % interval": _interval(values["mAP@1k_interval"])}
+    return _retrieval_cells(values)
 
 
 def _retrieval_cells(values: dict[str, Any]) -> dict[str, str]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import WaldoError
 from features.models import MapExtractor
 from features.regions import Box
 from features.vision.descriptors import ImageDescriptor
@@ -19,7 +18,7 @@ from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.ingest.progress import Progress
 from indexer.reader import IndexReader
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
-from search.evaluation.galleries import Indexing, index_gallery
+from search.evaluation.galleries import Indexing, gallery_ids, index_gallery
 from search.evaluation.methods.indexed_gallery import IndexedGallery, QueryBatch, References
 from search.evaluation.methods.methods import (
     CombinedMethod,
@@ -199,7 +198,7 @@ def _open_gallery(run: _Run, group: SameMaps, opened: ExitStack) -> IndexedGalle
     reader = opened.enter_context(IndexReader.open(index))
     names = {method.name for method in group.methods}
     return IndexedGallery(
-        *(names, reader, _ids(reader, run.benchmark), source, single),
+        *(names, reader, gallery_ids(reader, run.benchmark), source, single),
         descriptors=run.indexing.descriptors,
         clock=run.scores.clock,
         on_step=run.on_step,
@@ -288,15 +287,3 @@ def _finding(method: Method, gallery: IndexedGallery, asked: References) -> Find
         return None
     references = asked[method.region]
     return lambda query, places: gallery.boxes(method, references[query], places)
-
-
-def _ids(reader: IndexReader, benchmark: Benchmark) -> NDArray[np.int64]:
-    """The gallery's ids in its index, (n_gallery,) int64."""
-    places = {record.path: record.id for record in reader.photos(reader.ids)}
-    ids = np.empty(len(benchmark.gallery), dtype=np.int64)
-    for row, path in enumerate(benchmark.gallery):
-        try:
-            ids[row] = places[path.resolve()]
-        except KeyError:
-            raise WaldoError(f"{path}: cannot be read; a benchmark needs all its photos") from None
-    return ids

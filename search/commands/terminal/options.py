@@ -27,7 +27,8 @@ SEARCH_BENCHMARKS = (
     *("folders", "scenes", "permir", "roxford5k", "rparis6k"),
     *("pods", "instre", "gldv2", "sop", "inshop", "ilias", "mini_ilias"),
 )
-OBJECT_BENCHMARKS = (
+OTHER_BENCHMARKS = (
+    "ilias_text",
     "perseg",
     "permis",
     "pods_masks",

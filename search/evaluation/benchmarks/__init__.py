@@ -9,14 +9,18 @@ from functools import partial
 from pathlib import Path
 
 from features.errors import WaldoError
-from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.benchmarks.benchmark import Benchmark, TextBenchmark
 from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.folders import read_folders
 from search.evaluation.benchmarks.labelled_objects import AnnotatedVideo, SegmentationObject
 from search.evaluation.benchmarks.permir import read_permir, read_permis
 from search.evaluation.benchmarks.perseg import read_perseg
 from search.evaluation.benchmarks.published.gldv2 import read_gldv2
-from search.evaluation.benchmarks.published.ilias import read_ilias, read_mini_ilias
+from search.evaluation.benchmarks.published.ilias import (
+    read_ilias,
+    read_ilias_texts,
+    read_mini_ilias,
+)
 from search.evaluation.benchmarks.published.instre import read_instre
 from search.evaluation.benchmarks.published.pods import read_pods
 from search.evaluation.benchmarks.published.pods_masks import read_pods_masks
@@ -52,6 +56,11 @@ PACKED_SEARCHES: dict[str, Callable[[Path, Path | None, OnUnpacking | None], Ben
     "mini_ilias": read_mini_ilias,
 }
 
+# Rank a gallery for each text; packed as those above.
+TEXTS: dict[str, Callable[[Path, Path | None, OnUnpacking | None], TextBenchmark]] = {
+    "ilias_text": read_ilias_texts,
+}
+
 # Segment an object in photos.
 MASKS: dict[str, Callable[[Path], list[SegmentationObject]]] = {
     "perseg": read_perseg,
@@ -84,10 +93,10 @@ def read_benchmark(
     folder with another layout, and for one without a query or with a query that no photo answers.
     """
     searches = [*SEARCHES, *PACKED_SEARCHES]
-    if protocol in {**MASKS, **VIDEOS, **GROUPS}:
+    if protocol in {**MASKS, **VIDEOS, **GROUPS, **TEXTS}:
         raise WaldoError(f"{protocol}: no such protocol of searches; one of {', '.join(searches)}")
     if protocol not in searches:
-        known = ", ".join([*searches, *MASKS, *VIDEOS, *GROUPS])
+        known = ", ".join([*searches, *MASKS, *VIDEOS, *GROUPS, *TEXTS])
         raise WaldoError(f"{protocol}: no such protocol; one of {known}")
     if protocol in PACKED_SEARCHES:
         benchmark = PACKED_SEARCHES[protocol](root, work, on_step)

@@ -44,6 +44,19 @@ class BenchmarkQuery:
     boxes: Mapping[int, tuple[Box, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class TextQuery:
+    """A query that is a text, with its true answer, as in BenchmarkQuery.
+
+    name: of the text in its benchmark.
+    """
+
+    name: str
+    text: str
+    relevant: NDArray[np.int64]
+    missing: int
+
+
 def flags(places: NDArray[np.int64], n_gallery: int) -> NDArray[np.bool_]:
     """Whether each photo of the gallery is at one of the places, (n_gallery,) bool.
 
@@ -107,6 +120,17 @@ class Benchmark:
         `search.evaluation.metrics.graded_ranking`.
         """
         return all(query.hard is not None for query in self.queries)
+
+
+@dataclass(frozen=True)
+class TextBenchmark:
+    """A labelled gallery that is asked by texts.
+
+    gallery: without queries. queries: at least one.
+    """
+
+    gallery: Benchmark
+    queries: list[TextQuery]
 
 
 def with_cut_queries(benchmark: Benchmark, folder: Path) -> Benchmark:

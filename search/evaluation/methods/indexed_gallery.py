@@ -234,7 +234,7 @@ class IndexedGallery:
         found, scores = reader.word_recall.search(
             lambda codec: reader.words_in(cells, codec), reader.n_photos
         )
-        return self._of_gallery(found, scores)
+        return in_order_of(self.ids, found, scores)
 
     def _cosines(self, photo: Path, method: DescriptorMethod) -> NDArray[np.float32]:
         """The cosine of a whole photo's descriptor with each photo's, (n_gallery,) float32."""
@@ -244,12 +244,13 @@ class IndexedGallery:
         recall = self.reader.descriptor_recall(descriptor.name)
         if len(recall) < self.reader.n_photos or not np.isfinite(vector).all():
             raise WaldoError(f"method {method.name}: gave no finite numbers for some photo")
-        return self._of_gallery(*recall.search(vector, self.reader.n_photos))
+        return in_order_of(self.ids, *recall.search(vector, self.reader.n_photos))
 
-    def _of_gallery(
-        self, found: NDArray[np.int64], scores: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Scores of photos by their ids, all of them, in the gallery's order."""
-        order = np.argsort(found)
-        ranked: NDArray[np.float32] = scores[order][np.searchsorted(found[order], self.ids)]
-        return ranked
+
+def in_order_of(
+    ids: NDArray[np.int64], found: NDArray[np.int64], scores: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Scores in the order of ids, (n,) float32. found, scores: (m,), the ids among others."""
+    order = np.argsort(found)
+    ranked: NDArray[np.float32] = scores[order][np.searchsorted(found[order], ids)]
+    return ranked

@@ -75,7 +75,7 @@ def read_run(path: Path) -> Run:
     except ValueError:
         raise WaldoError(f"{path}: {_FOREIGN}") from None
     try:
-        by_object = "objects" in content
+        by_object = "objects" in content or "texts" in content
         rows = method_cells(content)
         _look_for(content, "protocol", "n_queries", "n_gallery")
         _look_for(content["model"], "model")

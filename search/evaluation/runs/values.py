@@ -62,6 +62,8 @@ def metric_of(run: Run) -> Metric:
     """The metric that `values` has."""
     if "queries" in run.content:
         return Metric("mAP", "query photos")
+    if "texts" in run.content:
+        return Metric("mAP@1k", "texts")
     if "J&F" in run.content["methods"][main_method(run)]:
         return Metric("J&F", "videos")
     return Metric(heading(run.content["protocol"], "mIoU"), "objects")
@@ -84,6 +86,9 @@ def values(entrant: Entrant) -> dict[str, Value]:
             )
             if precision is not None
         }
+    if "texts" in content:
+        texts = {one["name"]: one["average_precision"] for one in content["texts"]}
+        return {name: Value(name, precision) for name, precision in texts.items()}
     if not isinstance(content["objects"], dict):
         return {}
     by_photo = content["protocol"] != "perseg"

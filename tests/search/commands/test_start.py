@@ -121,13 +121,20 @@ def test_an_index_without_new_photos_needs_no_model(sample_index: Path, tmp_path
 
 
 def test_completed_names_are_all_there_are() -> None:
-    from search.commands.terminal.options import OBJECT_BENCHMARKS, SCORE_NAMES, SEARCH_BENCHMARKS
-    from search.evaluation.benchmarks import GROUPS, MASKS, PACKED_SEARCHES, SEARCHES, VIDEOS
+    from search.commands.terminal.options import OTHER_BENCHMARKS, SCORE_NAMES, SEARCH_BENCHMARKS
+    from search.evaluation.benchmarks import (
+        GROUPS,
+        MASKS,
+        PACKED_SEARCHES,
+        SEARCHES,
+        TEXTS,
+        VIDEOS,
+    )
     from search.scoring.scores import SCORES
 
     assert tuple(SCORES) == SCORE_NAMES
     assert (*SEARCHES, *PACKED_SEARCHES) == SEARCH_BENCHMARKS
-    assert (*MASKS, *VIDEOS, *GROUPS) == OBJECT_BENCHMARKS
+    assert (*TEXTS, *MASKS, *VIDEOS, *GROUPS) == OTHER_BENCHMARKS
 
 
 def test_public_names_are_imported_on_first_use() -> None:

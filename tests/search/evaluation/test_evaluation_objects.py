@@ -13,10 +13,14 @@ from features.extractor import FeatureExtractor
 from search.evaluation import object_masks, run_store, video_labels
 from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.perseg import read_perseg
+from search.evaluation.labels.object_masks import evaluate_masks, masks_folder, select_mask_methods
+from search.evaluation.labels.video_labels import (
+    evaluate_videos,
+    select_video_methods,
+    videos_folder,
+)
 from search.evaluation.methods.baselines import PatchExtractor
-from search.evaluation.object_masks import evaluate_masks, masks_folder, select_mask_methods
 from search.evaluation.run_store import RunResults, open_results
-from search.evaluation.video_labels import evaluate_videos, select_video_methods, videos_folder
 from tests.helpers.command_line import CommandLine
 from tests.helpers.killed import kill_myself, run_until_killed
 from tests.helpers.pictures import save_photo

@@ -9,16 +9,16 @@ import pytest
 from features.errors import PhotoError, WaldoError
 from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.labelled_objects import read_annotation
-from search.evaluation.method_table import method_cells
-from search.evaluation.methods.baselines import PatchExtractor
-from search.evaluation.metrics.masks import boundary_f_measure, j_and_f
-from search.evaluation.run_store import RunResults
-from search.evaluation.video_labels import (
+from search.evaluation.labels.video_labels import (
     VIDEO_METHODS,
     evaluate_videos,
     measure_video,
     select_video_methods,
 )
+from search.evaluation.method_table import method_cells
+from search.evaluation.methods.baselines import PatchExtractor
+from search.evaluation.metrics.masks import boundary_f_measure, j_and_f
+from search.evaluation.run_store import RunResults
 from tests.helpers.command_line import CommandLine
 from tests.helpers.video_folders import save_davis
 

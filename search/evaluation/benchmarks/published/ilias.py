@@ -10,7 +10,12 @@ import numpy as np
 from features.errors import WaldoError
 from features.photo import is_picture
 from features.regions import Box
-from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    BenchmarkQuery,
+    TextBenchmark,
+    TextQuery,
+)
 from search.evaluation.benchmarks.published.named_photos import (
     check_photos,
     places_of,
@@ -23,6 +28,7 @@ from search.query import Query
 
 _SOURCE = "vrg.fel.cvut.cz/ilias"
 _QUERIES, _POSITIVES = "image_ids/image_query_ids.txt", "image_ids/positive_ids.txt"
+_TEXTS = "image_ids/text_query_ids.txt"
 _MINI = "image_ids/mini_ilias_yfcc100m_ids.txt"
 _DISTRACTORS = ("distractors", "yfcc100m")  # ours, and the published script's
 
@@ -66,6 +72,39 @@ def read_mini_ilias(
     """
     listed = read_lines(root / _MINI, _SOURCE)
     return _read("mini_ilias", root, _distractors(root, set(map(photo_id, listed)), work, on_step))
+
+
+def read_ilias_texts(
+    root: Path, work: Path | None = None, on_step: Callable[[str, int, int], None] | None = None
+) -> TextBenchmark:
+    """Read ILIAS by its text queries: the positives of the object that a text describes are
+    relevant.
+
+    root: as for `read_ilias`, with `image_ids/text_query_ids.txt`, whose ids are OBJECT/query/FILE;
+    the file in `ilias_core/` holds the text. Raises WaldoError as `read_ilias` does, and for a text
+    that is missing or empty.
+    """
+    core = root / "ilias_core"
+    positives = _ids(root / _POSITIVES)
+    present = [name for name in positives if (core / name).is_file()]
+    distractors = _distractors(root, None, work, on_step)
+    queries = []
+    for name in _ids(root / _TEXTS):
+        text = " ".join(read_lines(core / name, _SOURCE))
+        if not text:
+            raise WaldoError(f"{core / name}: is empty; it must hold the text of a query")
+        own = [positive for positive in positives if _object(positive) == _object(name)]
+        relevant = places_of(
+            place for place, found in enumerate(present) if _object(found) == _object(name)
+        )
+        queries.append(TextQuery(name, text, relevant, len(own) - len(relevant)))
+    if not any(len(query.relevant) for query in queries):
+        raise WaldoError(f"{root / _TEXTS}: no text describes an object that the gallery shows")
+    gallery = [*(core / name for name in present), *distractors]
+    convention = named_convention(len(distractors))
+    return TextBenchmark(
+        Benchmark("ilias_text", gallery, None, [], [], convention=convention), queries
+    )
 
 
 def _read(protocol: str, root: Path, distractors: list[Path]) -> Benchmark:

@@ -1,0 +1,1 @@
+"""How well masks of objects are drawn, and carried through videos, on labelled benchmarks."""
