@@ -48,6 +48,9 @@ def test_what_differs_is_named(waldo: CommandLine, run: Path, tmp_path: Path) ->
     assert len(lines) == 4 + 2
     assert lines[-2].startswith("changed since: numpy: 0.1 then, ")
     assert lines[-1].endswith(f"differ from {run}")
+    result = waldo("evaluate", "--check", run, "--work", tmp_path / "work", "--json")
+    found = json.loads(result.out)
+    assert (result.code, found["agrees"], len(found["departures"])) == (1, False, 4)
 
 
 def test_what_cannot_be_checked(waldo: CommandLine, run: Path, tmp_path: Path) -> None:
