@@ -138,6 +138,14 @@ class Bucket:
             for page in self._obstore.list(self._store, self._prefix + folder or None):
                 yield from map(self._info, page)
 
+    def has(self, key: str) -> bool:
+        """Whether there is an object. Raises BucketError."""
+        try:
+            self.info(key)
+        except FileNotFoundError:
+            return False
+        return True
+
     def info(self, key: str) -> ObjectInfo:
         """What is known of an object. Raises FileNotFoundError, BucketError."""
         with self._told(key):

@@ -80,7 +80,8 @@ def _cached_fleet(state: RemoteState, fleet: Fleet, progress: OnBytes | None) ->
     with _filling(folder) as is_missing:
         if is_missing:
             unfinished = folder.with_name(folder.name + ".part")
-            copy_head(state, fleet, unfinished)
+            assert state.fleet_json is not None
+            copy_head(state.bucket, state.fleet_json, fleet, unfinished)
             with writing(unfinished):
                 mark(unfinished, BUCKET_NAME, state.bucket)
                 for part, place in zip(state.parts, places, strict=True):

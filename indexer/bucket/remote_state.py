@@ -76,7 +76,7 @@ def _read_part(bucket: Bucket, name: str) -> RemotePart:
     content = bucket.get(MANIFEST_NAME)
     if content is None:
         raise IndexMissingError(
-            f"{bucket.url}: this part of the fleet is missing; export the fleet again to another "
-            "place"
+            f"{bucket.url}: this part of the fleet is missing; run `waldo index` again where the "
+            "fleet was being made, or export it to another place"
         )
     return RemotePart(name, bucket, content)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from features.errors import WaldoError
 from indexer.bucket.object_store import Bucket, ConflictError, url_in
-from indexer.bucket.remote_state import RemoteState, read_state
+from indexer.bucket.remote_state import read_state
 from indexer.errors import IndexDamagedError
 from indexer.fleet.parts import Fleet, part_name, parts_of, read_fleet
 from indexer.store.files import (
@@ -121,8 +121,8 @@ def _download(bucket: Bucket, folder: Path, progress: OnBytes | None) -> None:
         raise WaldoError(f"{folder}: holds something else; choose a new or empty folder")
     unfinished = folder.with_name(folder.name + _UNFINISHED)
     (unfinished / FLEET_NAME).unlink(missing_ok=True)  # of another copy, before it was stopped
-    if state.fleet is not None:
-        copy_head(state, state.fleet, unfinished)
+    if state.fleet is not None and state.fleet_json is not None:
+        copy_head(bucket, state.fleet_json, state.fleet, unfinished)
     files = [
         begin_copy(part.bucket, part.manifest, unfinished / part.name).files()
         for part in state.parts
@@ -172,15 +172,16 @@ def begin_copy(bucket: Bucket, content: bytes, folder: Path) -> Manifest:
     return manifest
 
 
-def copy_head(state: RemoteState, fleet: Fleet, folder: Path) -> None:
-    """Copy what the parts of a fleet have in common: fleet.json and the codec. Raises as `fetch`,
-    and as `begin_copy`.
+def copy_head(bucket: Bucket, content: bytes, fleet: Fleet, folder: Path) -> None:
+    """Copy what the parts of a fleet have in common: fleet.json, of this content, and the codec.
+
+    Raises as `fetch`, and as `begin_copy`.
     """
-    _check_name(state.bucket, fleet.codec)
+    _check_name(bucket, fleet.codec)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomically(folder / FLEET_NAME, state.heads[FLEET_NAME])
-    fetch(state.bucket, fleet.codec, folder)
+        write_bytes_atomically(folder / FLEET_NAME, content)
+    fetch(bucket, fleet.codec, folder)
 
 
 def _check_name(bucket: Bucket, file: StoredFile) -> None:

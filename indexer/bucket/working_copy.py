@@ -7,21 +7,18 @@ in place of the one that was read. So of two writers at once one is refused, and
 the other did.
 """
 
-import contextlib
 import shutil
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from features.errors import WaldoError
 from indexer.bucket.object_store import Bucket, ConflictError, ObjectVersion, StoredObject
-from indexer.bucket.remote_index import cache_folder, leave_hole, mark
+from indexer.bucket.remote_index import leave_hole, mark
 from indexer.bucket.transfer import OnBytes, begin_copy, counted, fetch, is_sound, object_key
-from indexer.errors import IndexDamagedError, IndexMissingError, IndexWriteError
+from indexer.errors import IndexDamagedError, IndexMissingError
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import StoredFile, write_bytes_atomically, writing
 from indexer.store.folder import is_own_name
-from indexer.store.locks import ORIGIN_NAME, writer_lock
+from indexer.store.locks import ORIGIN_NAME
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, read_manifest
 
 # Objects that no manifest names are deleted when they are so old: another writer may be about to
@@ -30,7 +27,7 @@ _GRACE = timedelta(days=1)
 
 
 class WorkingCopy:
-    """A folder that holds the state of an index in a bucket; made by `working_copy`.
+    """A folder that holds the state of an index in a bucket; made by `collection_copy`.
 
     folder: of the index; without a manifest where the bucket has none.
     """
@@ -39,7 +36,7 @@ class WorkingCopy:
         """Bring the folder to the state of the bucket, whatever an earlier writer left in it.
 
         progress: called with the bytes that are there, and the bytes of all files but map shards.
-        Raises as `working_copy` does.
+        Raises as `collection_copy` does.
         """
         self.folder = folder
         self._bucket = bucket
@@ -96,6 +93,12 @@ class WorkingCopy:
             if is_own_name(key) and key not in named:
                 self._bucket.delete(key)
 
+    def drop_shards(self) -> None:
+        """Delete the map shards that were pushed: the bucket has them, and they are most of an
+        index.
+        """
+        shutil.rmtree(self.folder / "shards", ignore_errors=True)
+
     def _hydrate(
         self, content: bytes, sizes: dict[str, int], progress: OnBytes | None
     ) -> set[StoredFile]:
@@ -134,42 +137,6 @@ class WorkingCopy:
         if content is not None and content != self._failures:
             self._bucket.put(FAILURES_NAME, path)
             self._failures = content
-
-
-@contextlib.contextmanager
-def working_copy(
-    bucket: Bucket, scratch: Path, progress: OnBytes | None = None
-) -> Iterator[WorkingCopy]:
-    """A working copy of an index in a bucket, or of one that is to be made there; it is pushed when
-    the context ends, unless by an exception.
-
-    scratch: a folder for it, which need not exist; what is left there afterwards saves the next
-    working copy in it from copying, and may be deleted. progress: as for `WorkingCopy`. Errors name
-    the bucket in place of the folder. Raises ConflictError where another writer was faster,
-    IndexBusyError while another process has this scratch folder, IndexMissingError where something
-    else lies in the bucket, BucketError, IndexDamagedError, IndexFormatError, IndexWriteError.
-    """
-    with writing(scratch):
-        scratch.mkdir(parents=True, exist_ok=True)
-    try:
-        with writer_lock(scratch):
-            copy = WorkingCopy(bucket, scratch / "index", progress)
-            yield copy
-            with writing(copy.folder):
-                copy.push()
-                # The bucket has them, and they are most of the index.
-                shutil.rmtree(copy.folder / "shards", ignore_errors=True)
-    except IndexWriteError:
-        raise  # The disk is full where the folder is.
-    except WaldoError as error:
-        for path in (scratch / "index", scratch):
-            error.args = tuple(str(said).replace(str(path), bucket.url) for said in error.args)
-        raise
-
-
-def scratch_folder(url: str) -> Path:
-    """The folder in the user's cache for working copies of an index in a bucket."""
-    return cache_folder("working-copies", url)
 
 
 def _check_place(bucket: Bucket, sizes: dict[str, int]) -> None:

@@ -55,7 +55,8 @@ def index_collection(
     parts: of a new fleet; None for an ordinary index, and for whatever there is. cluster: whose
     workers bring the parts of a fleet up to date, 16 or more in a new one where nobody says how
     many; they load the extractor themselves, which must be one of `features.models`. None: this
-    process does it, one part after the other. on_commit: of an ordinary index. The other
+    process does it, one part after the other. on_commit: called without a cluster alone, after each
+    commit; of a fleet also when fleet.json is written, and when all parts are ready. The other
     parameters, and what holds if the run is killed, are as for `index_photos`. What counts as
     changed there is removed and new here if it comes into another part. Raises as `index_photos`
     does, WaldoError for another number of parts than the fleet has, and ClusterError.
@@ -71,7 +72,7 @@ def index_collection(
             on_progress=on_progress,
             on_commit=on_commit,
         )
-    started = time.monotonic()
+    started, committed = time.monotonic(), on_commit or _ignore_commit
     _check_parts(index_dir, fleet, parts)
     left_out = Exclusion(exclude)
     opened = open_sources(sources, index_dir, left_out)
@@ -87,11 +88,13 @@ def index_collection(
             new = NewFleet.plan(index_dir, parts, listing(), extractor, *settings)
             fleet = _make(new, pool, extractor, on_progress)
             chosen, fingerprint = new.chosen, fleet.fingerprint
+            committed()
         fleet = replace(fleet, index_dir=index_dir.absolute())
         shares = _divide(fleet, opened, listing(), chosen)
+        committed()
         progress = FleetProgress(on_progress, shares.total, fleet.parts)
         update = PartUpdate(fleet, shares, fingerprint, batch_size, quality)
-        reports = _update_parts(pool, update, extractor, descriptors, progress)
+        reports = _update_parts(pool, update, extractor, descriptors, progress, committed)
         _finish(fleet, shares)
     report = _together(index_dir, reports, len(shares.unreadable))
     return replace(report, seconds=time.monotonic() - started)
@@ -169,6 +172,7 @@ def _update_parts(
     extractor: Extractor,
     descriptors: Sequence[Descriptor],
     progress: FleetProgress,
+    on_commit: Callable[[], None],
 ) -> list[IndexReport]:
     """Bring every part up to date: by the workers of a pool, or one after the other."""
     if pool is not None:
@@ -177,9 +181,13 @@ def _update_parts(
     reports = []
     for number in range(update.fleet.parts):
         report = partial(progress.report, number)
-        reports.append(update.run(number, extractor, descriptors, report))
+        reports.append(update.run(number, extractor, descriptors, report, on_commit))
         progress.finish(number)
     return reports
+
+
+def _ignore_commit() -> None:
+    """Where nobody stores commits elsewhere."""
 
 
 def _check_parts(index_dir: Path, fleet: Fleet | None, parts: int | None) -> None:

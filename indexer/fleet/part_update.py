@@ -32,6 +32,7 @@ class PartUpdate:
         extractor: Extractor,
         descriptors: Sequence[Descriptor],
         on_progress: Callable[[Progress], None],
+        on_commit: Callable[[], None] | None = None,
     ) -> IndexReport:
         """Bring the part of this number up to date. Raises as `index_photos`, and OSError."""
         return index_photos(
@@ -42,5 +43,6 @@ class PartUpdate:
             quality=self.quality,
             descriptors=descriptors,
             on_progress=on_progress,
+            on_commit=on_commit,
             share=partial(self.shares.of, number),
         )

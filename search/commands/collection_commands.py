@@ -137,10 +137,10 @@ def index(
         cluster.check()
     if codec is not None:
         check_codec(codec)
-    _check_place(index, parts, ray)
+    _check_place(index, ray)
     opened = open_sources(sources, index, Exclusion(exclude or []))
     try:
-        with index_to_write(index) as target:
+        with index_to_write(index, parts is not None) as target:
             stored = stored_settings(target.folder)
             if stored is not None:
                 check_quality(target.folder, stored, codec)
@@ -179,16 +179,16 @@ def index(
             say(f"albums brought up to date: {filled}; `waldo named` lists them")
 
 
-def _check_place(index: Path, parts: int | None, ray: str | None) -> None:
-    """Raise WaldoError for a fleet that would be made in a bucket."""
+def _check_place(index: Path, ray: str | None) -> None:
+    """Raise WaldoError for a fleet in a bucket that workers on a cluster would write."""
     from features.errors import WaldoError
     from indexer.bucket.object_store import url_in
 
     url = url_in(index)
-    if url and (parts is not None or ray is not None):
+    if url and ray is not None:
         raise WaldoError(
-            f"{url}: fleets are made in a folder; copy one there with `waldo export --index DIR "
-            f"--to {url}`"
+            f"{url}: workers on a cluster write a fleet in a folder; copy it there with `waldo "
+            f"export --index DIR --to {url}`, or leave out --ray"
         )
 
 

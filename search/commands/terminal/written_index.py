@@ -1,4 +1,4 @@
-"""The index that a command writes: in a folder, or in a bucket."""
+"""The index or fleet that a command writes: in a folder, or in a bucket."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from indexer.bucket.working_copy import WorkingCopy
+    from indexer.bucket.collection_copy import CollectionCopy
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class WrittenIndex:
 
     name: str
     folder: Path
-    copy: "WorkingCopy | None" = None
+    copy: "CollectionCopy | None" = None
 
 
 @contextmanager
-def index_to_write(index: Path) -> Iterator[WrittenIndex]:
+def index_to_write(index: Path, is_fleet: bool = False) -> Iterator[WrittenIndex]:
     """An index by its folder or address. When the context ends, a bucket has what was committed.
 
-    Raises as `working_copy`.
+    is_fleet: whether a new one in a bucket is a fleet. Raises as `collection_copy`.
     """
     from indexer.bucket.object_store import Bucket, url_in
 
@@ -35,16 +35,17 @@ def index_to_write(index: Path) -> Iterator[WrittenIndex]:
     if url is None:
         yield WrittenIndex(str(index), index)
         return
-    from indexer.bucket.working_copy import scratch_folder, working_copy
+    from indexer.bucket.collection_copy import collection_copy, scratch_folder
     from search.commands.terminal.progress_bar import ProgressDisplay
 
     bucket = Bucket(url)
     with ExitStack() as held:
         with ProgressDisplay() as display:
             copy = held.enter_context(
-                working_copy(
+                collection_copy(
                     bucket,
                     scratch_folder(bucket.url),
+                    is_fleet,
                     lambda done, total: display.show("copying, MiB", done >> 20, total >> 20),
                 )
             )

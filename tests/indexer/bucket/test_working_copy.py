@@ -18,10 +18,10 @@ import indexer.ingest.sample as sample
 import indexer.store.shards as shards
 from features.errors import WaldoError
 from indexer.bucket import working_copy as writing_module
+from indexer.bucket.collection_copy import CollectionCopy, collection_copy
 from indexer.bucket.object_store import Bucket, BucketError, ConflictError
 from indexer.bucket.remote_index import verify_remote
 from indexer.bucket.transfer import export_index, object_key
-from indexer.bucket.working_copy import WorkingCopy, working_copy
 from indexer.errors import FingerprintError, IndexBusyError, IndexMissingError
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport
@@ -53,7 +53,7 @@ def server(running: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> ObjectServ
 
 def index(sources: Path, scratch: Path, extractor: PixelExtractor | None = None) -> IndexReport:
     """Index photos into the bucket; as `run` does into a folder."""
-    with working_copy(Bucket(URL), scratch) as copy:
+    with collection_copy(Bucket(URL), scratch) as copy:
         return index_photos(
             [sources],
             copy.folder,
@@ -126,13 +126,14 @@ def test_a_scratch_folder_that_is_there_saves_copying(server: ObjectServer, tmp_
     index(photos, tmp_path / "scratch")
     server.requests.clear()
     assert index(photos, tmp_path / "scratch").new == 0
-    assert [method for method, _ in server.requests] == ["GET", "GET"]  # manifest, list of objects
+    # Is there a fleet; the manifest; the list of objects.
+    assert [method for method, _ in server.requests] == ["HEAD", "GET", "GET"]
 
 
 def test_every_commit_is_pushed(server: ObjectServer, tmp_path: Path) -> None:
     photos, counts = tmp_path / "photos", []
     make_photos(photos, 12)
-    with working_copy(Bucket(URL), tmp_path / "scratch") as copy:
+    with collection_copy(Bucket(URL), tmp_path / "scratch") as copy:
 
         def push() -> None:
             copy.push()
@@ -241,7 +242,7 @@ def test_of_two_writers_the_slower_is_refused(server: ObjectServer, tmp_path: Pa
 
 
 def test_two_writers_on_one_machine(server: ObjectServer, tmp_path: Path) -> None:
-    one, other = (working_copy(Bucket(URL), tmp_path / "scratch") for _ in range(2))
+    one, other = (collection_copy(Bucket(URL), tmp_path / "scratch") for _ in range(2))
     with one, pytest.raises(IndexBusyError, match=f"{URL}: another run"), other:
         pass
 
@@ -272,7 +273,7 @@ import os, signal, sys
 from pathlib import Path
 import indexer.store.shards as shards
 from indexer.bucket.object_store import Bucket
-from indexer.bucket.working_copy import working_copy
+from indexer.bucket.collection_copy import collection_copy
 from indexer.ingest.build import index_photos
 from tests.helpers.stores import PixelExtractor
 
@@ -280,7 +281,7 @@ shards.SHARD_BYTES = int(sys.argv[4])
 
 pushes = 0
 
-with working_copy(Bucket("s3://photos/one/index"), Path(sys.argv[2])) as copy:
+with collection_copy(Bucket("s3://photos/one/index"), Path(sys.argv[2])) as copy:
 
     def push():
         global pushes
@@ -329,7 +330,7 @@ def test_remove_and_compact(server: ObjectServer, tmp_path: Path) -> None:
     run(photos, local)
     gone = [photos / "photo-002.png", photos / "photo-005.png"]
     for number, work in enumerate((lambda where: remove(where, gone), compact)):
-        with working_copy(Bucket(URL), tmp_path / f"scratch-{number}") as copy:
+        with collection_copy(Bucket(URL), tmp_path / f"scratch-{number}") as copy:
             found = work(copy.folder)
         work(local)
         assert rows(fetched(tmp_path / "back")) == rows(local)
@@ -353,20 +354,20 @@ def test_what_no_manifest_names_is_deleted_after_a_day(
     server.s3.put_object(Bucket="photos", Key="one/index/a/shards/1.parquet", Body=b"another's")
     foreign = {"one/index/notes.txt", "one/other/shards/1.parquet", "one/index/a/shards/1.parquet"}
 
-    def clean(copy: WorkingCopy) -> set[str]:
+    def clean(copy: CollectionCopy) -> set[str]:
         before = set(server.objects())
         copy.push()
         copy.delete_unnamed()
         return before - set(server.objects())
 
-    with working_copy(Bucket(URL), tmp_path / "scratch") as copy:
+    with collection_copy(Bucket(URL), tmp_path / "scratch") as copy:
         replaced = set(read_manifest(copy.folder).shards)
         compact(copy.folder)
         assert clean(copy) == set()  # none is a day old
         monkeypatch.setattr(writing_module, "_GRACE", -writing_module._GRACE)
         # Those of the state that this compaction replaced may be in use.
         assert not clean(copy) & {PREFIX + object_key(file) for file in replaced}
-    with working_copy(Bucket(URL), tmp_path / "scratch") as copy:
+    with collection_copy(Bucket(URL), tmp_path / "scratch") as copy:
         assert {PREFIX + object_key(file) for file in replaced} <= clean(copy)
     assert verify_remote(URL) == []
     named = {PREFIX + object_key(f) for f in read_manifest(fetched(tmp_path / "back")).files()}
@@ -390,7 +391,7 @@ def test_failures_are_kept(server: ObjectServer, tmp_path: Path) -> None:
     make_photos(photos, 3)
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     assert index(photos, tmp_path / "scratch").failed == 1
-    with working_copy(Bucket(URL), tmp_path / "other") as copy:
+    with collection_copy(Bucket(URL), tmp_path / "other") as copy:
         [failure] = read_failures(copy.folder)
     assert failure.path.endswith("broken.png")
 
@@ -402,7 +403,7 @@ def test_errors_name_the_bucket(server: ObjectServer, tmp_path: Path) -> None:
     with pytest.raises(FingerprintError, match=f"^{URL}: made with model pixels") as caught:
         index(photos, tmp_path / "scratch", PixelExtractor(model="another"))
     assert str(tmp_path) not in str(caught.value)
-    again = working_copy(Bucket(URL), tmp_path / "scratch")
+    again = collection_copy(Bucket(URL), tmp_path / "scratch")
     with pytest.raises(WaldoError, match=f"no photo of {URL} lies there"), again as copy:
         remove(copy.folder, [photos / "none.png"])
 

@@ -1,0 +1,65 @@
+"""A working copy of whatever lies in a bucket: an index, or a fleet."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from features.errors import WaldoError
+from indexer.bucket.fleet_copy import FleetCopy
+from indexer.bucket.object_store import Bucket
+from indexer.bucket.remote_index import cache_folder
+from indexer.bucket.transfer import OnBytes
+from indexer.bucket.working_copy import WorkingCopy
+from indexer.errors import IndexMissingError, IndexWriteError
+from indexer.store.files import writing
+from indexer.store.locks import writer_lock
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME
+
+CollectionCopy = WorkingCopy | FleetCopy
+
+
+@contextlib.contextmanager
+def collection_copy(
+    bucket: Bucket, scratch: Path, is_fleet: bool = False, progress: OnBytes | None = None
+) -> Iterator[CollectionCopy]:
+    """A working copy of an index or a fleet in a bucket, or of one that is to be made there; it is
+    pushed when the context ends, unless by an exception.
+
+    scratch: a folder for it, which need not exist; what is left there afterwards saves the next
+    working copy in it from copying, and may be deleted. is_fleet: whether a new one is a fleet.
+    progress: as for `WorkingCopy`. Errors name the bucket in place of the folder. Raises
+    ConflictError where another writer was faster, IndexBusyError while another process has this
+    scratch folder, IndexMissingError where something else lies in the bucket, BucketError,
+    IndexDamagedError, IndexFormatError, IndexWriteError.
+    """
+    with writing(scratch):
+        scratch.mkdir(parents=True, exist_ok=True)
+    folder = scratch / "index"
+    try:
+        with writer_lock(scratch):
+            copy: CollectionCopy
+            if bucket.has(FLEET_NAME):
+                copy = FleetCopy(bucket, folder, progress)
+            elif not is_fleet:
+                copy = WorkingCopy(bucket, folder, progress)
+            elif bucket.has(MANIFEST_NAME):
+                raise IndexMissingError(
+                    f"{bucket.url}: is an ordinary index; choose another place for a fleet"
+                )
+            else:
+                copy = FleetCopy(bucket, folder, progress)
+            yield copy
+            with writing(copy.folder):
+                copy.push()
+                copy.drop_shards()
+    except IndexWriteError:
+        raise  # The disk is full where the folder is.
+    except WaldoError as error:
+        for path in (folder, scratch):
+            error.args = tuple(str(said).replace(str(path), bucket.url) for said in error.args)
+        raise
+
+
+def scratch_folder(url: str) -> Path:
+    """The folder in the user's cache for working copies of what lies at an address in a bucket."""
+    return cache_folder("working-copies", url)

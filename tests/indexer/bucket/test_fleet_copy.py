@@ -1,0 +1,233 @@
+"""A fleet is written where it lies, in a bucket, whatever the network and other writers do."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("obstore", reason="obstore is not installed")
+pytest.importorskip("moto.server", reason="moto is not installed")
+
+from indexer.bucket.collection_copy import collection_copy
+from indexer.bucket.object_store import Bucket, ConflictError
+from indexer.bucket.remote_index import verify_remote
+from indexer.bucket.transfer import export_index, object_key
+from indexer.errors import IndexMissingError
+from indexer.fleet.fleet_build import index_collection
+from indexer.fleet.parts import part_name, read_fleet
+from indexer.ingest.progress import IndexReport
+from indexer.store.failures import FAILURES_NAME
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, read_manifest
+from indexer.upkeep.every_part import compact_collection
+from indexer.upkeep.remove import remove
+from tests.helpers.command_line import CommandLine
+from tests.helpers.object_server import ObjectServer
+from tests.helpers.stores import PixelExtractor, make_photos, rows
+
+# Fixtures are found by their names.
+from tests.indexer.bucket.test_working_copy import PREFIX, URL, changes, running, server
+
+__all__ = ["running", "server"]
+
+PARTS = 3
+
+
+def build(
+    photos: Path, folder: Path, on_commit: Callable[[], None] | None = None, parts: int | None = 3
+) -> IndexReport:
+    return index_collection(
+        [photos],
+        folder,
+        PixelExtractor(),
+        parts=parts,
+        batch_size=4,
+        quality="none",
+        on_commit=on_commit,
+    )
+
+
+def build_there(photos: Path, scratch: Path, parts: int | None = PARTS) -> IndexReport:
+    """As `build`, into the bucket."""
+    with collection_copy(Bucket(URL), scratch, is_fleet=parts is not None) as copy:
+        return build(photos, copy.folder, copy.push, parts)
+
+
+def expected_objects(local: Path) -> dict[str, bytes]:
+    """What a bucket should hold of a fleet in a folder, but for its codec, by key."""
+    fleet = read_fleet(local)
+    assert fleet is not None
+    wanted = {PREFIX + FLEET_NAME: (local / FLEET_NAME).read_bytes()}
+    if (local / FAILURES_NAME).exists():
+        wanted[PREFIX + FAILURES_NAME] = (local / FAILURES_NAME).read_bytes()
+    for number, folder in enumerate(fleet.folders):
+        place = f"{PREFIX}{part_name(number)}/"
+        wanted[place + MANIFEST_NAME] = (folder / MANIFEST_NAME).read_bytes()
+        for file in read_manifest(folder).files():
+            wanted[place + object_key(file)] = (folder / file.name).read_bytes()
+    return wanted
+
+
+def rows_there(folder: Path) -> list[object]:
+    """The rows of every part in the bucket."""
+    shutil.rmtree(folder, ignore_errors=True)
+    export_index(URL, str(folder))
+    fleet = read_fleet(folder)
+    assert fleet is not None
+    return [rows(part) for part in fleet.folders]
+
+
+def test_a_fleet_is_that_of_a_folder(server: ObjectServer, tmp_path: Path) -> None:
+    """Byte for byte, after several runs, each in a scratch folder of its own."""
+    photos, local = tmp_path / "photos", tmp_path / "local"
+    make_photos(photos, 10)
+    for number, _ in enumerate(changes(photos)):
+        parts = PARTS if number == 0 else None
+        expected = build(photos, local, parts=parts)
+        found = build_there(photos, tmp_path / f"scratch-{number}", parts)
+        assert (found.new, found.changed, found.moved, found.removed, found.failed) == (
+            *(expected.new, expected.changed, expected.moved, expected.removed, expected.failed),
+        )
+        stored = server.objects()
+        for key, content in expected_objects(local).items():
+            assert stored[key] == content, key
+    assert verify_remote(URL) == []
+    assert all(key.startswith(PREFIX) for key in server.objects())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import indexer.store.shards as shards
+from indexer.bucket.object_store import Bucket
+from indexer.bucket.collection_copy import collection_copy
+from tests.indexer.bucket.test_fleet_copy import build
+
+shards.SHARD_BYTES = 600
+pushes = 0
+
+with collection_copy(Bucket("s3://photos/one/index"), Path(sys.argv[2]), is_fleet=True) as copy:
+
+    def push():
+        global pushes
+        pushes += 1
+        if pushes == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        copy.push()
+
+    build(Path(sys.argv[1]), copy.folder, push)
+"""
+
+
+# Before fleet.json is stored, before the parts are, and in the middle of the second part.
+@pytest.mark.parametrize("push", [1, 2, 8])
+def test_a_killed_writer_goes_on(server: ObjectServer, tmp_path: Path, push: int) -> None:
+    photos = tmp_path / "photos"
+    make_photos(photos, 12)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, photos, tmp_path / "scratch", str(push)],
+        cwd=Path(__file__).parents[3],
+        check=False,
+        timeout=120,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (PREFIX + FLEET_NAME in server.objects()) == (push > 1)
+    again = build_there(photos, tmp_path / "another")
+    assert again.new + again.unchanged == 12
+    assert (again.unchanged > 0) == (push == 8)
+    build(photos, tmp_path / "local")
+    fleet = read_fleet(tmp_path / "local")
+    assert fleet is not None
+    assert rows_there(tmp_path / "back") == [rows(part) for part in fleet.folders]
+    assert verify_remote(URL) == []
+
+
+def test_requests_that_are_refused(server: ObjectServer, tmp_path: Path) -> None:
+    photos, local = tmp_path / "photos", tmp_path / "local"
+    make_photos(photos, 10)
+    build(photos, local)
+    chance = random.Random(3)
+
+    def refuse(method: str, path: str) -> tuple[int, str] | None:
+        return (503, "SlowDown") if chance.random() < 0.05 else None
+
+    server.fault = refuse
+    build_there(photos, tmp_path / "scratch")
+    stored = server.objects()
+    assert {key: stored.get(key) for key in expected_objects(local)} == expected_objects(local)
+
+
+def test_of_two_writers_one_makes_the_fleet(server: ObjectServer, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_photos(photos, 6)
+    with collection_copy(Bucket(URL), tmp_path / "late", is_fleet=True) as late:
+        build_there(photos, tmp_path / "early")
+        with pytest.raises(ConflictError, match="another run has made a fleet here meanwhile"):
+            build(photos, late.folder, late.push, parts=2)
+        shutil.rmtree(late.folder)  # nothing is left to be pushed
+        late.folder.mkdir()
+    assert build_there(photos, tmp_path / "late", None).unchanged == 6
+    assert verify_remote(URL) == []
+
+
+def test_places_that_are_taken(server: ObjectServer, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_photos(photos, 3)
+    server.s3.put_object(Bucket="photos", Key=PREFIX + "dear.txt", Body=b"dear")
+    with pytest.raises(IndexMissingError, match="holds other objects and no fleet"):
+        build_there(photos, tmp_path / "scratch")
+    server.reset()
+    with collection_copy(Bucket(URL), tmp_path / "ordinary") as copy:
+        build(photos, copy.folder, copy.push, None)
+    with pytest.raises(IndexMissingError, match="is an ordinary index; choose another place"):
+        build_there(photos, tmp_path / "scratch")
+
+
+def test_remove_and_compact(server: ObjectServer, tmp_path: Path) -> None:
+    photos, local = tmp_path / "photos", tmp_path / "local"
+    make_photos(photos, 10)
+    build_there(photos, tmp_path / "scratch")
+    build(photos, local)
+    gone = [photos / "photo-002.png", photos / "photo-005.png"]
+    for number, work in enumerate((lambda where: remove(where, gone), compact_collection)):
+        with collection_copy(Bucket(URL), tmp_path / f"scratch-{number}") as copy:
+            work(copy.folder)
+            copy.push()
+            copy.delete_unnamed()
+        work(local)
+        stored = server.objects()
+        for key, content in expected_objects(local).items():
+            assert stored[key] == content, key
+    assert verify_remote(URL) == []
+
+
+def test_from_the_terminal(server: ObjectServer, tmp_path: Path, waldo: CommandLine) -> None:
+    photos, local = tmp_path / "photos", tmp_path / "local"
+    make_photos(photos, 8)
+    first, *_, last = sorted(photos.iterdir())
+    ask = ("query", first, "--box", "1,1,5,5", "--json")
+    for command in (
+        ("index", photos, "--parts", "2", "--json"),
+        ask,
+        ("remove", last, "--json"),
+        ("index", photos, "--json"),
+        ("compact", "--json"),
+        ("info", "--json"),
+        ask,
+        ("verify", "--json"),
+    ):
+        here, there = (waldo(*command, "--index", where) for where in (local, URL))
+        assert (here.code, there.code) == (0, 0), (command, here, there)
+        expected, found = json.loads(here.out), json.loads(there.out)
+        for values in (expected, found):
+            for name in ("index_dir", "index", "seconds", "timing", "bytes_on_disk"):
+                values.pop(name, None)
+        assert found == expected, command
+    line = waldo.refusal("index", photos, "--index", URL, "--parts", "3")
+    assert f"{URL}: is a fleet of 2 parts" in line
+    assert "or leave out --ray" in waldo.refusal("index", photos, "--index", URL, "--ray", "auto")
