@@ -53,13 +53,11 @@ def index_collection(
     """Bring an index or a fleet up to date with some sources, or make it.
 
     parts: of a new fleet; None for an ordinary index, and for whatever there is. cluster: whose
-    workers bring the parts of a fleet up to date, 16 or more in a new one where nobody says how
-    many; they load the extractor themselves, which must be one of `features.models`. None: this
-    process does it, one part after the other. on_commit: called without a cluster alone, after each
-    commit; of a fleet also when fleet.json is written, and when all parts are ready. The other
-    parameters, and what holds if the run is killed, are as for `index_photos`. What counts as
-    changed there is removed and new here if it comes into another part. Raises as `index_photos`
-    does, WaldoError for another number of parts than the fleet has, and ClusterError.
+    workers update the parts of a fleet, 16 or more in a new one where nobody says how many; they
+    load the extractor themselves, one of `features.models`. None: this process does it, one part
+    after the other, and calls on_commit after each commit, of a fleet also when fleet.json is
+    written, and when all parts are ready. Else as `index_photos`, but a changed photo may count as
+    removed and new. Raises WaldoError for another number of parts, and ClusterError too.
     """
     fleet = read_fleet(index_dir)
     if fleet is None and parts is None and cluster is None:
@@ -84,8 +82,8 @@ def index_collection(
         chosen: Sequence[Found] = ()
         fingerprint = extractor.fingerprint()
         if fleet is None:
-            settings = quality or DEFAULT_QUALITY, batch_size
-            new = NewFleet.plan(index_dir, parts, listing(), extractor, *settings)
+            how = quality or DEFAULT_QUALITY, batch_size
+            new = NewFleet.plan(index_dir, parts, listing(), extractor, *how)
             fleet = _make(new, pool, extractor, on_progress)
             chosen, fingerprint = new.chosen, fleet.fingerprint
             committed()
@@ -96,8 +94,8 @@ def index_collection(
         update = PartUpdate(fleet, shares, fingerprint, batch_size, quality)
         reports = _update_parts(pool, update, extractor, descriptors, progress, committed)
         _finish(fleet, shares)
-    report = _together(index_dir, reports, len(shares.unreadable))
-    return replace(report, seconds=time.monotonic() - started)
+    together = _together(index_dir, reports, len(shares.unreadable))
+    return replace(together, seconds=time.monotonic() - started)
 
 
 def stored_settings(index_dir: Path) -> Manifest | None:

@@ -321,7 +321,8 @@ def test_it_answers_alike_from_a_bucket(
         assert (checked.code, checked.out.strip()) == (0, "no problem found")
         with running_server(cached_index(url)) as client:
             assert client.get("/api/v1/collection").json["n_photos"] == PHOTOS + 2
-        for command in ("compact", "named", "objects"):
+        assert "nothing to do" in waldo("compact", "--index", url).out
+        for command in ("named", "objects"):
             assert "error: " in waldo.refusal(command, "--index", url)
 
 

@@ -22,7 +22,12 @@ from indexer.bucket.collection_copy import CollectionCopy, collection_copy
 from indexer.bucket.object_store import Bucket, BucketError, ConflictError
 from indexer.bucket.remote_index import verify_remote
 from indexer.bucket.transfer import export_index, object_key
-from indexer.errors import FingerprintError, IndexBusyError, IndexMissingError
+from indexer.errors import (
+    FingerprintError,
+    IndexBusyError,
+    IndexDamagedError,
+    IndexMissingError,
+)
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport
 from indexer.store.failures import FAILURES_NAME, read_failures
@@ -416,5 +421,5 @@ def test_a_place_that_holds_something_else(server: ObjectServer, tmp_path: Path)
     assert set(server.objects()) == {PREFIX + "letter.txt"}
     server.reset()
     server.s3.put_object(Bucket="photos", Key=PREFIX + "fleet.json", Body=b"{}")
-    with pytest.raises(IndexMissingError, match="is a fleet"):
+    with pytest.raises(IndexDamagedError, match=f"{URL}/fleet.json: cannot be read"):
         index(tmp_path / "photos", tmp_path / "scratch")

@@ -80,10 +80,10 @@ def test_names() -> None:
     assert find_method("late@prompt=").changes.settings == (("prompt", ""),)  # type: ignore[union-attr]
     both = find_method("dinov2+late@timestep=200")
     assert isinstance(both, RerankedMethod)
-    assert (both.first, both.then) == (find_method("dinov2"), find_method("late@timestep=200"))
+    assert both.parts == (find_method("dinov2"), find_method("late@timestep=200"))
     both = find_method("words@image_size=96+late")
     assert isinstance(both, RerankedMethod)
-    assert (both.first, both.then) == (find_method("words@image_size=96"), late)
+    assert both.parts == (find_method("words@image_size=96"), late)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pytest
 
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
-from search.evaluation import object_masks, run_store, video_labels
+from search.evaluation import run_store
 from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.perseg import read_perseg
+from search.evaluation.labels import object_masks, video_labels
 from search.evaluation.labels.object_masks import evaluate_masks, masks_folder, select_mask_methods
 from search.evaluation.labels.video_labels import (
     evaluate_videos,
@@ -74,9 +75,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     measure_object, measure_video = object_masks.measure_object, video_labels.measure_video
 
-    def of_object(item: Any, extractor: Any, methods: Any) -> Any:
+    def of_object(item: Any, extractor: Any, methods: Any, maps_of: Any) -> Any:
         found.extend((item.name, method.name) for method in methods)
-        return measure_object(item, extractor, methods)
+        return measure_object(item, extractor, methods, maps_of)
 
     def of_video(video: Any, method: Any, extractor: Any) -> Any:
         known = video_labels.VIDEO_METHODS.items()

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from features.errors import WaldoError
 from search.evaluation.benchmarks.shown_objects import read_folder_objects, read_scene_objects
@@ -47,6 +49,10 @@ def test_an_object_that_lies_about_in_scenes_is_the_last_of_its_class(tmp_path: 
     query = {"photo": "q.jpg", "mask": "q.png", "level": "easy", **shown[0][0]}
     labels = {"queries": [query], "gallery": gallery}
     (tmp_path / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    for n, objects in enumerate(shown):
+        Image.fromarray(np.arange(1 + len(objects), dtype=np.uint8)[None]).save(
+            tmp_path / f"{n}.png"
+        )
     assert read_scene_objects(tmp_path).labels == [
         {"stop-sign-easy-1", "stop-sign-easy-4"},
         {"dog-hard-1", "stop-sign-easy-4", "cat-easy-0"},
