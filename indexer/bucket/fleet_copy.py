@@ -28,7 +28,7 @@ class FleetCopy:
     def __init__(self, bucket: Bucket, folder: Path, progress: OnBytes | None = None) -> None:
         """Bring the folder to the state of the bucket, whatever an earlier writer left in it.
 
-        progress: called for each part as for `WorkingCopy`. Raises as `working_copy` does.
+        progress: called for each part as for `WorkingCopy`. Raises as `collection_copy` does.
         """
         self.folder = folder
         self._bucket = bucket

@@ -24,7 +24,7 @@ from indexer.protocols import Extractor
 from indexer.store.files import write_bytes_atomically, write_text_atomically
 from indexer.store.locks import writer_lock
 from search.clock import Clock
-from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
 from search.evaluation.metrics.measured import Measured, QueryResult
 
 # Raise this number when a change of the code changes an evaluation's results for the same inputs:
@@ -77,13 +77,15 @@ def gallery_folder(
 def run_folder(work: Path, benchmark: Benchmark, settings: list[Any]) -> Path:
     """The folder for what is kept of the scores of a benchmark's queries.
 
-    settings: JSON-ready; everything else that decides scores, except the method. Raises WaldoError
-    for a missing photo or mask.
+    settings: JSON-ready; everything else that decides scores, except the method. What is relevant
+    decides too, because metrics are kept in place of scores. Raises WaldoError for a missing photo
+    or mask.
     """
     asked = [query.query for query in benchmark.queries]
     masks = [query.mask for query in asked if query.mask is not None]
     questions = [[q.class_name, q.box, q.point, q.mask is not None] for q in asked]
     decides = [settings, len(benchmark.gallery), questions, benchmark.cut_queries]
+    decides.append(_digest_of_answers(benchmark))
     files = [*benchmark.gallery, *(query.photo for query in asked), *masks]
     return results_folder(work, benchmark.protocol, files, decides)
 
@@ -293,6 +295,26 @@ def _digest_with_files(paths: list[Path], others: list[Any]) -> str:
         text.update((", " if number else "").encode() + known.encode())
     text.update(f"], {json.dumps(others)[1:]}".encode())
     return text.hexdigest()[:16]
+
+
+def _digest_of_answers(benchmark: Benchmark) -> str:
+    """Of all that `measured.query_result` reads of a benchmark beside the queries."""
+    text = hashlib.sha256(json.dumps(benchmark.metrics).encode())
+    for classes in benchmark.gallery_classes or ():
+        text.update(json.dumps(sorted(classes)).encode())
+    for asked in benchmark.queries:
+        text.update(json.dumps(_answer(asked)).encode())
+    for name, queries in benchmark.parts.items():
+        answers = [None if part is None else _answer(part) for part in queries]
+        text.update(json.dumps([name, answers]).encode())
+    return text.hexdigest()[:16]
+
+
+def _answer(asked: BenchmarkQuery) -> list[Any]:
+    """The true answer of a query, JSON-ready."""
+    places = [asked.relevant, asked.ignored, asked.hard]
+    lists = [None if one is None else one.tolist() for one in places]
+    return [*lists, asked.missing, sorted(asked.boxes.items())]
 
 
 def _digest(value: Any) -> str:

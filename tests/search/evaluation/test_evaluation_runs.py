@@ -148,6 +148,26 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 # Interrupted
 
 
+def test_other_answers_are_another_run(photos: Path, tmp_path: Path) -> None:
+    """Metrics are kept, not scores: those of labels that were mended since are not used again."""
+    benchmark = photos_benchmark(photos)
+    first, *others = benchmark.queries
+    mended = [
+        replace(first, relevant=np.array([1, 2])),
+        replace(first, ignored=np.array([0, 3])),
+        replace(first, hard=np.array([1])),
+        replace(first, missing=1),
+        replace(first, boxes={1: ((0.0, 0.0, 4.0, 4.0),)}),
+    ]
+    other = [replace(benchmark, queries=[query, *others]) for query in mended]
+    other.append(replace(benchmark, gallery_classes=[{"dog"}] * N_PHOTOS))
+    other.append(replace(benchmark, metrics=("NDCG",)))
+    other.append(replace(benchmark, parts={"small": [first] + [None] * len(others)}))
+    folders = [run_folder(tmp_path, each, []) for each in (benchmark, *other)]
+    assert len(set(folders)) == len(folders)
+    assert run_folder(tmp_path, photos_benchmark(photos), []) == folders[0]
+
+
 # Files are stored batch by batch: of the oracle, the model's three methods and patches.
 @pytest.mark.parametrize(("number", "half", "n_done"), [(5, True, 4), (9, False, 8)])
 def test_killed_run_continues_after_its_last_file(
