@@ -5,16 +5,17 @@ fleet.json is stored before the parts, and never changed: who stores it first ha
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from indexer.bucket.object_store import Bucket, ConflictError
 from indexer.bucket.remote_state import PARTS_TOGETHER
-from indexer.bucket.transfer import OnBytes, copy_head, is_sound, object_key
-from indexer.bucket.working_copy import WorkingCopy
-from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.bucket.transfer import OnBytes, Together, copy_head, put_sound
+from indexer.bucket.working_copy import RUN_AGAIN, StoredFailures, WorkingCopy
+from indexer.errors import IndexMissingError
 from indexer.fleet.parts import parse_fleet, part_name, read_fleet
 from indexer.store.failures import FAILURES_NAME
-from indexer.store.files import write_bytes_atomically, writing
+from indexer.store.files import writing
 from indexer.store.folder import FLEET_CODEC_NAME
 from indexer.store.manifest import FLEET_NAME
 
@@ -28,12 +29,12 @@ class FleetCopy:
     def __init__(self, bucket: Bucket, folder: Path, progress: OnBytes | None = None) -> None:
         """Bring the folder to the state of the bucket, whatever an earlier writer left in it.
 
-        progress: called for each part as for `WorkingCopy`. Raises as `collection_copy` does.
+        progress: as for `WorkingCopy`, of the parts that were begun. Raises as `collection_copy`
+        does.
         """
         self.folder = folder
         self._bucket = bucket
         self._parts: list[WorkingCopy] = []
-        self._failures: bytes | None = None
         content = bucket.get(FLEET_NAME)
         if content is None:
             _check_place(bucket)
@@ -41,15 +42,14 @@ class FleetCopy:
                 if folder.exists():
                     shutil.rmtree(folder)  # what was begun there and reached no bucket
                 folder.mkdir(parents=True)
+                self._failures = StoredFailures(bucket, folder, None)
             return
         fleet = parse_fleet(folder, content)
         copy_head(bucket, content, fleet, folder)
         self._open_parts(fleet.parts, progress)
-        self._failures = bucket.get(FAILURES_NAME)
+        failures = bucket.get(FAILURES_NAME)
         with writing(folder):
-            (folder / FAILURES_NAME).unlink(missing_ok=True)
-            if self._failures is not None:
-                write_bytes_atomically(folder / FAILURES_NAME, self._failures)
+            self._failures = StoredFailures(bucket, folder, failures)
 
     def push(self) -> None:
         """Store in the bucket what was committed in the folder since it was read or pushed.
@@ -63,11 +63,7 @@ class FleetCopy:
             self._push_head()
         for part in self._parts:
             part.push()
-        path = self.folder / FAILURES_NAME
-        content = path.read_bytes() if path.exists() else None
-        if content is not None and content != self._failures:
-            self._bucket.put(FAILURES_NAME, path)
-            self._failures = content
+        self._failures.push()
 
     def delete_unnamed(self) -> None:
         """As `WorkingCopy.delete_unnamed`, of every part."""
@@ -83,12 +79,7 @@ class FleetCopy:
         """Store the codec and fleet.json of a fleet that was just made."""
         fleet = read_fleet(self.folder)
         assert fleet is not None
-        if not is_sound(self.folder / fleet.codec.name, fleet.codec):
-            raise IndexDamagedError(
-                f"{self.folder / fleet.codec.name}: is not what was written; run the same command "
-                "again"
-            )
-        self._bucket.put(object_key(fleet.codec), self.folder / fleet.codec.name)
+        put_sound(self._bucket, fleet.codec, self.folder, RUN_AGAIN)
         try:
             self._bucket.create(FLEET_NAME, (self.folder / FLEET_NAME).read_bytes())
         except ConflictError:
@@ -99,12 +90,14 @@ class FleetCopy:
         self._open_parts(fleet.parts, None)
 
     def _open_parts(self, count: int, progress: OnBytes | None) -> None:
-        def open_part(number: int) -> WorkingCopy:
-            name = part_name(number)
-            return WorkingCopy(self._bucket.below(name), self.folder / name, progress)
+        together = Together(progress)
+
+        def open_part(name: str) -> WorkingCopy:
+            told = partial(together.report, name)
+            return WorkingCopy(self._bucket.below(name), self.folder / name, told)
 
         with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
-            self._parts = list(pool.map(open_part, range(count)))
+            self._parts = list(pool.map(open_part, map(part_name, range(count))))
 
 
 def _check_place(bucket: Bucket) -> None:

@@ -19,15 +19,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.user_cache import user_cache
 from indexer.bucket.object_store import Bucket
 from indexer.bucket.remote_state import PARTS_TOGETHER, RemotePart, RemoteState, read_state
 from indexer.bucket.transfer import (
     OnBytes,
+    Together,
     begin_copy,
     copy_head,
     counted,
@@ -70,7 +71,7 @@ def cached_index(url: str, progress: OnBytes | None = None) -> Path:
 
 
 def _cached_fleet(state: RemoteState, fleet: Fleet, progress: OnBytes | None) -> Path:
-    together = _Together(progress)
+    together = Together(progress)
     with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
         found = pool.map(
             lambda part: _cached_part(part, partial(together.report, part.name)), state.parts
@@ -176,22 +177,6 @@ def _take_place(unfinished: Path, folder: Path) -> None:
                 shutil.rmtree(other)
 
 
-class _Together:
-    """Puts the progress of parts, which are copied at the same time, together."""
-
-    def __init__(self, listener: OnBytes | None) -> None:
-        self._listener = listener
-        self._last: dict[str, tuple[int, int]] = {}
-        self._lock = Lock()
-
-    def report(self, part: str, done: int, total: int) -> None:
-        """A part, by its name, has come so far."""
-        with self._lock:
-            self._last[part] = done, total
-            if self._listener is not None:
-                self._listener(*map(sum, zip(*self._last.values(), strict=True)))
-
-
 def copy_failures(url: str, folder: Path) -> None:
     """Copy failures.jsonl, which no manifest names, from a bucket into a folder that stands for the
     index there. Raises BucketError, IndexWriteError.
@@ -244,12 +229,9 @@ def leave_hole(path: Path, size: int) -> None:
 
 def cache_folder(kind: str, url: str) -> Path:
     """Where the user's cache has what belongs to an address in a bucket."""
-    cache = os.environ.get("XDG_CACHE_HOME")
     place = hashlib.sha256(url.encode()).hexdigest()[:12]
     readable = re.sub(r"[^a-z0-9]+", "-", url.lower())[-40:]
-    return (
-        (Path(cache) if cache else Path.home() / ".cache") / "waldo" / kind / f"{readable}-{place}"
-    )
+    return user_cache(kind) / f"{readable}-{place}"
 
 
 def verify_remote(url: str) -> list[str]:

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from threading import Lock
 
 from features.errors import WaldoError
 from indexer.bucket.object_store import Bucket, ConflictError, url_in
@@ -76,7 +77,7 @@ def _upload(folder: Path, bucket: Bucket, progress: OnBytes | None) -> None:
             raise _taken(bucket)
         for file in counted(manifest.files(), progress):
             if sizes.get(object_key(file)) != file.bytes:
-                _put(folder, file, bucket)
+                put_sound(bucket, file, folder, _repair(folder))
         _create(bucket, MANIFEST_NAME, content)
     finally:
         lock.close()
@@ -93,16 +94,21 @@ def _upload_fleet(fleet: Fleet, bucket: Bucket, progress: OnBytes | None) -> Non
     for number, told in enumerate(_of_parts(progress, sizes)):
         _upload(parts[number], bucket.below(part_name(number)), told)
     if there is None:
-        _put(fleet.index_dir, fleet.codec, bucket)
+        put_sound(bucket, fleet.codec, fleet.index_dir, _repair(fleet.index_dir))
         _create(bucket, FLEET_NAME, content)
 
 
-def _put(folder: Path, file: StoredFile, bucket: Bucket) -> None:
+def _repair(folder: Path) -> str:
+    return f"run `waldo verify --index {folder}`, and index the photos again"
+
+
+def put_sound(bucket: Bucket, file: StoredFile, folder: Path, repair: str) -> None:
+    """Store a file of an index, if it has the content that the manifest says.
+
+    repair: what to do where it has not. Raises IndexDamagedError, BucketError, OSError.
+    """
     if not is_sound(folder / file.name, file):
-        raise IndexDamagedError(
-            f"{folder / file.name}: is missing or damaged; run `waldo verify --index {folder}`, "
-            "and index the photos again"
-        )
+        raise IndexDamagedError(f"{folder / file.name}: is missing or damaged; {repair}")
     bucket.put(object_key(file), folder / file.name)
 
 
@@ -155,6 +161,22 @@ def _of_parts(progress: OnBytes | None, sizes: Sequence[int]) -> Iterator[OnByte
 
 def _add(progress: OnBytes, before: int, total: int, done: int, _: int) -> None:
     progress(before + done, total)
+
+
+class Together:
+    """Puts the progress of parts, which are copied at the same time, together."""
+
+    def __init__(self, listener: OnBytes | None) -> None:
+        self._listener = listener
+        self._last: dict[str, tuple[int, int]] = {}
+        self._lock = Lock()
+
+    def report(self, part: str, done: int, total: int) -> None:
+        """A part, by its name, has come so far."""
+        with self._lock:
+            self._last[part] = done, total
+            if self._listener is not None:
+                self._listener(*map(sum, zip(*self._last.values(), strict=True)))
 
 
 def begin_copy(bucket: Bucket, content: bytes, folder: Path) -> Manifest:

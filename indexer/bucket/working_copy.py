@@ -13,17 +13,20 @@ from pathlib import Path
 
 from indexer.bucket.object_store import Bucket, ConflictError, ObjectVersion, StoredObject
 from indexer.bucket.remote_index import leave_hole, mark
-from indexer.bucket.transfer import OnBytes, begin_copy, counted, fetch, is_sound, object_key
-from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.bucket.transfer import OnBytes, begin_copy, counted, fetch, object_key, put_sound
+from indexer.errors import IndexMissingError
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import StoredFile, write_bytes_atomically, writing
 from indexer.store.folder import is_own_name
 from indexer.store.locks import ORIGIN_NAME
-from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, read_manifest
+from indexer.store.manifest import MANIFEST_NAME, read_manifest
 
 # Objects that no manifest names are deleted when they are so old: another writer may be about to
 # name them, and a reader may have the state before open.
 _GRACE = timedelta(days=1)
+
+# What to do where a file of a working copy is damaged.
+RUN_AGAIN = "run the same command again"
 
 
 class WorkingCopy:
@@ -54,10 +57,8 @@ class WorkingCopy:
             if self._stored is not None:
                 self._files = self._hydrate(self._stored.content, sizes, progress)
             self._first_files = self._files
-            self._failures = bucket.get(FAILURES_NAME) if FAILURES_NAME in sizes else None
-            (folder / FAILURES_NAME).unlink(missing_ok=True)
-            if self._failures is not None:
-                write_bytes_atomically(folder / FAILURES_NAME, self._failures)
+            failures = bucket.get(FAILURES_NAME) if FAILURES_NAME in sizes else None
+            self._failures = StoredFailures(bucket, folder, failures)
 
     def push(self) -> None:
         """Store in the bucket what was committed in the folder since it was read or pushed.
@@ -72,15 +73,10 @@ class WorkingCopy:
         if self._stored is None or content != self._stored.content:
             files = set(read_manifest(self.folder).files())
             for file in files - self._files:
-                if not is_sound(self.folder / file.name, file):
-                    raise IndexDamagedError(
-                        f"{self.folder / file.name}: is not what was written; run the same command "
-                        "again"
-                    )
-                self._bucket.put(object_key(file), self.folder / file.name)
+                put_sound(self._bucket, file, self.folder, RUN_AGAIN)
             self._stored = StoredObject(content, self._put_manifest(content))
             self._files = files
-        self._push_failures()
+        self._failures.push()
 
     def delete_unnamed(self) -> None:
         """Delete the objects of this index that have not been named by its manifest for long.
@@ -131,21 +127,32 @@ class WorkingCopy:
                 "did holds; run the same command again to add what this one did"
             ) from None
 
-    def _push_failures(self) -> None:
-        path = self.folder / FAILURES_NAME
-        content = path.read_bytes() if path.exists() else None
-        if content is not None and content != self._failures:
-            self._bucket.put(FAILURES_NAME, path)
-            self._failures = content
+
+class StoredFailures:
+    """failures.jsonl, which no manifest names, in a working copy and in its bucket."""
+
+    def __init__(self, bucket: Bucket, folder: Path, content: bytes | None) -> None:
+        """Bring the file to what the bucket has.
+
+        content: that, or None where it has none. Raises OSError.
+        """
+        self._bucket = bucket
+        self._path = folder / FAILURES_NAME
+        self._content = content
+        self._path.unlink(missing_ok=True)
+        if content is not None:
+            write_bytes_atomically(self._path, content)
+
+    def push(self) -> None:
+        """Store the file where it has changed. Raises BucketError, OSError."""
+        content = self._path.read_bytes() if self._path.exists() else None
+        if content is not None and content != self._content:
+            self._bucket.put(FAILURES_NAME, self._path)
+            self._content = content
 
 
 def _check_place(bucket: Bucket, sizes: dict[str, int]) -> None:
     """Raise IndexMissingError where an index cannot be made in a bucket."""
-    if FLEET_NAME in sizes:
-        raise IndexMissingError(
-            f"{bucket.url}: is a fleet, which is written in a folder; copy it into one with "
-            "`waldo export`"
-        )
     if not all(is_own_name(key) or key == FAILURES_NAME for key in sizes):
         raise IndexMissingError(
             f"{bucket.url}: holds other objects and no index; choose a new place for the index"

@@ -1,29 +1,14 @@
 """An object is created or replaced only where nobody else did so, also where answers are lost."""
 
-from collections.abc import Iterator
-
 import pytest
 
 pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
 from indexer.bucket.object_store import Bucket, BucketError, ConflictError, ObjectVersion
-from tests.helpers.object_server import Fault, ObjectServer, no_fault, object_server, point_to
+from tests.helpers.object_server import Fault, ObjectServer, no_fault
 
 KEY = "one/index/manifest.json"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[ObjectServer]:
-    with object_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
-    running.reset()
-    point_to(running, monkeypatch)
-    return running
 
 
 @pytest.fixture

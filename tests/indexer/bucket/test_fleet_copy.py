@@ -29,11 +29,9 @@ from indexer.upkeep.remove import remove
 from tests.helpers.command_line import CommandLine
 from tests.helpers.object_server import ObjectServer
 from tests.helpers.stores import PixelExtractor, make_photos, rows
+from tests.indexer.bucket.test_working_copy import PREFIX, URL, changes
 
-# Fixtures are found by their names.
-from tests.indexer.bucket.test_working_copy import PREFIX, URL, changes, running, server
-
-__all__ = ["running", "server"]
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 PARTS = 3
 

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
 from features.errors import WaldoError
-from indexer.bucket import object_store
 from indexer.bucket.remote_index import cached_index, verify_remote
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import IndexDamagedError, IndexMissingError, IndexWriteError
@@ -27,7 +25,7 @@ from indexer.upkeep.every_part import describe_collection, verify_collection
 from search import Query
 from search.index import Index
 from search.query import SearchOptions
-from tests.helpers.object_server import ObjectServer, no_fault, object_server, point_to
+from tests.helpers.object_server import ObjectServer
 from tests.helpers.stores import PixelDescriptor, PixelExtractor, make_photos
 
 URL = "s3://photos/one/fleet"
@@ -36,24 +34,10 @@ PARTS = 3
 PHOTOS = 14
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[ObjectServer]:
-    with object_server() as server:
-        yield server
-
-
 @pytest.fixture
-def server(running: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
-    """The server with an empty bucket and no faults; the environment has its address."""
-    for key in running.objects():
-        running.s3.delete_object(Bucket="photos", Key=key)
-    running.fault = no_fault
-    running.requests.clear()
-    point_to(running, monkeypatch)
+def server(server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(object_store, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(object_store, "LONGEST_WAIT", 0.02)
-    return running
+    return server
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ pytest.importorskip("moto.server", reason="moto is not installed")
 
 from features.errors import UnreadableError
 from features.photo import load_photo
-from indexer.bucket import object_store
 from indexer.bucket.object_path import ObjectPath, path_of
 from indexer.bucket.object_store import BucketError
 from indexer.errors import SourceError
@@ -25,39 +23,13 @@ from indexer.ingest.progress import IndexReport
 from indexer.reader import IndexReader
 from indexer.store.failures import read_failures
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer, no_fault, object_server
+from tests.helpers.object_server import ObjectServer, no_fault
 from tests.helpers.server import running_server
 from tests.helpers.stores import PixelExtractor, make_photos, rows
 
 ROOT = Path(__file__).parents[3]
 URL = "s3://photos/my photos"
 PHOTOS = 9
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[ObjectServer]:
-    with object_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
-    """The server with an empty bucket and no faults; the environment has its address."""
-    for key in running.objects():
-        running.s3.delete_object(Bucket="photos", Key=key)
-    running.fault = no_fault
-    running.requests.clear()
-    for name, value in {
-        "AWS_ENDPOINT_URL": running.url,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "KEY-NAME",
-        "AWS_SECRET_ACCESS_KEY": "VERY-SECRET",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(object_store, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(object_store, "LONGEST_WAIT", 0.02)
-    return running
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
 from features.errors import WaldoError
-from indexer.bucket import object_store
 from indexer.bucket.object_store import BucketError
 from indexer.bucket.remote_index import cached_index, verify_remote
 from indexer.bucket.transfer import export_index, object_key
@@ -47,8 +46,6 @@ def running(sample_index: Path) -> Iterator[ObjectServer]:
 def server(running: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
     point_to(running, monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(object_store, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(object_store, "LONGEST_WAIT", 0.02)
     running.fault = no_fault
     running.requests.clear()
     return running

@@ -4,7 +4,6 @@ import json
 import random
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
 from features.errors import WaldoError
-from indexer.bucket import object_store
 from indexer.bucket.object_store import Bucket, BucketError, ConflictError
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import IndexDamagedError, IndexMissingError
@@ -21,30 +19,16 @@ from indexer.reader import IndexReader
 from indexer.store.manifest import MANIFEST_NAME, read_manifest
 from indexer.upkeep.check import verify
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer, no_fault, object_server, point_to
+from tests.helpers.object_server import ObjectServer
 
 URL = "s3://photos/one/index"
 PREFIX = "one/index/"
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[ObjectServer]:
-    with object_server() as server:
-        yield server
-
-
 @pytest.fixture
-def server(running: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
-    """The server with an empty bucket and no faults; the environment has its address."""
-    for key in running.objects():
-        running.s3.delete_object(Bucket="photos", Key=key)
-    running.fault = no_fault
-    running.requests.clear()
-    point_to(running, monkeypatch)
+def server(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
-    monkeypatch.setattr(object_store, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(object_store, "LONGEST_WAIT", 0.02)
-    return running
+    return server
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

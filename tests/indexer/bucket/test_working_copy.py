@@ -34,26 +34,13 @@ from indexer.store.failures import FAILURES_NAME, read_failures
 from indexer.store.manifest import MANIFEST_NAME, read_manifest
 from indexer.upkeep.compact import compact
 from indexer.upkeep.remove import remove
-from tests.helpers.object_server import Fault, ObjectServer, no_fault, object_server, point_to
+from tests.helpers.object_server import Fault, ObjectServer, no_fault
 from tests.helpers.stores import PixelExtractor, make_photos, rows, run
+from tests.indexer.bucket.conftest import SHARD_BYTES
 
 URL = "s3://photos/one/index"
 PREFIX = "one/index/"
-SHARD_BYTES = 3 * 2 * (4 * 4 * 6 * 2)  # three photos
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[ObjectServer]:
-    with object_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
-    running.reset()
-    point_to(running, monkeypatch)
-    monkeypatch.setattr(shards, "SHARD_BYTES", SHARD_BYTES)
-    return running
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 def index(sources: Path, scratch: Path, extractor: PixelExtractor | None = None) -> IndexReport:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,11 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer, object_server, point_to
+from tests.helpers.object_server import ObjectServer
 
 ROOT = Path(__file__).parents[3]
 URL = "s3://photos/one/index"
 MANIFEST = "one/index/manifest.json"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
-    with object_server() as server:
-        server.reset()  # all servers of a process share their objects
-        point_to(server, monkeypatch)
-        yield server
 
 
 @pytest.fixture
