@@ -24,7 +24,6 @@ import torch
 from harness import make_parser, median_seconds
 from rerank import PHOTOS, Work, floor_seconds, make_index
 
-from features.checkpoints import quiet_libraries
 from features.diffusion.architecture import Architecture, Block
 from features.diffusion.capture import capture, transformer_block, transformer_blocks
 from features.diffusion.inversion import inversion_timesteps
@@ -36,6 +35,7 @@ from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.models import find_extractor
 from features.photo import ModelInput
+from features.pretrained.checkpoints import quiet_libraries
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
 from indexer.workers.extractor_pool import ExtractorPool

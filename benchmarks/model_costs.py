@@ -31,8 +31,8 @@ from features.diffusion.unet_model import UNetModel
 from features.diffusion.words import Vocabulary
 from features.extractor import FeatureExtractor
 from features.frame import Frame
-from features.library_parts import library_class
 from features.photo import ModelInput
+from features.pretrained.library_parts import library_class
 from features.vision.vision_extractor import VisionExtractor
 from features.vision.vision_model import VisionModel
 from features.vision.vision_presets import VISION_PRESETS

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from features.batch_extraction import BatchExtraction
 from features.device import Precision, in_fingerprint, precision_of
-from features.diffusion.dit.dit_model import DiTModel
 from features.diffusion.inversion import invert
 from features.diffusion.loading import load_model
 from features.diffusion.model import Conditioning, DiffusionModel
@@ -228,7 +227,7 @@ class FeatureExtractor(BatchExtraction):
     @property
     def takes_any_shape(self) -> bool:
         """Whether the model sees photos without padding: transformers do, UNets see a square."""
-        return isinstance(self.model, DiTModel)
+        return self.model.takes_any_shape
 
     def features(self, photos: Sequence[ModelInput]) -> tuple["torch.Tensor", "torch.Tensor"]:
         settings = self.settings

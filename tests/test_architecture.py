@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "indexer.bucket": {
         "features.errors",
+        "features.user_cache.user_cache",
         "indexer.errors",
         "indexer.fleet.parts",
         "indexer.store",
@@ -152,6 +153,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.codec.tokens",
         "indexer.protocols",
         "indexer.ingest.sources",
+        "indexer.store.files.digest",
         "indexer.collection",
         "search",
         "search.scoring",

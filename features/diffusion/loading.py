@@ -10,17 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.checkpoints import (
-    Layout,
-    check_weights,
-    explained_errors,
-    files_digest,
-    load_pretrained,
-    load_weights,
-    locate,
-    missing,
-    quiet_libraries,
-)
 from features.device import Precision, computing_type
 from features.diffusion.architecture import Architecture
 from features.diffusion.dit.dit_architecture import DiTArchitecture, Family
@@ -33,7 +22,18 @@ from features.diffusion.presets import PRESETS, bundled_path
 from features.diffusion.unet_model import UNetModel
 from features.diffusion.words import Vocabulary
 from features.errors import ModelError
-from features.library_parts import library_class, only_what_is_used, tokenizer_class
+from features.pretrained.checkpoints import (
+    Layout,
+    check_weights,
+    explained_errors,
+    files_digest,
+    load_pretrained,
+    load_weights,
+    locate,
+    missing,
+    quiet_libraries,
+)
+from features.pretrained.library_parts import library_class, only_what_is_used, tokenizer_class
 from features.vision.vision_presets import VISION_PRESETS
 
 if TYPE_CHECKING:

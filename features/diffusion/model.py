@@ -70,8 +70,11 @@ class DiffusionModel(ABC):
     These are known at once. The device is looked for, and the weights are read, when they are first
     used; whatever uses them raises ModelError where they cannot be. All tensors returned are
     float32 on `device` unless stated otherwise; latents are (batch, channels, height, width),
-    scaled to unit variance as the denoiser expects them.
+    scaled to unit variance as the denoiser expects them. takes_any_shape: whether the denoiser sees
+    photos without padding, as transformers do.
     """
+
+    takes_any_shape = False
 
     architecture: Architecture | DiTArchitecture
 

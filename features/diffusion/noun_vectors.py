@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.diffusion.vocabulary import nouns
+from features.user_cache import user_cache
 
 # To be increased when the same model and settings give other class vectors than before.
 _VERSION = 1
@@ -38,18 +39,13 @@ def noun_vectors(
     if str(fingerprint["revision"]).startswith("random:"):
         return class_vectors(names)
     decides = json.dumps([_VERSION, names, dict(fingerprint), device], sort_keys=True)
-    path = _folder() / f"{hashlib.sha256(decides.encode()).hexdigest()}.safetensors"
+    path = user_cache("nouns") / f"{hashlib.sha256(decides.encode()).hexdigest()}.safetensors"
     vectors = _read(path)
     if vectors is None:
         vectors = class_vectors(names)
         with contextlib.suppress(OSError):
             _write(path, vectors)
     return vectors
-
-
-def _folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path("~/.cache").expanduser()) / "waldo" / "nouns"
 
 
 def _read(path: Path) -> NDArray[np.float32] | None:

@@ -47,7 +47,7 @@ class Preset:
 
     source: a hub id, or "bundled:NAME" for weights in this package. licence: as the model's page on
     the hub names it. download: size of the files that are needed, as people read it. flops: FLOPs
-    of the features of a photo, as `benchmarks/model_costs.py` counts them. grid, dim: the feature
+    of the features of one photo, as `benchmarks/model_costs.py` counts them. grid, dim: the feature
     map is grid x grid cells of dim numbers. variant: the weight files' variant on the hub. unet:
     the hub id and the file of a UNet that takes the place of the source's own. background: the word
     that the model was taught for cells without an object, if any.

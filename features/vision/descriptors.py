@@ -13,15 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.checkpoints import (
-    Layout,
-    explained_errors,
-    files_digest,
-    load_pretrained,
-    locate,
-    quiet_libraries,
-    read_config,
-)
 from features.device import (
     Batches,
     Precision,
@@ -33,8 +24,17 @@ from features.device import (
     usual_precision,
 )
 from features.errors import ModelError
-from features.library_parts import library_class
 from features.photo import Photo, load_photo
+from features.pretrained.checkpoints import (
+    Layout,
+    explained_errors,
+    files_digest,
+    load_pretrained,
+    locate,
+    quiet_libraries,
+    read_config,
+)
+from features.pretrained.library_parts import library_class
 from features.vision.image_processor import ImageProcessor
 
 if TYPE_CHECKING:

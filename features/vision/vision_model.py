@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.checkpoints import (
+from features.device import Precision, computing_type, find_device, upload, usual_precision
+from features.errors import ModelError
+from features.pretrained.checkpoints import (
     Layout,
     explained_errors,
     files_digest,
@@ -16,9 +18,7 @@ from features.checkpoints import (
     locate,
     quiet_libraries,
 )
-from features.device import Precision, computing_type, find_device, upload, usual_precision
-from features.errors import ModelError
-from features.library_parts import library_class, tokenizer_class
+from features.pretrained.library_parts import library_class, tokenizer_class
 from features.vision.image_processor import read_normalisation
 from features.vision.vision_presets import VISION_PRESETS, VisionArchitecture
 

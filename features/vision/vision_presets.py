@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from features.checkpoints import read_config
 from features.errors import ModelError
+from features.pretrained.checkpoints import read_config
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Masks written as files: those of `waldo segment`, and those of the matches of a query."""
 
-import hashlib
 import math
 import os
 import shutil
@@ -17,6 +16,7 @@ from features.models import MapExtractor
 from features.photo import is_picture
 from indexer.collection import Collection
 from indexer.ingest.sources import Found, list_photos, open_sources
+from indexer.store.files import digest
 from search.query import Answer
 from search.reference import Reference
 from search.segmentation.drawing import tinted
@@ -182,7 +182,7 @@ def export_photos(out: Path, photos: Iterable[tuple[Path, bool]]) -> list[Failur
         try:
             if not copy.exists():
                 _copy(path, copy)
-            elif _content(path) != _content(copy):
+            elif digest(path) != digest(copy):
                 raise WaldoError(f"{out}: {copy.name} is there already; give a new folder")
         except OSError as error:
             reason = f"{path}: cannot be copied ({error.strerror or error})"
@@ -196,11 +196,6 @@ def _copy(path: Path, copy: Path) -> None:
         shutil.copyfileobj(source, target)
     status = path.stat()
     os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _write(

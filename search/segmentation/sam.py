@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.checkpoints import (
+from features.device import find_device
+from features.pretrained.checkpoints import (
     Layout,
     explained_errors,
     load_pretrained,
     locate,
     read_config,
 )
-from features.device import find_device
-from features.library_parts import library_class
+from features.pretrained.library_parts import library_class
 from search.segmentation.cascade import Prompt, Proposals
 
 if TYPE_CHECKING:

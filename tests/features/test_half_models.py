@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from features.checkpoints import Layout, locate
 from features.diffusion.loading import load_model
 from features.errors import ModelError
 from features.models import find_extractor
+from features.pretrained.checkpoints import Layout, locate
 from features.vision.descriptors import ImageDescriptor
 from search.segmentation.sam import Sam
 from tests.helpers.mask_models import save_sam

@@ -97,7 +97,7 @@ print(json.dumps(True))
 def test_a_postponed_name_resolves_when_it_is_used() -> None:
     program = """
 import json, sys
-from features.library_parts import only_what_is_used
+from features.pretrained.library_parts import only_what_is_used
 with only_what_is_used():
     from fractions import Fraction
     from scipy.optimize import OptimizeResult, linear_sum_assignment
@@ -131,7 +131,7 @@ def test_a_class_of_another_layout_is_imported_as_usual(
 def test_tokenizers_of_other_kinds_are_left_to_the_library(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from features.library_parts import tokenizer_class
+    from features.pretrained.library_parts import tokenizer_class
 
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     assert tokenizer_class(tmp_path) is AutoTokenizer

@@ -35,6 +35,8 @@ class DiTModel(DiffusionModel):
     weights and the settings it decides which channels they are.
     """
 
+    takes_any_shape = True
+
     architecture: DiTArchitecture
 
     @property

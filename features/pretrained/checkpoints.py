@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from features.errors import ModelError, is_full_memory
-from features.library_parts import only_what_is_used
+from features.pretrained.library_parts import only_what_is_used
 
 if TYPE_CHECKING:
     import torch
