@@ -317,7 +317,7 @@ def models(
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """List the models known by name, with map shape, cost of a photo, download size and licence."""
+    """List the models known by name, with map shape, cost per photo, download size and licence."""
     from search.commands.terminal.tables import bundled_words, models_json, models_table
 
     if words:

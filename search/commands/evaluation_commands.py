@@ -30,14 +30,10 @@ from search.commands.terminal.options import (
 if TYPE_CHECKING:
     from features.models import MapExtractor
     from search.evaluation.benchmarks.benchmark import Benchmark
-    from search.evaluation.galleries import LeftOut
     from search.evaluation.methods.sweep import Sweep
     from search.evaluation.retrieval import Evaluation
     from search.evaluation.run_store import RunResults
     from search.evaluation.steps import OnStep
-
-# Broken distractors are named up to this many.
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -243,7 +239,7 @@ def _search(request: _Request, some: "Callable[[Benchmark], Benchmark] | None" =
         with ProgressDisplay() as display:
             how = Indexing(extractor, request.work, request.codec, descriptors, display)
             benchmark, left_out = add_distractors(benchmark, photos, methods, how)
-        say(_told(left_out, benchmark.n_distractors))
+        say(left_out.in_words(benchmark.n_distractors))
         further["distractors_left_out"] = asdict(left_out)
     if some is not None:
         benchmark = some(benchmark)
@@ -272,8 +268,12 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
     report |= searched.further
     if searched.sweeps:
         report["sweeps"] = [sweep_json(swept, report) for swept in searched.sweeps]
-    written = {**report, **provenance(benchmark, _as_json(request, list(report["methods"])))}
-    write = partial(write_searches_run, report=written, benchmark=benchmark, evaluation=found)
+
+    def write(path: Path) -> None:
+        # It measures the kernels of this machine, so it is asked for only here.
+        made = provenance(benchmark, _as_json(request, list(report["methods"])))
+        write_searches_run(path, {**report, **made}, benchmark, found)
+
     return _Evaluated(report, write, found.folder)
 
 
@@ -329,17 +329,6 @@ def _check(path: Path, work: Path, json_output: bool) -> None:
         print(f"{found.n_queries} queries by {len(found.methods)} methods {agrees} {path}")
     if found.departures:
         raise typer.Exit(1)
-
-
-def _told(left_out: "LeftOut", n_distractors: int) -> str:
-    """How many distractors there are, and what was left out."""
-    line = f"distractors: {n_distractors:,} photos"
-    if left_out.copies:
-        line += f"; left out: {left_out.copies:,} copies of the benchmark's photos"
-    if broken := left_out.broken:
-        line += f"; broken and left out: {len(broken):,}, {'; '.join(broken[:_NAMED])}"
-        line += f" and {len(broken) - _NAMED:,} more" if len(broken) > _NAMED else ""
-    return line
 
 
 def _evaluate_masks(request: _Request) -> _Evaluated:

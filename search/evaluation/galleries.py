@@ -1,6 +1,5 @@
 """Galleries as indexes, one for each kind of maps, and the distractors behind them."""
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from indexer.ingest.sources import Unreadable, list_photos, open_sources
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from indexer.store.failures import read_failures
+from indexer.store.files import digest
 from search.evaluation.benchmarks.benchmark import Benchmark, with_distractors
 from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.methods.methods import METHODS, Method, single_methods
@@ -27,6 +27,9 @@ from search.evaluation.run_store import gallery_folder
 # Names that a list of photos cannot hold.
 _UNLISTABLE = re.compile("[\r\n\ud800-\udfff]")
 _UNLISTED = "its name has a line break, or is not UTF-8; rename it"
+
+# Broken distractors are named up to this many.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,16 @@ class LeftOut:
 
     broken: list[str]
     copies: int
+
+    def in_words(self, n_distractors: int) -> str:
+        """How many distractors there are, and what was left out."""
+        line = f"distractors: {n_distractors:,} photos"
+        if self.copies:
+            line += f"; left out: {self.copies:,} copies of the benchmark's photos"
+        if broken := self.broken:
+            line += f"; broken and left out: {len(broken):,}, {'; '.join(broken[:_NAMED])}"
+            line += f" and {len(broken) - _NAMED:,} more" if len(broken) > _NAMED else ""
+        return line
 
 
 def index_gallery(benchmark: Benchmark, maps: str, source: Extractor, how: Indexing) -> Path:
@@ -151,7 +164,6 @@ def add_distractors(
 def _content(photo: Path) -> bytes:
     """The SHA-256 of a photo's file. Raises WaldoError where the disk does not give it."""
     try:
-        with photo.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return bytes.fromhex(digest(photo))
     except OSError as error:
         raise WaldoError(f"{photo}: cannot be read ({error.strerror})") from None

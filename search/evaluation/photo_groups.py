@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 from features.errors import WaldoError
 from features.models import MapExtractor
 from features.photo import load_photo
-from indexer.ingest.build import index_photos
 from indexer.ingest.progress import Progress
 from indexer.reader import IndexReader
 from indexer.store.photos import read_pooled
 from search.evaluation.benchmarks.shown_objects import ShownObjects
 from search.evaluation.by_object import choose_methods
+from search.evaluation.galleries import Indexing, index_gallery
 from search.evaluation.methods.methods import MODEL
 from search.evaluation.metrics.clustering import ClusteringScores, score_groups
 from search.evaluation.metrics.ranking import bootstrap_interval
 from search.evaluation.report import versions
-from search.evaluation.run_store import gallery_folder
 from search.evaluation.steps import OnStep
 from search.recurring.linking import link_photos
 from search.recurring.recurrence import recurring_objects
@@ -131,16 +130,8 @@ def evaluate_groups(
     read.
     """
     benchmark = photos.benchmark
-    folder = gallery_folder(work, benchmark, MODEL, extractor, quality)
-    index = folder / "index"
-    index_photos(
-        [folder / "gallery.txt"],
-        index,
-        extractor,
-        batch_size=extractor.batch_size,
-        quality=quality,
-        on_progress=on_progress,
-    )
+    how = Indexing(extractor, work, quality, on_progress=on_progress)
+    index = index_gallery(benchmark, MODEL, extractor, how)
     link_photos(index, str(extractor.device), on_step)
     place = {photo.resolve(): number for number, photo in enumerate(benchmark.gallery)}
     with IndexReader.open(index) as reader:

@@ -19,11 +19,9 @@ from search.evaluation.metrics.class_map import ClassMapQuality
 from search.evaluation.metrics.summary import summary
 from search.evaluation.paper import published_json
 from search.evaluation.retrieval import Evaluation
+from search.evaluation.run_store import DEPTH
 from search.query import Query
 from search.scoring.scores import DEFAULT_SCORE
-
-# A run file holds this many places of each query's ranking.
-_RANKED = 1000
 
 
 def evaluation_json(
@@ -142,7 +140,7 @@ def _query_results(benchmark: Benchmark, evaluation: Evaluation) -> Iterator[dic
             found = result.queries[row]
             by_method[result.method.name] = {
                 "average_precision": found.measured.average_precision,
-                "ranking": found.best[:_RANKED].tolist(),
+                "ranking": found.best[:DEPTH].tolist(),
                 "relevant_ranks": found.measured.relevant_ranks,
             }
         asked = query.query

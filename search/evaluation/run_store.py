@@ -8,7 +8,6 @@ written atomically: if it exists and can be read, that part of the work is done.
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from urllib.parse import quote
 import numpy as np
 
 from features.errors import WaldoError
+from features.user_cache import user_cache
 from indexer.errors import IndexBusyError
 from indexer.protocols import Extractor
 from indexer.store.files import write_bytes_atomically, write_text_atomically
@@ -50,8 +50,7 @@ _LONGEST_NAME = 200  # characters; file systems allow 255 bytes
 
 def default_work_folder() -> Path:
     """The work folder in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "waldo" / "evaluate"
+    return user_cache("evaluate")
 
 
 def gallery_folder(

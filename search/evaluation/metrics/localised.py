@@ -37,6 +37,8 @@ def photos_to_localise(asked: BenchmarkQuery, scores: NDArray[np.float32]) -> ND
 
     scores: (n_gallery,).
     """
+    if not asked.boxes:
+        return np.empty(0, dtype=np.int64)
     best = _best(asked, scores)
     return best[np.isin(best, list(asked.boxes))]
 

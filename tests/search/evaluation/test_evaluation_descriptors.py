@@ -174,7 +174,9 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the paper's table has them; the hub's place is taken by a small model on the disk."""
-    monkeypatch.setattr("features.checkpoints.hub_snapshot", lambda *_: descriptor_folder("clip"))
+    monkeypatch.setattr(
+        "features.pretrained.checkpoints.hub_snapshot", lambda *_: descriptor_folder("clip")
+    )
     root = tmp_path / "root"
     for subject in ("a", "b"):
         (root / subject).mkdir(parents=True)

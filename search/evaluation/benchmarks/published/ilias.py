@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from features.photo import is_picture
@@ -84,65 +85,84 @@ def read_ilias_texts(
     the file in `ilias_core/` holds the text. Raises WaldoError as `read_ilias` does, and for a text
     that is missing or empty.
     """
-    core = root / "ilias_core"
-    positives = _ids(root / _POSITIVES)
-    present = [name for name in positives if (core / name).is_file()]
+    core, positives = root / "ilias_core", _read_positives(root)
     distractors = _distractors(root, None, work, on_step)
     queries = []
     for name in _ids(root / _TEXTS):
         text = " ".join(read_lines(core / name, _SOURCE))
         if not text:
             raise WaldoError(f"{core / name}: is empty; it must hold the text of a query")
-        own = [positive for positive in positives if _object(positive) == _object(name)]
-        relevant = places_of(
-            place for place, found in enumerate(present) if _object(found) == _object(name)
-        )
+        own = positives.of(name)
+        relevant = positives.places(own)
         queries.append(TextQuery(name, text, relevant, len(own) - len(relevant)))
     if not any(len(query.relevant) for query in queries):
         raise WaldoError(f"{root / _TEXTS}: no text describes an object that the gallery shows")
-    gallery = [*(core / name for name in present), *distractors]
+    gallery = [*(core / name for name in positives.rows), *distractors]
     convention = named_convention(len(distractors))
     return TextBenchmark(
         Benchmark("ilias_text", gallery, None, [], [], convention=convention), queries
     )
 
 
+@dataclass(frozen=True)
+class _Positives:
+    """The photos of the objects that are looked for.
+
+    rows: the places in the gallery of those that have a file, by their ids, in its order.
+    by_object: the ids of all, by their object.
+    """
+
+    rows: dict[str, int]
+    by_object: dict[str, list[str]]
+
+    def of(self, query: str) -> list[str]:
+        """The positives of a query, by its id."""
+        return self.by_object.get(_object(query), [])
+
+    def places(self, names: list[str]) -> NDArray[np.int64]:
+        """The places of positives, but of those that have no file."""
+        return places_of(self.rows[name] for name in names if name in self.rows)
+
+
+def _read_positives(root: Path) -> _Positives:
+    names = _ids(root / _POSITIVES)
+    present = [name for name in names if (root / "ilias_core" / name).is_file()]
+    by_object: dict[str, list[str]] = {}
+    for name in names:
+        by_object.setdefault(_object(name), []).append(name)
+    return _Positives({name: row for row, name in enumerate(present)}, by_object)
+
+
 def _read(protocol: str, root: Path, distractors: list[Path]) -> Benchmark:
     core = root / "ilias_core"
     asked = _ids(root / _QUERIES)
-    positives = _ids(root / _POSITIVES)
+    positives = _read_positives(root)
     photos = [core / name for name in asked]
     check_photos(photos, root / _QUERIES)
-    present = [name for name in positives if (core / name).is_file()]
-    gallery = [*(core / name for name in present), *distractors]
-    rows = {name: row for row, name in enumerate(present)}
-    of_object: dict[str, list[str]] = {_object(name): [] for name in asked}
-    for name in positives:
-        of_object.setdefault(_object(name), []).append(name)
+    gallery = [*(core / name for name in positives.rows), *distractors]
     queries = []
     for name, photo in zip(asked, photos, strict=True):
-        own = of_object[_object(name)]
-        found = [rows[positive] for positive in own if positive in rows]
-        relevant = places_of(found)
+        own = positives.of(name)
+        relevant = positives.places(own)
         queries.append(
             BenchmarkQuery(
                 Query(photo, box=_largest_box(photo)),
                 relevant=relevant,
                 ignored=places_of([]),
                 confusable=False,  # no class is known
-                missing=len(own) - len(found),
+                missing=len(own) - len(relevant),
                 boxes=true_boxes(
                     relevant, [_boxes_beside(gallery[place]) for place in relevant], _SOURCE
                 ),
             )
         )
-    owned = [of_object[_object(name)] for name in asked]
+    owned = [positives.of(name) for name in asked]
     return Benchmark(
         *(protocol, gallery, None, queries, []),
         convention=named_convention(len(distractors)),
         metrics=("mAP@1k",),
         parts={
-            part: [_part(*pair, rows, inside) for pair in zip(queries, owned, strict=True)]
+            part: [_part(*pair, positives, inside) for pair in zip(queries, owned, strict=True)]
             for part, inside in _parts(root / _POSITIVES).items()
         },
     )
@@ -181,16 +201,13 @@ def _parts(path: Path) -> dict[str, set[str]]:
 
 
 def _part(
-    asked: BenchmarkQuery, positives: list[str], rows: dict[str, int], inside: set[str]
+    asked: BenchmarkQuery, own: list[str], positives: _Positives, inside: set[str]
 ) -> BenchmarkQuery | None:
-    """A query with those of its positives that are in a part; None where there is none.
-
-    rows: the places of the positives that have a file.
-    """
-    kept = [name for name in positives if name in inside]
+    """A query with those of its own positives that are in a part; None where there is none."""
+    kept = [name for name in own if name in inside]
     if not kept:
         return None
-    relevant = places_of(rows[name] for name in kept if name in rows)
+    relevant = positives.places(kept)
     ignored = np.setdiff1d(asked.relevant, relevant)
     return replace(asked, relevant=relevant, ignored=ignored, missing=len(kept) - len(relevant))
 
