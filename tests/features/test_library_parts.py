@@ -120,7 +120,7 @@ def test_a_class_of_another_layout_is_imported_as_usual(
     import diffusers
     import transformers
 
-    from features import library_parts
+    from features.pretrained import library_parts
 
     library = diffusers if name.startswith("UNet") else transformers
     moved = f"{library.__name__}.models.of_another_release"

@@ -416,7 +416,7 @@ def test_many_queries_at_once_score_as_each_alone(
 def test_run_file_is_written_whole_or_not_at_all(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.evaluation.report._RANKED", 5)
+    monkeypatch.setattr("search.evaluation.report.DEPTH", 5)
     benchmark = photos_benchmark(photos)
     scores = np.random.default_rng(0).random((N_QUERIES, N_PHOTOS), dtype=np.float32)
     found = Evaluation(
