@@ -21,8 +21,8 @@ from harness import add_model_options, make_parser, median_seconds, seconds_of
 
 from features.models import find_extractor
 from indexer.fleet.fleet_build import index_collection
-from indexer.fleet.ray_workers import RayCluster
 from indexer.ingest.progress import Progress
+from indexer.ray_cluster import RayCluster
 
 DEMO = Path(__file__).parents[1] / "data" / "demo" / "photos"
 STORE_BYTES = 80_000_000

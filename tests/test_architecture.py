@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("features", "indexer", "search", "training")
 
@@ -57,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "indexer.protocols": {"features", "indexer.codec", "indexer.store.manifest.Fingerprint"},
     "indexer.workers": {"features", "indexer.codec"},
     "indexer.photo_lists": {"features"},
+    "indexer.ray_cluster": {"features.errors", "indexer.errors"},
     "indexer.collection": {
         "features.device",
         "indexer.codec",
@@ -104,6 +107,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.fleet.parts",
         "indexer.ingest",
         "indexer.protocols",
+        "indexer.ray_cluster",
         "indexer.store",
     },
     "indexer.upkeep": {
@@ -526,6 +530,20 @@ def test_installed_modules_import_nothing_heavy() -> None:
             else:
                 continue
             assert not {name.split(".")[0] for name in names} & HEAVY, path
+
+
+@pytest.mark.parametrize(
+    ("package", "only"),
+    [("ray", "indexer.ray_cluster"), ("obstore", "indexer.bucket.object_store")],
+)
+def test_what_is_beyond_one_machine_is_met_in_one_place(package: str, only: str) -> None:
+    importers = {
+        one.importer
+        for path in files("features", "indexer", "search")
+        for one in imports(path)
+        if within(one.name, package)
+    }
+    assert importers == {only}
 
 
 def test_only_the_command_line_prints() -> None:

@@ -22,13 +22,14 @@ from indexer.fleet.parts import (
     read_fleet,
     write_fleet,
 )
-from indexer.fleet.ray_workers import RayCluster, RayPool
+from indexer.fleet.ray_workers import PartPool
 from indexer.fleet.shares import Shares, divide_listing
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport, Progress, ProgressReporter
 from indexer.ingest.sample_cache import SAMPLE_NAME
 from indexer.ingest.sources import Exclusion, Found, Source, Unreadable, list_photos, open_sources
 from indexer.protocols import Descriptor, Extractor
+from indexer.ray_cluster import RayCluster
 from indexer.store.failures import read_failures, write_failures
 from indexer.store.files import digest, writing
 from indexer.store.folder import FLEET_SAMPLE_NAME, make_folder
@@ -78,7 +79,7 @@ def index_collection(
     make_folder(index_dir, FLEET_NAME)
     with contextlib.ExitStack() as held:
         held.enter_context(writer_lock(index_dir))
-        pool = None if cluster is None else held.enter_context(cluster.connect())
+        pool = None if cluster is None else PartPool(held.enter_context(cluster.connect()))
         chosen: Sequence[Found] = ()
         fingerprint = extractor.fingerprint()
         if fleet is None:
@@ -116,7 +117,7 @@ def stored_settings(index_dir: Path) -> Manifest | None:
 
 def _make(
     new: NewFleet,
-    pool: RayPool | None,
+    pool: PartPool | None,
     extractor: Extractor,
     on_progress: Callable[[Progress], None] | None,
 ) -> Fleet:
@@ -165,7 +166,7 @@ def _hand_out(fleet: Fleet, chosen: Sequence[Found]) -> None:
 
 
 def _update_parts(
-    pool: RayPool | None,
+    pool: PartPool | None,
     update: PartUpdate,
     extractor: Extractor,
     descriptors: Sequence[Descriptor],

@@ -2,7 +2,6 @@
 machine.
 """
 
-import os
 import socket
 import threading
 import time
@@ -20,6 +19,7 @@ from indexer.fleet.part_update import PartUpdate
 from indexer.fleet.parts import Fleet, read_fleet
 from indexer.ingest.progress import IndexReport, Progress
 from indexer.ingest.sources import Source
+from indexer.ray_cluster import set_threads
 from indexer.store.locks import LOCK_NAME
 
 # Photos per batch of descriptors where nobody says how many.
@@ -61,7 +61,7 @@ class CodecWorker:
         if not (self._new.index_dir / LOCK_NAME).exists():
             raise _not_seen(self._new.index_dir)
         _check_visible(found.source for found in self._new.chosen)
-        _set_threads(self._threads)
+        set_threads(self._threads)
         extractor = find_extractor(self._model, self._device, self._new.batch_size)
         return self._new.fit(extractor, self._report)
 
@@ -93,7 +93,7 @@ class PartWorker:
         if read_fleet(fleet.index_dir) != fleet:
             raise _not_seen(fleet.index_dir)
         _check_visible(sources)
-        _set_threads(self._work.threads)
+        set_threads(self._work.threads)
 
     def update(self, number: int) -> tuple[IndexReport, Progress] | None:
         """Bring the part of this number up to date; None if the work was stopped.
@@ -161,14 +161,3 @@ def _check_visible(sources: Iterable[Source]) -> None:
                 f"{source.path}: is not there on the machine {socket.gethostname()}; every machine "
                 "of the cluster must see the photos at the same paths"
             )
-
-
-def _set_threads(threads: int) -> None:
-    """Compute with as many threads as a worker has cores: more of them wait for each other."""
-    # Read when torch is first imported.
-    os.environ.update(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE")
-    import faiss
-    import torch
-
-    torch.set_num_threads(threads)
-    faiss.omp_set_num_threads(threads)

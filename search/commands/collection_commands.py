@@ -122,8 +122,8 @@ def index(
     from features.device import precision_of
     from features.models import find_extractor
     from indexer.fleet.fleet_build import index_collection, stored_settings
-    from indexer.fleet.ray_workers import RayCluster
     from indexer.ingest.sources import Exclusion, open_sources
+    from indexer.ray_cluster import RayCluster
     from indexer.store.manifest import check_quality
     from indexer.workers.extractor_pool import ExtractorPool
     from search.albums.filling import fill_albums
