@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -133,6 +134,33 @@ def sample_index(tiny: "FeatureExtractor", made_once: MadeOnce) -> Path:
         index_photos([DEMO / "photos"], folder, tiny, batch_size=tiny.batch_size)
 
     return made_once("sample-index", make)
+
+
+@pytest.fixture(scope="session")
+def small_index(sample_index: Path, made_once: MadeOnce) -> Path:
+    """The first 24 photos of the sample index, to be read alone."""
+    from indexer.reader import IndexReader
+    from indexer.upkeep.remove import remove
+
+    def make(folder: Path) -> None:
+        shutil.copytree(sample_index, folder, dirs_exist_ok=True)
+        with IndexReader.open(folder) as reader:
+            paths = sorted(Path(path) for path in reader.paths())
+        remove(folder, paths[24:])
+
+    return made_once("small-index", make)
+
+
+@pytest.fixture(scope="session")
+def linked_index(small_index: Path, made_once: MadeOnce) -> Path:
+    """The same with the links between its photos, to be read alone."""
+    from search.recurring.linking import link_photos
+
+    def make(folder: Path) -> None:
+        shutil.copytree(small_index, folder, dirs_exist_ok=True)
+        assert link_photos(folder) > 0
+
+    return made_once("linked-index", make)
 
 
 @pytest.fixture

@@ -22,17 +22,9 @@ from tests.helpers.command_line import CommandLine
 from tests.helpers.stores import PixelExtractor, make_photos
 
 
-@pytest.fixture(scope="module")
-def linked(sample_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("linked") / "index"
-    shutil.copytree(sample_index, directory)
-    assert link_photos(directory) > 0
-    return directory
-
-
 @pytest.fixture
-def index(linked: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(linked, tmp_path / "index"))
+def index(linked_index: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(linked_index, tmp_path / "index"))
 
 
 def links_of(index: Path) -> RegionLinks:
@@ -65,9 +57,9 @@ def test_nothing_is_compared_twice(index: Path) -> None:
 
 
 def test_a_run_that_stops_goes_on_and_finds_the_same(
-    index: Path, sample_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: Path, small_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    again = Path(shutil.copytree(sample_index, tmp_path / "again"))
+    again = Path(shutil.copytree(small_index, tmp_path / "again"))
     monkeypatch.setattr(linking, "_COMMIT_SECONDS", 0.0)
     monkeypatch.setattr(linking, "_PHOTOS", 8)
     steps = 0

@@ -10,22 +10,13 @@ from PIL import Image
 
 from indexer.reader import IndexReader
 from indexer.upkeep.remove import remove
-from search.recurring.linking import link_photos
 from search.recurring.recurrence import RecurringObject, recurring_objects
 from tests.helpers.server import Client, running_server
 
 
-@pytest.fixture(scope="module")
-def linked(sample_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("linked") / "index"
-    shutil.copytree(sample_index, directory)
-    link_photos(directory)
-    return directory
-
-
 @pytest.fixture
-def index(linked: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(linked, tmp_path / "index"))
+def index(linked_index: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(linked_index, tmp_path / "index"))
 
 
 @pytest.fixture

@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
-from search.recurring.linking import link_photos
 from tests.helpers.server import Client, running_server
 from tests.search.server.browser.conftest import DESK, PHONE, OpenPage
 
 
 @pytest.fixture(scope="module")
-def server(sample_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    copy = Path(shutil.copytree(sample_index, tmp_path_factory.mktemp("recurring") / "index"))
-    link_photos(copy)
+def server(linked_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    copy = Path(shutil.copytree(linked_index, tmp_path_factory.mktemp("recurring") / "index"))
     with running_server(copy) as client:
         yield client
 
