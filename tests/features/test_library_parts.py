@@ -54,13 +54,10 @@ def run(program: str) -> Any:
 
 
 def test_a_model_is_loaded_and_run_without_what_it_does_not_use() -> None:
-    _, loaded = run(FEATURES + PRINT_LOADED)
+    """And its features are those by ordinary imports."""
+    lean, loaded = run(FEATURES + PRINT_LOADED)
     assert "diffusers.models.unets.unet_2d_condition" in loaded
     assert {*UNUSED} & {*loaded} == set()
-
-
-def test_features_are_those_by_ordinary_imports() -> None:
-    lean, _ = run(FEATURES + PRINT_LOADED)
     usual, loaded = run(AS_USUAL + FEATURES + PRINT_LOADED)
     assert "torch._dynamo" in loaded
     assert lean == usual

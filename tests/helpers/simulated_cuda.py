@@ -107,6 +107,11 @@ class SimulatedCuda(TorchDispatchMode):
         self._pinned: weakref.WeakSet[Any] = weakref.WeakSet()
         self._storages: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch then wraps nothing around each operation, and imports no compiler."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         return self.run(func, args, kwargs or {})
 
