@@ -242,6 +242,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search.evaluation.benchmarks.published",
     },
     "search.evaluation.steps": set(),
+    "search.evaluation.metrics": {
+        "features",
+        "search.scoring",
+        "search.evaluation.benchmarks.benchmark",
+    },
     "search.evaluation.methods": {
         "features",
         "indexer.codec.tokens",
@@ -252,12 +257,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search.ranking",
         "search.scoring",
         "search.evaluation.benchmarks.benchmark",
+        "search.evaluation.metrics",
         "search.evaluation.steps",
-    },
-    "search.evaluation.metrics": {
-        "features",
-        "search.scoring",
-        "search.evaluation.benchmarks.benchmark",
     },
     "search.evaluation": {
         "features",

@@ -40,11 +40,13 @@ def confidences(scores: NDArray[np.float32]) -> NDArray[np.float64] | None:
     """
     if len(scores) < MINIMUM_PHOTOS:
         return None
+    from scipy.special import erfc
+
     values = scores.astype(np.float64)
     median, deviation = _chance_distribution(values)
-    order = np.argsort(-values, kind="stable")
-    tails = [0.5 * math.erfc((v - median) / deviation / math.sqrt(2)) for v in values[order]]
-    rates = len(values) * np.array(tails) / np.arange(1, len(values) + 1)
+    order = np.argsort(-scores)  # equal scores get the same confidence below, in any order
+    tails = 0.5 * erfc((values[order] - median) / deviation / math.sqrt(2))
+    rates = len(values) * tails / np.arange(1, len(values) + 1)
     # A photo is never less sure than a photo with a lower score.
     rates = np.minimum.accumulate(rates[::-1])[::-1]
     result = np.empty(len(values))

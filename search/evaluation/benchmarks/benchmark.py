@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,19 @@ class Benchmark:
     def levels(self) -> list[str]:
         """The queries' levels, in the order in which they first occur."""
         return list(dict.fromkeys(q.level for q in self.queries if q.level is not None))
+
+    def shows(self, class_name: str | None) -> NDArray[np.bool_]:
+        """Whether each photo of a gallery with classes shows a class, (n_gallery,) bool."""
+        places = self._places_by_class.get(class_name or "", [])
+        return flags(np.array(places, dtype=np.int64), len(self.gallery))
+
+    @cached_property
+    def _places_by_class(self) -> dict[str, list[int]]:
+        places: dict[str, list[int]] = {}
+        for place, names in enumerate(self.gallery_classes or ()):
+            for name in names:
+                places.setdefault(name, []).append(place)
+        return places
 
     @property
     def graded(self) -> bool:

@@ -28,6 +28,7 @@ from search.evaluation.methods.methods import (
     WordMethod,
     candidates_first,
 )
+from search.evaluation.metrics.ranking import best_places
 from search.evaluation.steps import OnStep
 from search.query import SearchOptions
 from search.ranking.expansion import expand
@@ -120,7 +121,7 @@ class IndexedGallery:
         for number, (row, query, reference) in enumerate(
             zip(first, batch.queries, asked[then.region], strict=True), start=batch.start + 1
         ):
-            best = np.argsort(-row, kind="stable")[: method.candidates]
+            best = best_places(row, method.candidates)
             doing = f"re-ranking photos by {method.name} for query {number} of {batch.total}"
             [found] = self._map_scores(
                 [then], self.ids[best], [reference], [query.query.photo], doing
@@ -218,7 +219,7 @@ class IndexedGallery:
         before. ids: (n,), of the photos.
         """
         own = {hashlib.sha256(photo.read_bytes()).hexdigest()}
-        best = np.argsort(-row, kind="stable")[:_CANDIDATES]
+        best = best_places(row, _CANDIDATES)
         some = row[best]
         then = row.copy()
         then[best] = expand(

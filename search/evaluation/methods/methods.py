@@ -12,10 +12,11 @@ from features.errors import WaldoError
 from features.photo import load_photo
 from features.vision.descriptors import DESCRIPTORS, descriptor_name
 from indexer.codec.tokens import TokenMap
-from search.evaluation.benchmarks.benchmark import Benchmark
+from search.evaluation.benchmarks.benchmark import Benchmark, flags
 from search.evaluation.methods.ablation import Changes, parse_changes
 from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.methods.rootsift import has_opencv, rootsift_scores
+from search.evaluation.metrics.ranking import best_places
 from search.query import Query
 from search.scoring.candidates import CandidateMaps, ScoringReference
 from search.scoring.confidence import combined_heights, heights
@@ -164,8 +165,8 @@ def candidates_first(
     first: (n_gallery,) float32; the photos with the best of these are the candidates, and the rest
     keep their order by it. then: (n_gallery,) float32, only looked at for candidates.
     """
-    order = np.argsort(-first, kind="stable")
-    best, rest = order[:candidates], order[candidates:]
+    best = best_places(first, candidates)
+    rest = ~flags(best, len(first))
     scores = then.astype(np.float32, copy=True)
     # Equal scores stay equal: the levels of the rest are numbered from the lowest.
     _, levels = np.unique(first[rest], return_inverse=True)
@@ -175,10 +176,9 @@ def candidates_first(
 
 def class_oracle(benchmark: Benchmark) -> Iterator[NDArray[np.float32]]:
     """1 for photos that show the query's class, else 0: knowing the class exactly."""
-    classes = benchmark.gallery_classes
-    assert classes is not None  # `select_methods` saw to that
+    assert benchmark.gallery_classes is not None  # `select_methods` saw to that
     for asked in benchmark.queries:
-        yield np.array([asked.query.class_name in shown for shown in classes], dtype=np.float32)
+        yield benchmark.shows(asked.query.class_name).astype(np.float32)
 
 
 def _histogram_intersection(

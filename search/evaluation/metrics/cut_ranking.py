@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from search.evaluation.metrics.graded_ranking import ranking, revisited_average_precision
-from search.evaluation.metrics.ranking import average_precision, recall_at
+from search.evaluation.metrics.graded_ranking import revisited_average_precision
+from search.evaluation.metrics.ranking import average_precision, best_places, ranks_of, recall_at
 
 Flags = NDArray[np.bool_]
 Values = NDArray[np.floating]
@@ -24,9 +24,8 @@ def ndcg(relevant: Flags, scores: Values, n_positives: int) -> float:
     The gain of a relevant photo is 1, its discount log2(rank + 1), with ranks from 1. The sum is
     divided by that of the ideal order.
     """
-    hits = _ranked(relevant, scores)
-    discounts = 1 / np.log2(np.arange(2, max(len(hits), n_positives) + 2))
-    return float(discounts[: len(hits)][hits].sum() / discounts[:n_positives].sum())
+    gain = (1 / np.log2(ranks_of(relevant, scores) + 2)).sum()
+    return float(gain / (1 / np.log2(np.arange(n_positives) + 2)).sum())
 
 
 def precision_sum_within(relevant: Flags, scores: Values, n_positives: int, k: int) -> float:
@@ -35,9 +34,9 @@ def precision_sum_within(relevant: Flags, scores: Values, n_positives: int, k: i
     The sum over the ranks up to k of a relevant photo's precision, divided by
     min(n_positives, k).
     """
-    hits = _ranked(relevant, scores)[:k]
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float(precision[hits].sum() / min(n_positives, k))
+    ranks = ranks_of(relevant, scores)
+    precision = np.arange(1, len(ranks) + 1) / (ranks + 1)
+    return float(precision[ranks < k].sum() / min(n_positives, k))
 
 
 def average_precision_within(relevant: Flags, scores: Values, n_positives: int, k: int) -> float:
@@ -47,7 +46,7 @@ def average_precision_within(relevant: Flags, scores: Values, n_positives: int, 
     threshold, times the relevant ones among them over min(n_positives, k); 0 where there is none.
     Of equal scores at rank k the others are taken before relevant photos.
     """
-    best = ranking(scores, np.flatnonzero(relevant))[:k]
+    best = best_places(scores, k, np.flatnonzero(relevant))
     hits = relevant[best]
     if not hits.any():
         return 0.0
@@ -56,13 +55,7 @@ def average_precision_within(relevant: Flags, scores: Values, n_positives: int, 
 
 def trapezoidal(relevant: Flags, scores: Values, n_positives: int) -> float:
     """`revisited_average_precision` without junk, 0..1 (INSTRE, by the Oxford evaluator)."""
-    positives = np.flatnonzero(relevant)
-    if len(positives) == 0:
-        return 0.0
-    found = revisited_average_precision(
-        ranking(scores, positives), positives, np.array([], dtype=np.int64)
-    )
-    return found * len(positives) / n_positives
+    return revisited_average_precision(ranks_of(relevant, scores), n_positives)
 
 
 def recall_within(relevant: Flags, scores: Values, n_positives: int, k: int) -> float:
@@ -77,8 +70,3 @@ CUT_METRICS: dict[str, Callable[[Flags, Values, int], float]] = {
     "mAP_trapezoidal": trapezoidal,
     **{f"Recall@{k}": partial(recall_within, k=k) for k in (20, 30, 100, 1000)},
 }
-
-
-def _ranked(relevant: Flags, scores: Values) -> Flags:
-    """Whether each photo is relevant, best first."""
-    return np.asarray(relevant[ranking(scores, np.flatnonzero(relevant))])

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from search.evaluation.benchmarks.benchmark import BenchmarkQuery
+from search.evaluation.benchmarks.benchmark import BenchmarkQuery, flags
+from search.evaluation.metrics.ranking import ranks_of
 
 Difficulty = Literal["easy", "medium", "hard"]
 
@@ -33,59 +34,44 @@ def positives_and_junk(
     return wanted, np.union1d(query.ignored, np.setdiff1d(query.relevant, wanted))
 
 
-def ranking(scores: NDArray[np.floating], positives: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The places of the gallery, best first, (n_gallery,) int64.
+def positive_ranks(
+    scores: NDArray[np.floating], positives: NDArray[np.int64], junk: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The ranks of the positives, from 0, ascending, with the junk left out.
 
     Among equal scores the positives come last, so a method that cannot tell photos apart gains
-    nothing from the order of the gallery. scores: (n_gallery,), higher is better. positives:
-    places.
+    nothing from the order of the gallery. scores: (n_gallery,), higher is better. positives, junk:
+    places, disjoint.
     """
-    positive = np.zeros(len(scores), dtype=bool)
-    positive[positives] = True
-    return np.lexsort((positive, -scores))
+    kept = ~flags(junk, len(scores))
+    return ranks_of(flags(positives, len(scores))[kept], scores[kept])
 
 
-def revisited_average_precision(
-    ranked: NDArray[np.int64], positives: NDArray[np.int64], junk: NDArray[np.int64]
-) -> float:
+def revisited_average_precision(ranks: NDArray[np.int64], n_positives: int) -> float:
     """The trapezoidal average precision of the published evaluator, 0..1.
 
-    ranked: places in the gallery, best first, each once. positives, junk: places, disjoint. The
-    rank r of a positive counts from 0 and leaves out the junk before it. The j-th positive adds
+    ranks: those of the positives that are ranked, as `positive_ranks` gives them. n_positives:
+    their number with those that are not ranked. The j-th positive, at rank r, adds
     (j / r + (j + 1) / (r + 1)) / 2, where j / r is 1 at r = 0. The sum is divided by the number of
-    positives, including those not in `ranked`. This is not scikit-learn's average precision: a
-    single positive at r = 1 gives 0.25, not 0.5. Raises ValueError where there is no positive.
+    positives. This is not scikit-learn's average precision: a single positive at r = 1 gives 0.25,
+    not 0.5. Raises ValueError where there is no positive.
     """
-    ranks = _ranks(ranked, positives, junk)
+    if n_positives == 0:
+        raise ValueError("no positive: leave the query out")
     j = np.arange(len(ranks))
     before = np.where(ranks == 0, 1.0, j / np.maximum(ranks, 1))
     after = (j + 1) / (ranks + 1)
-    return float((before + after).sum() / (2 * len(positives)))
+    return float((before + after).sum() / (2 * n_positives))
 
 
-def revisited_precision_at(
-    ranked: NDArray[np.int64], positives: NDArray[np.int64], junk: NDArray[np.int64], k: int
-) -> float:
+def revisited_precision_at(ranks: NDArray[np.int64], k: int) -> float:
     """The published evaluator's precision at k, 0..1; its mean over queries is mP@k.
 
-    Arguments and ranks are those of `revisited_average_precision`; k is at least 1. The result is
-    the share of positives among the first kq = min(k, last positive's rank + 1) places, so a query
-    with few positives can reach 1. It is 0 where no positive is in `ranked`. Raises ValueError
-    where there is no positive.
+    ranks: as in `revisited_average_precision`. k: at least 1. The result is the share of positives
+    among the first kq = min(k, last positive's rank + 1) places, so a query with few positives can
+    reach 1. It is 0 where no positive is ranked.
     """
-    ranks = _ranks(ranked, positives, junk)
     if len(ranks) == 0:
         return 0.0
     kq = min(k, int(ranks[-1]) + 1)
     return float((ranks < kq).sum() / kq)
-
-
-def _ranks(
-    ranked: NDArray[np.int64], positives: NDArray[np.int64], junk: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Ranks of the positives from 0, ascending, with the junk left out."""
-    if len(positives) == 0:
-        raise ValueError("no positive: leave the query out")
-    found = np.flatnonzero(np.isin(ranked, positives))
-    ranks: NDArray[np.int64] = found - np.cumsum(np.isin(ranked, junk))[found]
-    return ranks

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from features.regions import Box
 from search.evaluation.benchmarks.benchmark import BenchmarkQuery
-from search.evaluation.metrics.graded_ranking import ranking
+from search.evaluation.metrics.ranking import best_places
 
 # The object is looked for in the relevant photos among this many of the best.
 LOOKED_AT = 100
@@ -68,8 +68,7 @@ def localised_precision(
 def _best(asked: BenchmarkQuery, scores: NDArray[np.float32]) -> NDArray[np.int64]:
     """The first 100 places of the ranking, of equal scores first those that are not relevant."""
     unknown = np.setdiff1d(asked.relevant, np.array(list(asked.boxes), dtype=np.int64))
-    ranked = ranking(scores, asked.relevant)
     left_out = np.union1d(asked.ignored, unknown)
     # No more than these can be left out of the first.
-    first = ranked[: LOOKED_AT + len(left_out)]
+    first = best_places(scores, LOOKED_AT + len(left_out), asked.relevant)
     return first[~np.isin(first, left_out)][:LOOKED_AT]

@@ -12,13 +12,19 @@ from search.evaluation.metrics.absence import QueryAbsence, query_absence
 from search.evaluation.metrics.cut_ranking import CUT_METRICS
 from search.evaluation.metrics.graded_ranking import (
     Difficulty,
+    positive_ranks,
     positives_and_junk,
-    ranking,
     revisited_average_precision,
     revisited_precision_at,
 )
 from search.evaluation.metrics.localised import localised_precision
-from search.evaluation.metrics.ranking import average_precision, found_within, recall_at
+from search.evaluation.metrics.ranking import (
+    average_precision,
+    best_places,
+    found_within,
+    ranks_of,
+    recall_at,
+)
 
 # The ranks at which every report has recall, in small galleries too.
 RECALLS = (1, 5, 10, 50)
@@ -92,7 +98,7 @@ def query_result(
     query: its place in the benchmark. scores: (n_gallery,) float32. depth: how many of the best
     photos are kept, or all where the gallery has fewer. overlaps: as in `measure`.
     """
-    best = np.argsort(-scores, kind="stable")[:depth]
+    best = best_places(scores, depth)
     measured = measure(benchmark, query, scores, overlaps)
     return QueryResult(best.astype(np.int32), scores[best], measured)
 
@@ -107,7 +113,8 @@ def measure(
     """
     asked = benchmark.queries[query]
     relevant, ranked = _ranked(asked, scores)
-    found = Measured(query_precision(asked, scores), _ranks(relevant, ranked))
+    ranks = ranks_of(relevant, ranked) + 1
+    found = Measured(query_precision(asked, scores), ranks.tolist())
     if benchmark.graded:
         return replace(found, parts=_by_difficulty(asked, scores))
     parts = {name: queries[query] for name, queries in benchmark.parts.items()}
@@ -138,7 +145,8 @@ def query_precision(asked: BenchmarkQuery, scores: Row) -> float | None:
         return 0.0 if asked.missing else None
     if asked.hard is not None:
         positives, junk = positives_and_junk(asked, "medium")
-        return revisited_average_precision(ranking(scores, positives), positives, junk)
+        ranks = positive_ranks(scores, positives, junk)
+        return revisited_average_precision(ranks, len(positives))
     return average_precision(*_ranked(asked, scores))
 
 
@@ -146,14 +154,6 @@ def _ranked(asked: BenchmarkQuery, scores: Row) -> tuple[Flags, Row]:
     """Which photos are relevant, and their scores: of all photos that are not ignored."""
     ranked = ~flags(asked.ignored, len(scores))
     return flags(asked.relevant, len(scores))[ranked], scores[ranked]
-
-
-def _ranks(relevant: Flags, scores: Row) -> list[int]:
-    """The ranks of the relevant photos, from 1, ascending."""
-    others, own = np.sort(-scores[~relevant]), np.sort(-scores[relevant])
-    ahead = np.searchsorted(others, own, side="right")
-    ranks: list[int] = (ahead + np.arange(1, len(own) + 1)).tolist()
-    return ranks
 
 
 def _recalls(asked: BenchmarkQuery, relevant: Flags, scores: Row) -> dict[str, float]:
@@ -183,10 +183,10 @@ def _by_difficulty(asked: BenchmarkQuery, scores: Row) -> dict[str, dict[str, fl
         positives, junk = positives_and_junk(asked, difficulty)
         if len(positives) == 0:
             continue
-        ranked = ranking(scores, positives)
+        ranks = positive_ranks(scores, positives, junk)
         found[difficulty] = {
-            "mAP": revisited_average_precision(ranked, positives, junk),
-            **{f"mP@{k}": revisited_precision_at(ranked, positives, junk, k) for k in (1, 5, 10)},
+            "mAP": revisited_average_precision(ranks, len(positives)),
+            **{f"mP@{k}": revisited_precision_at(ranks, k) for k in (1, 5, 10)},
         }
     return found
 
@@ -195,7 +195,6 @@ def _same_class(benchmark: Benchmark, asked: BenchmarkQuery, scores: Row) -> flo
     """With the photos of other classes left out, knowing the class does not help."""
     if benchmark.gallery_classes is None:
         return None
-    shown = np.array([asked.query.class_name in names for names in benchmark.gallery_classes])
-    ranked = shown & ~flags(asked.ignored, len(scores))
+    ranked = benchmark.shows(asked.query.class_name) & ~flags(asked.ignored, len(scores))
     relevant = flags(asked.relevant, len(scores))[ranked]
     return average_precision(relevant, scores[ranked]) if relevant.any() else None

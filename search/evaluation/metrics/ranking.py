@@ -14,14 +14,38 @@ def average_precision(relevant: NDArray[np.bool_], scores: NDArray[np.floating])
     """
     if not relevant.any():
         raise ValueError("no relevant photo: average precision is undefined")
-    order = np.argsort(-scores, kind="stable")
-    hits, ranked = relevant[order], scores[order]
-    # One threshold after the last of each run of equal scores.
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
-    true_positives = np.cumsum(hits)[last]
-    precision = true_positives / (last + 1)
-    gained = np.diff(true_positives, prepend=0) / hits.sum()
-    return float((precision * gained).sum())
+    # Only at the score of a relevant photo is anything gained.
+    thresholds, gained = np.unique(-scores[relevant], return_counts=True)
+    others = np.sort(-scores[~relevant])
+    true_positives = np.cumsum(gained)
+    precision = true_positives / (true_positives + others.searchsorted(thresholds, side="right"))
+    return float((precision * gained / gained.sum()).sum())
+
+
+def ranks_of(relevant: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The ranks of the relevant photos, from 0, ascending; equal scores count against the method.
+
+    relevant: (n,) bool. scores: (n,), higher is better.
+    """
+    others, own = np.sort(-scores[~relevant]), np.sort(-scores[relevant])
+    ranks: NDArray[np.int64] = others.searchsorted(own, side="right") + np.arange(len(own))
+    return ranks
+
+
+def best_places(
+    scores: NDArray[np.floating], k: int, last: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """The places of the k highest scores, the highest first, or of all where there are fewer.
+
+    Of equal scores those at the places in `last` come last, then the earlier place comes first.
+    scores: (n,). k: at least 1.
+    """
+    losses, among = -scores, np.arange(len(scores))
+    if k < len(scores):
+        # Sorting all of a large gallery would take ten times as long.
+        among = np.flatnonzero(~(losses > np.partition(losses, k - 1)[k - 1]))
+    behind = np.isin(among, [] if last is None else last)
+    return among[np.lexsort((behind, losses[among]))[:k]]
 
 
 def recall_at(relevant: NDArray[np.bool_], scores: NDArray[np.floating], k: int) -> float:

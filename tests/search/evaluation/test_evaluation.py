@@ -15,8 +15,10 @@ from search.evaluation.benchmarks.folders import read_folders
 from search.evaluation.methods.methods import METHODS, select_methods
 from search.evaluation.metrics.ranking import (
     average_precision,
+    best_places,
     bootstrap_interval,
     found_within,
+    ranks_of,
     recall_at,
 )
 from tests.helpers.command_line import CommandLine
@@ -56,6 +58,33 @@ def test_found_within_counts_against_ties(pairs: list[tuple[bool, int]], share: 
         if own
     ]
     assert found_within(relevant, scores, share) == pytest.approx(sum(found) / len(found))
+
+
+@given(rankings)
+@settings(max_examples=200, deadline=None)
+def test_ranks_are_those_of_a_pessimistic_sort(pairs: list[tuple[bool, int]]) -> None:
+    ranked = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+    relevant, scores = np.array([r for r, _ in pairs]), np.array([s for _, s in pairs], float)
+    expected = [rank for rank, (own, _) in enumerate(ranked) if own]
+    assert ranks_of(relevant, scores).tolist() == expected
+
+
+@given(rankings, st.integers(1, 50))
+@settings(max_examples=200, deadline=None)
+def test_the_best_places_are_those_of_a_whole_sort(pairs: list[tuple[bool, int]], k: int) -> None:
+    scores = np.array([score for _, score in pairs], dtype=np.float32)
+    last = np.flatnonzero([behind for behind, _ in pairs])
+    everywhere = range(len(pairs))
+    expected = sorted(everywhere, key=lambda place: (-pairs[place][1], place))[:k]
+    assert best_places(scores, k).tolist() == expected
+    expected = sorted(everywhere, key=lambda place: (-pairs[place][1], pairs[place][0], place))[:k]
+    assert best_places(scores, k, last).tolist() == expected
+
+
+def test_scores_that_are_no_numbers_are_never_among_the_best() -> None:
+    scores = np.array([np.nan, 1.0, np.nan, 2.0], dtype=np.float32)
+    assert best_places(scores, 2).tolist() == [3, 1]
+    assert best_places(scores, 3).tolist() == [3, 1, 0]
 
 
 def test_average_precision_of_nothing_relevant() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from search.evaluation.metrics.graded_ranking import (
+    positive_ranks,
     revisited_average_precision,
     revisited_precision_at,
 )
@@ -17,18 +18,17 @@ labelled_rankings = st.lists(
 ).filter(lambda labels: "positive" in labels)
 
 
-def arranged(
-    labels: list[str], seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(ranked, positives, junk) of a gallery in random order."""
+def arranged(labels: list[str], seed: int) -> NDArray[np.int64]:
+    """The ranks of the positives, in a gallery in random order."""
     random = np.random.default_rng(seed)
     ranked = random.permutation(len(labels))
-    groups = (
-        ranked[[label == wanted for label in labels]].astype(np.int64)
+    scores = np.empty(len(labels), np.float32)
+    scores[ranked] = -np.arange(len(labels))
+    positives, junk = (
+        np.sort(ranked[[label == wanted for label in labels]]).astype(np.int64)
         for wanted in ("positive", "junk")
     )
-    positives, junk = (random.permutation(group) for group in groups)
-    return ranked, positives, junk
+    return positive_ranks(scores, positives, junk)
 
 
 def naive_average_precision(labels: list[str]) -> float:
@@ -53,14 +53,15 @@ def naive_precision_at(labels: list[str], k: int) -> float:
 @given(labelled_rankings, st.integers(0, 1000))
 @settings(max_examples=300, deadline=None)
 def test_average_precision_is_a_plain_loops(labels: list[str], seed: int) -> None:
-    found = revisited_average_precision(*arranged(labels, seed))
+    ranks = arranged(labels, seed)
+    found = revisited_average_precision(ranks, labels.count("positive"))
     assert found == pytest.approx(naive_average_precision(labels), abs=1e-12)
 
 
 @given(labelled_rankings, st.integers(0, 1000), st.sampled_from([1, 2, 5, 10, 100]))
 @settings(max_examples=300, deadline=None)
 def test_precision_at_k_is_a_plain_loops(labels: list[str], seed: int, k: int) -> None:
-    found = revisited_precision_at(*arranged(labels, seed), k)
+    found = revisited_precision_at(arranged(labels, seed), k)
     assert found == pytest.approx(naive_precision_at(labels, k), abs=1e-12)
 
 
@@ -81,29 +82,32 @@ def test_precision_at_k_is_a_plain_loops(labels: list[str], seed: int, k: int) -
 )
 def test_average_precision_by_hand(labels: str, expected: float) -> None:
     names = [{"P": "positive", "j": "junk", "-": "negative"}[label] for label in labels]
-    assert revisited_average_precision(*arranged(names, 0)) == pytest.approx(expected)
+    found = revisited_average_precision(arranged(names, 0), names.count("positive"))
+    assert found == pytest.approx(expected)
 
 
 def test_precision_at_k_does_not_look_behind_the_last_positive() -> None:
-    ranked, positives, junk = np.arange(8), np.array([1, 3]), np.array([0])
-    # Without the junk the positives are at ranks 0 and 2.
-    assert revisited_precision_at(ranked, positives, junk, 1) == 1.0
-    assert revisited_precision_at(ranked, positives, junk, 2) == 0.5
-    assert revisited_precision_at(ranked, positives, junk, 10) == pytest.approx(2 / 3)
+    # Without the junk, which is first, the positives are at ranks 0 and 2.
+    ranks = positive_ranks(-np.arange(8.0), np.array([1, 3]), np.array([0]))
+    assert ranks.tolist() == [0, 2]
+    assert revisited_precision_at(ranks, 1) == 1.0
+    assert revisited_precision_at(ranks, 2) == 0.5
+    assert revisited_precision_at(ranks, 10) == pytest.approx(2 / 3)
 
 
 def test_positives_that_are_not_ranked_count_as_never_found() -> None:
-    ranked, none = np.array([5, 0, 1]), np.array([], dtype=np.int64)
-    assert revisited_average_precision(ranked, np.array([5, 9]), none) == 0.5
-    assert revisited_precision_at(ranked, np.array([5, 9]), none, 10) == 1.0
-    assert revisited_average_precision(ranked, np.array([9]), none) == 0.0
-    assert revisited_precision_at(ranked, np.array([9]), none, 10) == 0.0
+    found, none = np.array([0]), np.array([], dtype=np.int64)
+    assert revisited_average_precision(found, 2) == 0.5
+    assert revisited_precision_at(found, 10) == 1.0
+    assert revisited_average_precision(none, 1) == 0.0
+    assert revisited_precision_at(none, 10) == 0.0
 
 
-@pytest.mark.parametrize("junk", [[], [0, 1, 2]])
-def test_a_query_without_positives_has_no_score(junk: list[int]) -> None:
-    arrays = np.arange(3), np.array([], dtype=np.int64), np.array(junk, dtype=np.int64)
+def test_equal_scores_count_against_the_method() -> None:
+    ranks = positive_ranks(np.zeros(4), np.array([0, 2]), np.array([3]))
+    assert ranks.tolist() == [1, 2]
+
+
+def test_a_query_without_positives_has_no_score() -> None:
     with pytest.raises(ValueError, match="no positive"):
-        revisited_average_precision(*arrays)
-    with pytest.raises(ValueError, match="no positive"):
-        revisited_precision_at(*arrays, 10)
+        revisited_average_precision(np.array([], dtype=np.int64), 0)

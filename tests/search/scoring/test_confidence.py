@@ -18,8 +18,10 @@ from search.scoring.confidence import (
 )
 
 
-def test_confidence_equals_its_definition() -> None:
-    scores = np.random.default_rng(0).normal(0.4, 0.05, 300).astype(np.float32)
+@pytest.mark.parametrize("decimals", [7, 2])
+def test_confidence_equals_its_definition(decimals: int) -> None:
+    # By two decimals many scores are equal.
+    scores = np.random.default_rng(0).normal(0.4, 0.05, 300).astype(np.float32).round(decimals)
     scores[7], scores[8] = 0.62, 0.58
     middle, high = np.quantile(scores.astype(np.float64), [0.5, 0.9])
     spread = (high - middle) / norm.ppf(0.9)
@@ -35,7 +37,7 @@ def test_confidence_equals_its_definition() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert found.argmax() == 7
     assert found[7] > 0.99
-    assert (found[scores.argsort()].argsort(kind="stable") == np.arange(300)).all()
+    assert (np.diff(found[scores.argsort()]) >= 0).all()
 
 
 @pytest.mark.parametrize("count", [50, 400])
