@@ -102,6 +102,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "features.errors",
         "features.models",
         "features.vision.descriptors",
+        "indexer.bucket",
         "indexer.codec.quality",
         "indexer.errors",
         "indexer.fleet.parts",

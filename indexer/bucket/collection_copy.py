@@ -20,14 +20,19 @@ CollectionCopy = WorkingCopy | FleetCopy
 
 @contextlib.contextmanager
 def collection_copy(
-    bucket: Bucket, scratch: Path, is_fleet: bool = False, progress: OnBytes | None = None
+    bucket: Bucket,
+    scratch: Path,
+    is_fleet: bool = False,
+    with_parts: bool = True,
+    progress: OnBytes | None = None,
 ) -> Iterator[CollectionCopy]:
     """A working copy of an index or a fleet in a bucket, or of one that is to be made there; it is
     pushed when the context ends, unless by an exception.
 
     scratch: a folder for it, which need not exist; what is left there afterwards saves the next
     working copy in it from copying, and may be deleted. is_fleet: whether a new one is a fleet.
-    progress: as for `WorkingCopy`. Errors name the bucket in place of the folder. Raises
+    with_parts: whether the parts of a fleet are copied too, all of them; else it has their
+    manifests. progress: as for `WorkingCopy`. Errors name the bucket in place of the folder. Raises
     ConflictError where another writer was faster, IndexBusyError while another process has this
     scratch folder, IndexMissingError where something else lies in the bucket, BucketError,
     IndexDamagedError, IndexFormatError, IndexWriteError.
@@ -39,7 +44,7 @@ def collection_copy(
         with writer_lock(scratch):
             copy: CollectionCopy
             if bucket.has(FLEET_NAME):
-                copy = FleetCopy(bucket, folder, progress)
+                copy = FleetCopy(bucket, folder, with_parts, progress)
             elif not is_fleet:
                 copy = WorkingCopy(bucket, folder, progress)
             elif bucket.has(MANIFEST_NAME):
@@ -47,11 +52,10 @@ def collection_copy(
                     f"{bucket.url}: is an ordinary index; choose another place for a fleet"
                 )
             else:
-                copy = FleetCopy(bucket, folder, progress)
+                copy = FleetCopy(bucket, folder, with_parts, progress)
             yield copy
             with writing(copy.folder):
                 copy.push()
-                copy.drop_shards()
     except IndexWriteError:
         raise  # The disk is full where the folder is.
     except WaldoError as error:

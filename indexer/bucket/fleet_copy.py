@@ -13,29 +13,32 @@ from indexer.bucket.remote_state import PARTS_TOGETHER
 from indexer.bucket.transfer import OnBytes, Together, copy_head, put_sound
 from indexer.bucket.working_copy import RUN_AGAIN, StoredFailures, WorkingCopy
 from indexer.errors import IndexMissingError
-from indexer.fleet.parts import parse_fleet, part_name, read_fleet
+from indexer.fleet.parts import Fleet, parse_fleet, part_name, read_fleet
 from indexer.store.failures import FAILURES_NAME
-from indexer.store.files import writing
+from indexer.store.files import write_bytes_atomically, writing
 from indexer.store.folder import FLEET_CODEC_NAME
-from indexer.store.manifest import FLEET_NAME
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME
 
 
 class FleetCopy:
     """A folder that holds the state of a fleet in a bucket; made by `collection_copy`.
 
-    folder: of the fleet; without fleet.json where the bucket has none.
+    folder: of the fleet; without fleet.json where the bucket has none. bucket: its place there.
     """
 
-    def __init__(self, bucket: Bucket, folder: Path, progress: OnBytes | None = None) -> None:
+    def __init__(
+        self, bucket: Bucket, folder: Path, with_parts: bool, progress: OnBytes | None = None
+    ) -> None:
         """Bring the folder to the state of the bucket, whatever an earlier writer left in it.
 
-        progress: as for `WorkingCopy`, of the parts that were begun. Raises as `collection_copy`
-        does.
+        with_parts: False for the manifests of the parts alone. progress: as for `WorkingCopy`, of
+        the parts. Raises as `collection_copy` does.
         """
         self.folder = folder
-        self._bucket = bucket
+        self.bucket = bucket
         self._parts: list[WorkingCopy] = []
         content = bucket.get(FLEET_NAME)
+        self._is_stored = content is not None
         if content is None:
             _check_place(bucket)
             with writing(folder):
@@ -46,7 +49,10 @@ class FleetCopy:
             return
         fleet = parse_fleet(folder, content)
         copy_head(bucket, content, fleet, folder)
-        self._open_parts(fleet.parts, progress)
+        if with_parts:
+            self._open_parts(fleet.parts, progress)
+        else:
+            self._copy_manifests(fleet)
         failures = bucket.get(FAILURES_NAME)
         with writing(folder):
             self._failures = StoredFailures(bucket, folder, failures)
@@ -54,13 +60,13 @@ class FleetCopy:
     def push(self) -> None:
         """Store in the bucket what was committed in the folder since it was read or pushed.
 
-        It must be called once before the first part of a new fleet is made. Raises as
-        `WorkingCopy.push`.
+        Raises as `WorkingCopy.push`.
         """
         if not (self.folder / FLEET_NAME).exists():
             return  # nothing was made
-        if not self._parts:
+        if not self._is_stored:
             self._push_head()
+            self._is_stored = True
         for part in self._parts:
             part.push()
         self._failures.push()
@@ -70,31 +76,42 @@ class FleetCopy:
         for part in self._parts:
             part.delete_unnamed()
 
-    def drop_shards(self) -> None:
-        """As `WorkingCopy.drop_shards`, of every part."""
-        for part in self._parts:
-            part.drop_shards()
-
     def _push_head(self) -> None:
         """Store the codec and fleet.json of a fleet that was just made."""
         fleet = read_fleet(self.folder)
         assert fleet is not None
-        put_sound(self._bucket, fleet.codec, self.folder, RUN_AGAIN)
+        put_sound(self.bucket, fleet.codec, self.folder, RUN_AGAIN)
         try:
-            self._bucket.create(FLEET_NAME, (self.folder / FLEET_NAME).read_bytes())
+            self.bucket.create(FLEET_NAME, (self.folder / FLEET_NAME).read_bytes())
         except ConflictError:
             raise ConflictError(
-                f"{self._bucket.url}: another run has made a fleet here meanwhile; run the same "
-                "command again to add your photos to it"
+                f"{self.bucket.url}: another run has made a fleet here meanwhile; run the same "
+                "command again, without a number of parts, to add your photos to it"
             ) from None
-        self._open_parts(fleet.parts, None)
+
+    def _copy_manifests(self, fleet: Fleet) -> None:
+        """Of those parts that the bucket has."""
+
+        def copy_manifest(number: int) -> None:
+            path = fleet.folder(number) / MANIFEST_NAME
+            content = self.bucket.below(part_name(number)).get(MANIFEST_NAME)
+            with writing(self.folder):
+                if content is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_bytes_atomically(path, content)
+
+        with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
+            for _ in pool.map(copy_manifest, range(fleet.parts)):
+                pass
 
     def _open_parts(self, count: int, progress: OnBytes | None) -> None:
         together = Together(progress)
 
         def open_part(name: str) -> WorkingCopy:
             told = partial(together.report, name)
-            return WorkingCopy(self._bucket.below(name), self.folder / name, told)
+            return WorkingCopy(self.bucket.below(name), self.folder / name, told)
 
         with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
             self._parts = list(pool.map(open_part, map(part_name, range(count))))

@@ -39,7 +39,7 @@ from indexer.bucket.transfer import (
 from indexer.errors import IndexDamagedError
 from indexer.fleet.parts import Fleet
 from indexer.store.failures import FAILURES_NAME
-from indexer.store.files import StoredFile, write_bytes_atomically, writing
+from indexer.store.files import StoredFile, write_atomically, write_bytes_atomically, writing
 from indexer.store.locks import BUCKET_NAME, LOCK_NAME, ORIGIN_NAME, without_readers
 from indexer.store.manifest import MapShard
 from indexer.store.mapstore import OpenShard
@@ -222,9 +222,13 @@ def leave_hole(path: Path, size: int) -> None:
     """Let a file of the right size, without content, stand for a map shard that lies in the bucket
     alone, so that nobody takes it for lost. It takes no room on disk. Raises OSError.
     """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.truncate(size)
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.truncate(size)
+    write_atomically(path, write)  # whoever reads the file now has its content
 
 
 def cache_folder(kind: str, url: str) -> Path:
@@ -258,7 +262,9 @@ def verify_remote(url: str) -> list[str]:
 
 @dataclass(frozen=True)
 class RemoteShard(Shard):
-    """A map shard in a bucket. path: its name in the index. key: that of the object."""
+    """A map shard in a bucket. path: of the file that it would be in the folder, and that a writer
+    has there until it has stored it. key: of the object.
+    """
 
     bucket: Bucket
     key: str
@@ -272,6 +278,10 @@ class RemoteShard(Shard):
 
         Raises IndexDamagedError where the object is missing, BucketError.
         """
+        if _has_content(self.path):
+            super().read(rows, out)
+            if _has_content(self.path):
+                return
         starts = [self.offset + row * self.width for row in rows]
         found = self.bucket.get_ranges(self.key, starts, self.width, REQUEST_BYTES)
         for content, target in zip(found, out, strict=True):
@@ -280,28 +290,31 @@ class RemoteShard(Shard):
 
 @dataclass(frozen=True)
 class RemoteShards:
-    """Opens the map shards of an index in a bucket, as `open_shard` does those of a folder; and
-    those that the folder has, as a writer's has the new ones.
+    """Opens the map shards of an index in a bucket, as `open_shard` does those of a folder; also
+    those that a writer has in its folder and is about to store.
     """
 
     bucket: Bucket
 
     def __call__(self, index_dir: Path, file: MapShard, photo_bytes: int) -> Shard:
-        if _has_content(index_dir / file.name):
-            return open_shard(index_dir, file, photo_bytes)
+        path, key = index_dir / file.name, object_key(file)
+        if _has_content(path):
+            local = open_shard(index_dir, file, photo_bytes)
+            if _has_content(path):
+                where = (path, local.ids, local.checksums, photo_bytes, local.offset)
+                return RemoteShard(*where, bucket=self.bucket, key=key)
         layout = file.layout
         if layout is None:
             raise IndexDamagedError(
                 "is of an earlier version; copy the index into a folder and run `waldo compact`"
             )
-        key = object_key(file)
         [head] = self.bucket.get_ranges(key, [0], layout.maps, REQUEST_BYTES)
         try:
             ids = np.frombuffer(head, "<i8", file.rows, layout.ids)
             checksums = np.frombuffer(head, "<u4", file.rows, layout.checksums)
         except ValueError:
             raise IndexDamagedError("its columns lie elsewhere than the manifest says") from None
-        where = (Path(file.name), ids, checksums, photo_bytes, layout.maps)
+        where = (path, ids, checksums, photo_bytes, layout.maps)
         return RemoteShard(*where, bucket=self.bucket, key=key)
 
 

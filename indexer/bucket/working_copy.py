@@ -19,7 +19,7 @@ from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import StoredFile, write_bytes_atomically, writing
 from indexer.store.folder import is_own_name
 from indexer.store.locks import ORIGIN_NAME
-from indexer.store.manifest import MANIFEST_NAME, read_manifest
+from indexer.store.manifest import MANIFEST_NAME, MapShard, read_manifest
 
 # Objects that no manifest names are deleted when they are so old: another writer may be about to
 # name them, and a reader may have the state before open.
@@ -32,7 +32,7 @@ RUN_AGAIN = "run the same command again"
 class WorkingCopy:
     """A folder that holds the state of an index in a bucket; made by `collection_copy`.
 
-    folder: of the index; without a manifest where the bucket has none.
+    folder: of the index; without a manifest where the bucket has none. bucket: its place there.
     """
 
     def __init__(self, bucket: Bucket, folder: Path, progress: OnBytes | None = None) -> None:
@@ -42,7 +42,7 @@ class WorkingCopy:
         Raises as `collection_copy` does.
         """
         self.folder = folder
-        self._bucket = bucket
+        self.bucket = bucket
         self._stored: StoredObject | None = bucket.read(MANIFEST_NAME)
         # What the manifest in the bucket names, now and when the working copy was made.
         self._files: set[StoredFile] = set()
@@ -61,7 +61,8 @@ class WorkingCopy:
             self._failures = StoredFailures(bucket, folder, failures)
 
     def push(self) -> None:
-        """Store in the bucket what was committed in the folder since it was read or pushed.
+        """Store in the bucket what was committed in the folder since it was read or pushed. Map
+        shards then lie in the bucket alone.
 
         Raises ConflictError where another writer has changed the bucket since, which then stays as
         it is; BucketError, IndexDamagedError, OSError.
@@ -73,9 +74,12 @@ class WorkingCopy:
         if self._stored is None or content != self._stored.content:
             files = set(read_manifest(self.folder).files())
             for file in files - self._files:
-                put_sound(self._bucket, file, self.folder, RUN_AGAIN)
+                put_sound(self.bucket, file, self.folder, RUN_AGAIN)
             self._stored = StoredObject(content, self._put_manifest(content))
-            self._files = files
+            new, self._files = files - self._files, files
+            for file in new:
+                if isinstance(file, MapShard):  # most of an index, and the bucket has them
+                    leave_hole(self.folder / file.name, file.bytes)
         self._failures.push()
 
     def delete_unnamed(self) -> None:
@@ -85,15 +89,9 @@ class WorkingCopy:
         BucketError.
         """
         named = {object_key(file) for file in self._files | self._first_files}
-        for key in self._bucket.older_than(_GRACE):
+        for key in self.bucket.older_than(_GRACE):
             if is_own_name(key) and key not in named:
-                self._bucket.delete(key)
-
-    def drop_shards(self) -> None:
-        """Delete the map shards that were pushed: the bucket has them, and they are most of an
-        index.
-        """
-        shutil.rmtree(self.folder / "shards", ignore_errors=True)
+                self.bucket.delete(key)
 
     def _hydrate(
         self, content: bytes, sizes: dict[str, int], progress: OnBytes | None
@@ -102,7 +100,7 @@ class WorkingCopy:
 
         What is missing in the bucket is missing in the folder: writers know how to make it again.
         """
-        manifest = begin_copy(self._bucket, content, self.folder)
+        manifest = begin_copy(self.bucket, content, self.folder)
         shards, wanted = set(manifest.shards), []
         for file in manifest.files():
             path = self.folder / file.name
@@ -113,17 +111,17 @@ class WorkingCopy:
             else:
                 wanted.append(file)
         for file in counted(wanted, progress):
-            fetch(self._bucket, file, self.folder)
+            fetch(self.bucket, file, self.folder)
         return set(manifest.files())
 
     def _put_manifest(self, content: bytes) -> ObjectVersion:
         try:
             if self._stored is None:
-                return self._bucket.create(MANIFEST_NAME, content)
-            return self._bucket.replace(MANIFEST_NAME, content, self._stored.version)
+                return self.bucket.create(MANIFEST_NAME, content)
+            return self.bucket.replace(MANIFEST_NAME, content, self._stored.version)
         except ConflictError:
             raise ConflictError(
-                f"{self._bucket.url}: another run has written this index meanwhile, and what it "
+                f"{self.bucket.url}: another run has written this index meanwhile, and what it "
                 "did holds; run the same command again to add what this one did"
             ) from None
 

@@ -1,21 +1,26 @@
 """Indexing photos into a collection of either kind: an ordinary index, or a fleet.
 
-The parts of a fleet are written by `index_photos`, one after the other.
+The parts of a fleet are written by `index_photos`, one after the other, or by workers.
 """
 
 import contextlib
 import shutil
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 from features.errors import WaldoError
+from indexer.bucket.collection_copy import CollectionCopy
+from indexer.bucket.object_store import ConflictError
+from indexer.bucket.transfer import fetch
 from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.fleet.fleet_progress import FleetProgress
 from indexer.fleet.new_fleet import NewFleet
-from indexer.fleet.part_update import PartUpdate
+from indexer.fleet.part_places import copy_failures_of_parts, part_folder, prepare_parts
+from indexer.fleet.part_update import MOST_CONFLICTS, PartUpdate
 from indexer.fleet.parts import (
     Fleet,
     check_parts,
@@ -49,16 +54,17 @@ def index_collection(
     descriptors: Sequence[Descriptor] = (),
     on_progress: Callable[[Progress], None] | None = None,
     cluster: RayCluster | None = None,
-    on_commit: Callable[[], None] | None = None,
+    copy: CollectionCopy | None = None,
 ) -> IndexReport:
     """Bring an index or a fleet up to date with some sources, or make it.
 
     parts: of a new fleet; None for an ordinary index, and for whatever there is. cluster: whose
     workers update the parts of a fleet, 16 or more in a new one where nobody says how many; they
     load the extractor themselves, one of `features.models`. None: this process does it, one part
-    after the other, and calls on_commit after each commit, of a fleet also when fleet.json is
-    written, and when all parts are ready. Else as `index_photos`, but a changed photo may count as
-    removed and new. Raises WaldoError for another number of parts, and ClusterError too.
+    after the other. copy: the working copy in index_dir, of what lies in a bucket; of a fleet,
+    without its parts. Each commit is stored there. Else as `index_photos`, but a changed photo may
+    count as removed and new. Raises WaldoError for another number of parts, ClusterError, and as
+    `collection_copy` too.
     """
     fleet = read_fleet(index_dir)
     if fleet is None and parts is None and cluster is None:
@@ -69,9 +75,9 @@ def index_collection(
             quality=quality,
             descriptors=descriptors,
             on_progress=on_progress,
-            on_commit=on_commit,
+            on_commit=None if copy is None else copy.push,
         )
-    started, committed = time.monotonic(), on_commit or _ignore_commit
+    started, url = time.monotonic(), None if copy is None else copy.bucket.url
     _check_parts(index_dir, fleet, parts)
     left_out = Exclusion(exclude)
     opened = open_sources(sources, index_dir, left_out)
@@ -84,17 +90,15 @@ def index_collection(
         fingerprint = extractor.fingerprint()
         if fleet is None:
             how = quality or DEFAULT_QUALITY, batch_size
-            new = NewFleet.plan(index_dir, parts, listing(), extractor, *how)
-            fleet = _make(new, pool, extractor, on_progress)
+            new = NewFleet.plan(index_dir, url, parts, listing(), extractor, *how)
+            fleet = _make(new, pool, extractor, copy, on_progress)
             chosen, fingerprint = new.chosen, fleet.fingerprint
-            committed()
         fleet = replace(fleet, index_dir=index_dir.absolute())
-        shares = _divide(fleet, opened, listing(), chosen)
-        committed()
+        shares = _divide(fleet, copy, opened, listing(), chosen)
         progress = FleetProgress(on_progress, shares.total, fleet.parts)
-        update = PartUpdate(fleet, shares, fingerprint, batch_size, quality)
-        reports = _update_parts(pool, update, extractor, descriptors, progress, committed)
-        _finish(fleet, shares)
+        update = PartUpdate(fleet, url, shares.sources, fingerprint, batch_size, quality)
+        reports = _update_parts(pool, update, shares, extractor, descriptors, progress)
+        _finish(fleet, copy, shares)
     together = _together(index_dir, reports, len(shares.unreadable))
     return replace(together, seconds=time.monotonic() - started)
 
@@ -119,74 +123,87 @@ def _make(
     new: NewFleet,
     pool: PartPool | None,
     extractor: Extractor,
+    copy: CollectionCopy | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> Fleet:
     """Fit the codec of a fleet, by a worker where there is a pool, and write fleet.json last.
 
-    Raises as `NewFleet.fit`.
+    Raises as `NewFleet.fit`, and ConflictError where another run has made a fleet in the bucket.
     """
     progress = ProgressReporter(on_progress, new.files, time.monotonic())
     if pool is None:
         fleet = new.fit(extractor, progress.report_fit)
     else:
         fleet = pool.fit(new, str(extractor.fingerprint()["model"]), progress.report_fit)
+        if copy is not None:
+            fetch(copy.bucket, fleet.codec, new.index_dir)
     with writing(new.index_dir):
         write_fleet(fleet)
+        if copy is not None:
+            copy.push()
     return fleet
 
 
 def _divide(
     fleet: Fleet,
+    copy: CollectionCopy | None,
     sources: Sequence[Source],
     listing: Iterable[Found | Unreadable],
     chosen: Sequence[Found],
 ) -> Shares:
     """Make each part ready, and divide a listing of the sources among them.
 
-    chosen: photos that the codec was fitted to in this run. Raises IndexWriteError.
+    chosen: photos that the codec was fitted to in this run. Raises IndexWriteError, BucketError.
     """
     with writing(fleet.index_dir):
         shares = divide_listing(fleet, sources, listing)
-        for number in range(fleet.parts):
-            fleet.prepare(number)
-        _hand_out(fleet, chosen)
+        prepare_parts(fleet, None if copy is None else copy.bucket)
+        _hand_out(fleet, None if copy is None else copy.bucket.url, chosen)
     return shares
 
 
-def _hand_out(fleet: Fleet, chosen: Sequence[Found]) -> None:
+def _hand_out(fleet: Fleet, url: str | None, chosen: Sequence[Found]) -> None:
     """Give each part the maps of its photos that the codec was fitted to, so that they are not
-    extracted again. Raises OSError.
+    extracted again; but where a worker has them on its own disk. Raises OSError.
     """
-    for found in chosen:
-        folder = fleet.folder(fleet.part_of(found.size, found.path)) / SAMPLE_NAME
+    sample = fleet.index_dir / FLEET_SAMPLE_NAME / SAMPLE_NAME
+    for found in chosen if sample.exists() else ():
+        part = fleet.part_of(found.size, found.path)
+        folder = part_folder(fleet, url, part) / SAMPLE_NAME
         with contextlib.suppress(FileNotFoundError):
             name = f"{digest(found.file)}.safetensors"
-            folder.mkdir(exist_ok=True)
-            (fleet.index_dir / FLEET_SAMPLE_NAME / SAMPLE_NAME / name).replace(folder / name)
+            folder.mkdir(parents=True, exist_ok=True)
+            (sample / name).replace(folder / name)
 
 
 def _update_parts(
     pool: PartPool | None,
     update: PartUpdate,
+    shares: Shares,
     extractor: Extractor,
     descriptors: Sequence[Descriptor],
     progress: FleetProgress,
-    on_commit: Callable[[], None],
 ) -> list[IndexReport]:
     """Bring every part up to date: by the workers of a pool, or one after the other."""
     if pool is not None:
         described = [descriptor.fingerprint() for descriptor in descriptors]
-        return pool.update_parts(update, described, progress)
-    reports = []
-    for number in range(update.fleet.parts):
+        return pool.update_parts(update, shares, described, progress)
+    reports: dict[int, IndexReport] = {}
+    waiting, conflicts = deque(range(update.fleet.parts)), Counter[int]()
+    while waiting:
+        number = waiting.popleft()
         report = partial(progress.report, number)
-        reports.append(update.run(number, extractor, descriptors, report, on_commit))
-        progress.finish(number)
-    return reports
-
-
-def _ignore_commit() -> None:
-    """Where nobody stores commits elsewhere."""
+        try:
+            share = shares.of(number)
+            reports[number] = update.run(number, share, extractor, descriptors, report)
+            progress.finish(number)
+        except ConflictError:
+            conflicts[number] += 1
+            if conflicts[number] >= MOST_CONFLICTS:
+                raise
+            waiting.append(number)
+            progress.queue_again(number)
+    return [reports[number] for number in range(update.fleet.parts)]
 
 
 def _check_parts(index_dir: Path, fleet: Fleet | None, parts: int | None) -> None:
@@ -202,11 +219,13 @@ def _check_parts(index_dir: Path, fleet: Fleet | None, parts: int | None) -> Non
         )
 
 
-def _finish(fleet: Fleet, shares: Shares) -> None:
-    """Delete what the run needed, and gather what failed. Raises IndexWriteError."""
+def _finish(fleet: Fleet, copy: CollectionCopy | None, shares: Shares) -> None:
+    """Delete what the run needed, and gather what failed. Raises IndexWriteError, BucketError."""
     with writing(fleet.index_dir):
         shares.delete()
         shutil.rmtree(fleet.index_dir / FLEET_SAMPLE_NAME, ignore_errors=True)
+        if copy is not None:
+            copy_failures_of_parts(fleet, copy.bucket)
         _gather_failures(fleet)
 
 

@@ -24,11 +24,13 @@ from indexer.store.mapstore import MapStore
 class NewFleet:
     """What is known of a fleet before its codec is fitted.
 
-    index_dir: its folder, by its absolute path. files: in the listing. chosen: photos that the
-    codec is fitted to. parts, spread, quality: as in `Fleet`. batch_size: as for `index_photos`.
+    index_dir: its folder, by its absolute path. url: of a fleet in a bucket. files: in the listing.
+    chosen: photos that the codec is fitted to. parts, spread, quality: as in `Fleet`. batch_size:
+    as for `index_photos`.
     """
 
     index_dir: Path
+    url: str | None
     files: int
     chosen: tuple[Found, ...]
     parts: int
@@ -40,6 +42,7 @@ class NewFleet:
     def plan(
         cls,
         index_dir: Path,
+        url: str | None,
         parts: int | None,
         listing: Iterable[Found | Unreadable],
         extractor: Extractor,
@@ -58,8 +61,8 @@ class NewFleet:
         ]
         parts = parts or usual_parts(len(sizes))
         spread = common_sizes(sizes, parts)
-        folder = index_dir.absolute()
-        return cls(folder, len(sizes), tuple(chosen), parts, spread, quality, batch_size)
+        where = index_dir.absolute(), url
+        return cls(*where, len(sizes), tuple(chosen), parts, spread, quality, batch_size)
 
     def fit(self, extractor: Extractor, on_progress: Callable[[int], None]) -> Fleet:
         """Extract the photos, fit the codec to them and store it.

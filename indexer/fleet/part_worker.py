@@ -3,20 +3,26 @@ machine.
 """
 
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from features.models import MapExtractor, extractor_of, find_extractor
 from features.vision.descriptors import ImageDescriptor
+from indexer.bucket.object_store import Bucket, url_in
+from indexer.bucket.transfer import put_sound
+from indexer.bucket.working_copy import RUN_AGAIN
 from indexer.errors import IndexBusyError, IndexMissingError, SourceError
 from indexer.fleet.new_fleet import NewFleet
+from indexer.fleet.part_places import is_there
 from indexer.fleet.part_update import PartUpdate
-from indexer.fleet.parts import Fleet, read_fleet
+from indexer.fleet.parts import Fleet
+from indexer.fleet.shares import Share
 from indexer.ingest.progress import IndexReport, Progress
 from indexer.ingest.sources import Source
 from indexer.ray_cluster import set_threads
@@ -57,13 +63,23 @@ class CodecWorker:
         self._extracted = 0
 
     def fit(self) -> Fleet:
-        """As `NewFleet.fit`. Raises SourceError also where this machine does not see the photos."""
-        if not (self._new.index_dir / LOCK_NAME).exists():
-            raise _not_seen(self._new.index_dir)
-        _check_visible(found.source for found in self._new.chosen)
+        """As `NewFleet.fit`; the codec of a fleet in a bucket is stored there.
+
+        Raises SourceError also where this machine does not see the photos, BucketError.
+        """
+        new = self._new
+        if new.url is None and not (new.index_dir / LOCK_NAME).exists():
+            raise _not_seen(str(new.index_dir))
+        _check_visible(found.source for found in new.chosen)
         set_threads(self._threads)
-        extractor = find_extractor(self._model, self._device, self._new.batch_size)
-        return self._new.fit(extractor, self._report)
+        extractor = find_extractor(self._model, self._device, new.batch_size)
+        if new.url is None:
+            return new.fit(extractor, self._report)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            fleet = replace(new, index_dir=folder).fit(extractor, self._report)
+            put_sound(Bucket(new.url), fleet.codec, folder, RUN_AGAIN)
+        return replace(fleet, index_dir=new.index_dir)
 
     def progress(self) -> int:
         """How many photos are extracted."""
@@ -87,26 +103,28 @@ class PartWorker:
     def start(self) -> None:
         """Look whether this machine sees what the others see, and set the number of threads.
 
-        Raises IndexMissingError, SourceError.
+        Raises IndexMissingError, SourceError, BucketError.
         """
-        fleet, sources = self._work.update.fleet, self._work.update.shares.sources
-        if read_fleet(fleet.index_dir) != fleet:
-            raise _not_seen(fleet.index_dir)
-        _check_visible(sources)
+        update = self._work.update
+        if not is_there(update.fleet, update.url):
+            raise _not_seen(update.url or str(update.fleet.index_dir))
+        _check_visible(update.sources)
         set_threads(self._work.threads)
 
-    def update(self, number: int) -> tuple[IndexReport, Progress] | None:
-        """Bring the part of this number up to date; None if the work was stopped.
+    def update(self, number: int, share: Share) -> tuple[IndexReport, Progress] | None:
+        """Bring the part of this number up to date with its share of the listing; None if the work
+        was stopped.
 
         Returns the report, and the last progress, for which nobody may have asked.
 
-        Raises as `index_photos`.
+        Raises as `PartUpdate.run`.
         """
         patient_until = time.monotonic() + _PATIENCE
         while True:
             try:
                 report = self._work.update.run(
                     number,
+                    share,
                     self._extractor,
                     self._descriptors,
                     on_progress=lambda progress: self._report(number, progress),
@@ -147,16 +165,18 @@ class PartWorker:
         ]
 
 
-def _not_seen(index_dir: Path) -> IndexMissingError:
+def _not_seen(place: str) -> IndexMissingError:
+    """place: the folder or the address of a fleet."""
     return IndexMissingError(
-        f"{index_dir}: is not this fleet on the machine {socket.gethostname()}; every machine of "
-        "the cluster must see its folder at the same path"
+        f"{place}: is not this fleet on the machine {socket.gethostname()}; every machine of the "
+        "cluster must see the same there"
     )
 
 
 def _check_visible(sources: Iterable[Source]) -> None:
     for source in sources:
-        if not source.path.exists():
+        # Buckets are the same for all; who may not read them is told when a photo is fetched.
+        if url_in(source.path) is None and not source.path.exists():
             raise SourceError(
                 f"{source.path}: is not there on the machine {socket.gethostname()}; every machine "
                 "of the cluster must see the photos at the same paths"

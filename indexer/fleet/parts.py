@@ -80,7 +80,7 @@ class Fleet:
         """
         folder = self.folder(number)
         folder.mkdir(parents=True, exist_ok=True)
-        own = replace(self.codec, name=codec_name(CODEC_NUMBER))
+        own = self._own_codec
         if not is_whole(folder, own):
             codec = self.index_dir / self.codec.name
             content = codec.read_bytes()
@@ -90,11 +90,19 @@ class Fleet:
                 )
             write_bytes_atomically(folder / own.name, content)
         if not (folder / MANIFEST_NAME).exists():
-            shape = self.image_size, self.grid, self.dim
-            first_id = part_ids(number)[0]
-            fresh = Manifest(self.fingerprint, *shape, self.quality, next_id=first_id)
-            write_manifest(folder, replace(fresh, generation=CODEC_NUMBER, codecs=(own,)))
+            write_manifest(folder, self.first_manifest(number))
         self.check_part(number)
+
+    def first_manifest(self, number: int) -> Manifest:
+        """Of a part without photos: it has the codec."""
+        shape = self.image_size, self.grid, self.dim
+        fresh = Manifest(self.fingerprint, *shape, self.quality, next_id=part_ids(number)[0])
+        return replace(fresh, generation=CODEC_NUMBER, codecs=(self._own_codec,))
+
+    @property
+    def _own_codec(self) -> StoredFile:
+        """The codec's file in each part."""
+        return replace(self.codec, name=codec_name(CODEC_NUMBER))
 
     def check_part(self, number: int) -> None:
         """Raise IndexMissingError where a part is missing, IndexDamagedError where it is none of

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from indexer.bucket.object_store import ConflictError
 from indexer.fleet.fleet_progress import FleetProgress
 from indexer.fleet.new_fleet import NewFleet
-from indexer.fleet.part_update import PartUpdate
+from indexer.fleet.part_update import MOST_CONFLICTS, PartUpdate
 from indexer.fleet.part_worker import CodecWorker, PartWork, PartWorker
 from indexer.fleet.parts import Fleet
+from indexer.fleet.shares import Shares
 from indexer.ingest.progress import IndexReport
 from indexer.ray_cluster import ClusterError, RayWorkers, WorkerLostError, ray_on_stderr
 
@@ -47,6 +49,7 @@ class PartPool:
         self._waiting: deque[int] = deque()
         self._reports: dict[int, IndexReport] = {}
         self._deaths: Counter[int | None] = Counter()
+        self._conflicts: Counter[int] = Counter()
 
     @ray_on_stderr()
     def fit(self, new: NewFleet, model: str, on_progress: Callable[[int], None]) -> Fleet:
@@ -76,6 +79,7 @@ class PartPool:
     def update_parts(
         self,
         update: PartUpdate,
+        shares: Shares,
         descriptors: Sequence[Mapping[str, Any]],
         progress: FleetProgress,
     ) -> list[IndexReport]:
@@ -89,7 +93,7 @@ class PartPool:
         try:
             while len(self._reports) < len(parts):
                 self._hire(update, descriptors)
-                self._take_answers(progress)
+                self._take_answers(shares, progress)
                 self._take_progress(progress)
         except BaseException:
             self._stop()
@@ -112,26 +116,44 @@ class PartPool:
             worker = self._workers.hire(PartWorker, room, work)
             self._hired.append(_Hired(worker, worker.start.remote()))
 
-    def _take_answers(self, progress: FleetProgress) -> None:
+    def _take_answers(self, shares: Shares, progress: FleetProgress) -> None:
         """Wait a moment for answers; give whoever has answered the next part."""
         by_answer = {hired.answer: hired for hired in self._hired}
         for answer in self._workers.come(list(by_answer), _BETWEEN_LOOKS):
             hired = by_answer[answer]
             try:
-                done = self._workers.answer(answer)
+                self._settle(hired, self._workers.answer(answer), progress)
+            except ConflictError as error:
+                self._queue_last(hired, error, progress)
             except WorkerLostError as error:
                 self._replace(hired, error, progress)
                 continue
-            if hired.part is not None:
-                self._reports[hired.part], last = done
-                progress.report(hired.part, last)
-                progress.finish(hired.part)
             if self._waiting:
                 hired.part = self._waiting.popleft()
-                hired.answer = hired.actor.update.remote(hired.part)
+                hired.answer = hired.actor.update.remote(hired.part, shares.of(hired.part))
             else:
                 self._dismiss(hired)
         progress.workers(sum(hired.part is not None for hired in self._hired))
+
+    def _settle(self, hired: _Hired, done: Any, progress: FleetProgress) -> None:
+        """Note that a worker has started, or has brought its part up to date."""
+        if hired.part is None:
+            del self._deaths[None]  # workers can be started
+            return
+        self._reports[hired.part], last = done
+        progress.report(hired.part, last)
+        progress.finish(hired.part)
+
+    def _queue_last(self, hired: _Hired, error: ConflictError, progress: FleetProgress) -> None:
+        """Queue a part again, behind the others, which another run has written meanwhile. Raises
+        the error where that has happened too often.
+        """
+        assert hired.part is not None
+        self._conflicts[hired.part] += 1
+        if self._conflicts[hired.part] >= MOST_CONFLICTS:
+            raise error
+        self._waiting.append(hired.part)
+        progress.queue_again(hired.part)
 
     def _replace(self, dead: _Hired, error: Exception, progress: FleetProgress) -> None:
         """Queue the part of a worker again that is gone. Raises ClusterError where that has

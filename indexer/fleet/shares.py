@@ -1,12 +1,13 @@
 """The listing of a run, divided among the parts of a fleet.
 
 The sources are walked once, however many parts there are. What was found waits on disk, in a file
-for each part, because the paths of a large collection would fill the memory. Other processes that
-see the folder can read it too.
+for each part, because the paths of a large collection would fill the memory. Whoever brings a part
+up to date is given what is in its file, so it need not see the folder.
 """
 
+import gzip
+import io
 import json
-import secrets
 import shutil
 from array import array
 from collections import defaultdict
@@ -31,12 +32,33 @@ _SHARE_OF_A_PART = 0.5
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one part gets of a listing.
+
+    sources: of the listing; pipes without their lines, which are listed. unreadable: what could not
+    be looked at; every part gets all of it, because it may know photos beneath it. lines: the files
+    that were found, as `Shares` stores them.
+    """
+
+    sources: tuple[Source, ...]
+    unreadable: tuple[Unreadable, ...]
+    lines: bytes
+
+    def entries(self) -> Iterator[Found | Unreadable]:
+        """All of it, the files in the order of the listing."""
+        yield from self.unreadable
+        with gzip.open(io.BytesIO(self.lines)) as lines:
+            for line in lines:
+                source, relative, size, mtime_ns = json.loads(line)
+                yield Found(self.sources[source], relative, size, mtime_ns)
+
+
+@dataclass(frozen=True)
 class Shares:
     """What each part gets of a listing; make it with `divide_listing`.
 
-    folder: where the files of the parts are. sources: of the listing; pipes without their lines,
-    which are listed. total: files that were found. unreadable: what could not be looked at; every
-    part gets all of it, because it may know photos beneath it.
+    folder: where the files of the parts are. sources, unreadable: as in `Share`. total: files that
+    were found.
     """
 
     folder: Path
@@ -44,21 +66,17 @@ class Shares:
     total: int
     unreadable: tuple[Unreadable, ...]
 
-    def of(self, number: int) -> Iterator[Found | Unreadable]:
-        """What a part gets, in the order of the listing.
+    def of(self, number: int) -> Share:
+        """What a part gets: some ten bytes per file.
 
         Raises OSError where the file of the part is missing: were that taken for an empty part, all
         photos in it would count as gone.
         """
-        yield from self.unreadable
-        with _file(self.folder, number).open("rb") as lines:
-            for line in lines:
-                source, relative, size, mtime_ns = json.loads(line)
-                yield Found(self.sources[source], relative, size, mtime_ns)
+        return Share(self.sources, self.unreadable, _file(self.folder, number).read_bytes())
 
     def delete(self) -> None:
         """Delete what is on disk."""
-        _delete_listings(self.folder.parent)
+        _delete_listing(self.folder)
 
 
 def divide_listing(
@@ -66,13 +84,11 @@ def divide_listing(
 ) -> Shares:
     """Divide the listing of some sources among the parts. Raises OSError.
 
-    What an earlier run has left is deleted. The files are in a folder of this run's own, so that no
-    worker of a run that was killed reads half of a listing.
+    What an earlier run has left is deleted.
     """
-    above = fleet.index_dir / LISTING_NAME
-    _delete_listings(above)
-    folder = above / secrets.token_hex(8)
-    folder.mkdir(parents=True)
+    folder = fleet.index_dir / LISTING_NAME
+    _delete_listing(folder)
+    folder.mkdir()
     for number in range(fleet.parts):
         _file(folder, number).touch()
     number_of = {id(source): number for number, source in enumerate(sources)}
@@ -110,14 +126,14 @@ def without_lines(source: Source) -> Source:
 
 def _write(folder: Path, waiting: dict[int, list[str]]) -> None:
     for number, lines in waiting.items():
-        with _file(folder, number).open("a", encoding="ascii") as file:
+        with gzip.open(_file(folder, number), "at", 1, encoding="ascii") as file:
             file.writelines(lines)
     waiting.clear()
 
 
 def _file(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.jsonl"
+    return folder / f"{number:05d}.jsonl.gz"
 
 
-def _delete_listings(above: Path) -> None:
-    shutil.rmtree(above, ignore_errors=True)
+def _delete_listing(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

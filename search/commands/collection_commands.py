@@ -137,10 +137,10 @@ def index(
         cluster.check()
     if codec is not None:
         check_codec(codec)
-    _check_place(index, ray)
     opened = open_sources(sources, index, Exclusion(exclude or []))
     try:
-        with index_to_write(index, parts is not None) as target:
+        is_fleet = parts is not None or cluster is not None
+        with index_to_write(index, is_fleet, with_parts=False) as target:
             stored = stored_settings(target.folder)
             if stored is not None:
                 check_quality(target.folder, stored, codec)
@@ -163,7 +163,7 @@ def index(
                     descriptors=descriptors,
                     on_progress=display,
                     cluster=cluster,
-                    on_commit=None if target.copy is None else target.copy.push,
+                    copy=target.copy,
                 )
             filled = fill_albums(target.folder, device)
     except KeyboardInterrupt:
@@ -177,19 +177,6 @@ def index(
         print(_report_text(report, target.name, seconds))
         if filled:
             say(f"albums brought up to date: {filled}; `waldo named` lists them")
-
-
-def _check_place(index: Path, ray: str | None) -> None:
-    """Raise WaldoError for a fleet in a bucket that workers on a cluster would write."""
-    from features.errors import WaldoError
-    from indexer.bucket.object_store import url_in
-
-    url = url_in(index)
-    if url and ray is not None:
-        raise WaldoError(
-            f"{url}: workers on a cluster write a fleet in a folder; copy it there with `waldo "
-            f"export --index DIR --to {url}`, or leave out --ray"
-        )
 
 
 def _check_workers(workers: int | None) -> None:

@@ -24,10 +24,12 @@ class WrittenIndex:
 
 
 @contextmanager
-def index_to_write(index: Path, is_fleet: bool = False) -> Iterator[WrittenIndex]:
+def index_to_write(
+    index: Path, is_fleet: bool = False, with_parts: bool = True
+) -> Iterator[WrittenIndex]:
     """An index by its folder or address. When the context ends, a bucket has what was committed.
 
-    is_fleet: whether a new one in a bucket is a fleet. Raises as `collection_copy`.
+    is_fleet, with_parts: as for `collection_copy`, and raises as that does.
     """
     from indexer.bucket.object_store import Bucket, url_in
 
@@ -46,6 +48,7 @@ def index_to_write(index: Path, is_fleet: bool = False) -> Iterator[WrittenIndex
                     bucket,
                     scratch_folder(bucket.url),
                     is_fleet,
+                    with_parts,
                     lambda done, total: display.show("copying, MiB", done >> 20, total >> 20),
                 )
             )

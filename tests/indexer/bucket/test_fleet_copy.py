@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
-from indexer.bucket.collection_copy import collection_copy
+from indexer.bucket.collection_copy import CollectionCopy, collection_copy
 from indexer.bucket.object_store import Bucket, ConflictError
 from indexer.bucket.remote_index import verify_remote
 from indexer.bucket.transfer import export_index, object_key
@@ -37,7 +36,7 @@ PARTS = 3
 
 
 def build(
-    photos: Path, folder: Path, on_commit: Callable[[], None] | None = None, parts: int | None = 3
+    photos: Path, folder: Path, copy: CollectionCopy | None = None, parts: int | None = 3
 ) -> IndexReport:
     return index_collection(
         [photos],
@@ -46,14 +45,14 @@ def build(
         parts=parts,
         batch_size=4,
         quality="none",
-        on_commit=on_commit,
+        copy=copy,
     )
 
 
 def build_there(photos: Path, scratch: Path, parts: int | None = PARTS) -> IndexReport:
     """As `build`, into the bucket."""
-    with collection_copy(Bucket(URL), scratch, is_fleet=parts is not None) as copy:
-        return build(photos, copy.folder, copy.push, parts)
+    with collection_copy(Bucket(URL), scratch, parts is not None, with_parts=False) as copy:
+        return build(photos, copy.folder, copy, parts)
 
 
 def expected_objects(local: Path) -> dict[str, bytes]:
@@ -103,41 +102,40 @@ import os, signal, sys
 from pathlib import Path
 import indexer.store.shards as shards
 from indexer.bucket.object_store import Bucket
-from indexer.bucket.collection_copy import collection_copy
-from tests.indexer.bucket.test_fleet_copy import build
+from tests.indexer.bucket.test_fleet_copy import build_there
 
 shards.SHARD_BYTES = 600
-pushes = 0
+written = 0
+write = Bucket._put_if_unchanged
 
-with collection_copy(Bucket("s3://photos/one/index"), Path(sys.argv[2]), is_fleet=True) as copy:
+def write_or_die(*args):
+    global written
+    written += 1
+    if written == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(*args)
 
-    def push():
-        global pushes
-        pushes += 1
-        if pushes == int(sys.argv[3]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        copy.push()
-
-    build(Path(sys.argv[1]), copy.folder, push)
+Bucket._put_if_unchanged = write_or_die
+build_there(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-# Before fleet.json is stored, before the parts are, and in the middle of the second part.
-@pytest.mark.parametrize("push", [1, 2, 8])
-def test_a_killed_writer_goes_on(server: ObjectServer, tmp_path: Path, push: int) -> None:
+# Before fleet.json is stored, before all parts are there, and in the middle of the second part.
+@pytest.mark.parametrize("write", [1, 3, 8])
+def test_a_killed_writer_goes_on(server: ObjectServer, tmp_path: Path, write: int) -> None:
     photos = tmp_path / "photos"
     make_photos(photos, 12)
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, photos, tmp_path / "scratch", str(push)],
+        [sys.executable, "-c", KILLED, photos, tmp_path / "scratch", str(write)],
         cwd=Path(__file__).parents[3],
         check=False,
         timeout=120,
     )
     assert killed.returncode == -signal.SIGKILL
-    assert (PREFIX + FLEET_NAME in server.objects()) == (push > 1)
+    assert (PREFIX + FLEET_NAME in server.objects()) == (write > 1)
     again = build_there(photos, tmp_path / "another")
     assert again.new + again.unchanged == 12
-    assert (again.unchanged > 0) == (push == 8)
+    assert (again.unchanged > 0) == (write == 8)
     build(photos, tmp_path / "local")
     fleet = read_fleet(tmp_path / "local")
     assert fleet is not None
@@ -163,10 +161,10 @@ def test_requests_that_are_refused(server: ObjectServer, tmp_path: Path) -> None
 def test_of_two_writers_one_makes_the_fleet(server: ObjectServer, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_photos(photos, 6)
-    with collection_copy(Bucket(URL), tmp_path / "late", is_fleet=True) as late:
+    with collection_copy(Bucket(URL), tmp_path / "late", True, with_parts=False) as late:
         build_there(photos, tmp_path / "early")
         with pytest.raises(ConflictError, match="another run has made a fleet here meanwhile"):
-            build(photos, late.folder, late.push, parts=2)
+            build(photos, late.folder, late, parts=2)
         shutil.rmtree(late.folder)  # nothing is left to be pushed
         late.folder.mkdir()
     assert build_there(photos, tmp_path / "late", None).unchanged == 6
@@ -181,7 +179,7 @@ def test_places_that_are_taken(server: ObjectServer, tmp_path: Path) -> None:
         build_there(photos, tmp_path / "scratch")
     server.reset()
     with collection_copy(Bucket(URL), tmp_path / "ordinary") as copy:
-        build(photos, copy.folder, copy.push, None)
+        build(photos, copy.folder, copy, None)
     with pytest.raises(IndexMissingError, match="is an ordinary index; choose another place"):
         build_there(photos, tmp_path / "scratch")
 
@@ -228,4 +226,3 @@ def test_from_the_terminal(server: ObjectServer, tmp_path: Path, waldo: CommandL
         assert found == expected, command
     line = waldo.refusal("index", photos, "--index", URL, "--parts", "3")
     assert f"{URL}: is a fleet of 2 parts" in line
-    assert "or leave out --ray" in waldo.refusal("index", photos, "--index", URL, "--ray", "auto")

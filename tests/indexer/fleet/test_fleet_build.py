@@ -193,22 +193,19 @@ def test_what_cannot_be_read_is_counted_once(photos: Path, tmp_path: Path) -> No
 
 
 def test_a_lost_share_is_no_empty_one(photos: Path, tmp_path: Path) -> None:
-    """A worker of a run that was killed may come too late: its listing has gone."""
     build(photos, tmp_path / "fleet")
     fleet = read_fleet(tmp_path / "fleet")
     assert fleet is not None
     sources = open_sources([photos], tmp_path / "fleet")
-    earlier, later = (
-        divide_listing(fleet, sources, list_photos(sources, tmp_path / "fleet")) for _ in range(2)
-    )
-    assert earlier.total == later.total == PHOTOS
-    shares = [list(later.of(number)) for number in range(PARTS)]
-    assert sum(map(len, shares)) == PHOTOS
+    shares = divide_listing(fleet, sources, list_photos(sources, tmp_path / "fleet"))
+    assert shares.total == PHOTOS
+    found = [entry for number in range(PARTS) for entry in shares.of(number).entries()]
+    assert sorted(map(repr, found)) == sorted(map(repr, list_photos(sources, tmp_path / "fleet")))
+    shares.delete()
+    assert not (tmp_path / "fleet" / "listing").exists()
     for number in range(PARTS):
         with pytest.raises(FileNotFoundError):
-            list(earlier.of(number))
-    later.delete()
-    assert not (tmp_path / "fleet" / "listing").exists()
+            shares.of(number)
 
 
 def test_progress_is_that_of_one_run(photos: Path, tmp_path: Path) -> None:

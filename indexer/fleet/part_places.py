@@ -1,0 +1,102 @@
+"""Where the parts of a fleet are written: in its folder, or in a bucket.
+
+A part in a bucket is written through a working copy of its own, on the disk of the machine that
+brings it up to date. So only the small files of one part, and map shards that are not stored yet,
+take room there, and each commit looks at its own part alone.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from indexer.bucket.collection_copy import collection_copy, scratch_folder
+from indexer.bucket.object_store import Bucket, ConflictError
+from indexer.bucket.remote_state import PARTS_TOGETHER
+from indexer.bucket.transfer import object_key
+from indexer.fleet.parts import Fleet, parse_fleet, part_name, read_fleet
+from indexer.store.failures import FAILURES_NAME
+from indexer.store.files import write_bytes_atomically
+from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, write_manifest
+
+
+def is_there(fleet: Fleet, url: str | None) -> bool:
+    """Whether this machine sees a fleet: that in its folder, or at an address in a bucket.
+
+    Raises BucketError, IndexFormatError, IndexDamagedError.
+    """
+    if url is None:
+        return read_fleet(fleet.index_dir) == fleet
+    content = Bucket(url).get(FLEET_NAME)
+    return content is not None and parse_fleet(fleet.index_dir, content) == fleet
+
+
+def prepare_parts(fleet: Fleet, bucket: Bucket | None) -> None:
+    """Make every part ready that is not, also in a bucket; the folder of the fleet then has the
+    manifests of all parts. Raises OSError, BucketError, IndexDamagedError, IndexFormatError.
+    """
+    if bucket is None:
+        for number in range(fleet.parts):
+            fleet.prepare(number)
+        return
+
+    def prepare(number: int) -> None:
+        path = fleet.folder(number) / MANIFEST_NAME
+        if not path.exists():
+            manifest = fleet.first_manifest(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_manifest(path.parent, manifest)
+            part = bucket.below(part_name(number))
+            for codec in manifest.codecs:
+                part.put(object_key(codec), fleet.index_dir / fleet.codec.name)
+            with contextlib.suppress(ConflictError):  # another run has done this meanwhile
+                part.create(MANIFEST_NAME, path.read_bytes())
+        fleet.check_part(number)
+
+    _of_every_part(fleet, prepare)
+
+
+@contextlib.contextmanager
+def part_to_write(
+    fleet: Fleet, url: str | None, number: int
+) -> Iterator[tuple[Path, Callable[[], None] | None]]:
+    """The folder to write a part in, and what is to be called after each commit.
+
+    url: of a fleet in a bucket. Raises ConflictError where another run has written the part since
+    it was opened, IndexBusyError while another process of this machine writes it, and as
+    `collection_copy`.
+    """
+    if url is None:
+        yield fleet.folder(number), None
+        return
+    part = Bucket(url).below(part_name(number))
+    with collection_copy(part, _scratch(url, number)) as copy:
+        yield copy.folder, copy.push
+        copy.push()
+        shutil.rmtree(copy.folder)
+
+
+def part_folder(fleet: Fleet, url: str | None, number: int) -> Path:
+    """Where `part_to_write` has the part on this machine."""
+    return fleet.folder(number) if url is None else _scratch(url, number) / "index"
+
+
+def copy_failures_of_parts(fleet: Fleet, bucket: Bucket) -> None:
+    """Copy failures.jsonl of every part out of a bucket. Raises BucketError, OSError."""
+
+    def copy(number: int) -> None:
+        content = bucket.below(part_name(number)).get(FAILURES_NAME)
+        write_bytes_atomically(fleet.folder(number) / FAILURES_NAME, content or b"")
+
+    _of_every_part(fleet, copy)
+
+
+def _of_every_part(fleet: Fleet, work: Callable[[int], None]) -> None:
+    with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
+        for _ in pool.map(work, range(fleet.parts)):
+            pass
+
+
+def _scratch(url: str, number: int) -> Path:
+    return scratch_folder(url) / part_name(number)
