@@ -156,8 +156,8 @@ def _divide(
     chosen: photos that the codec was fitted to in this run. Raises IndexWriteError, BucketError.
     """
     with writing(fleet.index_dir):
-        shares = divide_listing(fleet, sources, listing)
         prepare_parts(fleet, None if copy is None else copy.bucket)
+        shares = divide_listing(fleet, sources, listing)
         _hand_out(fleet, None if copy is None else copy.bucket.url, chosen)
     return shares
 

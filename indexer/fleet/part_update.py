@@ -56,4 +56,5 @@ class PartUpdate:
                 on_progress=on_progress,
                 on_commit=on_commit,
                 share=share.entries,
+                first_unlisted=share.first_unlisted,
             )

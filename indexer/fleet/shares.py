@@ -19,6 +19,7 @@ import numpy as np
 
 from indexer.fleet.parts import Fleet
 from indexer.ingest.sources import Found, Source, Unreadable
+from indexer.store.manifest import read_manifest
 
 LISTING_NAME = "listing"
 
@@ -36,12 +37,14 @@ class Share:
     """What one part gets of a listing.
 
     sources: of the listing; pipes without their lines, which are listed. unreadable: what could not
-    be looked at; every part gets all of it, because it may know photos beneath it. lines: the files
+    be looked at; every part gets all of it, because it may know photos beneath it. first_unlisted:
+    the first id of photos that were added to the part after the listing began. lines: the files
     that were found, as `Shares` stores them.
     """
 
     sources: tuple[Source, ...]
     unreadable: tuple[Unreadable, ...]
+    first_unlisted: int
     lines: bytes
 
     def entries(self) -> Iterator[Found | Unreadable]:
@@ -57,14 +60,15 @@ class Share:
 class Shares:
     """What each part gets of a listing; make it with `divide_listing`.
 
-    folder: where the files of the parts are. sources, unreadable: as in `Share`. total: files that
-    were found.
+    folder: where the files of the parts are. sources, unreadable: as in `Share`. first_unlisted: of
+    each part. total: files that were found.
     """
 
     folder: Path
     sources: tuple[Source, ...]
     total: int
     unreadable: tuple[Unreadable, ...]
+    first_unlisted: tuple[int, ...]
 
     def of(self, number: int) -> Share:
         """What a part gets: some ten bytes per file.
@@ -72,7 +76,8 @@ class Shares:
         Raises OSError where the file of the part is missing: were that taken for an empty part, all
         photos in it would count as gone.
         """
-        return Share(self.sources, self.unreadable, _file(self.folder, number).read_bytes())
+        lines = _file(self.folder, number).read_bytes()
+        return Share(self.sources, self.unreadable, self.first_unlisted[number], lines)
 
     def delete(self) -> None:
         """Delete what is on disk."""
@@ -82,10 +87,11 @@ class Shares:
 def divide_listing(
     fleet: Fleet, sources: Sequence[Source], listing: Iterable[Found | Unreadable]
 ) -> Shares:
-    """Divide the listing of some sources among the parts. Raises OSError.
+    """Divide the listing of some sources among the parts, which are ready.
 
-    What an earlier run has left is deleted.
+    What an earlier run has left is deleted. Raises OSError, IndexDamagedError, IndexFormatError.
     """
+    first_unlisted = tuple(read_manifest(part).next_id for part in fleet.folders)
     folder = fleet.index_dir / LISTING_NAME
     _delete_listing(folder)
     folder.mkdir()
@@ -105,7 +111,8 @@ def divide_listing(
         if total % _MOST_LINES == 0:
             _write(folder, waiting)
     _write(folder, waiting)
-    return Shares(folder, tuple(map(without_lines, sources)), total, tuple(unreadable))
+    without = tuple(map(without_lines, sources))
+    return Shares(folder, without, total, tuple(unreadable), first_unlisted)
 
 
 def common_sizes(sizes: "array[int]", parts: int, most: int = _MOST_OF_A_SIZE) -> frozenset[int]:

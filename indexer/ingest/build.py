@@ -55,6 +55,7 @@ def index_photos(
     descriptors: Sequence[Descriptor] = (),
     on_progress: Callable[[Progress], None] | None = None,
     share: Callable[[], Iterator[Found | Unreadable]] | None = None,
+    first_unlisted: int | None = None,
     on_commit: Callable[[], None] | None = None,
 ) -> IndexReport:
     """Bring an index up to date with some sources; make the index if there is none.
@@ -66,8 +67,9 @@ def index_photos(
     of `quality.QUALITIES`; None for the index's own, or for the default in a new index.
     descriptors: stored for each photo beside its maps; the index gets a column for each that it
     does not have. share: of a part of a fleet (`indexer.fleet`), lists those files of the sources
-    that belong to it; the part has its codec, and no other one is fitted. on_commit: as for
-    `IndexWriter.open`.
+    that belong to it; the part has its codec, and no other one is fitted. first_unlisted: photos
+    with ids from this one on were added by another run since these files were listed; none of them
+    is taken for missing. on_commit: as for `IndexWriter.open`.
 
     Photos that the index knows, that have not changed and that lack no descriptor are not opened.
     Photos beneath the sources that are no longer there are deleted. If the run is killed at any
@@ -88,7 +90,7 @@ def index_photos(
             total = sum(1 for _ in listing())
         progress = ProgressReporter(on_progress, total, started)
         run = _Run(opened, listing, writer, extractor, descriptors, batch_size, progress)
-        return run.run(fits_codec=share is None)
+        return run.run(share is None, first_unlisted)
 
 
 @dataclass
@@ -167,7 +169,7 @@ class _Run:
         """Photos per extraction; not asked for before there is a photo to extract."""
         return max(1, self._given_batch_size or self._extractor.batch_size)
 
-    def run(self, fits_codec: bool) -> IndexReport:
+    def run(self, fits_codec: bool, first_unlisted: int | None) -> IndexReport:
         with ThreadPoolExecutor(1, thread_name_prefix="settle") as settler:
             try:
                 if fits_codec:
@@ -179,7 +181,7 @@ class _Run:
                     settler.shutdown()
                     self._commit([])
                 raise
-        gone = self._recorder.missing_ids()
+        gone = self._recorder.missing_ids(first_unlisted)
         self._recorder.counts["removed"] += len(gone)
         self._recorder.counts["unchanged"] += self._recorder.n_unopened
         self._failures.forget_outdated(self._coverage)

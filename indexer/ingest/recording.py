@@ -120,16 +120,20 @@ class PhotoRecorder:
         else:
             self._record_decoded(item, row, new_maps)
 
-    def missing_ids(self) -> list[int]:
+    def missing_ids(self, first_unlisted: int | None) -> list[int]:
         """Ids of the photos that this run, now that it is over, should have found and did not.
 
         Photos whose folder could not be looked at, or is empty now, stay: a drive may be away.
+        first_unlisted: as for `index_photos`.
         """
         table, known = self._known.table, self._known
         gone: list[int] = []
         emptied: Counter[str] = Counter()
         nearest: dict[str, str | None] = {}
-        for row in np.flatnonzero(table.live & ~self._found).tolist():
+        missing = table.live & ~self._found
+        if first_unlisted is not None:
+            missing &= table.ids < first_unlisted
+        for row in np.flatnonzero(missing).tolist():
             path, list_path, root = known.path(row), known.list_path(row), known.root(row)
             if self._coverage.excludes(path):
                 self.counts["kept"] += 1

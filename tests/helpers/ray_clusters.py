@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +22,16 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
 class LocalCluster:
-    """Nodes of one core each; the first one is the head, on which no worker fits."""
+    """Nodes of one core each; the first one is the head, on which no worker fits. Each has a user's
+    cache of its own, as a machine has.
 
-    def __init__(self, nodes: int) -> None:
+    caches: where these are.
+    """
+
+    def __init__(self, nodes: int, caches: Path) -> None:
         from ray.cluster_utils import Cluster
 
+        self.caches = caches
         self._cluster = Cluster()
         self._add(0, include_dashboard=False)
         self._nodes = [self._add(1) for _ in range(nodes)]
@@ -46,6 +52,8 @@ class LocalCluster:
         self._cluster.shutdown()
 
     def _add(self, cores: int, **options: Any) -> Any:
+        self.caches.mkdir(exist_ok=True)
+        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=self.caches)
         return self._cluster.add_node(
             num_cpus=cores, num_gpus=0, object_store_memory=_STORE_BYTES, **options
         )
@@ -57,7 +65,7 @@ def local_cluster(nodes: int, home: Path) -> Iterator[LocalCluster]:
     before = dict(os.environ)
     os.environ.update(_QUIET, HOME=str(home), PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     try:
-        cluster = LocalCluster(nodes)
+        cluster = LocalCluster(nodes, home / "caches")
         try:
             yield cluster
         finally:
@@ -68,17 +76,24 @@ def local_cluster(nodes: int, home: Path) -> Iterator[LocalCluster]:
 
 
 class Driver:
-    """`waldo index ... --ray`, in a process of its own."""
+    """`waldo index ... --ray`, in a process of its own.
 
-    def __init__(self, photos: Path, index: Path, address: str, *more: str) -> None:
+    home: a folder for its log, and for a user's cache, as of a machine of its own.
+    """
+
+    def __init__(
+        self, photos: Path | str, index: Path | str, address: str, home: Path, *more: str
+    ) -> None:
         arguments = [photos, "--index", index, "--ray", address, "--batch-size", "4", "--json"]
-        self._log = index.with_name(f"{index.name}-{time.monotonic_ns()}.log")
+        home.mkdir(parents=True, exist_ok=True)
+        self._log = home / f"{time.monotonic_ns()}.log"
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "search.commands.app", "index", *map(str, arguments), *more],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env={**os.environ, "XDG_CACHE_HOME": str(home)},
             )
 
     @property

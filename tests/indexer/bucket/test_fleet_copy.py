@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -226,3 +227,65 @@ def test_from_the_terminal(server: ObjectServer, tmp_path: Path, waldo: CommandL
         assert found == expected, command
     line = waldo.refusal("index", photos, "--index", URL, "--parts", "3")
     assert f"{URL}: is a fleet of 2 parts" in line
+
+
+def build_hooked(photos: Path, scratch: Path, before: Callable[[int], None]) -> IndexReport:
+    """before: called before each extraction."""
+    extractor = PixelExtractor(before=before)
+    with collection_copy(Bucket(URL), scratch, with_parts=False) as copy:
+        return index_collection([photos], copy.folder, extractor, batch_size=1, copy=copy)
+
+
+def test_two_runs_at_once(
+    server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one run is at its first part, another one on another machine does all parts, and has
+    photos that the first one's listing lacks.
+    """
+    photos, local = tmp_path / "photos", tmp_path / "local"
+    make_photos(photos, 6)
+    build_there(photos, tmp_path / "scratch")
+    build(photos, local)
+    make_photos(photos, 8, first=6)
+    others: list[IndexReport] = []
+
+    def run_another(_: int) -> None:
+        if not others:
+            make_photos(photos, 6, first=14)
+            with monkeypatch.context() as patch:
+                patch.setenv("XDG_CACHE_HOME", str(tmp_path / "another-cache"))
+                others.append(build_there(photos, tmp_path / "another", None))
+
+    report = build_hooked(photos, tmp_path / "scratch", run_another)
+    assert (others[0].new, report.new, report.removed, report.total) == (14, 0, 0, 20)
+    assert build(photos, local, parts=None).new == 14
+    fleet = read_fleet(local)
+    assert fleet is not None
+    assert rows_there(tmp_path / "back") == [rows(part) for part in fleet.folders]
+    assert verify_remote(URL) == []
+
+
+def test_a_run_needs_room_for_one_part_without_its_maps(
+    server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, cache = tmp_path / "photos", tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    make_photos(photos, 2)
+    build_there(photos, tmp_path / "scratch")
+    make_photos(photos, 38, first=2)
+    opened: set[Path] = set()
+    unstored = 0
+
+    def look(_: int) -> None:
+        nonlocal unstored
+        folders = [*cache.glob("waldo/working-copies/*/parts/*/index")]
+        assert len(folders) == 1
+        opened.update(folders)
+        shards = [*folders[0].glob("shards/*.parquet")]
+        unstored = max(unstored, sum(path.stat().st_blocks > 0 for path in shards))
+
+    build_hooked(photos, tmp_path / "scratch", look)
+    assert len(opened) == PARTS
+    assert unstored <= 1
+    assert [*cache.glob("waldo/working-copies/*/parts/*/index")] == []
+    assert sum("/shards/" in key for key in server.objects()) > 2 * PARTS

@@ -10,81 +10,16 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
-from indexer.fleet.fleet_build import index_collection
-from indexer.fleet.fleet_reader import open_collection
 from indexer.fleet.parts import parts_of
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.every_part import verify_collection
-from tests.helpers.ray_clusters import (
-    Driver,
-    LocalCluster,
-    kill,
-    local_cluster,
-    wait_until,
-    writers,
-)
-
-if TYPE_CHECKING:
-    from features.extractor import FeatureExtractor
+from tests.helpers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
+from tests.indexer.fleet.conftest import FIRST, PARTS, PHOTOS, rows
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-search[ray]'")
-
-DEMO = Path(__file__).parents[3] / "data" / "demo" / "photos"
-PARTS = 4
-# The codec is fitted to the first photos; workers then extract the others.
-FIRST, PHOTOS = 8, 36
-
-
-def rows(index: Path) -> dict[str, tuple[object, ...]]:
-    """What a fleet knows of every photo, by its path."""
-    with open_collection(index) as reader:
-        records, batch = reader.photos(reader.ids), reader.read_maps(reader.ids)
-        assert batch.damaged == []
-        axes = np.eye(2 * reader.manifest.dim, dtype=np.float32)[:8]
-        pooled = [reader.recall.search(axis, len(records)) for axis in axes]
-        columns = [scores[np.argsort(ids)] for ids, scores in pooled]
-        return {
-            str(record.path): (
-                *(bytes(batch.encoded[at]), batch.valid[at].tobytes(), record.content_hash),
-                *(column[at].tobytes() for column in columns),
-            )
-            for at, record in enumerate(records)
-        }
-
-
-@pytest.fixture(scope="module")
-def made(tiny: "FeatureExtractor", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos, a fleet of the first ones, and one that a plain run brings up to date with all."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    folder = tmp_path_factory.mktemp("fleets")
-    (folder / "photos").mkdir()
-    names = sorted(DEMO.iterdir())[:PHOTOS]
-    # A list of the first ones, with the names that they have below the folder.
-    (folder / "photos" / "first.txt").write_text("".join(f"{p.name}\n" for p in names[:FIRST]))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as each worker has
-    with threadpool_limits(1):  # of numpy: sums in another order give the codec other last bits
-        for count in (FIRST, PHOTOS):
-            for path in names[:count]:
-                shutil.copy2(path, folder / "photos")
-            index_collection([folder / "photos"], folder / "whole", tiny, parts=PARTS, batch_size=4)
-            if count == FIRST:
-                shutil.copytree(folder / "whole", folder / "begun")
-    torch.set_num_threads(threads)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def cluster(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with local_cluster(2, tmp_path_factory.mktemp("home")) as started:
-        yield started
 
 
 @pytest.fixture
@@ -99,7 +34,7 @@ def drive(made: Path, begun: Path, cluster: LocalCluster) -> Iterator[Callable[[
     started: list[Driver] = []
 
     def start() -> Driver:
-        started.append(Driver(made / "photos", begun, cluster.address))
+        started.append(Driver(made / "photos", begun, cluster.address, begun.with_name("home")))
         return started[-1]
 
     yield start
@@ -118,7 +53,8 @@ def test_rows_are_those_of_a_plain_run(
 def test_a_new_fleet_is_made_by_workers(made: Path, tmp_path: Path, cluster: LocalCluster) -> None:
     """Its codec too: this machine may lack the workers' GPUs."""
     fleet = tmp_path / "fleet"
-    driver = Driver(made / "photos" / "first.txt", fleet, cluster.address, "--parts", str(PARTS))
+    first, parts = made / "photos" / "first.txt", ("--parts", str(PARTS))
+    driver = Driver(first, fleet, cluster.address, tmp_path / "home", *parts)
     assert driver.report()["new"] == FIRST
     assert rows(fleet) == rows(made / "begun")
     assert (fleet / "fleet-codec.safetensors").read_bytes() == (

@@ -1,0 +1,125 @@
+"""A fleet in a bucket that workers on a Ray cluster write: its rows are those of a plain run,
+whatever dies meanwhile, whoever else writes it, and whatever the network does.
+
+To run this file alone:
+    timeout 280 python -m pytest -p no:xdist -x tests/indexer/fleet/test_ray_buckets.py
+"""
+
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-search[ray]'")
+pytest.importorskip("obstore", reason="obstore is not installed")
+pytest.importorskip("moto.server", reason="moto is not installed")
+
+from indexer.bucket.remote_index import verify_remote
+from indexer.bucket.transfer import export_index
+from tests.helpers.object_server import ObjectServer, point_to
+from tests.helpers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
+from tests.indexer.fleet.conftest import FIRST, PARTS, PHOTOS, rows
+
+URL = "s3://photos/fleets/one"
+
+Start = Callable[..., Driver]
+
+
+@pytest.fixture
+def server(store: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
+    store.reset()
+    point_to(store, monkeypatch)
+    return store
+
+
+@pytest.fixture
+def start(
+    made: Path, cluster: LocalCluster, server: ObjectServer, tmp_path: Path
+) -> Iterator[Start]:
+    """Starts drivers, each as on a machine of its own, which end with the test."""
+    started: list[Driver] = []
+
+    def start(source: Path | str, *more: str) -> Driver:
+        home = tmp_path / f"home-{len(started)}"
+        started.append(Driver(source, URL, cluster.address, home, *more))
+        return started[-1]
+
+    yield start
+    for driver in started:
+        driver.end()
+
+
+@pytest.fixture
+def begun(made: Path, server: ObjectServer) -> None:
+    """In the bucket is a fleet of the first photos."""
+    export_index(str(made / "begun"), URL)
+
+
+def rows_there(folder: Path) -> dict[str, tuple[object, ...]]:
+    export_index(URL, str(folder))
+    return rows(folder)
+
+
+def test_photos_and_fleet_in_a_bucket_that_refuses_requests(
+    start: Start, server: ObjectServer, made: Path, tmp_path: Path
+) -> None:
+    for name in (made / "photos" / "first.txt").read_text().split():
+        body = (made / "photos" / name).read_bytes()
+        server.s3.put_object(Bucket="photos", Key=f"albums/{name}", Body=body)
+    chance = random.Random(5)
+
+    def refuse(method: str, path: str) -> tuple[int, str] | None:
+        return (503, "SlowDown") if chance.random() < 0.05 else None
+
+    server.fault = refuse
+    assert start("s3://photos/albums", "--parts", str(PARTS)).report()["new"] == FIRST
+    found = rows_there(tmp_path / "back")
+    expected = rows(made / "begun")
+    assert {Path(path).name: row for path, row in found.items()} == {
+        Path(path).name: row for path, row in expected.items()
+    }
+    assert verify_remote(URL) == []
+
+
+@pytest.mark.usefixtures("begun")
+def test_the_part_of_a_killed_worker_is_done_again(
+    start: Start, cluster: LocalCluster, made: Path, tmp_path: Path
+) -> None:
+    driver = start(made / "photos")
+    _, process = wait_until(lambda: next(iter(at_work(cluster).items()), None), "a part")
+    kill(process)
+    report = driver.report()
+    assert " again" in driver.said
+    assert (report["new"], report["total"]) == (PHOTOS - FIRST, PHOTOS)
+    assert rows_there(tmp_path / "back") == rows(made / "whole")
+    assert verify_remote(URL) == []
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_killed_driver_and_two_at_once(
+    start: Start, cluster: LocalCluster, server: ObjectServer, made: Path, tmp_path: Path
+) -> None:
+    before = manifests(server)
+    killed = start(made / "photos")
+    wait_until(lambda: manifests(server) != before, "a commit")
+    killed.signal(signal.SIGKILL)
+    two = [start(made / "photos", "--workers", "1") for _ in range(2)]
+    assert [driver.report()["total"] for driver in two] == [PHOTOS, PHOTOS]
+    assert rows_there(tmp_path / "back") == rows(made / "whole")
+    assert verify_remote(URL) == []
+
+
+def at_work(cluster: LocalCluster) -> dict[int, int]:
+    """The processes that are at parts of the fleet, on any node, by the parts' numbers."""
+    found = {}
+    for scratch in cluster.caches.glob("*/waldo/working-copies/*"):
+        found.update(writers(scratch, but=os.getpid()))
+    # Locks stay where workers of other tests were.
+    return {part: process for part, process in found.items() if Path(f"/proc/{process}").exists()}
+
+
+def manifests(server: ObjectServer) -> dict[str, bytes]:
+    return {key: body for key, body in server.objects().items() if key.endswith("manifest.json")}
