@@ -20,6 +20,7 @@ from search.commands.terminal.options import (
     ModelOption,
     check_codec,
     codec_names,
+    given_settings,
     load_descriptors,
     load_extractor,
     print_json,
@@ -67,6 +68,7 @@ class _Evaluated:
 
 
 def evaluate(
+    context: typer.Context,
     protocol: Annotated[
         str | None,
         typer.Argument(
@@ -157,8 +159,10 @@ def evaluate(
     from search.evaluation.run_store import default_work_folder
 
     if check is not None:
-        if protocol is not None or root is not None:
-            raise WaldoError(f"--check {check}: takes PROTOCOL and --root from the run; leave both")
+        if given := given_settings(context, but=("check", "work", "json_output")):
+            raise WaldoError(
+                f"--check {check}: takes its settings from the run; leave out {', '.join(given)}"
+            )
         _check(check, work or default_work_folder(), json_output)
         return
     if protocol is None or root is None:

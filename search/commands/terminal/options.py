@@ -362,6 +362,19 @@ def load_descriptors(
     return descriptors
 
 
+def given_settings(context: typer.Context, but: tuple[str, ...]) -> list[str]:
+    """What of a command's arguments and options was given, as people write it. but: the names of
+    others.
+    """
+    found = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in but and source is not None and source.name != "DEFAULT":
+            is_option = parameter.opts[0].startswith("-")
+            found.append(parameter.opts[0] if is_option else str(parameter.metavar))
+    return found
+
+
 def check_codec(codec: str) -> None:
     """Raise WaldoError for a --codec that does not exist."""
     from features.errors import WaldoError

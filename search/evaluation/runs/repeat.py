@@ -1,15 +1,17 @@
 """Repeating a sample of a run, to see whether its numbers come out again."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
 
 from features.errors import WaldoError
 from indexer.codec.machine import describe_machine
+from indexer.codec.quality import QUALITIES
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.report import versions
 from search.evaluation.retrieval import Evaluation
@@ -24,6 +26,30 @@ _TOGETHER = 8
 
 # Average precisions that differ by less are the same.
 _TOLERANCE = 1e-6
+
+# No machine extracts more photos at a time.
+_LARGEST_BATCH = 1_000_000
+
+
+# What `request_of` needs of a run file and of its request: the kind of each entry.
+_NEEDED: dict[str, type | UnionType] = {
+    "request": dict,
+    "versions": dict,
+    "machine": dict,
+    "model": dict,
+    "files": str,
+    "queries": list,
+}
+_ASKED: dict[str, type | UnionType] = {
+    "protocol": str,
+    "root": str,
+    "model": str,
+    "methods": list,
+    "device": str,
+    "batch_size": int,
+    "codec": str,
+    "distractors": str | None,
+}
 
 
 @dataclass(frozen=True)
@@ -62,14 +88,58 @@ def provenance(benchmark: Benchmark, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def request_of(run: Run) -> dict[str, Any]:
-    """What a run was asked for. Raises WaldoError where its file does not say."""
+    """What a run was asked for.
+
+    Raises WaldoError where its file does not say, or lacks something else that a repetition is
+    compared with: files can be edited.
+    """
     request = run.content.get("request")
-    if not isinstance(request, dict):
+    if request is None:
         raise WaldoError(
             f"{run.path}: cannot be checked: it does not say how it was made, as files of masks, "
             "of videos and of earlier versions do not; run it again by `waldo evaluate --out`"
         )
-    return request
+    if (wrong := next(_wrong_entries(run.content), None)) is not None:
+        raise WaldoError(
+            f"{run.path}: cannot be checked: {wrong} is missing, or is not what `waldo evaluate "
+            "--out` writes; run it again"
+        )
+    return dict(request)
+
+
+def _wrong_entries(content: dict[str, Any]) -> Iterator[str]:
+    """The entries of a run file that cannot be used."""
+    for name, kind in _NEEDED.items():
+        if not isinstance(content.get(name), kind):
+            yield name
+            return
+    request = content["request"]
+    for name, kind in _ASKED.items():
+        if name not in request or not isinstance(request[name], kind):
+            yield f"request.{name}"
+            return
+    if request["codec"] not in QUALITIES:
+        yield "request.codec"
+    if isinstance(request["batch_size"], bool) or not 0 < request["batch_size"] <= _LARGEST_BATCH:
+        yield "request.batch_size"
+    if not isinstance(content["machine"].get("kernels"), dict):
+        yield "machine.kernels"
+    methods = request["methods"]
+    if not methods or not all(isinstance(name, str) for name in methods):
+        yield "request.methods"
+        return
+    for number, asked in enumerate(content["queries"]):
+        if not isinstance(asked["photo"], str):
+            yield f"queries[{number}].photo"
+        for name in methods:
+            if not _is_precision(asked["methods"].get(name, {}).get("average_precision", "")):
+                yield f"queries[{number}].methods.{name}"
+
+
+def _is_precision(value: Any) -> bool:
+    """Whether an average precision is as a run has it; NaN and huge numbers are not."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and 0 <= value <= 1 + _TOLERANCE)
 
 
 def sample(run: Run, benchmark: Benchmark) -> range:

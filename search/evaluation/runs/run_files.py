@@ -72,7 +72,7 @@ def read_run(path: Path) -> Run:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WaldoError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise WaldoError(f"{path}: {_FOREIGN}") from None
     try:
         by_object = "objects" in content or "texts" in content
@@ -87,7 +87,7 @@ def read_run(path: Path) -> Run:
                 _look_for(asked["methods"][method], "average_precision", "ranking")
         if not rows:
             raise ValueError("no method")
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError):
         raise WaldoError(f"{path}: {_FOREIGN}") from None
     return Run(path, content, rows)
 

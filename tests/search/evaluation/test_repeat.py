@@ -1,7 +1,9 @@
 """`waldo evaluate --check`: a sample of a run is repeated, and compared with its file."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +56,11 @@ def test_what_differs_is_named(waldo: CommandLine, run: Path, tmp_path: Path) ->
 
 
 def test_what_cannot_be_checked(waldo: CommandLine, run: Path, tmp_path: Path) -> None:
-    assert "leave both" in waldo.refusal("evaluate", "folders", "--check", run)
+    line = waldo.refusal(
+        "evaluate", "folders", "--check", run, "--method", "late", "--out", "o.json"
+    )
+    assert line.endswith("takes its settings from the run; leave out PROTOCOL, --method, --out")
+    assert "leave out --model" in waldo.refusal("evaluate", "--check", run, "--model", "tiny")
     assert "name a protocol" in waldo.refusal("evaluate", "--root", tmp_path)
     content = json.loads(run.read_text())
     work = ("--work", tmp_path / "work")
@@ -65,3 +71,55 @@ def test_what_cannot_be_checked(waldo: CommandLine, run: Path, tmp_path: Path) -
     run.write_text(json.dumps(content))
     assert "does not say how it was made" in waldo.refusal("evaluate", "--check", run, *work)
     assert "not a run file" in waldo.refusal("evaluate", "--check", tmp_path / "root/0/0.png")
+
+
+def _set(*path: Any, to: Any) -> Callable[[Any], None]:
+    """Sets one entry of a run file."""
+
+    def edit(content: Any) -> None:
+        for step in path[:-1]:
+            content = content[step]
+        content[path[-1]] = to
+
+    return edit
+
+
+PRECISION = ("queries", 3, "methods", "rgb-patches", "average_precision")
+
+EDITS = {
+    "request.protocol": _set("request", to={}),
+    "request ": _set("request", to=[]),
+    "request.root": _set("request", "root", to=7),
+    "request.methods": _set("request", "methods", to=[1]),
+    "request.batch_size": _set("request", "batch_size", to=10**30),
+    "request.codec": _set("request", "codec", to="nothing"),
+    "machine ": _set("machine", to=None),
+    "machine.kernels": _set("machine", "kernels", to=[]),
+    "versions": _set("versions", to="1.0"),
+    "files": _set("files", to=0),
+    "queries[2].photo": _set("queries", 2, "photo", to=5),
+    "queries[3].methods.rgb-patches": _set(*PRECISION, to="much"),
+    "queries[3].methods.rgb-patches ": _set(*PRECISION, to=float("nan")),
+    "queries[3].methods.rgb-patches is": _set(*PRECISION, to=10**400),
+    "queries[0].methods.late": _set("request", "methods", to=["late"]),
+    "not a run file": _set("queries", 1, "methods", to=[]),
+    "not a run file as": _set("model", to=None),
+}
+
+
+def test_an_edited_file_has_one_line(waldo: CommandLine, run: Path) -> None:
+    content = run.read_text()
+    for names, edit in EDITS.items():
+        edited = json.loads(content)
+        edit(edited)
+        run.write_text(json.dumps(edited))
+        line = waldo.refusal("evaluate", "--check", run)
+        assert str(run) in line
+        assert names in line
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "7", "null", '{"protocol": 1e999}'])
+def test_a_file_that_is_no_run_has_one_line(waldo: CommandLine, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    assert "not a run file" in waldo.refusal("evaluate", "--check", path)
