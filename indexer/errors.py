@@ -4,6 +4,14 @@ from features.errors import WaldoError
 
 # How to repair a damaged file of an index.
 REPAIR_HINT = "delete that file and run `waldo index` again over the same photos"
+# What helps where a file is missing.
+INDEX_AGAIN = "run `waldo index` again over the same photos"
+# What helps where a file that has what people said is lost: nothing can make it again.
+NAME_AGAIN = "forget this name (`waldo forget`), and name the object again"
+FROM_A_COPY = (
+    "put back a copy of this file; or delete it and run `waldo index` again, which forgets what "
+    "was merged and split"
+)
 
 
 class SourceError(WaldoError):

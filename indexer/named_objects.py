@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 from features.frame import Frame
 from features.maps import FeatureMaps
 from indexer.bucket.object_path import path_of
-from indexer.errors import IndexDamagedError, UnknownNameError
+from indexer.errors import NAME_AGAIN, IndexDamagedError, UnknownNameError
 from indexer.store.files import write_bytes_atomically
-
-# What helps where such a file is lost: nothing can make it again.
-NAME_AGAIN = "forget this name (`waldo forget`), and name the object again"
 
 Box = tuple[int, int, int, int]
 

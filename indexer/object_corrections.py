@@ -8,14 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import IndexDamagedError, one_line
+from indexer.errors import FROM_A_COPY, IndexDamagedError, one_line
 from indexer.store.files import write_bytes_atomically
-
-# What helps where such a file is lost: nothing can make it again.
-FROM_A_COPY = (
-    "put back a copy of this file; or delete it and run `waldo index` again, which forgets what "
-    "was merged and split"
-)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from features.frame import Frame
 from indexer.bucket.object_path import path_of
 from indexer.bucket.object_store import Bucket
-from indexer.bucket.remote_index import shard_opener
+from indexer.bucket.remote_index import bucket_of, shard_opener
 from indexer.codec.codec import Codec, load_codec
 from indexer.collection import Collection, MapBatch, PhotoRecord
 from indexer.errors import IndexDamagedError, IndexMissingError
@@ -45,6 +45,8 @@ class IndexReader(Collection):
         super().__init__(index_dir, manifest)
         self._lock = lock
         self._table = table
+        bucket = bucket or bucket_of(index_dir)
+        self._place = index_dir if bucket is None else bucket.url
         self._store = MapStore(
             index_dir, manifest.shards, manifest.photo_bytes, shard_opener(index_dir, bucket)
         )
@@ -201,7 +203,7 @@ class IndexReader(Collection):
             encoded,
             np.array(numbers, dtype=np.int64)[sound],
             valid,
-            [f"{self.index_dir}: {damaged[at]}" for at in sorted(damaged)],
+            [f"{self._place}: {damaged[at]}" for at in sorted(damaged)],
         )
 
     def matching(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:

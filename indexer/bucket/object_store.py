@@ -177,17 +177,6 @@ class Bucket:
         found = self.read(key)
         return None if found is None else found.content
 
-    def stream(self, key: str, missing_ok: bool = False) -> Iterator[bytes]:
-        """An object's content, piece by piece. Raises BucketError, also where it is missing, unless
-        that is as good as no content.
-        """
-        try:
-            yield from self.pieces(key)
-        except FileNotFoundError:
-            if missing_ok:
-                return
-            raise BucketError(f"{self.url}/{key}: is missing; copy the index there again") from None
-
     def get_ranges(
         self, key: str, starts: Sequence[int], length: int, nearby: int
     ) -> list[memoryview]:

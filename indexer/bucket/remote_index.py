@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,14 +24,20 @@ from numpy.typing import NDArray
 
 from features.user_cache import user_cache
 from indexer.bucket.object_store import Bucket
-from indexer.bucket.remote_state import PARTS_TOGETHER, RemotePart, RemoteState, read_state
+from indexer.bucket.remote_state import (
+    PARTS_TOGETHER,
+    RemotePart,
+    RemoteState,
+    check_parts,
+    read_state,
+)
 from indexer.bucket.transfer import (
     OnBytes,
     Together,
     begin_copy,
     copy_head,
     counted,
-    fetch,
+    fetch_usable,
     is_sound,
     object_key,
 )
@@ -90,23 +95,9 @@ def _cached_fleet(state: RemoteState, fleet: Fleet, progress: OnBytes | None) ->
                     link.parent.mkdir(exist_ok=True)
                     with contextlib.suppress(FileExistsError):
                         link.symlink_to(place, target_is_directory=True)
-            _check_parts(state, replace(fleet, index_dir=unfinished))
+            check_parts(state, replace(fleet, index_dir=unfinished))
             _take_place(unfinished, folder)
     return folder
-
-
-def _check_parts(state: RemoteState, fleet: Fleet) -> None:
-    """Raise IndexDamagedError where the manifest of a part, in the folder of a fleet, is that of
-    another collection.
-    """
-    for number, part in enumerate(state.parts):
-        try:
-            fleet.check_part(number)
-        except IndexDamagedError:
-            raise IndexDamagedError(
-                f"{part.bucket.url}: is no part of this fleet; export the fleet again to another "
-                "place"
-            ) from None
 
 
 def _cached_part(part: RemotePart, progress: OnBytes | None) -> Path:
@@ -124,7 +115,7 @@ def _cached_part(part: RemotePart, progress: OnBytes | None) -> Path:
             earlier = _earlier(folder)
             for file in counted(files, progress):
                 if not _link(file, earlier, unfinished):
-                    fetch(bucket, file, unfinished)
+                    fetch_usable(bucket, manifest, file, unfinished)
             _take_place(unfinished, folder)
     return folder
 
@@ -238,28 +229,6 @@ def cache_folder(kind: str, url: str) -> Path:
     return user_cache(kind) / f"{readable}-{place}"
 
 
-def verify_remote(url: str) -> list[str]:
-    """Read all files of an index or a fleet in a bucket, map shards too, and compare them with
-    their digests.
-
-    Returns one line per problem. Raises BucketError, IndexMissingError, IndexFormatError,
-    IndexDamagedError where a manifest is.
-    """
-    state = read_state(Bucket(url))
-    files = [] if state.fleet is None else [(state.bucket, state.fleet.codec)]
-    with tempfile.TemporaryDirectory() as folder:
-        for part in state.parts:
-            manifest = begin_copy(part.bucket, part.manifest, Path(folder, part.name))
-            files += [(part.bucket, file) for file in manifest.files()]
-        if state.fleet is not None:
-            _check_parts(state, replace(state.fleet, index_dir=Path(folder)))
-    return [
-        f"{bucket.url}/{object_key(file)}: {problem}; export the index again to another place"
-        for bucket, file in files
-        if (problem := _problem(bucket, file)) is not None
-    ]
-
-
 @dataclass(frozen=True)
 class RemoteShard(Shard):
     """A map shard in a bucket. path: of the file that it would be in the folder, and that a writer
@@ -325,17 +294,6 @@ def _has_content(path: Path) -> bool:
             return any(file.read(4))  # Parquet's first bytes are PAR1
     except FileNotFoundError:
         return False
-
-
-def _problem(bucket: Bucket, file: StoredFile) -> str | None:
-    """What is wrong with an object of an index, if anything."""
-    sha256, size = hashlib.sha256(), 0
-    for piece in bucket.stream(object_key(file), missing_ok=True):
-        sha256.update(piece)
-        size += len(piece)
-    if size != file.bytes:
-        return f"{size} bytes, not {file.bytes}" if size else "is missing"
-    return None if sha256.hexdigest() == file.sha256 else "its content is not what was written"
 
 
 def _link(file: StoredFile, folders: Sequence[Path], folder: Path) -> bool:

@@ -63,8 +63,8 @@ def read_state(bucket: Bucket) -> RemoteState:
         fleet = parse_fleet(Path(bucket.url), content)
     except IndexDamagedError:
         raise IndexDamagedError(
-            f"{bucket.url}/{FLEET_NAME}: is not what was written; export the fleet again to "
-            "another place"
+            f"{bucket.url}/{FLEET_NAME}: is not what was written; delete {bucket.url} and index "
+            "the photos again"
         ) from None
     with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
         names = map(part_name, range(fleet.parts))
@@ -72,11 +72,25 @@ def read_state(bucket: Bucket) -> RemoteState:
     return RemoteState(bucket, content, fleet, parts)
 
 
+def check_parts(state: RemoteState, fleet: Fleet) -> None:
+    """Raise IndexDamagedError where the manifest of a part, in the folder of a fleet, is that of
+    another collection.
+    """
+    for number, part in enumerate(state.parts):
+        try:
+            fleet.check_part(number)
+        except IndexDamagedError:
+            raise IndexDamagedError(
+                f"{part.bucket.url}: is no part of this fleet; delete what lies there and run "
+                "`waldo index` again over the same photos"
+            ) from None
+
+
 def _read_part(bucket: Bucket, name: str) -> RemotePart:
     content = bucket.get(MANIFEST_NAME)
     if content is None:
         raise IndexMissingError(
-            f"{bucket.url}: this part of the fleet is missing; run `waldo index` again where the "
-            "fleet was being made, or export it to another place"
+            f"{bucket.url}: this part of the fleet is missing; run `waldo index` again over the "
+            "same photos, or export the fleet to the same place again"
         )
     return RemotePart(name, bucket, content)

@@ -5,6 +5,7 @@ the first 16 digits of their SHA-256 in their names, so that no copy overwrites 
 fleet, fleet.json is the same, and each part is an index below it.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from threading import Lock
 from features.errors import WaldoError
 from indexer.bucket.object_store import Bucket, ConflictError, url_in
 from indexer.bucket.remote_state import read_state
-from indexer.errors import IndexDamagedError
+from indexer.errors import IndexDamagedError, IndexWriteError
 from indexer.fleet.parts import Fleet, part_name, parts_of, read_fleet
 from indexer.store.files import (
     StoredFile,
@@ -30,6 +31,8 @@ from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, Manifest, read_man
 _UNFINISHED = ".part"
 
 OnBytes = Callable[[int, int], None]
+# What to do where a file is damaged or, if so, missing: as `Manifest.repair_hint`.
+Repair = Callable[[StoredFile, bool], str]
 
 
 def export_index(source: str, target: str, progress: OnBytes | None = None) -> None:
@@ -129,14 +132,14 @@ def _download(bucket: Bucket, folder: Path, progress: OnBytes | None) -> None:
     (unfinished / FLEET_NAME).unlink(missing_ok=True)  # of another copy, before it was stopped
     if state.fleet is not None and state.fleet_json is not None:
         copy_head(bucket, state.fleet_json, state.fleet, unfinished)
-    files = [
-        begin_copy(part.bucket, part.manifest, unfinished / part.name).files()
-        for part in state.parts
+    manifests = [
+        begin_copy(part.bucket, part.manifest, unfinished / part.name) for part in state.parts
     ]
-    sizes = [sum(file.bytes for file in of_part) for of_part in files]
-    for part, of_part, told in zip(state.parts, files, _of_parts(progress, sizes), strict=True):
-        for file in counted(of_part, told):
-            fetch(part.bucket, file, unfinished / part.name)
+    sizes = [sum(file.bytes for file in manifest.files()) for manifest in manifests]
+    together = zip(state.parts, manifests, _of_parts(progress, sizes), strict=True)
+    for part, manifest, told in together:
+        for file in counted(manifest.files(), told):
+            fetch(part.bucket, file, unfinished / part.name, manifest.repair_hint)
     parts_of(unfinished)  # are those of one fleet
     with writing(folder):
         if folder.exists():
@@ -188,10 +191,24 @@ def begin_copy(bucket: Bucket, content: bytes, folder: Path) -> Manifest:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes_atomically(folder / MANIFEST_NAME, content)
-    manifest = read_manifest(folder)
+    with errors_naming(bucket, folder):
+        manifest = read_manifest(folder)
     for file in manifest.files():
         _check_name(bucket, file)
     return manifest
+
+
+@contextlib.contextmanager
+def errors_naming(bucket: Bucket, *folders: Path) -> Iterator[None]:
+    """Have errors name a place in a bucket, and not the folders that stand for it."""
+    try:
+        yield
+    except IndexWriteError:
+        raise  # The disk is full where the folder is.
+    except WaldoError as error:
+        for folder in folders:
+            error.args = tuple(str(said).replace(str(folder), bucket.url) for said in error.args)
+        raise
 
 
 def copy_head(bucket: Bucket, content: bytes, fleet: Fleet, folder: Path) -> None:
@@ -203,7 +220,12 @@ def copy_head(bucket: Bucket, content: bytes, fleet: Fleet, folder: Path) -> Non
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes_atomically(folder / FLEET_NAME, content)
-    fetch(bucket, fleet.codec, folder)
+    fetch(bucket, fleet.codec, folder, partial(codec_repair, bucket, fleet))
+
+
+def codec_repair(bucket: Bucket, fleet: Fleet, *_: object) -> str:
+    """What to do where the codec of a fleet in a bucket is damaged or missing."""
+    return f"copy {bucket.url}/{part_name(0)}/{object_key(fleet.part_codec)} to it"
 
 
 def _check_name(bucket: Bucket, file: StoredFile) -> None:
@@ -222,7 +244,19 @@ def counted(files: Sequence[StoredFile], progress: OnBytes | None) -> Iterator[S
             progress(done, total)
 
 
-def fetch(bucket: Bucket, file: StoredFile, folder: Path) -> None:
+def fetch_usable(bucket: Bucket, manifest: Manifest, file: StoredFile, folder: Path) -> None:
+    """As `fetch`. The features of a name may be damaged: they stay behind, and whoever needs them
+    says so; all else goes on, and the name can be forgotten.
+    """
+    try:
+        fetch(bucket, file, folder, manifest.repair_hint)
+    except IndexDamagedError:
+        if file not in (record.file for record in manifest.names):
+            raise
+        (folder / file.name).unlink(missing_ok=True)
+
+
+def fetch(bucket: Bucket, file: StoredFile, folder: Path, repair: Repair) -> None:
     """Copy a file of an index into a folder (`begin_copy`) unless it is there; check its digest.
 
     Raises BucketError, IndexDamagedError, IndexWriteError.
@@ -232,15 +266,17 @@ def fetch(bucket: Bucket, file: StoredFile, folder: Path) -> None:
         return
 
     def write(temporary: Path) -> None:
-        sha256 = hashlib.sha256()
-        with temporary.open("wb") as out:
-            for piece in bucket.stream(object_key(file)):
-                sha256.update(piece)
-                out.write(piece)
+        sha256, place = hashlib.sha256(), f"{bucket.url}/{object_key(file)}"
+        try:
+            with temporary.open("wb") as out:
+                for piece in bucket.pieces(object_key(file)):
+                    sha256.update(piece)
+                    out.write(piece)
+        except FileNotFoundError:
+            raise IndexDamagedError(f"{place}: is missing; {repair(file, True)}") from None
         if sha256.hexdigest() != file.sha256:
             raise IndexDamagedError(
-                f"{bucket.url}/{object_key(file)}: is not what was written; export the index again "
-                "to another place"
+                f"{place}: its content is not what was written; {repair(file, False)}"
             )
 
     with writing(folder):

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from indexer.bucket.object_store import Bucket, ConflictError, ObjectVersion, StoredObject
 from indexer.bucket.remote_index import leave_hole, mark
-from indexer.bucket.transfer import OnBytes, begin_copy, counted, fetch, object_key, put_sound
+from indexer.bucket.transfer import (
+    OnBytes,
+    begin_copy,
+    counted,
+    fetch_usable,
+    object_key,
+    put_sound,
+)
 from indexer.errors import IndexMissingError
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import StoredFile, write_bytes_atomically, writing
@@ -111,7 +118,7 @@ class WorkingCopy:
             else:
                 wanted.append(file)
         for file in counted(wanted, progress):
-            fetch(self.bucket, file, self.folder)
+            fetch_usable(self.bucket, manifest, file, self.folder)
         return set(manifest.files())
 
     def _put_manifest(self, content: bytes) -> ObjectVersion:

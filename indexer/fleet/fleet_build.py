@@ -15,7 +15,7 @@ from pathlib import Path
 from features.errors import WaldoError
 from indexer.bucket.collection_copy import CollectionCopy
 from indexer.bucket.object_store import ConflictError
-from indexer.bucket.transfer import fetch
+from indexer.bucket.transfer import codec_repair, fetch
 from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.fleet.fleet_progress import FleetProgress
 from indexer.fleet.new_fleet import NewFleet
@@ -136,7 +136,10 @@ def _make(
     else:
         fleet = pool.fit(new, str(extractor.fingerprint()["model"]), progress.report_fit)
         if copy is not None:
-            fetch(copy.bucket, fleet.codec, new.index_dir)
+            fetch(
+                *(copy.bucket, fleet.codec, new.index_dir),
+                partial(codec_repair, copy.bucket, fleet),
+            )
     with writing(new.index_dir):
         write_fleet(fleet)
         if copy is not None:

@@ -65,6 +65,11 @@ class Fleet:
         """The indexes of all parts."""
         return [self.folder(number) for number in range(self.parts)]
 
+    @property
+    def part_codec(self) -> StoredFile:
+        """The copy of the codec in each part."""
+        return replace(self.codec, name=codec_name(CODEC_NUMBER))
+
     def part_of(self, size: int, path: str) -> int:
         """The part of a photo, by its size in bytes. Copies of a photo are in one part, and a photo
         that moves stays there; but for sizes in `spread`, where its absolute path counts too.
@@ -80,7 +85,7 @@ class Fleet:
         """
         folder = self.folder(number)
         folder.mkdir(parents=True, exist_ok=True)
-        own = self._own_codec
+        own = self.part_codec
         if not is_whole(folder, own):
             codec = self.index_dir / self.codec.name
             content = codec.read_bytes()
@@ -97,12 +102,7 @@ class Fleet:
         """Of a part without photos: it has the codec."""
         shape = self.image_size, self.grid, self.dim
         fresh = Manifest(self.fingerprint, *shape, self.quality, next_id=part_ids(number)[0])
-        return replace(fresh, generation=CODEC_NUMBER, codecs=(self._own_codec,))
-
-    @property
-    def _own_codec(self) -> StoredFile:
-        """The codec's file in each part."""
-        return replace(self.codec, name=codec_name(CODEC_NUMBER))
+        return replace(fresh, generation=CODEC_NUMBER, codecs=(self.part_codec,))
 
     def check_part(self, number: int) -> None:
         """Raise IndexMissingError where a part is missing, IndexDamagedError where it is none of

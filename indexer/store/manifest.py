@@ -9,6 +9,10 @@ from typing import Any
 
 from indexer.codec.quality import bytes_per_photo
 from indexer.errors import (
+    FROM_A_COPY,
+    INDEX_AGAIN,
+    NAME_AGAIN,
+    REPAIR_HINT,
     FingerprintError,
     IndexDamagedError,
     IndexFormatError,
@@ -161,6 +165,14 @@ class Manifest:
     def named(self, name: str) -> NameRecord | None:
         """The object of this name, if there is one."""
         return next((record for record in self.names if record.name == name), None)
+
+    def repair_hint(self, file: StoredFile, is_missing: bool = False) -> str:
+        """What to do where one of its files is damaged, or missing."""
+        if file in (record.file for record in self.names):
+            return NAME_AGAIN
+        if file == self.corrections:
+            return FROM_A_COPY
+        return INDEX_AGAIN if is_missing else REPAIR_HINT
 
     def files(self) -> list[StoredFile]:
         """Every file that this state of the index consists of."""

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from indexer.codec.codec import load_codec
 from indexer.errors import REPAIR_HINT, IndexDamagedError
-from indexer.named_objects import NAME_AGAIN
-from indexer.object_corrections import FROM_A_COPY
 from indexer.recall.descriptor_vectors import has_vector, load_descriptor_recall, read_vectors
 from indexer.recall.vectors import load_recall, recall_kind
 from indexer.store.failures import FAILURES_NAME, read_failures
@@ -25,7 +23,6 @@ from indexer.store.shards import open_shard, read_layout
 from indexer.upkeep.compact import plan_compaction
 
 _ROWS_AT_ONCE = 256
-_INDEX_AGAIN = "run `waldo index` again"
 
 
 def describe(index_dir: Path) -> dict[str, Any]:
@@ -121,10 +118,7 @@ def _problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
 
 def _file_problems(index_dir: Path, manifest: Manifest, file: StoredFile) -> Iterator[str]:
     path = index_dir / file.name
-    names = {record.file.name for record in manifest.names}
-    mend, again = (NAME_AGAIN,) * 2 if file.name in names else (REPAIR_HINT, _INDEX_AGAIN)
-    if file == manifest.corrections:
-        mend = again = FROM_A_COPY
+    mend = manifest.repair_hint(file)
     try:
         size = path.stat().st_size
         if size != file.bytes:
@@ -132,7 +126,8 @@ def _file_problems(index_dir: Path, manifest: Manifest, file: StoredFile) -> Ite
         elif digest(path) != file.sha256:
             yield f"{path}: its content is not what was written; {mend}"
     except OSError as error:
-        yield f"{path}: cannot be read ({error.strerror}); {again}"
+        mend = manifest.repair_hint(file, is_missing=True)
+        yield f"{path}: cannot be read ({error.strerror}); {mend}"
 
 
 def _table_problems(index_dir: Path, manifest: Manifest, table: PhotoTable) -> Iterator[str]:

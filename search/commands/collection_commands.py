@@ -1,6 +1,7 @@
 """Indexes: `waldo index`, `info`, `verify`, `compact`, `remove` and `models`."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -236,16 +237,28 @@ def _show_machine(json_output: bool) -> None:
 
 def verify(index: IndexOrUrlOption, json_output: JsonOption = False) -> None:
     """Read and check everything in an index. The exit code is 1 where something is wrong."""
+    from features.errors import WaldoError
     from indexer.bucket.object_store import url_in
-    from indexer.bucket.remote_index import verify_remote
+    from indexer.bucket.remote_check import verify_remote
     from indexer.upkeep.every_part import verify_collection
+    from search.commands.terminal.progress_bar import ProgressDisplay
 
-    url = url_in(index)
-    problems = verify_collection(index) if url is None else verify_remote(url)
+    url, failure = url_in(index), None
+    problems: list[str] = []
+    try:
+        with ProgressDisplay() as display:
+            progress = partial(display.show_bytes, "verifying")
+            found = verify_collection(index) if url is None else verify_remote(url, progress)
+            for problem in found:
+                problems.append(problem)
+    except WaldoError as error:
+        failure = error
     if json_output:
-        print_json({"problems": problems})
-    else:
+        print_json({"problems": problems, "complete": failure is None})
+    elif problems or failure is None:
         print("\n".join(problems) or "no problem found")
+    if failure is not None:
+        raise failure
     if problems:
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """`waldo export`: an index is copied into an object store, or back."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -32,7 +33,5 @@ def export(
     from search.commands.terminal.progress_bar import ProgressDisplay
 
     with ProgressDisplay() as display:
-        export_index(
-            index, to, lambda done, total: display.show("copying, MiB", done >> 20, total >> 20)
-        )
+        export_index(index, to, partial(display.show_bytes, "copying"))
     say(f"{index} is copied to {to}")

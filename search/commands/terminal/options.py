@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,9 +125,7 @@ def local_index(index: Path) -> Path:
     from search.commands.terminal.progress_bar import ProgressDisplay
 
     with ProgressDisplay() as display:
-        return cached_index(
-            url, lambda done, total: display.show("copying, MiB", done >> 20, total >> 20)
-        )
+        return cached_index(url, partial(display.show_bytes, "copying"))
 
 
 IndexOption = Annotated[

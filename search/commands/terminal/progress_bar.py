@@ -102,6 +102,10 @@ class ProgressDisplay:
             self._next_line = time.monotonic() + _INTERVAL
             print(f"{doing}: {self._line()}", file=sys.stderr)
 
+    def show_bytes(self, doing: str, done: int, total: int) -> None:
+        """As `show`, of bytes."""
+        self.show(f"{doing}, MiB", done >> 20, total >> 20)
+
     def _line(self) -> str:
         """The columns of the bar as text, e.g. '40/100, 12.5/s, 0:00:05 left'."""
         [task] = self._bar.tasks

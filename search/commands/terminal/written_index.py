@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def index_to_write(
                     scratch_folder(bucket.url),
                     is_fleet,
                     with_parts,
-                    lambda done, total: display.show("copying, MiB", done >> 20, total >> 20),
+                    partial(display.show_bytes, "copying"),
                 )
             )
         yield WrittenIndex(bucket.url, copy.folder, copy)

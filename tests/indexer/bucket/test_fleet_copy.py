@@ -16,7 +16,7 @@ pytest.importorskip("moto.server", reason="moto is not installed")
 
 from indexer.bucket.collection_copy import CollectionCopy, collection_copy
 from indexer.bucket.object_store import Bucket, ConflictError
-from indexer.bucket.remote_index import verify_remote
+from indexer.bucket.remote_check import verify_remote
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import IndexMissingError
 from indexer.fleet.fleet_build import index_collection
@@ -94,7 +94,7 @@ def test_a_fleet_is_that_of_a_folder(server: ObjectServer, tmp_path: Path) -> No
         stored = server.objects()
         for key, content in expected_objects(local).items():
             assert stored[key] == content, key
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
     assert all(key.startswith(PREFIX) for key in server.objects())
 
 
@@ -141,7 +141,7 @@ def test_a_killed_writer_goes_on(server: ObjectServer, tmp_path: Path, write: in
     fleet = read_fleet(tmp_path / "local")
     assert fleet is not None
     assert rows_there(tmp_path / "back") == [rows(part) for part in fleet.folders]
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
 
 
 def test_requests_that_are_refused(server: ObjectServer, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_of_two_writers_one_makes_the_fleet(server: ObjectServer, tmp_path: Path
         shutil.rmtree(late.folder)  # nothing is left to be pushed
         late.folder.mkdir()
     assert build_there(photos, tmp_path / "late", None).unchanged == 6
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
 
 
 def test_places_that_are_taken(server: ObjectServer, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_remove_and_compact(server: ObjectServer, tmp_path: Path) -> None:
         stored = server.objects()
         for key, content in expected_objects(local).items():
             assert stored[key] == content, key
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
 
 
 def test_from_the_terminal(server: ObjectServer, tmp_path: Path, waldo: CommandLine) -> None:

@@ -13,7 +13,8 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
 from features.errors import WaldoError
-from indexer.bucket.remote_index import cached_index, verify_remote
+from indexer.bucket.remote_check import verify_remote
+from indexer.bucket.remote_index import cached_index
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import IndexDamagedError, IndexMissingError, IndexWriteError
 from indexer.fleet.fleet_build import index_collection
@@ -291,14 +292,19 @@ def test_damage_is_named_and_left_out(stored: ObjectServer, original: Path) -> N
         batch = reader.read_maps(reader.ids)
         assert len(batch.ids) == PHOTOS - shard.rows
         assert "is missing in the bucket" in batch.damaged[0]
-    assert verify_remote(URL) == [
-        f"{URL}/{key}: is missing; export the index again to another place"
+    assert [*verify_remote(URL)] == [
+        f"{URL}/{key}: is missing; run `waldo index` again over the same photos"
     ]
     stored.s3.put_object(Bucket="photos", Key=PREFIX + key, Body=sound)
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
     codec = PREFIX + object_key(fleet_in(original).codec)
     stored.s3.put_object(Bucket="photos", Key=codec, Body=b"x")
-    assert "fleet-codec" in verify_remote(URL)[0]
+    [problem] = verify_remote(URL)
+    assert "fleet-codec" in problem
+    # What it says helps.
+    source = problem.removesuffix(" to it").split(f"copy {URL}/")[1]
+    stored.s3.put_object(Bucket="photos", Key=codec, Body=stored.objects()[PREFIX + source])
+    assert [*verify_remote(URL)] == []
 
 
 def test_a_part_of_another_fleet_is_refused(stored: ObjectServer, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_large_file_goes_in_parts(server: ObjectServer, tmp_path: Path) -> Non
     bucket.put("large-1", tmp_path / "large")
     assert [method for method, _ in server.requests].count("POST") == 3  # begin, end, end again
     assert server.objects() == {PREFIX + "large-1": content}
-    assert b"".join(bucket.stream("large-1")) == content
+    assert b"".join(bucket.pieces("large-1")) == content
 
 
 def test_of_two_writers_one_wins(server: ObjectServer) -> None:
@@ -177,7 +177,7 @@ def test_a_flipped_byte_is_named(server: ObjectServer, sample_index: Path, tmp_p
         export_index(URL, str(tmp_path / "back"))
     assert not (tmp_path / "back").exists()
     server.s3.delete_object(Bucket="photos", Key=key)
-    with pytest.raises(BucketError, match=f"{object_key(shard)}: is missing"):
+    with pytest.raises(IndexDamagedError, match=f"{object_key(shard)}: is missing"):
         export_index(URL, str(tmp_path / "back"))
 
 

@@ -20,7 +20,7 @@ from features.errors import WaldoError
 from indexer.bucket import working_copy as writing_module
 from indexer.bucket.collection_copy import CollectionCopy, collection_copy
 from indexer.bucket.object_store import Bucket, BucketError, ConflictError
-from indexer.bucket.remote_index import verify_remote
+from indexer.bucket.remote_check import verify_remote
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import (
     FingerprintError,
@@ -96,7 +96,7 @@ def test_an_index_is_that_of_a_folder(server: ObjectServer, tmp_path: Path) -> N
             assert stored[key] == (local / name).read_bytes(), name
         if (local / FAILURES_NAME).exists():
             assert stored[PREFIX + FAILURES_NAME] == (local / FAILURES_NAME).read_bytes()
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
     assert all(key.startswith(PREFIX) for key in server.objects())
 
 
@@ -190,7 +190,7 @@ def test_an_outage_loses_no_commit_that_was_pushed(server: ObjectServer, tmp_pat
     with pytest.raises(BucketError, match="run the same command again"):
         index(photos, tmp_path / "scratch")
     server.fault = no_fault
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
     assert index(photos, tmp_path / "scratch").new < 12
     run(photos, tmp_path / "local")
     assert rows(fetched(tmp_path / "back")) == rows(tmp_path / "local")
@@ -225,7 +225,7 @@ def test_of_two_writers_the_slower_is_refused(server: ObjectServer, tmp_path: Pa
         with pytest.raises(ConflictError, match=f"{URL}: another run has written") as caught:
             index(mine, tmp_path / "scratch", PixelExtractor(before=intrude))
         assert "\n" not in str(caught.value)
-        assert verify_remote(URL) == []
+        assert [*verify_remote(URL)] == []
         assert index(mine, tmp_path / "scratch").new == 4
     found = rows(fetched(tmp_path / "back"))
     assert {Path(path).parent for path in found} == {mine, theirs}
@@ -254,7 +254,7 @@ def test_an_interrupt_keeps_what_is_done(
 
     with pytest.raises(KeyboardInterrupt):
         index(photos, tmp_path / "scratch", PixelExtractor(before=stop))
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
     stored = len(rows(fetched(tmp_path / "back")))
     assert 0 < stored < 12
     assert index(photos, tmp_path / "other").new == 12 - stored
@@ -309,7 +309,7 @@ def test_a_killed_writer_goes_on(
     )
     assert killed.returncode == -signal.SIGKILL
     if left < 12:
-        assert verify_remote(URL) == []
+        assert [*verify_remote(URL)] == []
     assert index(photos, tmp_path / scratch).new == left
     run(photos, tmp_path / "local")
     assert rows(fetched(tmp_path / "back")) == rows(tmp_path / "local")
@@ -329,7 +329,7 @@ def test_remove_and_compact(server: ObjectServer, tmp_path: Path) -> None:
         manifest = server.objects()[PREFIX + MANIFEST_NAME]
         assert manifest == (local / MANIFEST_NAME).read_bytes()
     assert found.lost == ()
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
 
 
 def test_what_no_manifest_names_is_deleted_after_a_day(
@@ -361,7 +361,7 @@ def test_what_no_manifest_names_is_deleted_after_a_day(
         assert not clean(copy) & {PREFIX + object_key(file) for file in replaced}
     with collection_copy(Bucket(URL), tmp_path / "scratch") as copy:
         assert {PREFIX + object_key(file) for file in replaced} <= clean(copy)
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
     named = {PREFIX + object_key(f) for f in read_manifest(fetched(tmp_path / "back")).files()}
     assert set(server.objects()) == named | foreign | {PREFIX + MANIFEST_NAME}
 
@@ -373,7 +373,7 @@ def test_a_lost_shard_is_made_again(server: ObjectServer, tmp_path: Path) -> Non
     first = read_manifest(fetched(tmp_path / "back")).shards[0]
     server.s3.delete_object(Bucket="photos", Key=PREFIX + object_key(first))
     assert index(photos, tmp_path / "scratch").changed == first.rows
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
     run(photos, tmp_path / "local")
     assert rows(fetched(tmp_path / "back")) == rows(tmp_path / "local")
 
