@@ -17,7 +17,7 @@ pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-sear
 pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
-from indexer.bucket.remote_index import verify_remote
+from indexer.bucket.remote_check import verify_remote
 from indexer.bucket.transfer import export_index
 from tests.helpers.object_server import ObjectServer, point_to
 from tests.helpers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
@@ -81,7 +81,7 @@ def test_photos_and_fleet_in_a_bucket_that_refuses_requests(
     assert {Path(path).name: row for path, row in found.items()} == {
         Path(path).name: row for path, row in expected.items()
     }
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
 
 
 @pytest.mark.usefixtures("begun")
@@ -95,7 +95,7 @@ def test_the_part_of_a_killed_worker_is_done_again(
     assert " again" in driver.said
     assert (report["new"], report["total"]) == (PHOTOS - FIRST, PHOTOS)
     assert rows_there(tmp_path / "back") == rows(made / "whole")
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
 
 
 @pytest.mark.usefixtures("begun")
@@ -109,7 +109,7 @@ def test_a_killed_driver_and_two_at_once(
     two = [start(made / "photos", "--workers", "1") for _ in range(2)]
     assert [driver.report()["total"] for driver in two] == [PHOTOS, PHOTOS]
     assert rows_there(tmp_path / "back") == rows(made / "whole")
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
 
 
 def at_work(cluster: LocalCluster) -> dict[int, int]:
