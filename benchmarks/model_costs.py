@@ -23,6 +23,7 @@ from features.diffusion.architecture import Architecture
 from features.diffusion.dit.dit_architecture import DiTArchitecture
 from features.diffusion.dit.dit_model import DiTModel
 from features.diffusion.dit.flux import FluxModel
+from features.diffusion.dit.flux2 import Flux2Model
 from features.diffusion.dit.pixart import PixArtModel
 from features.diffusion.dit.sd3 import SD3Model
 from features.diffusion.model import Conditioning, DiffusionModel, Parts
@@ -111,6 +112,18 @@ _FLUX = {
     "pooled_projection_dim": 768,
     "guidance_embeds": True,
 }
+# Of FLUX.2 [klein] 4B: as diffusers' scripts/convert_flux2_to_diffusers.py writes it.
+_FLUX2 = {
+    "patch_size": 1,
+    "in_channels": 128,
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "num_attention_heads": 24,
+    "attention_head_dim": 128,
+    "joint_attention_dim": 3 * 2560,
+    "guidance_embeds": False,
+}
+_QWEN3_4B = {"num_hidden_layers": 36, "hidden_size": 2560}
 # The published config.json of each denoiser, of its VAE, and the text tokens and their width.
 DENOISERS: dict[str, tuple[dict[str, Any], dict[str, Any], int, int]] = {
     "sd14": (_SD, _VAE, 77, 768),
@@ -123,6 +136,7 @@ DENOISERS: dict[str, tuple[dict[str, Any], dict[str, Any], int, int]] = {
     "pixart-sigma": (_PIXART, _VAE, 3, 4096),  # it takes no padding: "a", "photo" and the end
     "sd35-medium": (_SD35, _VAE16, 77 + 256, 4096),
     "flux-dev": (_FLUX, _VAE16, 512, 4096),
+    "flux2": (_FLUX2, _VAE, 512, 3 * 2560),
 }
 _TRANSFORMERS: dict[str, tuple[type[DiTModel], str, list[str]]] = {
     "pixart-sigma": (PixArtModel, "PixArtTransformer2DModel", ["T5EncoderModel"]),
@@ -132,6 +146,7 @@ _TRANSFORMERS: dict[str, tuple[type[DiTModel], str, list[str]]] = {
         [*["CLIPTextModelWithProjection"] * 2, "T5EncoderModel"],
     ),
     "flux-dev": (FluxModel, "FluxTransformer2DModel", ["CLIPTextModel", "T5EncoderModel"]),
+    "flux2": (Flux2Model, "Flux2Transformer2DModel", ["Qwen3ForCausalLM"]),
 }
 
 
@@ -185,13 +200,15 @@ def write_config(name: str, folder: Path) -> Path:
         if name in _TRANSFORMERS:
             (_, kind, texts), part = _TRANSFORMERS[name], "transformer"
         numbered = zip(("text_encoder", "text_encoder_2", "text_encoder_3"), texts, strict=False)
-        index = {part: ["diffusers", kind], "vae": ["diffusers", "AutoencoderKL"]}
+        of_vae = "AutoencoderKLFlux2" if denoiser is _FLUX2 else "AutoencoderKL"
+        index = {part: ["diffusers", kind], "vae": ["diffusers", of_vae]}
         index |= {text: ["transformers", of] for text, of in numbered}
         files = {
             "model_index.json": index,
             f"{part}/config.json": denoiser,
             "vae/config.json": vae,
             "scheduler/scheduler_config.json": {},
+            "text_encoder/config.json": _QWEN3_4B if denoiser is _FLUX2 else {},
         }
     for file, values in files.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)

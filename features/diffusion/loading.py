@@ -15,6 +15,7 @@ from features.diffusion.architecture import Architecture
 from features.diffusion.dit.dit_architecture import DiTArchitecture, Family
 from features.diffusion.dit.dit_model import DiTModel
 from features.diffusion.dit.flux import FluxModel
+from features.diffusion.dit.flux2 import Flux2Model
 from features.diffusion.dit.pixart import PixArtModel
 from features.diffusion.dit.sd3 import SD3Model
 from features.diffusion.model import DiffusionModel, Parts
@@ -50,6 +51,7 @@ _TRANSFORMERS: dict[Family, type[DiTModel]] = {
     "pixart": PixArtModel,
     "sd3": SD3Model,
     "flux": FluxModel,
+    "flux2": Flux2Model,
 }
 
 

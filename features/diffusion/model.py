@@ -166,7 +166,6 @@ class DiffusionModel(ABC):
 
         weight = next(self.vae.parameters())
         photos = upload(pixels, weight.device)
-        shift = self.vae.config.get("shift_factor") or 0.0
         found = []
         with torch.inference_mode():
             for some in photos.split(_PHOTOS_AT_ONCE):
@@ -174,8 +173,16 @@ class DiffusionModel(ABC):
                 encoded = self.vae.encode(image / 127.5 - 1.0)
                 # The mode, not a sample: the same photo gives the same latent.
                 latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mode()
-                found.append((latents.float() - shift) * self.vae.config.scaling_factor)
+                found.append(self._scaled(latents.float()))
             return torch.cat(found)
+
+    def _scaled(self, latents: "torch.Tensor") -> "torch.Tensor":
+        """Latents of the VAE as the denoiser takes them."""
+        config = self.vae.config
+        scaled: torch.Tensor = (
+            latents - (config.get("shift_factor") or 0.0)
+        ) * config.scaling_factor
+        return scaled
 
     def add_noise(
         self, latents: "torch.Tensor", noise: "torch.Tensor", timestep: int

@@ -153,7 +153,7 @@ PRESETS: dict[str, Preset] = {
             ),
             variant="fp16",
         ),
-        # Blocks and timesteps as for other models of their families
+        # Blocks and timesteps as for other models of their families; for Flux.2 those of Flux.1
         # (`DiTArchitecture.inspected_settings`).
         Preset(
             name="pixart-sigma",
@@ -181,6 +181,16 @@ PRESETS: dict[str, Preset] = {
             licence="FLUX.1 [dev] Non-Commercial License",
             download="33.7 GB",
             flops=1.19e13,
+            grid=32,
+            dim=3072,
+            settings=FeatureSettings(512, "single_transformer_blocks.9", 260, "noise"),
+        ),
+        Preset(
+            name="flux2",
+            source="black-forest-labs/FLUX.2-klein-4B",
+            licence="Apache-2.0",
+            download="16 GB",
+            flops=7.09e12,
             grid=32,
             dim=3072,
             settings=FeatureSettings(512, "single_transformer_blocks.9", 260, "noise"),

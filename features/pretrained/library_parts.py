@@ -37,8 +37,10 @@ from typing import Any
 # The modules of classes that are used. Other classes are taken from the library's own package.
 _MODULES = {
     "AutoencoderKL": "diffusers.models.autoencoders.autoencoder_kl",
+    "AutoencoderKLFlux2": "diffusers.models.autoencoders.autoencoder_kl_flux2",
     "AutoencoderTiny": "diffusers.models.autoencoders.autoencoder_tiny",
     "DDIMScheduler": "diffusers.schedulers.scheduling_ddim",
+    "Flux2Transformer2DModel": "diffusers.models.transformers.transformer_flux2",
     "FluxTransformer2DModel": "diffusers.models.transformers.transformer_flux",
     "PixArtTransformer2DModel": "diffusers.models.transformers.pixart_transformer_2d",
     "SD3Transformer2DModel": "diffusers.models.transformers.transformer_sd3",
@@ -49,6 +51,7 @@ _MODULES = {
     "CLIPVisionModelWithProjection": "transformers.models.clip.modeling_clip",
     "Dinov2Config": "transformers.models.dinov2.configuration_dinov2",
     "Dinov2Model": "transformers.models.dinov2.modeling_dinov2",
+    "Qwen3ForCausalLM": "transformers.models.qwen3.modeling_qwen3",
     "SiglipVisionConfig": "transformers.models.siglip.configuration_siglip",
     "SiglipVisionModel": "transformers.models.siglip.modeling_siglip",
     "T5EncoderModel": "transformers.models.t5.modeling_t5",
@@ -62,6 +65,10 @@ _TOKENIZERS = {
     "PreTrainedTokenizerFast": (
         ("transformers.tokenization_utils_tokenizers", "TokenizersBackend"),
         ("transformers.tokenization_utils_fast", "PreTrainedTokenizerFast"),
+    ),
+    "Qwen2Tokenizer": (
+        ("transformers.models.qwen2.tokenization_qwen2_fast", "Qwen2TokenizerFast"),
+        ("transformers.models.qwen2.tokenization_qwen2", "Qwen2Tokenizer"),
     ),
     "T5Tokenizer": (
         ("transformers.models.t5.tokenization_t5_fast", "T5TokenizerFast"),
@@ -96,13 +103,20 @@ _lock = RLock()
 def library_class(name: str, library: str = "transformers") -> Any:
     """A class of diffusers or transformers by its name.
 
-    library: where a class is that has no line in `_MODULES`.
+    library: where a class is that has no line in `_MODULES`. Raises ImportError where the library
+    has no such class.
     """
     module = _MODULES.get(name, library)
     found = _imported([(module, name)])
     if found is not None:
         return found
-    return getattr(import_module(module.partition(".")[0]), name)
+    whole = import_module(module.partition(".")[0])
+    try:
+        return getattr(whole, name)
+    except AttributeError:
+        raise ImportError(
+            f"{whole.__name__} {whole.__version__} has no {name}; install a newer release"
+        ) from None
 
 
 def tokenizer_class(folder: Path) -> Any:

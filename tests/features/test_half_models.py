@@ -26,6 +26,7 @@ PIPELINES = {
     "pixart": ("transformer", "vae", "text_encoder"),
     "sd35": ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
     "flux": ("transformer", "vae", "text_encoder", "text_encoder_2"),
+    "flux2": ("transformer", "vae", "text_encoder"),
 }
 PARTS = [(family, part) for family, parts in PIPELINES.items() for part in parts]
 AGAIN = "; copy the whole folder of the model again"

@@ -125,6 +125,15 @@ def test_a_class_of_another_layout_is_imported_as_usual(
     assert library_parts.library_class(name) is getattr(library, name)
 
 
+def test_a_class_that_the_installed_release_lacks() -> None:
+    from features.pretrained.library_parts import library_class
+
+    with pytest.raises(
+        ImportError, match=r"^diffusers \d.* has no Flux9; install a newer release$"
+    ):
+        library_class("Flux9", "diffusers")
+
+
 def test_tokenizers_of_other_kinds_are_left_to_the_library(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

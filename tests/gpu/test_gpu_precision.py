@@ -29,7 +29,7 @@ def test_features_of_every_family_and_inversion(cuda: None, twins: Callable[[str
             assert_alike(found, both.cpu.extract(photos), 1e-2)
 
 
-@pytest.mark.parametrize("family", ["pixart", "sd35", "flux"])
+@pytest.mark.parametrize("family", ["pixart", "sd35", "flux", "flux2"])
 def test_diffusion_transformers(family: str, cuda: None, twins: Callable[[str], Twins]) -> None:
     both = twins(family).with_settings(image_size=128)
     photos = both.photos(2)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = ("sd1", "sd2", "sdxl")
-TRANSFORMERS = ("pixart", "sd3", "sd35", "flux")
+TRANSFORMERS = ("pixart", "sd3", "sd35", "flux", "flux2")
 
 _SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -165,8 +165,77 @@ def _vae16() -> Any:
     )
 
 
+# What Qwen3's template makes of one message, and of the request for an answer without thinking.
+_CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\\n' -}}
+    {%- if enable_thinking is defined and enable_thinking is false -%}
+        {{- '<think>\\n\\n</think>\\n\\n' -}}
+    {%- endif -%}
+{%- endif -%}"""
+
+
+def _qwen_tokenizer() -> Any:
+    """Qwen's tokenizer with two merges only, so that most words have several tokens."""
+    import transformers
+
+    tokens = [*_byte_alphabet(), "do", "dog", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    return transformers.Qwen2Tokenizer(
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=[("d", "o"), ("do", "g")],
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        chat_template=_CHAT_TEMPLATE,
+    )
+
+
+def _build_flux2(seed: int) -> Any:
+    """A pipeline shaped as Flux.2 [klein], narrow; its text encoder has the layers that it asks."""
+    import diffusers
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    tokenizer = _qwen_tokenizer()
+    qwen = transformers.Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=28,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+    )
+    vae = diffusers.AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 16, 16), latent_channels=4, norm_num_groups=4
+    )
+    vae.bn.running_mean.normal_(std=0.1)
+    vae.bn.running_var.uniform_(0.2, 0.4)
+    transformer = diffusers.Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=3,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        joint_attention_dim=3 * 8,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    encoder = transformers.Qwen3ForCausalLM(qwen)
+    return _lively(diffusers.Flux2KleinPipeline(flow, vae, encoder, tokenizer, transformer))
+
+
 def build_transformer_pipeline(family: str, seed: int = 0) -> Any:
-    """A pipeline shaped as PixArt, SD3 (without T5), SD3.5 or Flux-dev, shallow and narrow."""
+    """A pipeline shaped as PixArt, SD3 (without T5), SD3.5, Flux-dev or Flux.2 [klein], shallow and
+    narrow.
+    """
+    if family == "flux2":
+        return _build_flux2(seed)
     import diffusers
     import torch
     import transformers

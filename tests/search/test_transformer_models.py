@@ -17,7 +17,7 @@ from tests.helpers.pictures import save_photo
 Folder = Callable[[str], Path]
 
 BOX = "10,10,60,70"
-FAMILIES = ["pixart", "sd35", "flux"]
+FAMILIES = ["pixart", "sd35", "flux", "flux2"]
 
 
 @pytest.fixture(autouse=True)

@@ -12,35 +12,51 @@ class _SeenError(Exception):
     """Ends a forward pass when nothing more is to be seen."""
 
 
+class _Seen:
+    """What is to be seen of so many modules, by their place among them."""
+
+    def __init__(self, count: int) -> None:
+        self._found: list[torch.Tensor | None] = [None] * count
+
+    def keep(self, place: int, tensor: "torch.Tensor") -> None:
+        self._found[place] = tensor
+        if all(each is not None for each in self._found):
+            raise _SeenError
+
+    def run(self, hooks: Sequence[Any], forward: Callable[[], object]) -> list["torch.Tensor"]:
+        """What `keep`, which the hooks call, is given while `forward` runs."""
+        try:
+            forward()
+        except _SeenError:
+            pass
+        finally:
+            for handle in hooks:
+                handle.remove()
+        return [each for each in self._found if each is not None]
+
+
 def outputs_of(modules: Sequence[Any], forward: Callable[[], object]) -> list["torch.Tensor"]:
     """The outputs of modules, each of which runs once in `forward`; what comes after the last of
     them does not run.
     """
-    seen: dict[int, torch.Tensor] = {}
-
-    def hook(place: int) -> Callable[..., None]:
-        def keep(_module: object, _inputs: object, output: "torch.Tensor") -> None:
-            seen[place] = output
-            if len(seen) == len(modules):
-                raise _SeenError
-
-        return keep
-
-    hooks = [module.register_forward_hook(hook(place)) for place, module in enumerate(modules)]
-    _run_with(hooks, forward)
-    return [seen[place] for place in range(len(modules))]
+    seen = _Seen(len(modules))
+    hooks = [
+        module.register_forward_hook(lambda *given, place=place: seen.keep(place, given[2]))
+        for place, module in enumerate(modules)
+    ]
+    return seen.run(hooks, forward)
 
 
-def input_of(module: Any, forward: Callable[[], object]) -> "torch.Tensor":
-    """The first input of a module; neither it nor what comes after it runs."""
-    seen: list[torch.Tensor] = []
-
-    def keep(_module: object, inputs: tuple["torch.Tensor", ...]) -> None:
-        seen.append(inputs[0])
-        raise _SeenError
-
-    _run_with([module.register_forward_pre_hook(keep)], forward)
-    return seen[0]
+def inputs_of(modules: Sequence[Any], forward: Callable[[], object]) -> list["torch.Tensor"]:
+    """The first inputs of modules, each of which runs once in `forward`; neither the last of them
+    nor what comes after it runs.
+    """
+    seen = _Seen(len(modules))
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs, place=place: seen.keep(place, inputs[0]))
+        for place, module in enumerate(modules)
+    ]
+    return seen.run(hooks, forward)
 
 
 @contextmanager
@@ -55,13 +71,3 @@ def changed_input(module: Any, change: "Callable[[torch.Tensor], torch.Tensor]")
         yield
     finally:
         handle.remove()
-
-
-def _run_with(hooks: Sequence[Any], forward: Callable[[], object]) -> None:
-    try:
-        forward()
-    except _SeenError:
-        pass
-    finally:
-        for handle in hooks:
-            handle.remove()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from features.diffusion.presets import FeatureSettings
 from features.errors import ModelError
 
-Family = Literal["pixart", "sd3", "flux"]
+Family = Literal["pixart", "sd3", "flux", "flux2"]
 
 # The classes of the transformers, by the name that model_index.json gives. PixArt was first
 # published with an older class.
@@ -20,6 +20,7 @@ _FAMILIES: dict[str, Family] = {
     "Transformer2DModel": "pixart",
     "SD3Transformer2DModel": "sd3",
     "FluxTransformer2DModel": "flux",
+    "Flux2Transformer2DModel": "flux2",
 }
 _CLASSES: dict[Family, dict[str, tuple[str, ...]]] = {
     "pixart": {
@@ -40,12 +41,19 @@ _CLASSES: dict[Family, dict[str, tuple[str, ...]]] = {
         "text_encoder": ("CLIPTextModel",),
         "text_encoder_2": ("T5EncoderModel",),
     },
+    "flux2": {
+        "transformer": ("Flux2Transformer2DModel",),
+        "vae": ("AutoencoderKLFlux2",),
+        "text_encoder": ("Qwen3ForCausalLM",),
+    },
 }
-# Why a transformer that diffusers has is not among them.
+# Why a part that diffusers has is not among them.
 _WHY_NOT = {
-    "Flux2Transformer2DModel": "; Flux.2 reads its prompt with a language model, Mistral or Qwen, "
-    "which Waldo does not run"
+    "Mistral3ForConditionalGeneration": "; of Flux.2, Waldo takes [klein], which reads its prompt "
+    "with Qwen3, and not [dev]"
 }
+# The pipeline of Flux.2 [klein] takes the states that go into these layers of Qwen3.
+QWEN_LAYERS = (9, 18, 27)
 # SD3 was made to do without its third text encoder, which is the largest.
 _OPTIONAL = {"text_encoder_3"}
 # Where the literature looks: block 9 of SD3 and SD3.5 (Seg4Diff, 2025), the single-stream block 9
@@ -90,23 +98,28 @@ class DiTArchitecture:
         old = name == "Transformer2DModel" and config.get("norm_type") != "ada_norm_single"
         if family is None or old:
             raise ValueError(
-                f"its transformer is {name}, and Waldo knows the blocks of PixArt, SD3 and Flux.1"
-                f"{_WHY_NOT.get(name, '')}"
+                f"its transformer is {name}, and Waldo knows the blocks of PixArt, SD3, Flux.1 and "
+                "Flux.2"
             )
+        classes = _classes(index, family)
         vae = _read(folder, "vae")
         stages = vae.get("encoder_block_out_channels") or vae["block_out_channels"]
         factor = 2 ** (len(stages) - 1)
         blocks = [f"transformer_blocks.{i}" for i in range(config["num_layers"])]
-        if family == "flux":
+        is_flux = family in ("flux", "flux2")
+        if is_flux:
             blocks += [f"single_transformer_blocks.{i}" for i in range(config["num_single_layers"])]
+        if family == "flux2":
+            _check_qwen(_read(folder, "text_encoder"), config)
         limit = config["pos_embed_max_size"] if family == "sd3" else None
         return cls(
             family,
-            _classes(index, family),
+            classes,
             tuple(blocks),
             int(config["num_attention_heads"]) * int(config["attention_head_dim"]),
-            factor,
-            # Flux packs 2 x 2 latents into a cell before its transformer sees them.
+            # Flux packs 2 x 2 of the VAE's latents into a cell before its transformer sees them;
+            # these packs are what Flux.2 calls latents.
+            2 * factor if family == "flux2" else factor,
             2 if family == "flux" else int(config["patch_size"]),
             int(config.get("sample_size") or 128) * factor,
             limit,
@@ -181,6 +194,24 @@ def _classes(index: dict[str, Any], family: Family) -> dict[str, str]:
         if part == "transformer" or (name is None and part in _OPTIONAL):
             continue
         if name not in allowed:
-            raise ValueError(f"its {part} is {name or 'missing'}, not {' or '.join(allowed)}")
+            raise ValueError(
+                f"its {part} is {name or 'missing'}, not {' or '.join(allowed)}"
+                f"{_WHY_NOT.get(str(name), '')}"
+            )
         found[part] = str(name)
     return found
+
+
+def _check_qwen(encoder: dict[str, Any], transformer: dict[str, Any]) -> None:
+    """Raise ValueError where the transformer of Flux.2 does not take what its text encoder gives.
+
+    Both are the contents of a config.json.
+    """
+    n_layers, last = int(encoder["num_hidden_layers"]), QWEN_LAYERS[-1]
+    if n_layers <= last:
+        raise ValueError(f"its text_encoder has {n_layers} layers, and no layer {last}")
+    width, taken = len(QWEN_LAYERS) * encoder["hidden_size"], transformer["joint_attention_dim"]
+    if width != taken:
+        raise ValueError(
+            f"its text_encoder gives {width} numbers per token, and its transformer takes {taken}"
+        )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.device import upload
-from features.diffusion.dit.block_hooks import changed_input, input_of
+from features.diffusion.dit.block_hooks import changed_input, inputs_of
 from features.diffusion.dit.dit_architecture import DiTArchitecture
 from features.diffusion.model import Conditioning, DiffusionModel
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # A channel of the residual is massive where its largest value is more than so many times that of
 # the median channel. Massive channels are hundreds of times the rest (DiTF, NeurIPS 2025).
 _MASSIVE = 50
-# Side of the neutral latent, in latents: large enough for a typical residual, and cheap.
-_NEUTRAL_SIDE = 32
+# Side of the neutral latent, in pixels: large enough for a typical residual, and cheap.
+_NEUTRAL_SIZE = 256
 # Names per batch of the text encoders, which are large.
 _NAMES_AT_ONCE = 16
 
@@ -108,8 +108,8 @@ class DiTModel(DiffusionModel):
         self.put_text_encoders_away()
         module, neutral = self.denoiser.get_submodule(block), self._neutral_latent(timestep)
         with torch.inference_mode():
-            residual = input_of(
-                _first_norm(module), lambda: self._forward(neutral, timestep, conditioning)
+            [residual] = inputs_of(
+                [_first_norm(module)], lambda: self._forward(neutral, timestep, conditioning)
             )
             tokens = self._image_part(module, residual, conditioning)
             peaks = tokens.float().abs().amax(dim=(0, 1))
@@ -127,7 +127,7 @@ class DiTModel(DiffusionModel):
         import torch
 
         architecture = self.architecture
-        side = min(_NEUTRAL_SIDE, architecture.native_size // architecture.latent_factor)
+        side = min(_NEUTRAL_SIZE, architecture.native_size) // architecture.latent_factor
         side -= side % architecture.cell
         # Drawn on the CPU, because a GPU gives other numbers for the same seed.
         generator = torch.Generator().manual_seed(0)
@@ -167,7 +167,7 @@ class DiTModel(DiffusionModel):
         for group in ("transformer_blocks", "single_transformer_blocks"):
             for number, block in enumerate(getattr(denoiser, group, ())):
                 attention = block.attn1 if hasattr(block, "attn1") else block.attn
-                found[f"{group}.{number}"] = int(attention.to_q.out_features)
+                found[f"{group}.{number}"] = int(attention.inner_dim)
         return found
 
     def _image_part(

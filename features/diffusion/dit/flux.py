@@ -1,7 +1,7 @@
 """Flux.1: joint attention in double-stream blocks, then in single-stream blocks, with T5."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from features.diffusion.dit.joint_model import JointDiTModel
 from features.diffusion.model import Conditioning
@@ -16,7 +16,7 @@ _DEV_TOKENS, _SCHNELL_TOKENS = 512, 256
 
 
 class FluxModel(JointDiTModel):
-    """Flux.1. A single-stream block takes text and image as one sequence of tokens, text first."""
+    """Flux.1, whose transformer packs 2 x 2 latents into a cell."""
 
     @property
     def rules(self) -> Mapping[str, str]:
@@ -67,9 +67,3 @@ class FluxModel(JointDiTModel):
             guidance=guidance,
             return_dict=False,
         )
-
-    def _image_part(
-        self, module: Any, tokens: "torch.Tensor", conditioning: Conditioning
-    ) -> "torch.Tensor":
-        is_single = not hasattr(module, "norm1")
-        return tokens[:, conditioning.states.shape[1] :] if is_single else tokens

@@ -16,7 +16,8 @@ class JointDiTModel(DiTModel):
 
     Both are taken after the norms of queries and keys, where the model has them, and before rotary
     embedding, so they do not turn with the position. Above the first block the text's keys depend
-    on the image, and C must not: it is taken beside the neutral latent.
+    on the image, and C must not: it is taken beside the neutral latent. A single-stream block, as
+    those of Flux are, takes text and image as one sequence of tokens, text first.
     """
 
     @property
@@ -47,6 +48,12 @@ class JointDiTModel(DiTModel):
             for values in outputs_of(wanted, forward)
         )
         return (query + key) / 2, query
+
+    def _image_part(
+        self, module: Any, tokens: "torch.Tensor", conditioning: Conditioning
+    ) -> "torch.Tensor":
+        is_single = not hasattr(module, "norm1")
+        return tokens[:, conditioning.states.shape[1] :] if is_single else tokens
 
     def _text_keys(self, module: Any, timestep: int, conditioning: Conditioning) -> "torch.Tensor":
         neutral = self._neutral_latent(timestep).expand(len(conditioning.states), -1, -1, -1)
