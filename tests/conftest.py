@@ -21,6 +21,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread per worker: together they fill the cores. Read when torch is first imported, and
     # inherited by the processes that tests start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The many processes that tests start find Waldo compiled, as an installed package is.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 DEMO = Path(__file__).parent.parent / "data" / "demo"
 

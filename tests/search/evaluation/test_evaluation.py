@@ -30,7 +30,7 @@ rankings = st.lists(st.tuples(st.booleans(), st.integers(-4, 4)), min_size=1, ma
 
 
 @given(rankings)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_average_precision_is_scikit_learns(pairs: list[tuple[bool, int]]) -> None:
     relevant = np.array([pair[0] for pair in pairs])
     scores = np.array([pair[1] for pair in pairs], dtype=np.float32)
