@@ -89,7 +89,8 @@ class RayCluster:
         try:
             yield RayWorkers(self, ray)
         finally:
-            ray.shutdown()
+            with ray_on_stderr():  # what Ray has held back it says now
+                ray.shutdown()
 
 
 class RayWorkers:

@@ -16,6 +16,9 @@ ROOT = Path(__file__).parents[2]
 # Seconds in which whatever is waited for must happen.
 PATIENCE = 120.0
 _STORE_BYTES = 80_000_000
+# A node counts as lost when five looks in a row find nobody there: in seconds, not in a quarter of
+# a minute.
+_LOOKING = {"health_check_period_ms": 1000}
 
 # Nothing is sent anywhere, and nothing written into the user's home folder.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
@@ -33,7 +36,7 @@ class LocalCluster:
 
         self.caches = caches
         self._cluster = Cluster()
-        self._add(0, include_dashboard=False)
+        self._add(0, include_dashboard=False, _system_config=_LOOKING)
         self._nodes = [self._add(1) for _ in range(nodes)]
 
     @property
@@ -116,6 +119,7 @@ class Driver:
         """What it printed, once it has ended well."""
         out, _ = self._process.communicate(timeout=PATIENCE)
         assert self._process.returncode == 0, self.said
+        assert out.startswith("{"), out  # nothing but the report
         found: dict[str, Any] = json.loads(out)
         return found
 

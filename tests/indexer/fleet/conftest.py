@@ -39,7 +39,7 @@ def rows(index: Path) -> dict[str, tuple[object, ...]]:
         }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def made(tiny: "FeatureExtractor", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos, a fleet of the first ones, and one that a plain run brings up to date with all."""
     import torch
@@ -63,7 +63,7 @@ def made(tiny: "FeatureExtractor", tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def store() -> Iterator[ObjectServer]:
     """A server that stands in for S3."""
     pytest.importorskip("obstore", reason="obstore is not installed")
@@ -72,7 +72,7 @@ def store() -> Iterator[ObjectServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # no longer: its environment is not that of other tests
 def cluster(
     made: Path, store: ObjectServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalCluster]:
