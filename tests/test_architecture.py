@@ -91,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.errors",
         "indexer.bucket.object_path",
         "indexer.bucket.object_store",
+        "indexer.bucket.remote_index.bucket_of",
         "indexer.bucket.remote_index.shard_opener",
         "indexer.codec",
         "indexer.store",

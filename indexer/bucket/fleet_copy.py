@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from indexer.bucket.object_store import Bucket, ConflictError
+from indexer.bucket.remote_index import mark
 from indexer.bucket.remote_state import PARTS_TOGETHER
 from indexer.bucket.transfer import OnBytes, Together, copy_head, put_sound
 from indexer.bucket.working_copy import RUN_AGAIN, StoredFailures, WorkingCopy
@@ -17,6 +18,7 @@ from indexer.fleet.parts import Fleet, parse_fleet, part_name, read_fleet
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import write_bytes_atomically, writing
 from indexer.store.folder import FLEET_CODEC_NAME
+from indexer.store.locks import ORIGIN_NAME
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME
 
 
@@ -45,6 +47,7 @@ class FleetCopy:
                 if folder.exists():
                     shutil.rmtree(folder)  # what was begun there and reached no bucket
                 folder.mkdir(parents=True)
+                mark(folder, ORIGIN_NAME, bucket)
                 self._failures = StoredFailures(bucket, folder, None)
             return
         fleet = parse_fleet(folder, content)
@@ -55,6 +58,7 @@ class FleetCopy:
             self._copy_manifests(fleet)
         failures = bucket.get(FAILURES_NAME)
         with writing(folder):
+            mark(folder, ORIGIN_NAME, bucket)
             self._failures = StoredFailures(bucket, folder, failures)
 
     def push(self) -> None:

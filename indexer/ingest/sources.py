@@ -18,6 +18,7 @@ from features.errors import WaldoError
 from features.photo import is_picture
 from indexer.bucket.object_path import ObjectPath, objects_below, path_of, refusal_behind
 from indexer.bucket.object_store import url_in
+from indexer.bucket.remote_index import bucket_of
 from indexer.errors import SourceError
 from indexer.photo_lists import STANDARD_INPUT, ListLine, is_list, is_pipe, read_lines
 from indexer.store.failures import printable
@@ -133,7 +134,7 @@ def open_sources(
 
     sources: paths, or sources that were opened before, for a pipe can be read only once. "-" is
     standard input; a URL (`url_in`) is an object, or all that lies below it. index_dir: the index,
-    which need not exist yet; pictures beneath it are not the user's.
+    or its URL, which need not exist yet; pictures beneath it are not the user's.
 
     Raises BucketError, and SourceError for a SOURCE that is missing, cannot be read or holds no
     picture.
@@ -287,6 +288,8 @@ class _Walk:
             self._entered.add((status.st_dev, status.st_ino))
         except OSError:
             pass  # no index yet
+        bucket = None if url_in(index_dir) else bucket_of(index_dir)
+        self._index_url = url_in(index_dir) if bucket is None else bucket.url
 
     def files(self, sources: Sequence[Source]) -> Iterator[Found | Unreadable]:
         """The files of all sources; what only links lead to comes last."""
@@ -311,6 +314,8 @@ class _Walk:
             hidden = any(part.startswith(".") for part in relative.split("/"))
             *folders, name = relative.split("/")
             if hidden or _is_left_out("/".join(folders)) or not (found.size or "." in name):
+                continue
+            if self._index_url and f"{root}/{relative}".startswith(f"{self._index_url}/"):
                 continue
             if not self._exclude.matches(root, relative):
                 yield Found(source, relative, found.size, found.mtime_ns)

@@ -262,7 +262,7 @@ def test_two_runs_at_once(
     fleet = read_fleet(local)
     assert fleet is not None
     assert rows_there(tmp_path / "back") == [rows(part) for part in fleet.folders]
-    assert verify_remote(URL) == []
+    assert [*verify_remote(URL)] == []
 
 
 def test_a_run_needs_room_for_one_part_without_its_maps(

@@ -13,13 +13,15 @@ pytest.importorskip("moto.server", reason="moto is not installed")
 
 from features.errors import UnreadableError
 from features.photo import load_photo
+from indexer.bucket.collection_copy import collection_copy
 from indexer.bucket.object_path import ObjectPath, path_of
-from indexer.bucket.object_store import BucketError
+from indexer.bucket.object_store import Bucket, BucketError
 from indexer.errors import SourceError
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_reader import open_collection
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport
+from indexer.ingest.sources import list_photos, open_sources
 from indexer.reader import IndexReader
 from indexer.store.failures import read_failures
 from tests.helpers.command_line import CommandLine
@@ -124,6 +126,28 @@ def test_exclusions_hidden_names_and_what_is_no_picture(
     assert list(rows(index)) == [f"{URL}/a/one.jpg"]
     # What is left out is removed, as in a folder.
     assert run(index, exclude=(f"{URL}/a/*",)).removed == 1
+
+
+@pytest.mark.parametrize("parts", [None, 2])
+def test_an_index_below_its_source_is_left_out(
+    server: ObjectServer, photos: Path, tmp_path: Path, parts: int | None
+) -> None:
+    """Whatever lies there: its own files, and pictures; those beside it are photos."""
+    upload(server, photos)
+    picture = (photos / "photo-000.png").read_bytes()
+    put(server, "ix of mine.png", picture)
+    place = Bucket(f"{URL}/ix")
+    for _ in range(2):
+        with collection_copy(place, tmp_path / "scratch", parts is not None, False) as copy:
+            report = index_collection(
+                [Path(URL)], copy.folder, PixelExtractor(), parts=parts, copy=copy
+            )
+        assert (report.total, report.passed_over, report.failed) == (PHOTOS + 1, 0, 0)
+        put(server, "ix/shards/other.png", picture)
+    # Also before there is a working copy, by the address.
+    address = Path(place.url)
+    listed = list_photos(open_sources([Path(URL)], address), address)
+    assert len(list(listed)) == PHOTOS + 1
 
 
 def test_a_broken_or_vanished_object_costs_itself(
