@@ -8,8 +8,9 @@ written atomically: if it exists and can be read, that part of the work is done.
 import hashlib
 import io
 import json
+import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def gallery_folder(
     digest = _digest_with_files(photos, [extractor.fingerprint(), quality])
     folder = work / f"{benchmark.protocol}-{maps}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
-    listing = "\n".join(str(path.resolve()) for path in photos)
+    listing = "\n".join(resolved(photos))
     write_text_atomically(folder / "gallery.txt", listing)
     return folder
 
@@ -97,6 +98,18 @@ def results_folder(work: Path, protocol: str, files: list[Path], settings: list[
     """
     digest = _digest_with_files(files, [RESULTS_VERSION, np.__version__, settings])
     return work / f"{protocol}-run-{digest}"
+
+
+def resolved(paths: Iterable[Path]) -> Iterator[str]:
+    """Each path as `Path.resolve` gives it. A folder is looked at once for all photos in it."""
+    folders: dict[Path, str] = {}
+    for path in paths:
+        if path.is_symlink() or path.name in ("", ".."):
+            yield str(path.resolve())
+            continue
+        if path.parent not in folders:
+            folders[path.parent] = str(path.parent.resolve())
+        yield os.path.join(folders[path.parent], path.name)  # noqa: PTH118 (Path is slower)
 
 
 class RunScores:
@@ -283,14 +296,14 @@ def _digest_with_files(paths: list[Path], others: list[Any]) -> str:
     The files of large galleries are hashed one by one.
     """
     text = hashlib.sha256(b"[[")
-    for number, path in enumerate(paths):
+    for number, (path, place) in enumerate(zip(paths, resolved(paths), strict=True)):
         try:
             stat = path.stat()
         except OSError as error:
             raise WaldoError(
                 f"{path}: cannot be read ({error.strerror}); a benchmark needs all its photos"
             ) from None
-        known = json.dumps((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
+        known = json.dumps((place, stat.st_size, stat.st_mtime_ns))
         text.update((", " if number else "").encode() + known.encode())
     text.update(f"], {json.dumps(others)[1:]}".encode())
     return text.hexdigest()[:16]

@@ -1,6 +1,7 @@
 """What is kept of a query's scores, against plain loops over all of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,17 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from features.errors import WaldoError
+from indexer.ingest.build import index_photos
+from indexer.reader import IndexReader
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.galleries import gallery_ids
+from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.metrics.measured import Measured, query_result
 from search.evaluation.metrics.summary import summary
-from search.evaluation.run_store import RunScores
+from search.evaluation.run_store import RunScores, resolved
 from search.query import Query
+from tests.helpers.pictures import save_photo
 from tests.helpers.query_results import kept, measured
 
 N_CASES = 400
@@ -135,3 +142,31 @@ def test_large_galleries_are_scored_for_fewer_queries_at_once(tmp_path: Path) ->
         place for batch in range(store.n_batches) for place in range(100)[store.queries(batch)]
     ]
     assert places == list(range(100))
+
+
+def test_paths_are_resolved_as_pathlib_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "0.png").touch()
+    (tmp_path / "a" / "link.png").symlink_to("b/0.png")
+    (tmp_path / "linked").symlink_to("a/b")
+    monkeypatch.chdir(tmp_path)
+    names = ["a/b/0.png", "a/link.png", "linked/0.png", "a/../linked/../b/0.png", "gone/1.png", "."]
+    paths = [*map(Path, names), *(tmp_path / name for name in names)]
+    assert list(resolved(paths)) == [str(path.resolve()) for path in paths]
+
+
+def test_a_gallery_is_found_in_its_index(tmp_path: Path) -> None:
+    photos = [save_photo(tmp_path / f"{number}.png", 20, 20, seed=number) for number in range(5)]
+    index_photos(photos, tmp_path / "index", EXTRACTORS["rgb-patches"](), quality="none")
+    (tmp_path / "again.png").symlink_to(photos[3])
+    gallery = [photos[4], photos[1], tmp_path / "again.png"]
+    benchmark = Benchmark("folders", gallery, None, [], [])
+    with IndexReader.open(tmp_path / "index") as reader:
+        found = gallery_ids(reader, benchmark)
+        paths = [record.path for record in reader.photos(found)]
+        assert paths == [photos[4], photos[1], photos[3]]
+        lacking = replace(benchmark, gallery=[*photos, tmp_path / "gone.png"])
+        with pytest.raises(WaldoError, match=r"gone\.png: cannot be read"):
+            gallery_ids(reader, lacking)
