@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from indexer.store.photos import first_of_each
 
 if TYPE_CHECKING:
     import torch
+
+Result = TypeVar("Result")
 
 # The nearest visual words that a cell of a query is compared with.
 _WORDS_PER_CELL = 16
@@ -190,6 +192,16 @@ class Collection(ABC):
         A map whose checksum differs, or whose shard cannot be read, is never returned: its photo
         is left out and reported in `damaged`.
         """
+
+    def near_maps(
+        self, ids: NDArray[np.int64], work: "Callable[[Collection, NDArray[np.int64]], Result]"
+    ) -> "list[Result] | None":
+        """What others make of photos, who hold their maps; None where this process reads them.
+
+        work: is called with a collection and with those of the photos that it has, in the order of
+        ids (n,). It is pickled, and its tensors come to be on the device of whoever does it.
+        """
+        return None
 
     @abstractmethod
     def matching(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:

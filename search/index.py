@@ -24,9 +24,11 @@ from features.vision.descriptors import ImageDescriptor, descriptor_name
 from indexer.bucket.object_store import url_in
 from indexer.bucket.remote_index import cached_index
 from indexer.collection import Collection
+from indexer.fleet.cluster_reader import ClusterReader
 from indexer.fleet.fleet_reader import open_collection
 from indexer.named_objects import NamedObject
 from indexer.protocols import Extractor
+from indexer.ray_cluster import RayCluster
 from indexer.store.filters import PhotoFilter
 from search.choosing import choose_object
 from search.clock import Clock
@@ -283,23 +285,28 @@ def open_index(
     device: str = "auto",
     maps: str = "disk",
     progress: Callable[[int, int], None] | None = None,
+    cluster: RayCluster | None = None,
 ) -> Index:
-    """Open an index or a fleet in a folder, or an index in a bucket by its URL, and find the model
-    that filled it.
+    """Open an index or a fleet in a folder, or in a bucket by its URL, and find the model that
+    filled it.
 
     The model's weights are read when a search first needs them, which raises ModelError where that
     is not possible.
 
     device: "auto" (a GPU where there is one) or a torch device. maps: "disk" reads candidates' maps
     for each query; "ram" and "gpu" (the model's device) hold the maps of all photos. progress:
-    called with the number of photos whose maps were read, and the number of all photos. Raises
-    WaldoError where there is no index, where its model cannot be found or has changed,
-    or where the maps do not fit into memory.
+    called with the number of photos whose maps were read, and the number of all photos. cluster:
+    whose workers hold the parts of a fleet, and do recall and re-ranking. Raises WaldoError where
+    there is no index, where its model cannot be found or has changed, or where the maps do not fit
+    into memory; and ClusterError.
     """
     if maps not in MAPS:
         raise WaldoError(f"maps {maps}: must be one of {', '.join(MAPS)}")
+    if cluster is not None and maps != "disk":
+        raise WaldoError(f"maps {maps}: workers on a cluster read maps for each query; choose disk")
     url = url_in(address)
-    reader = open_collection(Path(address) if url is None else cached_index(url))
+    folder = Path(address) if url is None else cached_index(url)
+    reader = open_collection(folder) if cluster is None else ClusterReader.open_on(folder, cluster)
     try:
         extractor = extractor_of(reader.fingerprint, device)
         if maps != "disk":

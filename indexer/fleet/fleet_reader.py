@@ -5,7 +5,7 @@ of what the parts find are the best K of the collection, and answers are those o
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -71,9 +71,9 @@ class FleetReader(Collection):
     Use `open_collection`.
     """
 
-    def __init__(self, fleet: Fleet, parts: Sequence[IndexReader], lock: ReaderLock) -> None:
-        """parts: all of them, in order; some may have no photo."""
-        super().__init__(fleet.index_dir, parts[0].manifest)
+    def __init__(self, fleet: Fleet, parts: Mapping[int, IndexReader], lock: ReaderLock) -> None:
+        """parts: by their numbers, which rise; some may have no photo."""
+        super().__init__(fleet.index_dir, next(iter(parts.values())).manifest)
         self._lock = lock
         self._fleet = fleet
         self._parts = parts
@@ -81,59 +81,73 @@ class FleetReader(Collection):
         self._pool = ThreadPoolExecutor(_READ_TOGETHER, "parts")
 
     @classmethod
-    def open(cls, fleet: Fleet) -> Self:
-        """Open every part. Raises as `open_collection`."""
+    def open(cls, fleet: Fleet, numbers: Iterable[int] | None = None) -> Self:
+        """Open every part, or those of some numbers, which may have no photo.
+
+        Raises as `open_collection`.
+        """
         bucket = bucket_of(fleet.index_dir)
         with contextlib.ExitStack() as opened:
             lock = opened.enter_context(contextlib.closing(ReaderLock(fleet.index_dir)))
-            parts = []
-            for number, folder in enumerate(fleet.folders):
+            parts = {}
+            for number in range(fleet.parts) if numbers is None else sorted(numbers):
                 fleet.check_part(number)
                 part = IndexReader.open(
-                    folder, may_be_empty=True, bucket=bucket and bucket.below(part_name(number))
+                    fleet.folder(number),
+                    may_be_empty=True,
+                    bucket=bucket and bucket.below(part_name(number)),
                 )
-                parts.append(opened.enter_context(part))
-            if not any(part.n_photos for part in parts):
+                parts[number] = opened.enter_context(part)
+            if numbers is None and not any(part.n_photos for part in parts.values()):
                 raise no_photo(fleet.index_dir)
             opened.pop_all()
         return cls(fleet, parts, lock)
 
     def close(self) -> None:
         self._pool.shutdown()
-        for part in self._parts:
+        for part in self._parts.values():
             part.close()
         self._lock.close()
 
+    @property
+    def generations(self) -> dict[int, int]:
+        """The state of each part that was opened, by the parts' numbers."""
+        return {number: part.manifest.generation for number, part in self._parts.items()}
+
     def is_current(self) -> bool:
-        return all(part.is_current() for part in self._parts)
+        return all(part.is_current() for part in self._parts.values())
 
     @cached_property
     def ids(self) -> NDArray[np.int64]:
-        return np.concatenate([part.ids for part in self._parts])
+        return np.concatenate([part.ids for part in self._parts.values()])
 
     @cached_property
     def content_hashes(self) -> NDArray[np.uint8]:
-        return np.concatenate([part.content_hashes for part in self._parts])
+        return np.concatenate([part.content_hashes for part in self._parts.values()])
 
     @cached_property
     def recall(self) -> VectorRecall:
-        return MergedRecall({number: part.recall for number, part in enumerate(self._parts)})
+        return MergedRecall({number: part.recall for number, part in self._parts.items()})
 
     @cached_property
     def word_recall(self) -> WordsRecall | None:
-        recalls = {number: part.word_recall for number, part in enumerate(self._parts)}
+        recalls = {number: part.word_recall for number, part in self._parts.items()}
         found = {number: recall for number, recall in recalls.items() if recall is not None}
         return MergedRecall(found) if len(found) == len(recalls) else None
 
     @cached_property
     def descriptors(self) -> dict[str, dict[str, Any]]:
-        return {name: values for part in self._parts for name, values in part.descriptors.items()}
+        return {
+            name: values
+            for part in self._parts.values()
+            for name, values in part.descriptors.items()
+        }
 
     def descriptor_recall(self, name: str) -> VectorRecall:
         if name not in self._by_descriptor:
             recalls = {
                 number: part.descriptor_recall(name)
-                for number, part in enumerate(self._parts)
+                for number, part in self._parts.items()
                 if name in part.descriptors
             }
             if not recalls:
@@ -153,13 +167,13 @@ class FleetReader(Collection):
         return [found[place] for place in range(len(found))]
 
     def paths(self) -> list[str]:
-        return [path for part in self._parts for path in part.paths()]
+        return [path for part in self._parts.values() for path in part.paths()]
 
     def hold_maps(
         self, device: "torch.device", progress: Callable[[int, int], None] | None = None
     ) -> None:
         done = 0
-        for part in self._parts:
+        for part in self._parts.values():
 
             def report(read: int, _: int, before: int = done) -> None:
                 if progress is not None:
@@ -183,11 +197,11 @@ class FleetReader(Collection):
         return together.rows(order)
 
     def matching(self, photo_filter: PhotoFilter) -> NDArray[np.int64]:
-        return np.concatenate([part.matching(photo_filter) for part in self._parts])
+        return np.concatenate([part.matching(photo_filter) for part in self._parts.values()])
 
     def _part(self, number: int) -> IndexReader:
         """A part. Raises KeyError where there is none of this number."""
-        if not 0 <= number < len(self._parts):
+        if number not in self._parts:
             raise KeyError(f"no part {number}")
         return self._parts[number]
 

@@ -209,6 +209,15 @@ def query(
             "candidates. ram, gpu: all maps are read at the start, for many searches.",
         ),
     ] = "disk",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|HOST:PORT",
+            rich_help_panel=EXPERTS,
+            help="Have the parts of a fleet searched by workers on a Ray cluster: that at an "
+            "address, or, with auto, that of this machine, which is started where there is none.",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Find the photos that show the very object of PHOTO, and where in them it is."""
@@ -233,7 +242,9 @@ def query(
     if not single:
         output.check_for_several()
     with ExitStack() as stack:
-        opened = [stack.enter_context(_open(local_index(index), device, maps)) for index in indexes]
+        opened = [
+            stack.enter_context(_open(local_index(index), device, maps, ray)) for index in indexes
+        ]
         searches = read_queries(photos, pattern)
         if single:
             [search] = searches
@@ -346,12 +357,15 @@ def _print_answer(answer: "Answer", everything: bool) -> None:
         print(line)
 
 
-def _open(index: Path, device: str, maps: str) -> "Index":
+def _open(index: Path, device: str, maps: str, ray: str | None) -> "Index":
     """Open an index, and show how many of its maps have been read."""
+    from indexer.ray_cluster import RayCluster
     from search.commands.terminal.progress_bar import ProgressDisplay
     from search.index import open_index
 
+    cluster = None if ray is None else RayCluster(ray, device)
     if maps == "disk":
-        return open_index(index, device)
+        return open_index(index, device, cluster=cluster)
     with ProgressDisplay() as display:
-        return open_index(index, device, maps, partial(display.show, "reading maps"))
+        report = partial(display.show, "reading maps")
+        return open_index(index, device, maps, report, cluster)

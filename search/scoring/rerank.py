@@ -60,8 +60,8 @@ def score_references(
 ) -> Scored:
     """Score photos by their full maps against references, on the references' device.
 
-    Each photo's maps are read once. The tokens of up to 8 references share one matrix product with
-    a block of photos; on a CPU, each thread works on a block of its own.
+    Each photo's maps are read once, by whoever holds them. The tokens of up to 8 references share
+    one matrix product with a block of photos; on a CPU, each thread works on a block of its own.
 
     ids: (n,) int64, photos of the index. references: at least one. scores: of different names.
     clock: gets the stage "fetch", and the time of each score as `stage`, or else by its name; what
@@ -69,6 +69,12 @@ def score_references(
     Where a GPU's memory does not suffice, it warns with LittleMemoryWarning and compares fewer
     photos at a time.
     """
+    with clock(stage or scores[0].name):
+        found_there = reader.near_maps(
+            ids, partial(_score_there, references=references, scores=scores)
+        )
+    if found_there is not None:
+        return _put_together(ids, found_there, len(references), scores)
     kept: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     parts = {score.name: [np.empty((len(references), 0), np.float32)] for score in scores}
     damaged: list[str] = []
@@ -91,6 +97,33 @@ def score_references(
             done += len(maps.ids) + len(maps.damaged)
     by_score = {name: np.concatenate(values, axis=1) for name, values in parts.items()}
     return Scored(np.concatenate(kept), by_score, damaged)
+
+
+def _score_there(
+    reader: Collection,
+    ids: NDArray[np.int64],
+    references: Sequence[ScoringReference],
+    scores: Sequence[Score],
+) -> Scored:
+    """As `score_references`, by whoever holds the maps."""
+    return score_references(reader, ids, references, scores, Clock())
+
+
+def _put_together(
+    ids: NDArray[np.int64], pieces: Sequence[Scored], n_references: int, scores: Sequence[Score]
+) -> Scored:
+    """What several scored, in the order of ids."""
+    found = np.concatenate([np.empty(0, np.int64), *(piece.ids for piece in pieces)])
+    rising = np.argsort(ids)
+    order = np.argsort(rising[np.searchsorted(ids, found, sorter=rising)])
+    none = np.empty((n_references, 0), np.float32)
+    by_score = {
+        score.name: np.concatenate(
+            [none, *(piece.by_score[score.name] for piece in pieces)], axis=1
+        )[:, order]
+        for score in scores
+    }
+    return Scored(found[order], by_score, [line for piece in pieces for line in piece.damaged])
 
 
 def _score_photos(

@@ -2,23 +2,30 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
 from features.photo import ModelInput
 from features.vision.descriptors import ImageDescriptor
 from indexer.bucket.remote_index import cached_index
+from indexer.collection import Collection
+from indexer.fleet.cluster_reader import ClusterReader
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_reader import FleetReader, open_collection
 from indexer.fleet.parts import part_of_id, read_fleet
+from indexer.ray_cluster import ClusterError, RayCluster
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
 from search.clock import Clock
@@ -30,6 +37,7 @@ from search.scoring.rerank import score_references
 from search.scoring.scores import SCORES, bind_score
 from tests.helpers.command_line import CommandLine
 from tests.helpers.object_server import object_server, point_to
+from tests.helpers.ray_clusters import local_cluster
 from tests.helpers.server import running_server
 
 if TYPE_CHECKING:
@@ -136,7 +144,7 @@ def test_so_they_are_for_several_photos_names_and_points(
 ) -> None:
     one, many = both
     queries = [
-        dataclasses.replace(object_of(2), also=(object_of(4),), unlike=(object_of(20),)),
+        replace(object_of(2), also=(object_of(4),), unlike=(object_of(20),)),
         Query(object_of(5).photo, class_name="cat"),
         Query(object_of(9).photo, class_name="car"),
         Query(object_of(7).photo, class_name="dog", box=(20, 20, 150, 140)),
@@ -324,6 +332,83 @@ def test_it_answers_alike_from_a_bucket(
         assert "nothing to do" in waldo("compact", "--index", url).out
         for command in ("named", "objects"):
             assert "error: " in waldo.refusal(command, "--index", url)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """Of two workers, each with a core."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-search[ray]'")
+    with local_cluster(2, tmp_path_factory.mktemp("home")) as started:
+        yield RayCluster(started.address, "cpu")
+
+
+def test_workers_that_hold_the_parts_answer_alike_until_the_last_is_gone(
+    both: tuple[Index, Index],
+    folder: Path,
+    tiny: FeatureExtractor,
+    cluster: RayCluster,
+    object_of: Callable[[int], Query],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WALDO_KERNEL", "float32")  # as workers have it
+    one, many = both
+    [descriptor] = one.reader.descriptors
+    box = object_of(2)
+    with Index(ClusterReader.open_on(folder / "fleet", cluster), tiny) as held:
+        for query, options in (
+            (box, SearchOptions()),
+            (box, SearchOptions(top=12, candidates=25, min_confidence=0.1)),
+            (box, SearchOptions(filter=PhotoFilter(("copies",)), top=3)),
+            (box, SearchOptions(score="pdm", candidates=25)),
+            (box, SearchOptions(rerank=False, top=9)),
+            (box, SearchOptions(recall=descriptor, candidates=9)),
+            (replace(box, also=(object_of(4),), unlike=(object_of(20),)), SearchOptions()),
+            (Query(object_of(5).photo, class_name="cat"), SearchOptions(score="fused")),
+            (Query(object_of(7).photo, point=(90, 80)), SearchOptions(score="late")),
+        ):
+            found, expected = held.search(query, options), one.search(query, options)
+            assert_same(found, expected)
+            ids = [match.id for match in many.search(query, options).matches]
+            assert [match.id for match in found.matches] == ids
+        workers = who_holds(held)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        assert_same(held.search(box), one.search(box))
+        assert who_holds(held) == workers[1:]
+        os.kill(workers[1], signal.SIGKILL)
+        with pytest.raises(ClusterError, match="all workers that held parts"):
+            held.search(box)
+
+
+def who_holds(index: Index) -> list[int]:
+    """The processes that hold the maps of all photos, each photo by one of them."""
+    ids = index.reader.ids[::-1]
+    pieces = index.reader.near_maps(ids, process_and_photos)
+    assert pieces is not None
+    assert sorted(number for _, own in pieces for number in own) == sorted(ids.tolist())
+    return [process for process, _ in pieces]
+
+
+def process_and_photos(reader: Collection, ids: NDArray[np.int64]) -> tuple[int, list[int]]:
+    assert set(ids.tolist()) <= set(reader.ids.tolist())
+    return os.getpid(), ids.tolist()
+
+
+def test_the_command_line_asks_workers(
+    folder: Path,
+    waldo: CommandLine,
+    object_of: Callable[[int], Query],
+    cluster: RayCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WALDO_KERNEL", "float32")
+    query = object_of(2)
+    ask = ("query", query.photo, "--box", box_of(query), "--json", "--ray", cluster.address)
+    answers = [json.loads(waldo(*ask[:5], "--index", folder / "fleet").out)]
+    answers.append(json.loads(waldo(*ask, "--index", folder / "fleet").out))
+    assert answers[1]["matches"] == answers[0]["matches"] != []
+    assert "is no fleet" in waldo.refusal(*ask, "--index", folder / "index")
+    assert "choose disk" in waldo.refusal(*ask, "--index", folder / "fleet", "--maps", "ram")
 
 
 def test_what_a_fleet_cannot_do_is_refused(

@@ -1,0 +1,265 @@
+"""Reading a fleet whose parts are held by workers on a Ray cluster.
+
+Recall and re-ranking are done by the workers, each on the parts that it holds. What they find goes
+through Ray, maps do not: this process reads those of the few photos that are shown.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Generic, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.bucket.remote_index import bucket_of
+from indexer.codec.kernels import Float32, forced_kernel
+from indexer.collection import Collection, Result
+from indexer.errors import IndexMissingError
+from indexer.fleet.fleet_reader import FleetReader
+from indexer.fleet.part_holder import PartHolder, Work, pack
+from indexer.fleet.parts import CODEC_NUMBER, part_of_id, read_fleet
+from indexer.ray_cluster import ClusterError, RayCluster, WorkerLostError, ray_on_stderr
+from indexer.recall.searching import Asked, Found, VectorRecall, WordsIn, WordsRecall, best_of
+
+# Workers at most, however many parts there are; each search asks all of them.
+_MOST_HOLDERS = 64
+# Seconds to wait for the first worker, and then for the others.
+_TO_COME = 120.0
+_TO_FOLLOW = 15.0
+
+
+class ClusterReader(FleetReader):
+    """A fleet of which workers hold the parts. Use `open_on`."""
+
+    _holders: "_Holders"
+
+    @classmethod
+    def open_on(cls, index_dir: Path, cluster: RayCluster) -> Self:
+        """Open a fleet, in a folder or in the cache for one in a bucket, and hire workers for it.
+
+        Raises IndexMissingError where there is no fleet, ClusterError, and as `open_collection`.
+        """
+        fleet = read_fleet(index_dir)
+        if fleet is None:
+            raise IndexMissingError(
+                f"{index_dir}: is no fleet, of which workers could hold the parts; search it "
+                "without a cluster"
+            )
+        bucket = bucket_of(index_dir)
+        address = str(index_dir.absolute()) if bucket is None else bucket.url
+        reader = cls.open(fleet)
+        try:
+            reader._holders = _Holders(cluster, address, reader.generations)
+        except BaseException:
+            FleetReader.close(reader)
+            raise
+        return reader
+
+    def close(self) -> None:
+        self._holders.close()
+        super().close()
+
+    @cached_property
+    def recall(self) -> VectorRecall:
+        return _HeldRecall(self._holders, self.n_photos, _by_vector)
+
+    @cached_property
+    def word_recall(self) -> WordsRecall | None:
+        if self._codecs[CODEC_NUMBER].words is None:
+            return None
+        return _HeldRecall(self._holders, self.n_photos, _by_words)
+
+    def descriptor_recall(self, name: str) -> VectorRecall:
+        if name not in self.descriptors:
+            raise KeyError(f"no descriptor {name}")
+        count = sum(self._holders.do(partial(_count_described, name), None))
+        return _HeldRecall(self._holders, count, partial(_by_descriptor, name))
+
+    def near_maps(
+        self, ids: NDArray[np.int64], work: Callable[[Collection, NDArray[np.int64]], Result]
+    ) -> list[Result]:
+        return self._holders.do(work, ids)
+
+
+@dataclass(eq=False)
+class _Holder:
+    """A worker, and the state of each part that it holds, by the parts' numbers."""
+
+    worker: Any
+    generations: dict[int, int] = field(default_factory=dict)
+
+    def own(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of some photos that are in its parts."""
+        own: NDArray[np.int64] = ids[np.isin(part_of_id(ids), [*self.generations])]
+        return own
+
+
+class _Holders:
+    """The workers that hold the parts of a fleet, until it is closed.
+
+    Where one dies, the others take its parts.
+    """
+
+    def __init__(self, cluster: RayCluster, address: str, generations: Mapping[int, int]) -> None:
+        """generations: the state of each part, by the parts' numbers. Raises ClusterError, and as
+        `PartHolder.hold`.
+        """
+        with contextlib.ExitStack() as connected:
+            self._workers = connected.enter_context(cluster.connect())
+            connected.callback(self._dismiss_all)
+            self._holders: list[_Holder] = []
+            self._hire(address, len(generations))
+            self._hand_out(generations)
+            self._connected = connected.pop_all()
+
+    def close(self) -> None:
+        self._connected.close()
+
+    @ray_on_stderr()
+    def do(self, work: Work, ids: NDArray[np.int64] | None) -> list[Any]:
+        """What each worker makes of those of some photos that are in its parts, where there are
+        any; None stands for all photos. Raises what a worker raised, ClusterError.
+        """
+        packed = pack(work)
+        while True:
+            asked = []
+            for holder in self._holders:
+                own = None if ids is None else holder.own(ids)
+                if own is None or len(own):
+                    asked.append((holder, holder.worker.do.remote(packed, own)))
+            results = self._answers(asked)
+            if results is not None:
+                return results
+
+    @ray_on_stderr()
+    def _hire(self, address: str, parts: int) -> None:
+        """Hire workers, and keep those that come soon."""
+        room = self._workers.room()
+        # A photo's score must not depend on the machine that holds it.
+        kernel = forced_kernel() or Float32.name
+        given = address, self._workers.cluster.device, room.cores, kernel
+        for _ in range(min(room.workers, parts, _MOST_HOLDERS)):
+            worker = self._workers.hire(PartHolder, room, *given)
+            self._holders.append(_Holder(worker))
+        coming = [holder.worker.come.remote() for holder in self._holders]
+        self._workers.come(coming, _TO_COME)
+        there = self._workers.come(coming, _TO_FOLLOW, len(coming))
+        for holder, answer in zip([*self._holders], coming, strict=True):
+            if answer not in there:
+                self._dismiss(holder)
+        if not self._holders:
+            raise ClusterError(
+                f"the Ray cluster {self._workers.cluster.address}: has no room for a worker with "
+                f"{room.cores} cores; search without it, or try again later"
+            )
+
+    def _hand_out(self, generations: Mapping[int, int]) -> None:
+        """Have the workers hold these parts too."""
+        for turn, (number, generation) in enumerate(generations.items()):
+            self._holders[turn % len(self._holders)].generations[number] = generation
+        changed = self._holders[: len(generations)]
+        self._answers([(one, one.worker.hold.remote(one.generations)) for one in changed])
+
+    def _answers(self, asked: Sequence[tuple[_Holder, Any]]) -> list[Any] | None:
+        """What workers answer; None where one is gone, whose parts others then hold.
+
+        All are waited for, because a worker answers one question at a time.
+        """
+        results, lost, failures = [], [], list[Exception]()
+        for holder, answer in asked:
+            try:
+                results.append(self._workers.answer(answer))
+            except WorkerLostError as error:
+                lost.append((holder, error))
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        if not lost:
+            return results
+        for holder, _ in lost:
+            self._dismiss(holder)
+        if not self._holders:
+            raise ClusterError(
+                "all workers that held parts of the fleet are gone, perhaps because memory was "
+                f"full; search again. Ray says of the last: {lost[-1][1]}"
+            )
+        self._hand_out({n: at for holder, _ in lost for n, at in holder.generations.items()})
+        return None
+
+    def _dismiss(self, holder: _Holder) -> None:
+        self._holders.remove(holder)
+        self._workers.dismiss(holder.worker)
+
+    def _dismiss_all(self) -> None:
+        for holder in self._holders[:]:
+            self._dismiss(holder)
+
+
+class _HeldRecall(Generic[Asked]):
+    """Recall of the parts that workers hold, as one."""
+
+    def __init__(
+        self, holders: _Holders, length: int, search: Callable[[Asked, int], Work]
+    ) -> None:
+        """search: the work that finds the k best photos."""
+        self._holders = holders
+        self._length = length
+        self._search = search
+
+    def __len__(self) -> int:
+        return self._length
+
+    def search(self, asked: Asked, k: int, allowed: NDArray[np.int64] | None = None) -> Found:
+        """As `Recall.search`."""
+        found = self._holders.do(self._search(asked, k), allowed)
+        ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in found)])
+        scores = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in found)])
+        return best_of(ids, scores, k)
+
+
+def _by_vector(vector: NDArray[np.float32], k: int) -> Work:
+    return partial(_search_vector, vector, k)
+
+
+def _by_words(words: WordsIn, k: int) -> Work:
+    return partial(_search_words, words(CODEC_NUMBER), k)
+
+
+def _by_descriptor(name: str, vector: NDArray[np.float32], k: int) -> Work:
+    return partial(_search_descriptor, name, vector, k)
+
+
+def _search_vector(
+    vector: NDArray[np.float32], k: int, reader: Collection, allowed: NDArray[np.int64] | None
+) -> Found:
+    return reader.recall.search(vector, k, allowed)
+
+
+def _search_words(
+    words: tuple[NDArray[np.uint16], NDArray[np.float32]],
+    k: int,
+    reader: Collection,
+    allowed: NDArray[np.int64] | None,
+) -> Found:
+    assert reader.word_recall is not None  # the parts have one codec, which has words
+    return reader.word_recall.search(lambda _: words, k, allowed)
+
+
+def _search_descriptor(
+    name: str,
+    vector: NDArray[np.float32],
+    k: int,
+    reader: Collection,
+    allowed: NDArray[np.int64] | None,
+) -> Found:
+    if name not in reader.descriptors:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    return reader.descriptor_recall(name).search(vector, k, allowed)
+
+
+def _count_described(name: str, reader: Collection, _: NDArray[np.int64] | None) -> int:
+    return len(reader.descriptor_recall(name)) if name in reader.descriptors else 0
