@@ -14,7 +14,7 @@ from indexer.bucket.remote_state import PARTS_TOGETHER
 from indexer.bucket.transfer import OnBytes, Together, copy_head, put_sound
 from indexer.bucket.working_copy import RUN_AGAIN, StoredFailures, WorkingCopy
 from indexer.errors import IndexMissingError
-from indexer.fleet.parts import Fleet, parse_fleet, part_name, read_fleet
+from indexer.parts import Fleet, parse_fleet, part_name, read_fleet
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import write_bytes_atomically, writing
 from indexer.store.folder import FLEET_CODEC_NAME

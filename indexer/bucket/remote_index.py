@@ -42,7 +42,7 @@ from indexer.bucket.transfer import (
     object_key,
 )
 from indexer.errors import IndexDamagedError
-from indexer.fleet.parts import Fleet
+from indexer.parts import Fleet
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import StoredFile, write_atomically, write_bytes_atomically, writing
 from indexer.store.locks import BUCKET_NAME, LOCK_NAME, ORIGIN_NAME, without_readers

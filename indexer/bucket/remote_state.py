@@ -6,7 +6,7 @@ from pathlib import Path
 
 from indexer.bucket.object_store import Bucket
 from indexer.errors import IndexDamagedError, IndexMissingError
-from indexer.fleet.parts import Fleet, parse_fleet, part_name
+from indexer.parts import Fleet, parse_fleet, part_name
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME
 
 # Parts of a fleet that are asked at the same time: each request waits for the network.

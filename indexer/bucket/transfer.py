@@ -16,7 +16,7 @@ from features.errors import WaldoError
 from indexer.bucket.object_store import Bucket, ConflictError, url_in
 from indexer.bucket.remote_state import read_state
 from indexer.errors import IndexDamagedError, IndexWriteError
-from indexer.fleet.parts import Fleet, part_name, parts_of, read_fleet
+from indexer.parts import Fleet, part_name, parts_of, read_fleet
 from indexer.store.files import (
     StoredFile,
     digest,

@@ -20,7 +20,7 @@ from indexer.collection import Collection, Result
 from indexer.errors import IndexMissingError
 from indexer.fleet.fleet_reader import FleetReader
 from indexer.fleet.part_holder import PartHolder, Work, pack
-from indexer.fleet.parts import CODEC_NUMBER, part_of_id, read_fleet
+from indexer.parts import CODEC_NUMBER, part_of_id, read_fleet
 from indexer.ray_cluster import ClusterError, RayCluster, WorkerLostError, ray_on_stderr
 from indexer.recall.searching import Asked, Found, VectorRecall, WordsIn, WordsRecall, best_of
 

@@ -21,18 +21,18 @@ from indexer.fleet.fleet_progress import FleetProgress
 from indexer.fleet.new_fleet import NewFleet
 from indexer.fleet.part_places import copy_failures_of_parts, part_folder, prepare_parts
 from indexer.fleet.part_update import MOST_CONFLICTS, PartUpdate
-from indexer.fleet.parts import (
-    Fleet,
-    check_parts,
-    read_fleet,
-    write_fleet,
-)
 from indexer.fleet.ray_workers import PartPool
 from indexer.fleet.shares import Shares, divide_listing
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport, Progress, ProgressReporter
 from indexer.ingest.sample_cache import SAMPLE_NAME
 from indexer.ingest.sources import Exclusion, Found, Source, Unreadable, list_photos, open_sources
+from indexer.parts import (
+    Fleet,
+    check_parts,
+    read_fleet,
+    write_fleet,
+)
 from indexer.protocols import Descriptor, Extractor
 from indexer.ray_cluster import RayCluster
 from indexer.store.failures import read_failures, write_failures

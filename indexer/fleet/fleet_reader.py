@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from indexer.bucket.remote_index import bucket_of
 from indexer.codec.codec import Codec, load_codec
 from indexer.collection import Collection, MapBatch, PhotoRecord
-from indexer.fleet.parts import CODEC_NUMBER, Fleet, part_ids, part_name, part_of_id, read_fleet
+from indexer.parts import CODEC_NUMBER, Fleet, part_ids, part_name, part_of_id, read_fleet
 from indexer.reader import IndexReader, no_photo
 from indexer.recall.searching import Asked, Found, Recall, VectorRecall, WordsRecall, best_of
 from indexer.store.filters import PhotoFilter

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from indexer.errors import SourceError
-from indexer.fleet.parts import CODEC_NUMBER, Fleet, usual_parts
 from indexer.fleet.shares import common_sizes, without_lines
 from indexer.ingest.commit import store_file
 from indexer.ingest.decode import Decoder
 from indexer.ingest.sample import choose_sample, extract_sample, fit_codec, photos_to_fit
 from indexer.ingest.sample_cache import CachedExtraction, SampleCache
 from indexer.ingest.sources import Found, Unreadable
+from indexer.parts import CODEC_NUMBER, Fleet, usual_parts
 from indexer.protocols import Extractor
 from indexer.store.files import writing
 from indexer.store.folder import FLEET_CODEC_NAME, FLEET_SAMPLE_NAME

@@ -16,7 +16,7 @@ from indexer.codec.kernels import FORCED_BY
 from indexer.collection import Collection
 from indexer.errors import IndexBusyError, IndexMissingError
 from indexer.fleet.fleet_reader import FleetReader
-from indexer.fleet.parts import read_fleet
+from indexer.parts import read_fleet
 from indexer.ray_cluster import set_threads
 
 # Is called with a collection and with the ids of photos in it, or with None for all.

@@ -15,7 +15,7 @@ from indexer.bucket.collection_copy import collection_copy, scratch_folder
 from indexer.bucket.object_store import Bucket, ConflictError
 from indexer.bucket.remote_state import PARTS_TOGETHER
 from indexer.bucket.transfer import object_key
-from indexer.fleet.parts import Fleet, parse_fleet, part_name, read_fleet
+from indexer.parts import Fleet, parse_fleet, part_name, read_fleet
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import write_bytes_atomically
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, write_manifest

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from indexer.fleet.part_places import part_to_write
-from indexer.fleet.parts import Fleet
 from indexer.fleet.shares import Share
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport, Progress
 from indexer.ingest.sources import Source
+from indexer.parts import Fleet
 from indexer.protocols import Descriptor, Extractor
 from indexer.store.manifest import Fingerprint
 

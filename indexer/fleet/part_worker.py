@@ -21,10 +21,10 @@ from indexer.errors import IndexBusyError, IndexMissingError, SourceError
 from indexer.fleet.new_fleet import NewFleet
 from indexer.fleet.part_places import is_there
 from indexer.fleet.part_update import PartUpdate
-from indexer.fleet.parts import Fleet
 from indexer.fleet.shares import Share
 from indexer.ingest.progress import IndexReport, Progress
 from indexer.ingest.sources import Source
+from indexer.parts import Fleet
 from indexer.ray_cluster import set_threads
 from indexer.store.locks import LOCK_NAME
 

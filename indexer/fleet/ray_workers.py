@@ -16,9 +16,9 @@ from indexer.fleet.fleet_progress import FleetProgress
 from indexer.fleet.new_fleet import NewFleet
 from indexer.fleet.part_update import MOST_CONFLICTS, PartUpdate
 from indexer.fleet.part_worker import CodecWorker, PartWork, PartWorker
-from indexer.fleet.parts import Fleet
 from indexer.fleet.shares import Shares
 from indexer.ingest.progress import IndexReport
+from indexer.parts import Fleet
 from indexer.ray_cluster import ClusterError, RayWorkers, WorkerLostError, ray_on_stderr
 
 # A part that has cost so many workers their lives would cost others too.

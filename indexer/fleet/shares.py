@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.fleet.parts import Fleet
 from indexer.ingest.sources import Found, Source, Unreadable
+from indexer.parts import Fleet
 from indexer.store.manifest import read_manifest
 
 LISTING_NAME = "listing"

@@ -22,7 +22,7 @@ from indexer.errors import (
 from indexer.store.files import StoredFile, write_text_atomically
 
 MANIFEST_NAME = "manifest.json"
-# In the place of a manifest, a fleet has this file (`indexer.fleet.parts`).
+# In the place of a manifest, a fleet has this file (`indexer.parts`).
 FLEET_NAME = "fleet.json"
 FORMAT = 2
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.errors import IndexMissingError
-from indexer.fleet.parts import parts_of, read_fleet
+from indexer.parts import parts_of, read_fleet
 from indexer.store.failures import read_failures
 from indexer.store.files import digest
 from indexer.upkeep.check import describe, verify

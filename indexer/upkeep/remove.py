@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 from features.errors import WaldoError
 from indexer.bucket.object_store import url_in
-from indexer.fleet.parts import parts_of
+from indexer.parts import parts_of
 from indexer.store.files import writing
 from indexer.store.filters import real_folders
 from indexer.store.folder import remove_leftovers

@@ -221,6 +221,7 @@ def query(
     json_output: JsonOption = False,
 ) -> None:
     """Find the photos that show the very object of PHOTO, and where in them it is."""
+    from features.errors import WaldoError
     from search.commands.terminal.search_lists import is_one_search, read_queries, with_others
     from search.query import SearchOptions
     from search.scoring.scores import DEFAULT_SCORE
@@ -238,6 +239,8 @@ def query(
     )
     output = _Output(json_output, paths or null, null, everything, html, masks, export)
     output.check()
+    if ray is not None and len(indexes) > 1:
+        raise WaldoError("--ray: the workers of a cluster hold one fleet; give one --index")
     single = is_one_search(photos)
     if not single:
         output.check_for_several()

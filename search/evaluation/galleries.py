@@ -98,7 +98,7 @@ def gallery_ids(reader: IndexReader, benchmark: Benchmark) -> NDArray[np.int64]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # As bytes in arrow's memory, paths take a tenth of what they take as objects of Python.
+    # As bytes in arrow's memory, paths take less than as objects of Python.
     held = pa.array(map(os.fsencode, reader.paths()), pa.large_binary())
     asked = pa.array(map(os.fsencode, resolved(benchmark.gallery)), pa.large_binary())
     rows = pc.index_in(asked, value_set=held)

@@ -24,7 +24,7 @@ from indexer.collection import Collection
 from indexer.fleet.cluster_reader import ClusterReader
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_reader import FleetReader, open_collection
-from indexer.fleet.parts import part_of_id, read_fleet
+from indexer.parts import part_of_id, read_fleet
 from indexer.ray_cluster import ClusterError, RayCluster
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
@@ -408,6 +408,7 @@ def test_the_command_line_asks_workers(
     answers.append(json.loads(waldo(*ask, "--index", folder / "fleet").out))
     assert answers[1]["matches"] == answers[0]["matches"] != []
     assert "is no fleet" in waldo.refusal(*ask, "--index", folder / "index")
+    assert "one --index" in waldo.refusal(*ask, "--index", folder / "fleet", "--index", folder)
     assert "choose disk" in waldo.refusal(*ask, "--index", folder / "fleet", "--maps", "ram")
 
 

@@ -20,8 +20,8 @@ from indexer.bucket.remote_check import verify_remote
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import IndexMissingError
 from indexer.fleet.fleet_build import index_collection
-from indexer.fleet.parts import part_name, read_fleet
 from indexer.ingest.progress import IndexReport
+from indexer.parts import part_name, read_fleet
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, read_manifest
 from indexer.upkeep.every_part import compact_collection

@@ -19,7 +19,7 @@ from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import IndexDamagedError, IndexMissingError, IndexWriteError
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_reader import FleetReader, open_collection
-from indexer.fleet.parts import Fleet, read_fleet
+from indexer.parts import Fleet, read_fleet
 from indexer.store.filters import PhotoFilter
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, read_manifest
 from indexer.upkeep.every_part import describe_collection, verify_collection

@@ -16,10 +16,10 @@ from indexer.errors import FingerprintError, IndexDamagedError, IndexMissingErro
 from indexer.fleet import new_fleet
 from indexer.fleet.fleet_build import index_collection, stored_settings
 from indexer.fleet.fleet_reader import open_collection
-from indexer.fleet.parts import part_ids, part_of_id, parts_of, read_fleet, usual_parts
 from indexer.fleet.shares import common_sizes, divide_listing
 from indexer.ingest.progress import IndexReport, Progress
 from indexer.ingest.sources import list_photos, open_sources
+from indexer.parts import part_ids, part_of_id, parts_of, read_fleet, usual_parts
 from indexer.store.failures import read_failures
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.every_part import verify_collection

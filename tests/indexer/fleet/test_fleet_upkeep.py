@@ -9,7 +9,7 @@ import pytest
 from features.errors import WaldoError
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_reader import open_collection
-from indexer.fleet.parts import FLEET_FORMAT, parts_of, read_fleet
+from indexer.parts import FLEET_FORMAT, parts_of, read_fleet
 from indexer.reader import IndexReader
 from indexer.upkeep.check import describe
 from indexer.upkeep.every_part import compact_collection, describe_collection, verify_collection

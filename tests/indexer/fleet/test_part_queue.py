@@ -15,11 +15,11 @@ from indexer.bucket.object_store import ConflictError
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_progress import FleetProgress
 from indexer.fleet.part_update import MOST_CONFLICTS, PartUpdate
-from indexer.fleet.parts import read_fleet
 from indexer.fleet.ray_workers import PartPool
 from indexer.fleet.shares import Shares, divide_listing
 from indexer.ingest.progress import IndexReport, Progress
 from indexer.ingest.sources import list_photos, open_sources
+from indexer.parts import read_fleet
 from indexer.ray_cluster import ClusterError, RayWorkers, Room, WorkerLostError
 from tests.helpers.stores import PixelExtractor, make_photos
 

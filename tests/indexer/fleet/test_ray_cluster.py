@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.fleet.parts import parts_of
+from indexer.parts import parts_of
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.every_part import verify_collection
 from tests.helpers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
