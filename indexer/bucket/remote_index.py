@@ -159,6 +159,8 @@ def _take_place(unfinished: Path, folder: Path) -> None:
     """
     with writing(folder):
         unfinished.rename(folder)
+    for left in folder.parent.glob("*.part"):  # by copies of other states, which were killed
+        shutil.rmtree(left, ignore_errors=True)
     for other in _earlier(folder):
         with contextlib.suppress(OSError):
             if time.time() - other.stat().st_mtime < _KEPT_SECONDS:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -80,6 +81,16 @@ def test_opening_reads_no_shard_and_a_second_time_only_the_manifest(server: Obje
     server.requests.clear()
     assert cached_index(URL) == folder
     assert len(server.requests) == 1
+
+
+def test_what_a_killed_copy_of_another_state_left_is_deleted(server: ObjectServer) -> None:
+    folder = cached_index(URL)
+    shutil.rmtree(folder)
+    left = folder.parent / "0123456789ab.part"
+    left.mkdir()
+    (left / "words-1.npy").write_bytes(bytes(9))
+    assert cached_index(URL) == folder
+    assert not left.exists()
 
 
 def test_rows_near_each_other_share_a_request(server: ObjectServer, sample_index: Path) -> None:
