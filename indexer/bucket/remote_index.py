@@ -199,7 +199,7 @@ def bucket_of(index_dir: Path) -> Bucket | None:
         try:
             said = json.loads((index_dir / name).read_bytes())
             return Bucket(str(said["url"]))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, KeyError, TypeError):
             raise IndexDamagedError(f"{index_dir / name}: is damaged; delete the folder") from None
