@@ -5,9 +5,10 @@
 Prints seconds until a cluster of this machine is there, until a worker answers and until it has
 loaded the model, milliseconds of a call, and MiB that Ray's processes and a worker with its model
 do not share with others; then seconds of a whole run, and photos per second from its first photo to
-its last, of a plain run, and of one and two workers on a cluster of two nodes with one core each.
-Everybody computes with one thread. The fleet's codec is fitted before. Needs the extra ray, two
-cores and Linux.
+its last, of a plain run, and of one and two workers on a cluster of two nodes with one core each;
+and of a search seconds from opening the fleet to the first answer, and milliseconds of a later one,
+without workers and with two. Everybody computes with one thread and the kernel float32. The fleet's
+codec is fitted before. Needs the extra ray, two cores and Linux.
 """
 
 import os
@@ -23,6 +24,7 @@ from features.models import find_extractor
 from indexer.fleet.fleet_build import index_collection
 from indexer.ingest.progress import Progress
 from indexer.ray_cluster import RayCluster
+from search import Query, open_index
 
 DEMO = Path(__file__).parents[1] / "data" / "demo" / "photos"
 STORE_BYTES = 80_000_000
@@ -94,13 +96,24 @@ def measure_run(photos: Path, begun: Path, options: Namespace, cluster: RayClust
     return f"{report.seconds:.1f} | {(all_new - some) / (last - first):.2f}"
 
 
+def measure_search(fleet: Path, photo: Path, device: str, cluster: RayCluster | None) -> str:
+    """Seconds from opening a fleet to the first answer, and milliseconds of a later search."""
+    started = time.perf_counter()
+    with open_index(fleet, device, cluster=cluster) as index:
+        query = Query(photo, box=(30, 20, 200, 150))
+        index.search(query)
+        first = time.perf_counter() - started
+        later = median_seconds(lambda: index.search(query), 5)
+    return f"{first:.1f} | {1000 * later:.0f}"
+
+
 def main() -> None:
     parser = make_parser(__doc__)
     add_model_options(parser)
     parser.add_argument("--photos", type=int, default=120)
     parser.add_argument("--parts", type=int, default=8)
     options = parser.parse_args()
-    os.environ.update(OMP_NUM_THREADS="1", RAY_USAGE_STATS_ENABLED="0")
+    os.environ.update(OMP_NUM_THREADS="1", RAY_USAGE_STATS_ENABLED="0", WALDO_KERNEL="float32")
     import torch
     from ray.cluster_utils import Cluster
 
@@ -127,6 +140,11 @@ def main() -> None:
             there = RayCluster(cluster.address, options.device, workers)
             took = measure_run(folder / "photos", folder / "begun", options, there)
             print(f"{workers} worker{'s' * (workers > 1)} | {took}", flush=True)
+        print("| first answer, s | later search, ms")
+        index_collection([folder / "photos"], folder / "begun", extractor)
+        for told, asked in (("no workers", None), ("2 workers", there)):
+            took = measure_search(folder / "begun", copy, options.device, asked)
+            print(f"{told} | {took}", flush=True)
         cluster.shutdown()
 
 
