@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from features.errors import WaldoError
-from indexer.errors import one_line
+from indexer.errors import IndexMissingError, one_line
 
 # Cores of a worker where there is no GPU, and at most for one GPU.
 _CORES_PER_WORKER = 4
@@ -158,6 +158,14 @@ def ray_on_stderr() -> Iterator[None]:
     """Have Ray say on stderr what happens to its machines: it speaks where results are expected."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+def not_seen(place: str) -> IndexMissingError:
+    """For a worker whose machine does not see a fleet. place: the folder or the address."""
+    return IndexMissingError(
+        f"{place}: is not this fleet on the machine {socket.gethostname()}; every machine of the "
+        "cluster must see the same there"
+    )
 
 
 def set_threads(count: int) -> None:

@@ -4,13 +4,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.errors import WaldoError
 from indexer.bucket.fleet_copy import FleetCopy
 from indexer.bucket.object_store import Bucket
 from indexer.bucket.remote_index import cache_folder
-from indexer.bucket.transfer import OnBytes
+from indexer.bucket.transfer import OnBytes, errors_naming
 from indexer.bucket.working_copy import WorkingCopy
-from indexer.errors import IndexMissingError, IndexWriteError
+from indexer.errors import IndexMissingError
 from indexer.store.files import writing
 from indexer.store.locks import writer_lock
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME
@@ -40,28 +39,21 @@ def collection_copy(
     with writing(scratch):
         scratch.mkdir(parents=True, exist_ok=True)
     folder = scratch / "index"
-    try:
-        with writer_lock(scratch):
-            copy: CollectionCopy
-            if bucket.has(FLEET_NAME):
-                copy = FleetCopy(bucket, folder, with_parts, progress)
-            elif not is_fleet:
-                copy = WorkingCopy(bucket, folder, progress)
-            elif bucket.has(MANIFEST_NAME):
-                raise IndexMissingError(
-                    f"{bucket.url}: is an ordinary index; choose another place for a fleet"
-                )
-            else:
-                copy = FleetCopy(bucket, folder, with_parts, progress)
-            yield copy
-            with writing(copy.folder):
-                copy.push()
-    except IndexWriteError:
-        raise  # The disk is full where the folder is.
-    except WaldoError as error:
-        for path in (folder, scratch):
-            error.args = tuple(str(said).replace(str(path), bucket.url) for said in error.args)
-        raise
+    with errors_naming(bucket, folder, scratch), writer_lock(scratch):
+        copy: CollectionCopy
+        if bucket.has(FLEET_NAME):
+            copy = FleetCopy(bucket, folder, with_parts, progress)
+        elif not is_fleet:
+            copy = WorkingCopy(bucket, folder, progress)
+        elif bucket.has(MANIFEST_NAME):
+            raise IndexMissingError(
+                f"{bucket.url}: is an ordinary index; choose another place for a fleet"
+            )
+        else:
+            copy = FleetCopy(bucket, folder, with_parts, progress)
+        yield copy
+        with writing(copy.folder):
+            copy.push()
 
 
 def scratch_folder(url: str) -> Path:

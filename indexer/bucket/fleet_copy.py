@@ -4,13 +4,12 @@ fleet.json is stored before the parts, and never changed: who stores it first ha
 """
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from indexer.bucket.object_store import Bucket, ConflictError
 from indexer.bucket.remote_index import mark
-from indexer.bucket.remote_state import PARTS_TOGETHER
+from indexer.bucket.remote_state import of_every_part
 from indexer.bucket.transfer import OnBytes, Together, copy_head, put_sound
 from indexer.bucket.working_copy import RUN_AGAIN, StoredFailures, WorkingCopy
 from indexer.errors import IndexMissingError
@@ -106,9 +105,7 @@ class FleetCopy:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_bytes_atomically(path, content)
 
-        with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
-            for _ in pool.map(copy_manifest, range(fleet.parts)):
-                pass
+        of_every_part(copy_manifest, range(fleet.parts))
 
     def _open_parts(self, count: int, progress: OnBytes | None) -> None:
         together = Together(progress)
@@ -117,8 +114,7 @@ class FleetCopy:
             told = partial(together.report, name)
             return WorkingCopy(self.bucket.below(name), self.folder / name, told)
 
-        with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
-            self._parts = list(pool.map(open_part, map(part_name, range(count))))
+        self._parts = of_every_part(open_part, map(part_name, range(count)))
 
 
 def _check_place(bucket: Bucket) -> None:

@@ -14,7 +14,6 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,10 +24,10 @@ from numpy.typing import NDArray
 from features.user_cache import user_cache
 from indexer.bucket.object_store import Bucket
 from indexer.bucket.remote_state import (
-    PARTS_TOGETHER,
     RemotePart,
     RemoteState,
     check_parts,
+    of_every_part,
     read_state,
 )
 from indexer.bucket.transfer import (
@@ -77,11 +76,10 @@ def cached_index(url: str, progress: OnBytes | None = None) -> Path:
 
 def _cached_fleet(state: RemoteState, fleet: Fleet, progress: OnBytes | None) -> Path:
     together = Together(progress)
-    with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
-        found = pool.map(
-            lambda part: _cached_part(part, partial(together.report, part.name)), state.parts
-        )
-        places = [place.absolute() for place in found]
+    found = of_every_part(
+        lambda part: _cached_part(part, partial(together.report, part.name)), state.parts
+    )
+    places = [place.absolute() for place in found]
     folder = _state_folder(state.bucket, repr((state.fleet_json, places)).encode())
     with _filling(folder) as is_missing:
         if is_missing:

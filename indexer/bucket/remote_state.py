@@ -1,16 +1,21 @@
 """What a place in a bucket holds: an ordinary index, or a fleet."""
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from indexer.bucket.object_store import Bucket
 from indexer.errors import IndexDamagedError, IndexMissingError
 from indexer.parts import Fleet, parse_fleet, part_name
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME
 
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
 # Parts of a fleet that are asked at the same time: each request waits for the network.
-PARTS_TOGETHER = 16
+_PARTS_TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,18 @@ def read_state(bucket: Bucket) -> RemoteState:
             f"{bucket.url}/{FLEET_NAME}: is not what was written; delete {bucket.url} and index "
             "the photos again"
         ) from None
-    with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
-        names = map(part_name, range(fleet.parts))
-        parts = tuple(pool.map(lambda name: _read_part(bucket.below(name), name), names))
-    return RemoteState(bucket, content, fleet, parts)
+    names = map(part_name, range(fleet.parts))
+    parts = of_every_part(lambda name: _read_part(bucket.below(name), name), names)
+    return RemoteState(bucket, content, fleet, tuple(parts))
+
+
+def of_every_part(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
+    """What some work makes of each part of a fleet in a bucket, of several at the same time.
+
+    Raises what the work raises.
+    """
+    with ThreadPoolExecutor(_PARTS_TOGETHER, "parts") as pool:
+        return list(pool.map(work, parts))
 
 
 def check_parts(state: RemoteState, fleet: Fleet) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from indexer.bucket.object_store import url_in
 from indexer.bucket.remote_index import cached_index
 from indexer.codec.kernels import FORCED_BY
 from indexer.collection import Collection
-from indexer.errors import IndexBusyError, IndexMissingError
+from indexer.errors import IndexBusyError
 from indexer.fleet.fleet_reader import FleetReader
 from indexer.parts import read_fleet
-from indexer.ray_cluster import set_threads
+from indexer.ray_cluster import not_seen, set_threads
 
 # Is called with a collection and with the ids of photos in it, or with None for all.
 Work = Callable[[Collection, Any], Any]
@@ -51,10 +50,7 @@ class PartHolder:
         url = url_in(self._address)
         fleet = read_fleet(Path(self._address) if url is None else cached_index(url))
         if fleet is None:
-            raise IndexMissingError(
-                f"{self._address}: is no fleet on the machine {socket.gethostname()}; every "
-                "machine of the cluster must see its folder at the same path"
-            )
+            raise not_seen(self._address)
         self._reader = FleetReader.open(fleet, generations)
         if self._reader.generations != generations:
             raise IndexBusyError(f"{self._address}: was changed just now; search again")

@@ -8,12 +8,11 @@ take room there, and each commit looks at its own part alone.
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from indexer.bucket.collection_copy import collection_copy, scratch_folder
 from indexer.bucket.object_store import Bucket, ConflictError
-from indexer.bucket.remote_state import PARTS_TOGETHER
+from indexer.bucket.remote_state import of_every_part
 from indexer.bucket.transfer import object_key
 from indexer.parts import Fleet, parse_fleet, part_name, read_fleet
 from indexer.store.failures import FAILURES_NAME
@@ -54,7 +53,7 @@ def prepare_parts(fleet: Fleet, bucket: Bucket | None) -> None:
                 part.create(MANIFEST_NAME, path.read_bytes())
         fleet.check_part(number)
 
-    _of_every_part(fleet, prepare)
+    of_every_part(prepare, range(fleet.parts))
 
 
 @contextlib.contextmanager
@@ -89,13 +88,7 @@ def copy_failures_of_parts(fleet: Fleet, bucket: Bucket) -> None:
         content = bucket.below(part_name(number)).get(FAILURES_NAME)
         write_bytes_atomically(fleet.folder(number) / FAILURES_NAME, content or b"")
 
-    _of_every_part(fleet, copy)
-
-
-def _of_every_part(fleet: Fleet, work: Callable[[int], None]) -> None:
-    with ThreadPoolExecutor(PARTS_TOGETHER, "parts") as pool:
-        for _ in pool.map(work, range(fleet.parts)):
-            pass
+    of_every_part(copy, range(fleet.parts))
 
 
 def _scratch(url: str, number: int) -> Path:

@@ -17,7 +17,7 @@ from features.vision.descriptors import ImageDescriptor
 from indexer.bucket.object_store import Bucket, url_in
 from indexer.bucket.transfer import put_sound
 from indexer.bucket.working_copy import RUN_AGAIN
-from indexer.errors import IndexBusyError, IndexMissingError, SourceError
+from indexer.errors import IndexBusyError, SourceError
 from indexer.fleet.new_fleet import NewFleet
 from indexer.fleet.part_places import is_there
 from indexer.fleet.part_update import PartUpdate
@@ -25,7 +25,7 @@ from indexer.fleet.shares import Share
 from indexer.ingest.progress import IndexReport, Progress
 from indexer.ingest.sources import Source
 from indexer.parts import Fleet
-from indexer.ray_cluster import set_threads
+from indexer.ray_cluster import not_seen, set_threads
 from indexer.store.locks import LOCK_NAME
 
 # Photos per batch of descriptors where nobody says how many.
@@ -69,7 +69,7 @@ class CodecWorker:
         """
         new = self._new
         if new.url is None and not (new.index_dir / LOCK_NAME).exists():
-            raise _not_seen(str(new.index_dir))
+            raise not_seen(str(new.index_dir))
         _check_visible(found.source for found in new.chosen)
         set_threads(self._threads)
         extractor = find_extractor(self._model, self._device, new.batch_size)
@@ -107,7 +107,7 @@ class PartWorker:
         """
         update = self._work.update
         if not is_there(update.fleet, update.url):
-            raise _not_seen(update.url or str(update.fleet.index_dir))
+            raise not_seen(update.url or str(update.fleet.index_dir))
         _check_visible(update.sources)
         set_threads(self._work.threads)
 
@@ -163,14 +163,6 @@ class PartWorker:
             ImageDescriptor.from_fingerprint(dict(fingerprint), work.device, size)
             for fingerprint in work.descriptors
         ]
-
-
-def _not_seen(place: str) -> IndexMissingError:
-    """place: the folder or the address of a fleet."""
-    return IndexMissingError(
-        f"{place}: is not this fleet on the machine {socket.gethostname()}; every machine of the "
-        "cluster must see the same there"
-    )
 
 
 def _check_visible(sources: Iterable[Source]) -> None:
