@@ -12,6 +12,8 @@ from search.commands.terminal.options import (
     DeviceOption,
     IndexOrUrlOption,
     JsonOption,
+    PartsOption,
+    RayOption,
     check_codec,
     codec_names,
     load_descriptors,
@@ -96,24 +98,8 @@ def index(
             "for any depth). May be repeated.",
         ),
     ] = None,
-    parts: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            rich_help_panel=EXPERTS,
-            help="Make a fleet: N indexes that are searched as one, for very large collections.",
-        ),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|HOST:PORT",
-            rich_help_panel=EXPERTS,
-            help="Have the parts of a fleet made by workers on a Ray cluster: that at an address, "
-            "or, with auto, that of this machine, which is started where there is none.",
-        ),
-    ] = None,
+    parts: PartsOption = None,
+    ray: RayOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Index photos, or update an index: only new and changed photos are extracted."""

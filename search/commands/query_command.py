@@ -26,6 +26,7 @@ from search.commands.terminal.options import (
     MinConfidenceOption,
     NotOption,
     PointOption,
+    RayOption,
     check_confidence,
     local_index,
     object_in,
@@ -209,15 +210,7 @@ def query(
             "candidates. ram, gpu: all maps are read at the start, for many searches.",
         ),
     ] = "disk",
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|HOST:PORT",
-            rich_help_panel=EXPERTS,
-            help="Have the parts of a fleet searched by workers on a Ray cluster: that at an "
-            "address, or, with auto, that of this machine, which is started where there is none.",
-        ),
-    ] = None,
+    ray: RayOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Find the photos that show the very object of PHOTO, and where in them it is."""

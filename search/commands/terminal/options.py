@@ -187,6 +187,24 @@ DeviceOption = Annotated[
 BatchSizeOption = Annotated[
     int, typer.Option(metavar="N", min=1, rich_help_panel=EXPERTS, help="Photos per batch.")
 ]
+PartsOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        rich_help_panel=EXPERTS,
+        help="Make a fleet: N indexes that are searched as one, for very large collections.",
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|HOST:PORT",
+        rich_help_panel=EXPERTS,
+        help="Have workers on a Ray cluster do the work on the parts of a fleet: on that at an "
+        "address, or, with auto, on that of this machine, which is started where there is none.",
+    ),
+]
 ClassOption = Annotated[
     str | None,
     typer.Option(
