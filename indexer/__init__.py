@@ -2,7 +2,8 @@
 
 Start with `ingest.build.index_photos`, which makes or updates an index, and `reader.IndexReader`,
 which reads one. `protocols` has the contracts of what turns photos into numbers, `photo_lists`
-reads lists of photos, `parts` says what a fleet is, and `ray_cluster` hires workers on other
-machines. The rooms: `codec` turns maps into bytes, `store` keeps files, `recall` finds candidates,
-`ingest` writes, `upkeep` checks and compacts. Nothing here knows of queries.
+reads lists of photos, `tar_photos` photos in tars, `parts` says what a fleet is, and `ray_cluster`
+hires workers on other machines. The rooms: `codec` turns maps into bytes, `store` keeps files,
+`recall` finds candidates, `ingest` writes, `upkeep` checks and compacts. Nothing here knows of
+queries.
 """

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from indexer.bucket.object_store import Bucket, BucketError, ObjectInfo, url_in
+from indexer.tar_photos import tar_path_of
 
 # Most photos arrive in one piece or a few; of an object that is no picture, the first one is read.
 _PIECE = 64 * 2**10
@@ -172,9 +173,10 @@ class _ObjectFile(io.RawIOBase):
 
 
 def path_of(address: Path | str) -> Path:
-    """The path of a file, or of an object by its URL. Both open alike."""
-    url = url_in(address)
-    return Path(address) if url is None else ObjectPath(url)
+    """The path of a file, also in a tar, or of an object by its URL. All open alike."""
+    if url := url_in(address):
+        return ObjectPath(url)
+    return tar_path_of(str(address)) or Path(address)
 
 
 def refusal_behind(error: BaseException) -> BucketError | None:

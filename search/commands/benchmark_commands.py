@@ -104,7 +104,7 @@ def fit_weights(
 
     stored = read_manifest(index)
     with ProgressDisplay() as display:
-        benchmark = read_benchmark(protocol, root, default_work_folder(), display.show)
+        benchmark = read_benchmark(protocol, root, display.show)
     say(f"loading the model {stored.fingerprint['model']}")
     extractor = extractor_of(stored.fingerprint, device, batch_size=8)
     with ProgressDisplay() as display:

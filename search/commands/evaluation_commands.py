@@ -110,7 +110,7 @@ def evaluate(
         typer.Option(
             metavar="DIR",
             help="For searches: photos behind the gallery that answer no query, such as the "
-            "million of Revisited Oxford and Paris.",
+            "million of Revisited Oxford and Paris. They may lie in tars.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -228,8 +228,12 @@ def _search(request: _Request, some: "Callable[[Benchmark], Benchmark] | None" =
     from search.evaluation.retrieval import run_methods
 
     with ProgressDisplay() as display:
-        benchmark = read_benchmark(request.protocol, request.root, request.work, display.show)
-    photos = find_distractors(request.distractors, request.work) if request.distractors else []
+        benchmark = read_benchmark(request.protocol, request.root, display.show)
+        photos = (
+            find_distractors(request.distractors, request.work, display.show)
+            if request.distractors
+            else []
+        )
     select_methods(request.methods, benchmark)  # refuses what is wrong before a model is looked for
     extractor = load_extractor(request.model, request.device, request.batch_size)
     sweeps = find_sweeps(request.methods, request.sweep, extractor) if request.sweep else []
@@ -411,7 +415,7 @@ def _evaluate_texts(request: _Request) -> _Evaluated:
 
     check_text_methods(request.methods)
     with ProgressDisplay() as display:
-        benchmark = TEXTS[request.protocol](request.root, request.work, display.show)
+        benchmark = TEXTS[request.protocol](request.root, display.show)
     extractor = load_extractor(request.model, request.device, request.batch_size)
     with ProgressDisplay() as display:
         report = evaluate_texts(

@@ -14,12 +14,13 @@ from features.models import MapExtractor
 from features.vision.descriptors import ImageDescriptor
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import Progress
-from indexer.ingest.sources import Unreadable, list_photos, open_sources
+from indexer.ingest.sources import Source, Unreadable, list_photos
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from indexer.store.failures import read_failures
 from indexer.store.files import digest
 from search.evaluation.benchmarks.benchmark import Benchmark, with_distractors
+from search.evaluation.benchmarks.published.packed_photos import OnListing, photos_of
 from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.methods.methods import METHODS, Method, single_methods
 from search.evaluation.methods.same_maps import extractors_of, group_by_maps
@@ -109,20 +110,24 @@ def gallery_ids(reader: IndexReader, benchmark: Benchmark) -> NDArray[np.int64]:
     return ids
 
 
-def find_distractors(folder: Path, work: Path) -> list[Path]:
-    """The files in a folder that may be photos, in the order of names, each once.
+def find_distractors(folder: Path, work: Path, on_listing: OnListing | None = None) -> list[Path]:
+    """The photos in a folder, in the order of names, each once, and behind them those in its tars.
 
-    work: the work folder, of which no file counts. Raises WaldoError where the folder or one in it
-    cannot be listed, and where there is no picture.
+    work: the work folder, of which no file counts. on_listing: called with the progress of listing
+    tars. Raises WaldoError where the folder or one in it cannot be listed, where a tar is broken or
+    compressed, and where there is no photo.
     """
     if not folder.is_dir():
         raise WaldoError(f"{folder}: no such folder; it must hold the distractors")
-    photos = []
-    for entry in list_photos(open_sources([folder], work), work):
+    files = []
+    for entry in list_photos([Source("folder", folder.resolve())], work):
         if isinstance(entry, Unreadable):
             raise WaldoError(f"{entry.path}: {entry.reason}")
-        photos.append(Path(entry.path).resolve())
-    return list(dict.fromkeys(photos))
+        files.append(Path(entry.path).resolve())
+    photos = photos_of(list(dict.fromkeys(files)), on_listing=on_listing)
+    if not photos:
+        raise WaldoError(f"{folder}: no picture in this folder, nor in a tar there; check the path")
+    return photos
 
 
 def add_distractors(

@@ -11,6 +11,7 @@ from PIL import Image
 from features.errors import WaldoError
 from features.photo import load_photo
 from features.regions import load_mask
+from indexer.bucket.object_path import path_of
 from search.commands.pages.rendering import Picture
 from search.evaluation.runs.values import Entrant
 from search.segmentation.overlay import thumbnail
@@ -110,7 +111,7 @@ def _figures(
     ranked = [number for number in found["ranking"] if number not in query["ignored"]]
     for number in ranked[:_PHOTOS]:
         kind = "right" if number in query["relevant"] else "wrong"
-        photo = Path(gallery[number])
+        photo = path_of(gallery[number])
         yield Figure(kind, pictures.number(photo), f"{kind}: {photo.name}")
 
 

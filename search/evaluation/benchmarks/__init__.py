@@ -22,6 +22,7 @@ from search.evaluation.benchmarks.published.ilias import (
     read_mini_ilias,
 )
 from search.evaluation.benchmarks.published.instre import read_instre
+from search.evaluation.benchmarks.published.packed_photos import OnListing
 from search.evaluation.benchmarks.published.pods import read_pods
 from search.evaluation.benchmarks.published.pods_masks import read_pods_masks
 from search.evaluation.benchmarks.published.products import read_inshop, read_sop
@@ -32,9 +33,6 @@ from search.evaluation.benchmarks.shown_objects import (
     read_folder_objects,
     read_scene_objects,
 )
-
-# Called with what is being done, how much of it is done, and how much there is.
-OnUnpacking = Callable[[str, int, int], None]
 
 # Rank a gallery for each query.
 SEARCHES: dict[str, Callable[[Path], Benchmark]] = {
@@ -50,14 +48,14 @@ SEARCHES: dict[str, Callable[[Path], Benchmark]] = {
     "inshop": read_inshop,
 }
 
-# Searches whose photos may lie in tars, which are unpacked into a work folder.
-PACKED_SEARCHES: dict[str, Callable[[Path, Path | None, OnUnpacking | None], Benchmark]] = {
+# Searches whose photos may lie in tars, which take time to list.
+PACKED_SEARCHES: dict[str, Callable[[Path, OnListing | None], Benchmark]] = {
     "ilias": read_ilias,
     "mini_ilias": read_mini_ilias,
 }
 
 # Rank a gallery for each text; packed as those above.
-TEXTS: dict[str, Callable[[Path, Path | None, OnUnpacking | None], TextBenchmark]] = {
+TEXTS: dict[str, Callable[[Path, OnListing | None], TextBenchmark]] = {
     "ilias_text": read_ilias_texts,
 }
 
@@ -80,17 +78,11 @@ GROUPS: dict[str, Callable[[Path], ShownObjects]] = {
 }
 
 
-def read_benchmark(
-    protocol: str,
-    root: Path,
-    work: Path | None = None,
-    on_step: OnUnpacking | None = None,
-) -> Benchmark:
+def read_benchmark(protocol: str, root: Path, on_listing: OnListing | None = None) -> Benchmark:
     """Read a benchmark of searches by its name in the tables.
 
-    work: the folder for photos that are unpacked from tars; where it is None, tars are refused.
-    on_step: called with the progress of unpacking. Raises WaldoError for an unknown name, for a
-    folder with another layout, and for one without a query or with a query that no photo answers.
+    on_listing: called with the progress of listing tars. Raises WaldoError for an unknown name, for
+    a folder with another layout, and for one without a query or with a query that no photo answers.
     """
     searches = [*SEARCHES, *PACKED_SEARCHES]
     if protocol in {**MASKS, **VIDEOS, **GROUPS, **TEXTS}:
@@ -99,7 +91,7 @@ def read_benchmark(
         known = ", ".join([*searches, *MASKS, *VIDEOS, *GROUPS, *TEXTS])
         raise WaldoError(f"{protocol}: no such protocol; one of {known}")
     if protocol in PACKED_SEARCHES:
-        benchmark = PACKED_SEARCHES[protocol](root, work, on_step)
+        benchmark = PACKED_SEARCHES[protocol](root, on_listing)
     else:
         benchmark = SEARCHES[protocol](root)
     if not benchmark.queries:

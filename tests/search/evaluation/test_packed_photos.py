@@ -1,145 +1,140 @@
-"""Photos in tars: unpacked once and whole, never outside their folder."""
+"""Benchmarks whose photos lie in tars: ILIAS, and distractors behind any gallery."""
 
-import io
+import gzip
+import json
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from features.errors import WaldoError
-from indexer.store.locks import writer_lock
 from search.evaluation.benchmarks import read_benchmark
-from search.evaluation.benchmarks.published.packed_photos import unpack_photos
+from search.evaluation.benchmarks.published.ilias import read_ilias_texts
+from search.evaluation.benchmarks.published.packed_photos import photos_of
+from search.evaluation.galleries import find_distractors
+from search.evaluation.paper import published_rows
+from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
-from tests.search.evaluation.test_published_searches import save_ilias, save_mini_ilias
+from tests.helpers.tars import save_tar
+from tests.search.evaluation.test_published_searches import (
+    save_ilias,
+    save_mini_ilias,
+    save_text,
+)
 
 
-def save_tar(path: Path, names: list[str]) -> Path:
-    """A shard as WebDataset writes it: a photo, and its labels beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for seed, name in enumerate(names):
-            tar.add(save_photo(path.with_suffix(".jpg"), 32, 24, seed), name)
-            labels = tarfile.TarInfo(f"{name.removesuffix('.jpg')}.json")
-            labels.size = 2
-            tar.addfile(labels, io.BytesIO(b"{}"))
-    path.with_suffix(".jpg").unlink()
-    return path
+def save_list(root: Path, n_listed: int) -> None:
+    lines = "".join(f"yfcc100m/{number}.jpg\n" for number in range(n_listed))
+    path = root / "image_ids/distractor_ids.txt.gz"
+    path.write_bytes(gzip.compress(lines.encode()))
 
 
-def names(photos: list[Path], work: Path) -> list[str]:
-    return ["/".join(photo.relative_to(work).parts[1:]) for photo in photos]
+def names(photos: list[Path], folder: Path) -> list[str]:
+    return [photo.relative_to(folder).as_posix() for photo in photos]
 
 
-def test_photos_are_unpacked_and_labels_are_not(tmp_path: Path) -> None:
+def test_photos_are_found_and_labels_are_not(tmp_path: Path) -> None:
     tars = [
         save_tar(tmp_path / "0.tar", ["a.jpg", "deep/b.x.jpg"]),
         save_tar(tmp_path / "1.tar", ["a.jpg"]),
     ]
     steps: list[tuple[str, int, int]] = []
-    work = tmp_path / "work"
-    photos = unpack_photos(tars, work, on_step=lambda *step: steps.append(step))
-    assert names(photos, work) == ["a.jpg", "deep/b.x.jpg", "a.jpg"]
-    assert len(set(photos)) == 3
-    assert steps == [("unpacking 0.tar", 0, 2), ("unpacking 1.tar", 1, 2)]
-    assert names(unpack_photos(tars, work, {"b"}), work) == ["deep/b.x.jpg"]
+    photos = photos_of(tars, on_listing=lambda *step: steps.append(step))
+    assert names(photos, tmp_path) == ["0.tar/a.jpg", "0.tar/deep/b.x.jpg", "1.tar/a.jpg"]
+    assert steps == [("listing 0.tar", 0, 2), ("listing 1.tar", 1, 2)]
+    assert names(photos_of(tars, {"b"}), tmp_path) == ["0.tar/deep/b.x.jpg"]
 
 
-def test_a_tar_is_unpacked_once_until_it_changes(tmp_path: Path) -> None:
-    tar, work = save_tar(tmp_path / "0.tar", ["a.jpg"]), tmp_path / "work"
-    [photo] = unpack_photos([tar], work)
-    photo.write_text("kept")
-    assert unpack_photos([tar], work) == [photo]
-    assert photo.read_text() == "kept"
-    save_tar(tar, ["a.jpg", "b.jpg"])
-    assert names(unpack_photos([tar], work), work) == ["a.jpg", "b.jpg"]
-
-
-def test_what_a_killed_run_left_is_not_taken_for_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tar, work = save_tar(tmp_path / "0.tar", ["a.jpg", "b.jpg"]), tmp_path / "work"
-    extract = tarfile.TarFile.extract
-
-    class Killed(BaseException):
-        """As a kill: nothing that follows the first photo happens."""
-
-    def die(packed: tarfile.TarFile, *given: object, **named: object) -> None:
-        extract(packed, *given, **named)  # type: ignore[arg-type]
-        raise Killed
-
-    monkeypatch.setattr(tarfile.TarFile, "extract", die)
-    with pytest.raises(Killed):
-        unpack_photos([tar], work)
-    assert len(list(work.rglob("*.jpg"))) == 1
-    (next(work.glob("*.tmp")) / "stray.jpg").write_bytes(b"of the killed run")
-    monkeypatch.setattr(tarfile.TarFile, "extract", extract)
-    assert names(unpack_photos([tar], work), work) == ["a.jpg", "b.jpg"]
-    assert list(work.glob("*.tmp")) == []
-
-
-def cut_in_a_photo(content: bytes) -> bytes:
-    return content[:700]
-
-
-def cut_between_photos(content: bytes) -> bytes:
-    """The first photo is whole, and the header of its labels follows next."""
-    size = int(content[124:135], 8)
-    return content[: 512 + -(-size // 512) * 512]
-
-
-def spoilt_header(content: bytes) -> bytes:
-    whole = len(cut_between_photos(content))
-    return content[:whole] + b"?" * 512 + content[whole + 512 :]
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        cut_in_a_photo,
-        cut_between_photos,
-        spoilt_header,
-        lambda content: b"",
-        lambda content: b"no tar" * 200,
-    ],
-)
-def test_a_broken_tar_is_named(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
-    tar = save_tar(tmp_path / "0.tar", ["a.jpg", "b.jpg"])
-    tar.write_bytes(spoil(tar.read_bytes()))
-    for _ in range(2):  # what was unpacked of it is not taken for whole later
-        with pytest.raises(WaldoError, match=r"0\.tar: is broken, or no tar") as raised:
-            unpack_photos([tar], tmp_path / "work")
-        assert "\n" not in str(raised.value)
-
-
-def test_nothing_is_written_outside_the_folder(tmp_path: Path) -> None:
-    tar = save_tar(tmp_path / "0.tar", ["../../../outside.jpg"])
-    with pytest.raises(WaldoError, match=r"0\.tar: .*outside the destination"):
-        unpack_photos([tar], tmp_path / "work")
-    assert list(tmp_path.rglob("outside.jpg")) == []
-
-
-def test_two_processes_do_not_unpack_into_one_folder(tmp_path: Path) -> None:
-    tar, work = save_tar(tmp_path / "0.tar", ["a.jpg"]), tmp_path / "work"
-    work.mkdir()
-    with writer_lock(work), pytest.raises(WaldoError, match="another process is unpacking"):
-        unpack_photos([tar], work)
+@pytest.mark.parametrize("name", ["0.tar.gz", "0.TGZ", "0.tar.xz"])
+def test_a_compressed_tar_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"whatever")
+    with pytest.raises(WaldoError, match=r"is a compressed tar, .*; unpack it"):
+        find_distractors(tmp_path, tmp_path / "work")
 
 
 def test_ilias_has_the_distractors_of_its_tars(tmp_path: Path) -> None:
-    root, work = save_mini_ilias(tmp_path / "ilias"), tmp_path / "work"
+    root = save_mini_ilias(tmp_path / "ilias")
     save_tar(root / "yfcc100m/yfcc100m-000.tar", ["77.jpg", "78.jpg"])
     save_tar(root / "distractors/mini.tar", ["79.jpg"])
-    whole = read_benchmark("ilias", root, work)
+    whole = read_benchmark("ilias", root)
     assert whole.convention == "6 distractors"
-    mini = read_benchmark("mini_ilias", root, work)
+    mini = read_benchmark("mini_ilias", root)
     assert sorted(photo.name for photo in mini.gallery[2:]) == ["1.jpg", "77.jpg"]
+    assert mini.convention == "2 distractors"
     assert [query.relevant.tolist() for query in mini.queries] == [[0], [1]]
 
 
-def test_tars_without_a_work_folder_are_refused(tmp_path: Path) -> None:
+def test_ilias_says_where_distractors_are_missing(tmp_path: Path) -> None:
+    root = save_mini_ilias(tmp_path)
+    save_text(root / "image_ids/text_query_ids.txt", "cup/query/T000.txt")
+    save_text(root / "ilias_core/cup/query/T000.txt", "a cup")
+    save_list(root, n_listed=3)
+    assert read_benchmark("ilias", root).convention == "3 distractors"
+    save_list(root, n_listed=1_000_000)
+    told = "3 of the 1,000,000 listed distractors"
+    assert read_benchmark("ilias", root).convention == told
+    assert read_ilias_texts(root).gallery.convention == told
+    report = {"protocol": "ilias", "convention": told, "n_queries": 1232, "n_gallery": 4718}
+    assert not list(published_rows(report))
+    assert read_benchmark("mini_ilias", root).convention == "1 of the 2 listed distractors"
+
+
+def test_a_broken_list_is_named(tmp_path: Path) -> None:
     root = save_ilias(tmp_path)
-    save_tar(root / "yfcc100m/0.tar", ["77.jpg"])
-    with pytest.raises(WaldoError, match=r"0\.tar: is packed"):
-        read_benchmark("ilias", root)
+    save_list(root, n_listed=100)
+    path = root / "image_ids/distractor_ids.txt.gz"
+    for content in (path.read_bytes()[:20], b"no gzip file", path.read_bytes()[:-3] + b"???"):
+        path.write_bytes(content)
+        with pytest.raises(WaldoError, match=r"distractor_ids\.txt\.gz: not readable") as raised:
+            read_benchmark("ilias", root)
+        assert "\n" not in str(raised.value)
+
+
+def test_distractors_are_searched_in_their_tars(waldo: CommandLine, tmp_path: Path) -> None:
+    """A miniature: three loose photos and four in tars, one of them half, one a copy."""
+    root, packed = tmp_path / "labelled", tmp_path / "packed"
+    packed.mkdir()
+    for seed, name in enumerate(("mug", "kettle")):
+        (root / name).mkdir(parents=True)
+        for number in range(2):
+            save_photo(root / name / f"{number}.jpg", 64, 48, 10 * seed + number)
+    save_photo(packed / "loose.jpg", 64, 48, 30)
+    for number, names_inside in enumerate((["7.jpg", "8.jpg"], ["7.jpg"])):
+        save_tar(packed / "deep" / f"{number}.tar", names_inside)
+    with tarfile.open(packed / "2.tar", "w") as tar:
+        tar.add(root / "mug" / "0.jpg", "copy.jpg")
+        half = tmp_path / "half.jpg"
+        half.write_bytes((root / "mug" / "1.jpg").read_bytes()[:300])
+        tar.add(half, "half.jpg")
+    unpacked = tmp_path / "unpacked"
+    for tar_file in packed.rglob("*.tar"):
+        with tarfile.open(tar_file) as tar:
+            tar.extractall(unpacked / tar_file.stem, filter="data")
+    save_photo(unpacked / "loose.jpg", 64, 48, 30)
+    options = ["evaluate", "folders", "--root", root, "--work", tmp_path / "work", "--json"]
+    options += ["--method", "rgb-patches", "--distractors"]
+    reports = []
+    for folder in (packed, unpacked):
+        result = waldo(*options, folder)
+        assert result.code == 0, result.err
+        reports.append(json.loads(result.out))
+    of_tars, of_files = reports
+    # The first photo of both tars is the same, which counts twice, as it does in folders.
+    assert of_tars["n_distractors"] == of_files["n_distractors"] == 4
+    assert of_tars["methods"]["rgb-patches"]["mAP"] == of_files["methods"]["rgb-patches"]["mAP"]
+    left_out = of_tars["distractors_left_out"]
+    assert left_out["copies"] == of_files["distractors_left_out"]["copies"] == 1
+    [broken] = left_out["broken"]
+    assert broken.startswith(f"{packed / '2.tar'}/half.jpg: ")
+    assert not list((tmp_path / "work").rglob("*.jpg"))  # nothing is unpacked
+
+
+def test_a_broken_tar_of_distractors_is_refused(waldo: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "labelled" / "mug").mkdir(parents=True)
+    for number in range(2):
+        save_photo(tmp_path / "labelled" / "mug" / f"{number}.jpg", 64, 48, number)
+    tar = save_tar(tmp_path / "others" / "0.tar", ["a.jpg"])
+    tar.write_bytes(tar.read_bytes()[:700])
+    options = ["evaluate", "folders", "--root", tmp_path / "labelled", "--work", tmp_path / "work"]
+    line = waldo.refusal(*options, "--method", "rgb-patches", "--distractors", tar.parent)
+    assert f"{tar}: is broken, or no tar" in line

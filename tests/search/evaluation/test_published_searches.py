@@ -151,7 +151,7 @@ SAVERS = {
         ("pods", (12, 12), {"NDCG": 1.0}, None),
         # A positive that has no file is not found: one of two.
         ("ilias", (2, 5), {"mAP@1k": 0.75}, "3 distractors"),
-        ("mini_ilias", (2, 3), {"mAP@1k": 0.75}, "1 distractors"),
+        ("mini_ilias", (2, 3), {"mAP@1k": 0.75}, "1 of the 2 listed distractors"),
         ("instre", (2, 8), {"mAP_trapezoidal": None}, None),
         ("gldv2", (2, 3), {"mAP@100": None}, None),
         ("sop", (4, 5), {"Recall@100": 1.0, "Recall@1000": 1.0}, None),

@@ -1,7 +1,8 @@
 """ILIAS (Kordopatis-Zilos et al., CVPR 2025): objects among distractors."""
 
+import gzip
 import math
-from collections.abc import Callable
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
-from features.photo import is_picture
 from features.regions import Box
 from search.evaluation.benchmarks.benchmark import (
     Benchmark,
@@ -24,13 +24,18 @@ from search.evaluation.benchmarks.published.named_photos import (
     read_lines,
     true_boxes,
 )
-from search.evaluation.benchmarks.published.packed_photos import photo_id, unpack_photos
+from search.evaluation.benchmarks.published.packed_photos import (
+    OnListing,
+    photo_id,
+    photos_of,
+)
 from search.query import Query
 
 _SOURCE = "vrg.fel.cvut.cz/ilias"
 _QUERIES, _POSITIVES = "image_ids/image_query_ids.txt", "image_ids/positive_ids.txt"
 _TEXTS = "image_ids/text_query_ids.txt"
 _MINI = "image_ids/mini_ilias_yfcc100m_ids.txt"
+_LISTED = "image_ids/distractor_ids.txt.gz"
 _DISTRACTORS = ("distractors", "yfcc100m")  # ours, and the published script's
 
 # Where the published evaluator parts the positives by their numbers in the list.
@@ -40,9 +45,7 @@ _LIMITS = {
 }
 
 
-def read_ilias(
-    root: Path, work: Path | None = None, on_step: Callable[[str, int, int], None] | None = None
-) -> Benchmark:
+def read_ilias(root: Path, on_listing: OnListing | None = None) -> Benchmark:
     """Read ILIAS by its image queries: each asks by its box, and the positives of its object are
     relevant.
 
@@ -58,26 +61,24 @@ def read_ilias(
     list, the benchmark has the parts that the published evaluator reports: positives by either
     number, within its limits.
 
-    on_step: called with the progress of unpacking. Raises WaldoError for a folder with another
-    layout, for missing queries, for broken tars, and for tars without `work`.
+    `image_ids/distractor_ids.txt.gz`, where it is there, says how many distractors there should be,
+    one in a line; the convention says so where there are others.
+
+    on_listing: called with the progress of listing tars. Raises WaldoError for a folder with
+    another layout, for missing queries, and for tars that are broken or compressed.
     """
-    return _read("ilias", root, _distractors(root, None, work, on_step))
+    return _read("ilias", root, _distractors(root, None, on_listing), _count_listed(root))
 
 
-def read_mini_ilias(
-    root: Path, work: Path | None = None, on_step: Callable[[str, int, int], None] | None = None
-) -> Benchmark:
+def read_mini_ilias(root: Path, on_listing: OnListing | None = None) -> Benchmark:
     """Read mini-ILIAS: as `read_ilias`, with the distractors alone that
-    `image_ids/mini_ilias_yfcc100m_ids.txt` names by their files' names up to the first dot; of tars
-    only they are unpacked.
+    `image_ids/mini_ilias_yfcc100m_ids.txt` names by their files' names up to the first dot.
     """
-    listed = read_lines(root / _MINI, _SOURCE)
-    return _read("mini_ilias", root, _distractors(root, set(map(photo_id, listed)), work, on_step))
+    listed = set(map(photo_id, read_lines(root / _MINI, _SOURCE)))
+    return _read("mini_ilias", root, _distractors(root, listed, on_listing), len(listed))
 
 
-def read_ilias_texts(
-    root: Path, work: Path | None = None, on_step: Callable[[str, int, int], None] | None = None
-) -> TextBenchmark:
+def read_ilias_texts(root: Path, on_listing: OnListing | None = None) -> TextBenchmark:
     """Read ILIAS by its text queries: the positives of the object that a text describes are
     relevant.
 
@@ -86,7 +87,7 @@ def read_ilias_texts(
     that is missing or empty.
     """
     core, positives = root / "ilias_core", _read_positives(root)
-    distractors = _distractors(root, None, work, on_step)
+    distractors = _distractors(root, None, on_listing)
     queries = []
     for name in _ids(root / _TEXTS):
         text = " ".join(read_lines(core / name, _SOURCE))
@@ -98,7 +99,7 @@ def read_ilias_texts(
     if not any(len(query.relevant) for query in queries):
         raise WaldoError(f"{root / _TEXTS}: no text describes an object that the gallery shows")
     gallery = [*(core / name for name in positives.rows), *distractors]
-    convention = named_convention(len(distractors))
+    convention = named_convention(len(distractors), _count_listed(root))
     return TextBenchmark(
         Benchmark("ilias_text", gallery, None, [], [], convention=convention), queries
     )
@@ -133,7 +134,8 @@ def _read_positives(root: Path) -> _Positives:
     return _Positives({name: row for row, name in enumerate(present)}, by_object)
 
 
-def _read(protocol: str, root: Path, distractors: list[Path]) -> Benchmark:
+def _read(protocol: str, root: Path, distractors: list[Path], n_listed: int | None) -> Benchmark:
+    """n_listed: how many distractors there should be; None where nobody says."""
     core = root / "ilias_core"
     asked = _ids(root / _QUERIES)
     positives = _read_positives(root)
@@ -159,7 +161,7 @@ def _read(protocol: str, root: Path, distractors: list[Path]) -> Benchmark:
     owned = [positives.of(name) for name in asked]
     return Benchmark(
         *(protocol, gallery, None, queries, []),
-        convention=named_convention(len(distractors)),
+        convention=named_convention(len(distractors), n_listed),
         metrics=("mAP@1k",),
         parts={
             part: [_part(*pair, positives, inside) for pair in zip(queries, owned, strict=True)]
@@ -168,10 +170,14 @@ def _read(protocol: str, root: Path, distractors: list[Path]) -> Benchmark:
     )
 
 
-def named_convention(n_distractors: int) -> str:
+def named_convention(n_distractors: int, n_listed: int | None = None) -> str:
     """The benchmark's convention; millions are rounded, as papers give them, so that a published
     figure stands beside a run of the whole.
+
+    n_listed: how many distractors there should be; None where nobody says.
     """
+    if n_listed not in (None, n_distractors):
+        return f"{n_distractors:,} of the {n_listed:,} listed distractors"
     if n_distractors >= 1_000_000:
         return f"{n_distractors / 1e6:.0f} M distractors"
     return f"{n_distractors or 'no'} distractors"
@@ -225,29 +231,22 @@ def _object(name: str) -> str:
     return name.split("/")[0]
 
 
-def _distractors(
-    root: Path,
-    chosen: set[str] | None,
-    work: Path | None,
-    on_step: Callable[[str, int, int], None] | None,
-) -> list[Path]:
+def _distractors(root: Path, chosen: set[str] | None, on_listing: OnListing | None) -> list[Path]:
     folders = [root / name for name in _DISTRACTORS if (root / name).is_dir()]
     files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
-    tars = [path for path in files if path.suffix == ".tar"]
-    loose = [
-        path
-        for path in files
-        if path.suffix != ".tar"
-        and (chosen is None or photo_id(path.name) in chosen)
-        and is_picture(path)
-    ]
-    if not tars:
-        return loose
-    if work is None:
-        raise WaldoError(
-            f"{tars[0]}: is packed; `waldo evaluate` unpacks tars into its work folder"
-        )
-    return loose + unpack_photos(tars, work / "ilias-distractors", chosen, on_step)
+    return photos_of(files, chosen, on_listing)
+
+
+def _count_listed(root: Path) -> int | None:
+    """The number of lines in the list of distractors; None where there is no list."""
+    path = root / _LISTED
+    if not path.is_file():
+        return None
+    try:
+        with gzip.open(path, "rb") as lines:
+            return sum(1 for line in lines if line.strip())
+    except (OSError, EOFError, zlib.error) as error:
+        raise WaldoError(f"{path}: not readable as a gzip file ({error}); get it anew") from None
 
 
 def _boxes_beside(photo: Path) -> Path:
