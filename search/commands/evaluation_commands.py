@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.commands.evaluating.evaluation_request import Evaluated, Request
+from search.commands.evaluating.label_evaluations import evaluate_mask_labels, evaluate_video_labels
 from search.commands.terminal.options import (
     EXPERTS,
     OTHER_BENCHMARKS,
@@ -18,6 +20,7 @@ from search.commands.terminal.options import (
     DeviceOption,
     JsonOption,
     ModelOption,
+    PartsOption,
     check_codec,
     codec_names,
     given_settings,
@@ -33,38 +36,6 @@ if TYPE_CHECKING:
     from search.evaluation.benchmarks.benchmark import Benchmark
     from search.evaluation.methods.sweep import Sweep
     from search.evaluation.retrieval import Evaluation
-    from search.evaluation.run_store import RunResults
-    from search.evaluation.steps import OnStep
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What `waldo evaluate` is asked to measure. work: the work folder."""
-
-    protocol: str
-    root: Path
-    model: str
-    methods: list[str]
-    device: str
-    batch_size: int
-    codec: str
-    sam: str | None
-    work: Path
-    sweep: list[str]
-    distractors: Path | None
-
-
-@dataclass(frozen=True)
-class _Evaluated:
-    """What an evaluation found.
-
-    report: JSON-ready. write: writes the report and all single results to a run file. folder: the
-    stored results of the run, which nobody needs once the report is out; None where there are none.
-    """
-
-    report: dict[str, Any]
-    write: Callable[[Path], None]
-    folder: Path | None
 
 
 def evaluate(
@@ -146,6 +117,7 @@ def evaluate(
             "whether they agree.",
         ),
     ] = None,
+    parts: PartsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Compare methods on a labelled benchmark. Searches rank its whole gallery.
@@ -153,6 +125,7 @@ def evaluate(
     A run that was interrupted continues when the same command is given again.
     """
     from features.errors import WaldoError
+    from indexer.parts import check_parts
     from search.evaluation.benchmarks import GROUPS, MASKS, TEXTS, VIDEOS
     from search.evaluation.method_table import evaluation_table, parts_table
     from search.evaluation.methods.sweep import sweep_table, sweep_title
@@ -174,17 +147,22 @@ def evaluate(
         raise WaldoError(f"--sweep {sweep[0]}: searches can be swept, not {protocol}")
     if distractors and protocol in {**MASKS, **VIDEOS, **GROUPS, **TEXTS}:
         raise WaldoError(f"--distractors {distractors}: searches have a gallery, not {protocol}")
+    if parts is not None:
+        if protocol in {**MASKS, **VIDEOS, **GROUPS}:
+            raise WaldoError(f"--parts {parts}: searches have a gallery, not {protocol}")
+        check_parts(parts)
     check_codec(codec)
-    request = _Request(
+    request = Request(
         *(protocol, root, model, method or [], device, batch_size, codec, sam),
         work=work or default_work_folder(),
         sweep=sweep or [],
         distractors=distractors,
+        parts=parts,
     )
     if protocol in VIDEOS:
-        evaluated = _evaluate_videos(request)
+        evaluated = evaluate_video_labels(request)
     elif protocol in MASKS:
-        evaluated = _evaluate_masks(request)
+        evaluated = evaluate_mask_labels(request)
     elif protocol in GROUPS:
         evaluated = _evaluate_groups(request)
     elif protocol in TEXTS:
@@ -197,9 +175,9 @@ def evaluate(
         print_json(evaluated.report)
     else:
         print_table(evaluation_table(evaluated.report, narrow=sys.stdout.isatty()))
-        if (parts := parts_table(evaluated.report)) is not None:
+        if (divided := parts_table(evaluated.report)) is not None:
             print()
-            print_table(parts)
+            print_table(divided)
         for swept in evaluated.report.get("sweeps", []):
             print(f"\n{sweep_title(swept)}")
             print_table(sweep_table(swept))
@@ -218,7 +196,7 @@ class _Searched:
     further: dict[str, Any]
 
 
-def _search(request: _Request, some: "Callable[[Benchmark], Benchmark] | None" = None) -> _Searched:
+def _search(request: Request, some: "Callable[[Benchmark], Benchmark] | None" = None) -> _Searched:
     """Run the methods. some: chooses queries."""
     from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import read_benchmark
@@ -245,7 +223,9 @@ def _search(request: _Request, some: "Callable[[Benchmark], Benchmark] | None" =
     further: dict[str, Any] = {}
     if photos:
         with ProgressDisplay() as display:
-            how = Indexing(extractor, request.work, request.codec, descriptors, display)
+            how = Indexing(
+                extractor, request.work, request.codec, descriptors, display, request.parts
+            )
             benchmark, left_out = add_distractors(benchmark, photos, methods, how)
         say(left_out.in_words(benchmark.n_distractors))
         further["distractors_left_out"] = asdict(left_out)
@@ -257,11 +237,12 @@ def _search(request: _Request, some: "Callable[[Benchmark], Benchmark] | None" =
             on_progress=display,
             on_step=display.show,
             descriptors=descriptors,
+            parts=request.parts,
         )
     return _Searched(benchmark, extractor, sweeps, found, further)
 
 
-def _evaluate_searches(request: _Request) -> _Evaluated:
+def _evaluate_searches(request: Request) -> Evaluated:
     from search.evaluation.methods.sweep import sweep_json
     from search.evaluation.metrics.class_map import measure_class_map
     from search.evaluation.report import evaluation_json, write_searches_run
@@ -282,10 +263,10 @@ def _evaluate_searches(request: _Request) -> _Evaluated:
         made = provenance(benchmark, _as_json(request, list(report["methods"])))
         write_searches_run(path, {**report, **made}, benchmark, found)
 
-    return _Evaluated(report, write, found.folder)
+    return Evaluated(report, write, found.folder)
 
 
-def _as_json(request: _Request, methods: list[str]) -> dict[str, Any]:
+def _as_json(request: Request, methods: list[str]) -> dict[str, Any]:
     """A request for searches, so that `_check` can repeat it. methods: those that were measured."""
     return {
         "protocol": request.protocol,
@@ -295,6 +276,7 @@ def _as_json(request: _Request, methods: list[str]) -> dict[str, Any]:
         "device": request.device,
         "batch_size": request.batch_size,
         "codec": request.codec,
+        "parts": request.parts,
         "distractors": request.distractors and str(request.distractors.absolute()),
     }
 
@@ -306,7 +288,7 @@ def _check(path: Path, work: Path, json_output: bool) -> None:
 
     run = read_run(path)
     asked = request_of(run)
-    request = _Request(
+    request = Request(
         *(asked["protocol"], Path(asked["root"]), asked["model"], asked["methods"]),
         device=asked["device"],
         batch_size=asked["batch_size"],
@@ -315,6 +297,7 @@ def _check(path: Path, work: Path, json_output: bool) -> None:
         work=work,
         sweep=[],
         distractors=asked["distractors"] and Path(asked["distractors"]),
+        parts=asked["parts"],
     )
     places: list[int] = []
 
@@ -339,56 +322,7 @@ def _check(path: Path, work: Path, json_output: bool) -> None:
         raise typer.Exit(1)
 
 
-def _evaluate_masks(request: _Request) -> _Evaluated:
-    from search.evaluation.benchmarks import MASKS
-    from search.evaluation.labels.object_masks import (
-        evaluate_masks,
-        masks_folder,
-        select_mask_methods,
-    )
-    from search.segmentation.cascade import prompted_by
-    from search.segmentation.sam import Sam
-
-    objects = MASKS[request.protocol](request.root)
-    sam = None if request.sam is None else Sam.load(request.sam, request.device)
-    draw = None if sam is None else prompted_by(sam)
-    methods = select_mask_methods(request.methods, objects, draw)
-    extractor = load_extractor(request.model, request.device, batch_size=1)
-    files = [] if sam is None else sam.files
-    return _evaluate_by_object(
-        masks_folder(request.work, request.protocol, objects, extractor, files),
-        lambda stored, on_step: evaluate_masks(
-            *(request.protocol, objects, extractor, methods, stored, on_step), work=request.work
-        ),
-        things="objects",
-        items=[item.name for item in objects],
-        methods=[chosen.name for chosen in methods],
-    )
-
-
-def _evaluate_videos(request: _Request) -> _Evaluated:
-    from search.evaluation.benchmarks import VIDEOS
-    from search.evaluation.labels.video_labels import (
-        evaluate_videos,
-        select_video_methods,
-        videos_folder,
-    )
-    from search.segmentation.video import load_video_extractor
-
-    videos = VIDEOS[request.protocol](request.root)
-    methods = select_video_methods(request.methods)
-    say(f"loading the model {request.model}")
-    extractor = load_video_extractor(request.model, request.device)
-    return _evaluate_by_object(
-        videos_folder(request.work, request.protocol, videos, extractor),
-        lambda *stored: evaluate_videos(request.protocol, videos, extractor, methods, *stored),
-        things="sequences",
-        items=[video.name for video in videos],
-        methods=list(methods),
-    )
-
-
-def _evaluate_groups(request: _Request) -> _Evaluated:
+def _evaluate_groups(request: Request) -> Evaluated:
     from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import GROUPS
     from search.evaluation.photo_groups import evaluate_groups, select_group_methods
@@ -404,12 +338,13 @@ def _evaluate_groups(request: _Request) -> _Evaluated:
             on_step=display.show,
         )
     say(f"indexes for later runs: {request.work}")
-    return _Evaluated(report, partial(write_run, report=report), folder=None)
+    return Evaluated(report, partial(write_run, report=report), folder=None)
 
 
-def _evaluate_texts(request: _Request) -> _Evaluated:
+def _evaluate_texts(request: Request) -> Evaluated:
     from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import TEXTS
+    from search.evaluation.galleries import Indexing
     from search.evaluation.report import write_run
     from search.evaluation.text_queries import check_text_methods, evaluate_texts
 
@@ -418,28 +353,9 @@ def _evaluate_texts(request: _Request) -> _Evaluated:
         benchmark = TEXTS[request.protocol](request.root, display.show)
     extractor = load_extractor(request.model, request.device, request.batch_size)
     with ProgressDisplay() as display:
-        report = evaluate_texts(
-            benchmark, extractor, request.work, request.codec, display, display.show
+        how = Indexing(
+            *(extractor, request.work, request.codec), on_progress=display, parts=request.parts
         )
+        report = evaluate_texts(benchmark, how, display.show)
     say(f"indexes for later runs: {request.work}")
-    return _Evaluated(report, partial(write_run, report=report), folder=None)
-
-
-def _evaluate_by_object(
-    folder: Path,
-    measure: "Callable[[RunResults, OnStep], dict[str, Any]]",
-    things: str,
-    items: list[str],
-    methods: list[str],
-) -> _Evaluated:
-    """Measure what an interrupted run has left. things: what the items are, in the plural."""
-    from search.commands.terminal.progress_bar import ProgressDisplay
-    from search.evaluation.report import write_run
-    from search.evaluation.run_store import open_results
-
-    with open_results(folder) as stored:
-        if done := stored.count(items, methods):
-            say(f"going on with an interrupted run: {done} of {len(items)} {things} are done")
-        with ProgressDisplay() as display:
-            report = measure(stored, display.show)
-    return _Evaluated(report, partial(write_run, report=report), folder)
+    return Evaluated(report, partial(write_run, report=report), folder=None)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from features.errors import WaldoError
 from features.models import MapExtractor
 from features.vision.descriptors import ImageDescriptor
-from indexer.ingest.build import index_photos
+from indexer.collection import Collection
+from indexer.fleet.fleet_build import index_collection
+from indexer.fleet.fleet_reader import open_collection
 from indexer.ingest.progress import Progress
 from indexer.ingest.sources import Source, Unreadable, list_photos
 from indexer.protocols import Extractor
-from indexer.reader import IndexReader
 from indexer.store.failures import read_failures
 from indexer.store.files import digest
 from search.evaluation.benchmarks.benchmark import Benchmark, with_distractors
@@ -40,7 +41,8 @@ class Indexing:
 
     extractor: the model that is evaluated. work: the folder of indexes. quality: the codec's, for
     the model's maps. descriptors: those that methods need, stored beside the model's maps.
-    on_progress: called with the progress of indexing.
+    on_progress: called with the progress of indexing. parts: of a fleet; None for an ordinary
+    index.
     """
 
     extractor: MapExtractor
@@ -48,6 +50,7 @@ class Indexing:
     quality: str
     descriptors: Sequence[ImageDescriptor] = ()
     on_progress: Callable[[Progress], None] | None = None
+    parts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,17 @@ class LeftOut:
 
 
 def index_gallery(benchmark: Benchmark, maps: str, source: Extractor, how: Indexing) -> Path:
-    """The index of a benchmark's gallery by one kind of maps, brought up to date.
+    """The index of a benchmark's gallery by one kind of maps, or its fleet, brought up to date.
 
     maps: the name of the kind. source: the extractor that makes it.
     """
     quality = "none" if maps in EXTRACTORS else how.quality
-    place = gallery_folder(how.work, benchmark, maps, source, quality)
-    index_photos(
+    place = gallery_folder(how.work, benchmark, maps, source, quality, how.parts)
+    index_collection(
         [place / "gallery.txt"],
         place / "index",
         source,
+        parts=how.parts,
         batch_size=how.extractor.batch_size,
         quality=quality,
         descriptors=how.descriptors if source is how.extractor else (),
@@ -91,7 +95,7 @@ def index_gallery(benchmark: Benchmark, maps: str, source: Extractor, how: Index
     return place / "index"
 
 
-def gallery_ids(reader: IndexReader, benchmark: Benchmark) -> NDArray[np.int64]:
+def gallery_ids(reader: Collection, benchmark: Benchmark) -> NDArray[np.int64]:
     """The ids of a gallery's photos in its index, (n_gallery,) int64.
 
     Raises WaldoError for a photo that the index lacks, because it cannot be read.
@@ -151,7 +155,7 @@ def add_distractors(
     for group in groups:
         source, _ = extractors_of(group)
         index = index_gallery(every, group.maps, source, how)
-        with IndexReader.open(index) as reader:
+        with open_collection(index) as reader:
             paths = map(Path, reader.paths())
             found = dict(zip(paths, map(bytes, reader.content_hashes), strict=True))
         contents = {path: found[path] for path in contents or found if path in found}

@@ -15,8 +15,8 @@ from features.models import MapExtractor
 from features.regions import Box
 from features.vision.descriptors import ImageDescriptor
 from indexer.codec.quality import DEFAULT_QUALITY
+from indexer.fleet.fleet_reader import open_collection
 from indexer.ingest.progress import Progress
-from indexer.reader import IndexReader
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
 from search.evaluation.galleries import Indexing, gallery_ids, index_gallery
 from search.evaluation.methods.indexed_gallery import IndexedGallery, QueryBatch, References
@@ -97,6 +97,7 @@ def run_methods(
     on_step: OnStep | None = None,
     descriptors: Sequence[ImageDescriptor] = (),
     depth: int = DEPTH,
+    parts: int | None = None,
 ) -> Evaluation:
     """Score the whole gallery for every query by every method, and keep what is measured of it.
 
@@ -108,20 +109,22 @@ def run_methods(
     quality: the codec's, for the model's maps. on_progress: called with the progress of indexing.
     on_step: called with the progress of all other work. descriptors: those that the methods need
     (`methods.descriptors_of`). depth: the scores of so many photos are kept, the best of each
-    query. Raises WaldoError where a photo cannot be read: a number that leaves it out would be
-    another number.
+    query. parts: of the gallery's indexes, which then are fleets; None for ordinary ones. Raises
+    WaldoError where a photo cannot be read: a number that leaves it out would be another number.
     """
     groups = group_by_maps(single_methods(methods), extractor)
     for group in groups:
         check_class_names(benchmark, group)
     decides = [*_what_decides(extractor, groups, quality, descriptors), depth]
+    if parts is not None:
+        decides.append(parts)
     folder = run_folder(work, benchmark, decides)
     n_queries, n_gallery = len(benchmark.queries), len(benchmark.gallery)
     with (
         open_scores(folder, n_queries, n_gallery, depth) as scores,
         _shown_queries(benchmark) as shown,
     ):
-        indexing = Indexing(extractor, work, quality, descriptors, on_progress)
+        indexing = Indexing(extractor, work, quality, descriptors, on_progress, parts)
         run = _Run(shown, indexing, scores, depth, on_step or ignore_step)
         lacking = {
             batch: [method for method in methods if not scores.is_done(method.name, batch)]
@@ -195,7 +198,7 @@ def _open_gallery(run: _Run, group: SameMaps, opened: ExitStack) -> IndexedGalle
     source, single = extractors_of(group)
     with run.scores.clock("indexing"):
         index = index_gallery(run.benchmark, group.maps, source, run.indexing)
-    reader = opened.enter_context(IndexReader.open(index))
+    reader = opened.enter_context(open_collection(index))
     names = {method.name for method in group.methods}
     return IndexedGallery(
         *(names, reader, gallery_ids(reader, run.benchmark), source, single),

@@ -55,18 +55,25 @@ def default_work_folder() -> Path:
 
 
 def gallery_folder(
-    work: Path, benchmark: Benchmark, maps: str, extractor: Extractor, quality: str
+    work: Path,
+    benchmark: Benchmark,
+    maps: str,
+    extractor: Extractor,
+    quality: str,
+    parts: int | None = None,
 ) -> Path:
     """The folder for an index of the benchmark's gallery, made if it is missing.
 
-    The extractor, the codec's quality and the photos (by path, size and modification time) decide
-    the folder's name, which starts with the protocol and `maps`, the name of the extractor's maps.
-    The folder holds `gallery.txt`, a list of the photos to index; the index goes to `index`.
+    The extractor, the codec's quality, the number of parts of a fleet (None for an ordinary index)
+    and the photos (by path, size and modification time) decide the folder's name, which starts with
+    the protocol and `maps`, the name of the extractor's maps. The folder holds `gallery.txt`, a
+    list of the photos to index; the index goes to `index`.
 
     Raises WaldoError for a missing photo, OSError where the folder cannot be written.
     """
     photos = benchmark.indexed or benchmark.gallery
-    digest = _digest_with_files(photos, [extractor.fingerprint(), quality])
+    decides = [extractor.fingerprint(), quality, *(() if parts is None else (parts,))]
+    digest = _digest_with_files(photos, decides)
     folder = work / f"{benchmark.protocol}-{maps}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     listing = "\n".join(resolved(photos))

@@ -1,7 +1,5 @@
 """How well photos are found by a text alone: by the class map of a model that knows words."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +7,8 @@ from numpy.typing import NDArray
 
 from features.errors import RegionError, WaldoError
 from features.models import MapExtractor
-from indexer.ingest.progress import Progress
-from indexer.reader import IndexReader
+from indexer.collection import Collection
+from indexer.fleet.fleet_reader import open_collection
 from search.evaluation.benchmarks.benchmark import TextBenchmark, TextQuery, flags
 from search.evaluation.galleries import Indexing, gallery_ids, index_gallery
 from search.evaluation.methods.indexed_gallery import in_order_of
@@ -34,31 +32,23 @@ def check_text_methods(names: list[str]) -> None:
             raise WaldoError(f"method {name}: texts are searched by {METHOD} alone")
 
 
-def evaluate_texts(
-    benchmark: TextBenchmark,
-    extractor: MapExtractor,
-    work: Path,
-    quality: str,
-    on_progress: Callable[[Progress], None],
-    on_step: OnStep,
-) -> dict[str, Any]:
+def evaluate_texts(benchmark: TextBenchmark, how: Indexing, on_step: OnStep) -> dict[str, Any]:
     """The report, JSON-ready; metrics are fractions, 0..1.
 
     A photo's score is the mean over its cells of S_S, the similarity with the text's vector C (PDM
     Eq. 5 and 6). A text of which the model knows no word finds nothing, and "n_unknown" counts
-    these. work, quality, on_progress: as for `run_methods`. Raises WaldoError where the model knows
-    no words, and where a photo cannot be read.
+    these. on_step: as for `run_methods`. Raises WaldoError where the model knows no words, and
+    where a photo cannot be read.
     """
-    gallery = benchmark.gallery
+    gallery, extractor = benchmark.gallery, how.extractor
     if not extractor.knows_words:
         raise WaldoError(
             f"{gallery.protocol}: the model {extractor.fingerprint()['model']} knows no words, so "
             "that it cannot be asked by texts; choose another --model"
         )
-    how = Indexing(extractor, work, quality, on_progress=on_progress)
     index = index_gallery(gallery, MODEL, extractor, how)
     precisions, unknown, total = np.zeros(len(benchmark.queries)), 0, len(benchmark.queries)
-    with IndexReader.open(index) as reader:
+    with open_collection(index) as reader:
         ids = gallery_ids(reader, gallery)
         for number, query in enumerate(benchmark.queries):
             on_step("searching by texts", number, total)
@@ -70,7 +60,7 @@ def evaluate_texts(
         "protocol": gallery.protocol,
         "convention": gallery.convention,
         "model": extractor.fingerprint(),
-        "codec": quality,
+        "codec": how.quality,
         "versions": versions(),
         "n_queries": total,
         "n_gallery": len(gallery.gallery),
@@ -89,7 +79,7 @@ def evaluate_texts(
 
 
 def _precision(
-    query: TextQuery, extractor: MapExtractor, reader: IndexReader, ids: NDArray[np.int64]
+    query: TextQuery, extractor: MapExtractor, reader: Collection, ids: NDArray[np.int64]
 ) -> float:
     """The average precision of a text, 0..1. ids: (n_gallery,). Raises RegionError where the model
     knows no word of it.

@@ -14,8 +14,8 @@ from features.errors import WaldoError
 from features.photo import load_photo
 from features.regions import Box
 from features.vision.descriptors import ImageDescriptor
+from indexer.collection import Collection
 from indexer.protocols import Extractor
-from indexer.reader import IndexReader
 from search.choosing import choose_object
 from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import BenchmarkQuery
@@ -61,7 +61,7 @@ class QueryBatch:
 
 @dataclass(frozen=True)
 class IndexedGallery:
-    """An index of a benchmark's gallery, which methods ask.
+    """The index of a benchmark's gallery, or its fleet, which methods ask.
 
     methods: the names of those that look at its maps. ids: (n_gallery,) int64, the photos' ids in
     it. source: the extractor that made it. extractor: its twin for queries. descriptors: those that
@@ -70,7 +70,7 @@ class IndexedGallery:
     """
 
     methods: set[str]
-    reader: IndexReader
+    reader: Collection
     ids: NDArray[np.int64]
     source: Extractor
     extractor: Extractor

@@ -49,6 +49,7 @@ _ASKED: dict[str, type | UnionType] = {
     "batch_size": int,
     "codec": str,
     "distractors": str | None,
+    "parts": int | None,
 }
 
 
@@ -104,7 +105,12 @@ def request_of(run: Run) -> dict[str, Any]:
             f"{run.path}: cannot be checked: {wrong} is missing, or is not what `waldo evaluate "
             "--out` writes; run it again"
         )
-    return dict(request)
+    return _asked(request)
+
+
+def _asked(request: dict[str, Any]) -> dict[str, Any]:
+    """A request as this version writes it: earlier ones had no parts."""
+    return {"parts": None, **request}
 
 
 def _wrong_entries(content: dict[str, Any]) -> Iterator[str]:
@@ -113,7 +119,7 @@ def _wrong_entries(content: dict[str, Any]) -> Iterator[str]:
         if not isinstance(content.get(name), kind):
             yield name
             return
-    request = content["request"]
+    request = _asked(content["request"])
     for name, kind in _ASKED.items():
         if name not in request or not isinstance(request[name], kind):
             yield f"request.{name}"

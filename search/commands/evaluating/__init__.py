@@ -1,0 +1,1 @@
+"""What `waldo evaluate` is asked, and its evaluations of masks and videos, object by object."""
