@@ -127,6 +127,10 @@ class RayWorkers:
         )(worker)
         return actor_class.remote(*given)
 
+    def share(self, value: Any) -> Any:
+        """Stands for a value that several workers are given: it is sent to each machine once."""
+        return self._ray.put(value)
+
     def dismiss(self, worker: Any) -> None:
         """Let go of a worker, dead or alive."""
         self._ray.kill(worker, no_restart=True)

@@ -5,7 +5,7 @@ through Ray, maps do not: this process reads those of the few photos that are sh
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,8 +20,14 @@ from indexer.collection import Collection, Result
 from indexer.errors import IndexMissingError
 from indexer.fleet.fleet_reader import FleetReader
 from indexer.fleet.part_holder import PartHolder, Work, pack
-from indexer.parts import CODEC_NUMBER, part_of_id, read_fleet
-from indexer.ray_cluster import ClusterError, RayCluster, WorkerLostError, ray_on_stderr
+from indexer.parts import CODEC_NUMBER, Fleet, part_of_id, read_fleet
+from indexer.ray_cluster import (
+    ClusterError,
+    RayCluster,
+    RayWorkers,
+    WorkerLostError,
+    ray_on_stderr,
+)
 from indexer.recall.searching import Asked, Found, VectorRecall, WordsIn, WordsRecall, best_of
 
 # Workers at most, however many parts there are; each search asks all of them.
@@ -31,10 +37,66 @@ _TO_COME = 120.0
 _TO_FOLLOW = 15.0
 
 
+class HiredHolders:
+    """Workers that hold parts of every fleet that is opened on them; use `hire_holders`.
+
+    workers: of the cluster. hired: those that came.
+    """
+
+    def __init__(self, workers: RayWorkers) -> None:
+        self.workers = workers
+        self.hired: list[Any] = []
+
+    @ray_on_stderr()
+    def hire(self, most: int) -> None:
+        """Hire workers, as many as there is room for, and keep those that come soon."""
+        room = self.workers.room()
+        # A photo's score must not depend on the machine that holds it.
+        kernel = forced_kernel() or Float32.name
+        given = self.workers.cluster.device, room.cores, kernel
+        for _ in range(min(room.workers, most, _MOST_HOLDERS)):
+            self.hired.append(self.workers.hire(PartHolder, room, *given))
+        coming = [worker.come.remote() for worker in self.hired]
+        self.workers.come(coming, _TO_COME)
+        there = self.workers.come(coming, _TO_FOLLOW, len(coming))
+        for worker, answer in zip([*self.hired], coming, strict=True):
+            if answer not in there:
+                self.hired.remove(worker)
+                self.workers.dismiss(worker)
+        if not self.hired:
+            raise ClusterError(
+                f"the Ray cluster {self.workers.cluster.address}: has no room for a worker with "
+                f"{room.cores} cores; search without it, or try again later"
+            )
+
+    def dismiss(self) -> None:
+        """Let go of all workers."""
+        for worker in self.hired:
+            self.workers.dismiss(worker)
+
+
+@contextlib.contextmanager
+def hire_holders(cluster: RayCluster, most: int) -> Iterator[HiredHolders]:
+    """Connect to a cluster and hire workers that hold parts of fleets, until the context ends.
+
+    They are hired once for all fleets that are open together: were each fleet to hire its own, the
+    second would wait for the room that those of the first take. most: how many there are at most,
+    such as a fleet has parts. Raises ClusterError.
+    """
+    with cluster.connect() as workers:
+        holders = HiredHolders(workers)
+        try:
+            holders.hire(most)
+            yield holders
+        finally:
+            holders.dismiss()
+
+
 class ClusterReader(FleetReader):
-    """A fleet of which workers hold the parts. Use `open_on`."""
+    """A fleet of which workers hold the parts. Use `open_on`, or `open_by` for several fleets."""
 
     _holders: "_Holders"
+    _own: contextlib.ExitStack  # closes what is this reader's alone
 
     @classmethod
     def open_on(cls, index_dir: Path, cluster: RayCluster) -> Self:
@@ -42,24 +104,28 @@ class ClusterReader(FleetReader):
 
         Raises IndexMissingError where there is no fleet, ClusterError, and as `open_collection`.
         """
-        fleet = read_fleet(index_dir)
-        if fleet is None:
-            raise IndexMissingError(
-                f"{index_dir}: is no fleet, of which workers could hold the parts; search it "
-                "without a cluster"
-            )
+        parts = _fleet_in(index_dir).parts
+        with contextlib.ExitStack() as own:
+            reader = cls.open_by(index_dir, own.enter_context(hire_holders(cluster, parts)))
+            reader._own = own.pop_all()
+        return reader
+
+    @classmethod
+    def open_by(cls, index_dir: Path, hired: HiredHolders) -> Self:
+        """As `open_on`, by workers that are hired already and stay when the fleet is closed."""
         bucket = bucket_of(index_dir)
         address = str(index_dir.absolute()) if bucket is None else bucket.url
-        reader = cls.open(fleet)
+        reader = cls.open(_fleet_in(index_dir))
+        reader._own = contextlib.ExitStack()
         try:
-            reader._holders = _Holders(cluster, address, reader.generations)
+            reader._holders = _Holders(hired, address, reader.generations)
         except BaseException:
-            FleetReader.close(reader)
+            reader.close()
             raise
         return reader
 
     def close(self) -> None:
-        self._holders.close()
+        self._own.close()
         super().close()
 
     @cached_property
@@ -98,70 +164,44 @@ class _Holder:
 
 
 class _Holders:
-    """The workers that hold the parts of a fleet, until it is closed.
+    """The workers that hold the parts of one fleet.
 
     Where one dies, the others take its parts.
     """
 
-    def __init__(self, cluster: RayCluster, address: str, generations: Mapping[int, int]) -> None:
+    def __init__(self, hired: HiredHolders, address: str, generations: Mapping[int, int]) -> None:
         """generations: the state of each part, by the parts' numbers. Raises ClusterError, and as
         `PartHolder.hold`.
         """
-        with contextlib.ExitStack() as connected:
-            self._workers = connected.enter_context(cluster.connect())
-            connected.callback(self._dismiss_all)
-            self._holders: list[_Holder] = []
-            self._hire(address, len(generations))
-            self._hand_out(generations)
-            self._connected = connected.pop_all()
-
-    def close(self) -> None:
-        self._connected.close()
+        self._workers, self._address = hired.workers, address
+        self._holders = [_Holder(worker) for worker in hired.hired]
+        self._hand_out(generations)
 
     @ray_on_stderr()
     def do(self, work: Work, ids: NDArray[np.int64] | None) -> list[Any]:
         """What each worker makes of those of some photos that are in its parts, where there are
         any; None stands for all photos. Raises what a worker raised, ClusterError.
         """
-        packed = pack(work)
+        packed = self._workers.share(pack(work))
         while True:
             asked = []
             for holder in self._holders:
                 own = None if ids is None else holder.own(ids)
-                if own is None or len(own):
-                    asked.append((holder, holder.worker.do.remote(packed, own)))
+                if holder.generations and (own is None or len(own)):
+                    asked.append((holder, holder.worker.do.remote(self._address, packed, own)))
             results = self._answers(asked)
             if results is not None:
                 return results
 
     @ray_on_stderr()
-    def _hire(self, address: str, parts: int) -> None:
-        """Hire workers, and keep those that come soon."""
-        room = self._workers.room()
-        # A photo's score must not depend on the machine that holds it.
-        kernel = forced_kernel() or Float32.name
-        given = address, self._workers.cluster.device, room.cores, kernel
-        for _ in range(min(room.workers, parts, _MOST_HOLDERS)):
-            worker = self._workers.hire(PartHolder, room, *given)
-            self._holders.append(_Holder(worker))
-        coming = [holder.worker.come.remote() for holder in self._holders]
-        self._workers.come(coming, _TO_COME)
-        there = self._workers.come(coming, _TO_FOLLOW, len(coming))
-        for holder, answer in zip([*self._holders], coming, strict=True):
-            if answer not in there:
-                self._dismiss(holder)
-        if not self._holders:
-            raise ClusterError(
-                f"the Ray cluster {self._workers.cluster.address}: has no room for a worker with "
-                f"{room.cores} cores; search without it, or try again later"
-            )
-
     def _hand_out(self, generations: Mapping[int, int]) -> None:
         """Have the workers hold these parts too."""
         for turn, (number, generation) in enumerate(generations.items()):
             self._holders[turn % len(self._holders)].generations[number] = generation
         changed = self._holders[: len(generations)]
-        self._answers([(one, one.worker.hold.remote(one.generations)) for one in changed])
+        self._answers(
+            [(one, one.worker.hold.remote(self._address, one.generations)) for one in changed]
+        )
 
     def _answers(self, asked: Sequence[tuple[_Holder, Any]]) -> list[Any] | None:
         """What workers answer; None where one is gone, whose parts others then hold.
@@ -194,9 +234,16 @@ class _Holders:
         self._holders.remove(holder)
         self._workers.dismiss(holder.worker)
 
-    def _dismiss_all(self) -> None:
-        for holder in self._holders[:]:
-            self._dismiss(holder)
+
+def _fleet_in(index_dir: Path) -> Fleet:
+    """The fleet in a folder. Raises IndexMissingError, and as `read_fleet`."""
+    fleet = read_fleet(index_dir)
+    if fleet is None:
+        raise IndexMissingError(
+            f"{index_dir}: is no fleet, of which workers could hold the parts; search it without a "
+            "cluster"
+        )
+    return fleet
 
 
 class _HeldRecall(Generic[Asked]):
