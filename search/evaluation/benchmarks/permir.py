@@ -1,6 +1,7 @@
 """PerMIR and PerMIS (PDM, NeurIPS 2024): how the folder of both is laid out and read.
 
-`search.evaluation.benchmarks.burst` makes such a folder.
+`search.evaluation.benchmarks.burst` makes such a folder. `permir_folders` reads the other layout,
+that of the code published with PDM.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from search.evaluation.benchmarks.labelled_objects import (
     check_sizes,
     read_mask,
 )
+from search.evaluation.benchmarks.permir_folders import read_video_folders
 from search.query import Query
 
 # The file of a folder that lists its videos.
@@ -59,30 +61,48 @@ class ChosenVideo:
     query: int
 
 
+@dataclass(frozen=True)
+class _Video:
+    """A video of either layout.
+
+    class_name: what the object is, None where nobody says. classes: those that each frame shows,
+    None where nobody says. query: the place in `frames` of the largest mask.
+    """
+
+    name: str
+    class_name: str | None
+    frames: list[MaskedPhoto]
+    classes: list[set[str]] | None
+    query: int
+
+
 def read_permir(root: Path) -> Benchmark:
     """Read PerMIR: retrieval among objects of the same class.
 
     The query of a video is its frame with the largest mask, with the mask and the class name. The
     gallery holds the other frames of all videos; the two of the query's own video are relevant. A
-    gallery photo shows the classes annotated in it; BURST does not claim to annotate all. Raises
-    WaldoError where the folder is incomplete.
+    gallery photo shows the classes annotated in it; BURST does not claim to annotate all.
+
+    root: as `waldo prepare permir` makes it, or with a folder for each video, as `permir_folders`
+    reads them, which tell no class; the convention says which. Raises WaldoError where the folder
+    is incomplete.
     """
     gallery: list[Path] = []
     classes: list[set[str]] = []
     shown: list[int] = []
     boxes: list[tuple[Box, ...]] = []
-    videos = _read_videos(root)
+    videos, convention = _read_either(root)
     for number, video in enumerate(videos):
-        for place, frame in enumerate(video.frames):
+        for place, pair in enumerate(video.frames):
             if place != video.query:
-                pair = masked_photo(root, frame)
                 gallery.append(pair.photo)
                 boxes.append(box_of_mask(read_mask(pair.mask)))
-                classes.append(set(frame.classes))
                 shown.append(number)
+                if video.classes is not None:
+                    classes.append(video.classes[place])
     queries = []
     for number, video in enumerate(videos):
-        asked = masked_photo(root, video.frames[video.query])
+        asked = video.frames[video.query]
         relevant = np.array(shown) == number
         named = np.array([video.class_name in names for names in classes])
         queries.append(
@@ -90,23 +110,26 @@ def read_permir(root: Path) -> Benchmark:
                 Query(asked.photo, video.class_name, mask=asked.mask),
                 np.flatnonzero(relevant),
                 ignored=np.empty(0, dtype=np.int64),
-                confusable=bool((named & ~relevant).any()),
-                boxes={place: boxes[place] for place in np.flatnonzero(relevant).tolist()},
+                confusable=bool(len(named)) and bool((named & ~relevant).any()),
+                boxes={
+                    place: boxes[place]
+                    for place in np.flatnonzero(relevant).tolist()
+                    if boxes[place]
+                },
             )
         )
-    convention = f"{len(videos)} videos"
-    return Benchmark("permir", gallery, classes, queries, [], convention=convention)
+    return Benchmark("permir", gallery, classes or None, queries, [], convention=convention)
 
 
 def read_permis(root: Path) -> list[SegmentationObject]:
     """Read PerMIS-image: segmentation among objects of the same class.
 
-    The first chosen frame of a video is the reference, the other two are the targets. Raises
-    WaldoError where the folder is incomplete.
+    The first frame of a video is the reference, the other two are the targets. root: as of
+    `read_permir`. Raises WaldoError where the folder is incomplete.
     """
     objects = []
-    for video in _read_videos(root):
-        first, *others = (masked_photo(root, frame) for frame in video.frames)
+    for video in _read_either(root)[0]:
+        first, *others = video.frames
         objects.append(SegmentationObject(video.name, video.class_name, first, others))
     return objects
 
@@ -117,12 +140,41 @@ def masked_photo(root: Path, frame: ChosenFrame) -> MaskedPhoto:
     return MaskedPhoto(photo, (root / "masks" / frame.image).with_suffix(".png"))
 
 
+def _read_either(root: Path) -> tuple[list[_Video], str]:
+    """The videos of a folder of either layout, and its convention."""
+    if not (root / LISTING).is_file() and (folders := read_video_folders(root)):
+        videos = [
+            _Video(name, None, frames, None, _largest(frames)) for name, frames in folders.items()
+        ]
+        return videos, f"{len(videos)} folders"
+    chosen = _read_videos(root)
+    videos = [
+        _Video(
+            *(video.name, video.class_name),
+            [masked_photo(root, frame) for frame in video.frames],
+            [set(frame.classes) for frame in video.frames],
+            video.query,
+        )
+        for video in chosen
+    ]
+    return videos, f"{len(videos)} videos"
+
+
+def _largest(frames: list[MaskedPhoto]) -> int:
+    """The place of the first frame with the largest mask, in pixels."""
+    sizes = [int(read_mask(frame.mask).sum()) for frame in frames]
+    if not max(sizes):
+        raise WaldoError(f"{frames[0].mask.parent}: shows the object in no frame; all masks are 0")
+    return sizes.index(max(sizes))
+
+
 def _read_videos(root: Path) -> list[ChosenVideo]:
     """The videos of the folder; all their files are there."""
     path = root / LISTING
     if not path.is_file():
         raise WaldoError(
-            f"{root}: holds no {LISTING}; `waldo prepare permir` makes such a folder from BURST"
+            f"{root}: holds no {LISTING}, and no folders of videos; `waldo prepare permir` makes "
+            "such a folder from BURST"
         )
     content = read_json(path)
     try:
