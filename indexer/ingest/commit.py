@@ -65,11 +65,12 @@ class PendingCommit:
     @property
     def is_full(self) -> bool:
         """Whether it is time to commit."""
+        n_rows = len(self.new_rows)
         most_vectors = max((len(vectors) for vectors in self.vectors.values()), default=0)
         return (
             self.n_maps >= len(self.encoded)
-            or len(self.new_rows) >= _MAX_ROWS
-            or most_vectors >= _MAX_VECTORS
+            or n_rows >= _MAX_ROWS
+            or most_vectors >= n_rows + _MAX_VECTORS
         )
 
 

@@ -16,7 +16,13 @@ from unicodedata import normalize
 
 from features.errors import WaldoError
 from features.photo import is_picture
-from indexer.bucket.object_path import ObjectPath, objects_below, path_of, refusal_behind
+from indexer.bucket.object_path import (
+    ObjectPath,
+    objects_below,
+    path_of,
+    refusal_behind,
+    status_of,
+)
 from indexer.bucket.object_store import url_in
 from indexer.bucket.remote_index import bucket_of
 from indexer.errors import SourceError
@@ -391,17 +397,16 @@ def _lines_of(file: BinaryIO, name: str) -> Iterator[ListLine]:
 
 def _read_list(source: Source) -> Iterator[Found | Unreadable]:
     root = source.root.root
+    folder = root.rstrip("/") + "/"
     for line in _lines(source):
-        name = line.photo
-        path = os.path.normpath(absolute_path(root, name))
-        inside = path.startswith(root.rstrip("/") + "/")
-        yield _stat(source, os.path.relpath(path, root) if inside else path, line.note)
+        path = os.path.normpath(absolute_path(root, line.photo))
+        yield _stat(source, path.removeprefix(folder), line.note)
 
 
 def _stat(source: Source, relative: str, note: str = "") -> Found | Unreadable:
     path = absolute_path(source.root.root, relative)
     try:
-        status = path_of(path).stat()
+        status = status_of(path)
     except (FileNotFoundError, NotADirectoryError):
         # Without its folder, the photo may be on a drive that is away.
         may_exist = not Path(path).parent.is_dir()
