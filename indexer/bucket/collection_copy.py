@@ -39,7 +39,7 @@ def collection_copy(
     with writing(scratch):
         scratch.mkdir(parents=True, exist_ok=True)
     folder = scratch / "index"
-    with errors_naming(bucket, folder, scratch), writer_lock(scratch):
+    with errors_naming(bucket.url, folder, scratch), writer_lock(scratch):
         copy: CollectionCopy
         if bucket.has(FLEET_NAME):
             copy = FleetCopy(bucket, folder, with_parts, progress)

@@ -45,7 +45,7 @@ from indexer.parts import Fleet
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import StoredFile, write_atomically, write_bytes_atomically, writing
 from indexer.store.locks import BUCKET_NAME, LOCK_NAME, ORIGIN_NAME, without_readers
-from indexer.store.manifest import MapShard
+from indexer.store.manifest import MapShard, fleet_refusal
 from indexer.store.mapstore import OpenShard
 from indexer.store.shards import Shard, open_shard
 
@@ -57,18 +57,20 @@ REQUEST_BYTES = 256 * 2**10
 _KEPT_SECONDS = 600
 
 
-def cached_index(url: str, progress: OnBytes | None = None) -> Path:
+def cached_index(url: str, progress: OnBytes | None = None, may_be_fleet: bool = True) -> Path:
     """The folder in the user's cache that stands for the last state of an index, or a fleet, in a
     bucket.
 
     Its files are compared with their digests when they are copied; those that an earlier state had
     too are not copied again, and earlier states that nobody has open are deleted. progress: called
     with the bytes that are there, and the bytes of all files but map shards; of a fleet, those of
-    the parts that were begun. Raises IndexMissingError, BucketError, IndexFormatError,
-    IndexDamagedError, IndexWriteError.
+    the parts that were begun. Raises IndexMissingError, also for a fleet unless it may be one,
+    BucketError, IndexFormatError, IndexDamagedError, IndexWriteError.
     """
     state = read_state(Bucket(url))
     if state.fleet is not None:
+        if not may_be_fleet:
+            raise fleet_refusal(state.bucket.url)
         return _cached_fleet(state, state.fleet, progress)
     [part] = state.parts
     return _cached_part(part, progress)

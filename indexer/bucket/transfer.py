@@ -191,7 +191,7 @@ def begin_copy(bucket: Bucket, content: bytes, folder: Path) -> Manifest:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes_atomically(folder / MANIFEST_NAME, content)
-    with errors_naming(bucket, folder):
+    with errors_naming(bucket.url, folder):
         manifest = read_manifest(folder)
     for file in manifest.files():
         _check_name(bucket, file)
@@ -199,15 +199,15 @@ def begin_copy(bucket: Bucket, content: bytes, folder: Path) -> Manifest:
 
 
 @contextlib.contextmanager
-def errors_naming(bucket: Bucket, *folders: Path) -> Iterator[None]:
-    """Have errors name a place in a bucket, and not the folders that stand for it."""
+def errors_naming(url: str, *folders: Path) -> Iterator[None]:
+    """Have errors name a place in a bucket, by its URL, and not the folders that stand for it."""
     try:
         yield
     except IndexWriteError:
         raise  # The disk is full where the folder is.
     except WaldoError as error:
         for folder in folders:
-            error.args = tuple(str(said).replace(str(folder), bucket.url) for said in error.args)
+            error.args = tuple(str(said).replace(str(folder), url) for said in error.args)
         raise
 
 

@@ -36,8 +36,8 @@ def writer_lock(index_dir: Path) -> Iterator[None]:
 
     if (index_dir / BUCKET_NAME).exists():
         raise IndexWriteError(
-            f"{index_dir}: stands for an index in a bucket, which is only read; copy that into a "
-            "folder with `waldo export`"
+            f"{index_dir}: stands for an index in a bucket, and is only read; a command that is "
+            "given the address of that index writes it"
         )
 
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC

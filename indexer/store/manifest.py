@@ -200,10 +200,7 @@ def read_manifest(index_dir: Path) -> Manifest:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         if (index_dir / FLEET_NAME).exists():
-            raise IndexMissingError(
-                f"{index_dir}: is a fleet of indexes, which keeps no names, objects or fitted "
-                "weights yet; use an ordinary index for them"
-            ) from None
+            raise fleet_refusal(index_dir) from None
         raise IndexMissingError(
             f"{index_dir}: no index here; run `waldo index PHOTOS --index {index_dir}` first, or "
             "name the folder of another index"
@@ -227,6 +224,14 @@ def read_manifest(index_dir: Path) -> Manifest:
         raise IndexDamagedError(
             f"{path} lacks something ({error!r}); delete {index_dir} and index the photos again"
         ) from error
+
+
+def fleet_refusal(place: Path | str) -> IndexMissingError:
+    """What is wrong with a fleet where an ordinary index is needed. place: its folder or URL."""
+    return IndexMissingError(
+        f"{place}: is a fleet of indexes, which keeps no names, objects or fitted weights yet; use "
+        "an ordinary index for them"
+    )
 
 
 def write_manifest(index_dir: Path, manifest: Manifest) -> None:

@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.commands.terminal.index_places import (
+    WrittenIndex,
+    index_to_read,
+    ordinary_index_to_write,
+)
 from search.commands.terminal.options import IndexOption, JsonOption, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -56,7 +61,10 @@ def album(
     from search.segmentation.mask_files import export_photos
 
     _check_probability(min_probability)
-    with IndexReader.open(index) as reader:
+    with (
+        index_to_read(index, may_be_fleet=False) as folder,
+        IndexReader.open(folder) as reader,
+    ):
         found = read_album(reader, object_name.removeprefix("@"), min_probability)
         records = reader.photos([photo.id for photo in found.photos])
     shown = [each for each in zip(found.photos, records, strict=True) if each[0].shown]
@@ -87,14 +95,15 @@ def refuse(object_name: NameArgument, photos: SaidArgument, index: IndexOption) 
     _say_of(index, object_name, photos, shows=False)
 
 
-def fill_and_say(index: Path, name: str, device: str = "cpu") -> None:
+def fill_and_say(target: WrittenIndex, name: str, device: str = "cpu") -> None:
     """Bring albums up to date after something of a name was kept, and say what its album has."""
     from indexer.reader import IndexReader
     from search.albums.album import read_album
     from search.albums.filling import fill_unless_busy
 
-    fill_unless_busy(index, device)
-    with IndexReader.open(index) as reader:
+    fill_unless_busy(target.folder, device)
+    target.push()
+    with IndexReader.open(target.folder) as reader:
         found = read_album(reader, name)
     threshold = "" if found.threshold is None else f"; threshold {found.threshold:.3f}"
     say(f"the album of {name} has {_count(len(found.shown), 'photo')}{threshold}")
@@ -107,15 +116,17 @@ def _say_of(index: Path, object_name: str, photos: list[str], shows: bool) -> No
     from search.albums.verdicts import say_of_photos
 
     name = object_name.removeprefix("@")
-    with IndexReader.open(index) as reader:
-        known = KnownPhotos(reader)
-        said = [_said(known, text, shows) for text in photos]
-    say_of_photos(index, name, said)
-    count = len({one.id for one in said})
-    verbs = ("shows", "show") if shows else ("does not show", "do not show")
-    # What is kept is said at once: it stays, whatever becomes of the album.
-    say(f"kept: {_count(count, 'photo')} {verbs[count > 1]} {name}")
-    fill_and_say(index, name)
+    with ordinary_index_to_write(index) as target:
+        with IndexReader.open(target.folder) as reader:
+            known = KnownPhotos(reader)
+            said = [_said(known, text, shows) for text in photos]
+        say_of_photos(target.folder, name, said)
+        target.push()
+        count = len({one.id for one in said})
+        verbs = ("shows", "show") if shows else ("does not show", "do not show")
+        # What is kept is said at once: it stays, whatever becomes of the album.
+        say(f"kept: {_count(count, 'photo')} {verbs[count > 1]} {name}")
+        fill_and_say(target, name)
 
 
 def _said(known: "KnownPhotos", text: str, shows: bool) -> "Said":

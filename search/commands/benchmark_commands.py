@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from search.commands.terminal.index_places import ordinary_index_to_write
 from search.commands.terminal.options import (
     SEARCH_BENCHMARKS,
     DeviceOption,
@@ -102,15 +103,21 @@ def fit_weights(
     from search.evaluation.fitting import fit_index, fit_table
     from search.evaluation.run_store import default_work_folder
 
-    stored = read_manifest(index)
-    with ProgressDisplay() as display:
-        benchmark = read_benchmark(protocol, root, display.show)
-    say(f"loading the model {stored.fingerprint['model']}")
-    extractor = extractor_of(stored.fingerprint, device, batch_size=8)
-    with ProgressDisplay() as display:
-        fit = fit_index(index, benchmark, extractor, default_work_folder(), display, display.show)
+    with ordinary_index_to_write(index) as target:
+        stored = read_manifest(target.folder)
+        with ProgressDisplay() as display:
+            benchmark = read_benchmark(protocol, root, display.show)
+        say(f"loading the model {stored.fingerprint['model']}")
+        extractor = extractor_of(stored.fingerprint, device, batch_size=8)
+        with ProgressDisplay() as display:
+            fit = fit_index(
+                *(target.folder, benchmark, extractor, default_work_folder()),
+                on_progress=display,
+                on_step=display.show,
+                on_commit=target.push,
+            )
     if json_output:
-        print_json({"index_dir": str(index), "protocol": protocol, **fit.as_json()})
+        print_json({"index_dir": target.name, "protocol": protocol, **fit.as_json()})
     else:
         print_table(fit_table(fit))
         print(fit.verdict)

@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.commands.terminal.index_places import index_to_read, index_to_write
 from search.commands.terminal.options import (
     EXPERTS,
     DeviceOption,
-    IndexOrUrlOption,
+    IndexOption,
     JsonOption,
     PartsOption,
     RayOption,
     check_codec,
     codec_names,
     load_descriptors,
-    local_index,
     model_names,
     print_json,
     print_table,
     say,
 )
-from search.commands.terminal.written_index import index_to_write
 
 if TYPE_CHECKING:
     from indexer.ingest.progress import IndexReport
@@ -42,7 +41,7 @@ def index(
             "or - for standard input. Also addresses in a bucket, as in s3://bucket/photos.",
         ),
     ],
-    index: IndexOrUrlOption,
+    index: IndexOption,
     model: Annotated[
         str | None,
         typer.Option(
@@ -178,7 +177,7 @@ def _check_workers(workers: int | None) -> None:
 
 
 def info(
-    index: IndexOrUrlOption,
+    index: IndexOption,
     machine: Annotated[
         bool,
         typer.Option(
@@ -197,10 +196,10 @@ def info(
     from indexer.upkeep.every_part import describe_collection
     from search.commands.terminal.tables import info_lines
 
-    folder = local_index(index)
-    if url := url_in(index):
-        copy_failures(url, folder)
-    description = describe_collection(folder)
+    with index_to_read(index) as folder:
+        if url := url_in(index):
+            copy_failures(url, folder)
+        description = describe_collection(folder)
     if json_output:
         print_json(description)
     else:
@@ -221,7 +220,7 @@ def _show_machine(json_output: bool) -> None:
         print_table(machine_table(described))
 
 
-def verify(index: IndexOrUrlOption, json_output: JsonOption = False) -> None:
+def verify(index: IndexOption, json_output: JsonOption = False) -> None:
     """Read and check everything in an index. The exit code is 1 where something is wrong."""
     from features.errors import WaldoError
     from indexer.bucket.object_store import url_in
@@ -249,7 +248,7 @@ def verify(index: IndexOrUrlOption, json_output: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def compact(index: IndexOrUrlOption, json_output: JsonOption = False) -> None:
+def compact(index: IndexOption, json_output: JsonOption = False) -> None:
     """Free the space of deleted and changed photos, and merge small files."""
     from dataclasses import asdict
 
@@ -258,8 +257,8 @@ def compact(index: IndexOrUrlOption, json_output: JsonOption = False) -> None:
     try:
         with index_to_write(index) as target:
             report = compact_collection(target.folder)
+            target.push()
             if target.copy is not None:
-                target.copy.push()
                 target.copy.delete_unnamed()
     except KeyboardInterrupt:
         say("stopped; nothing is lost: run the same command again")
@@ -279,7 +278,7 @@ def remove(
             metavar="PATH...", help="Photos, or folders of photos, whether or not they still exist."
         ),
     ],
-    index: IndexOrUrlOption,
+    index: IndexOption,
     json_output: JsonOption = False,
 ) -> None:
     """Remove photos from an index. The files themselves stay."""

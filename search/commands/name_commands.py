@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.commands.album_commands import fill_and_say
+from search.commands.terminal.index_places import index_to_read, ordinary_index_to_write
 from search.commands.terminal.options import (
     AlsoOption,
     BoxOption,
@@ -54,15 +55,17 @@ def name(
 
     check_name(object_name)
     query = with_others(object_in(Path(photo), class_name, mask, box, point), also, unlike)
-    with open_index(index, device) as opened:
-        named, fingerprint = opened.object_named(object_name, query), opened.reader.fingerprint
-    kept = name_object(index, named, fingerprint)
-    boxes = ", ".join(
-        f"{','.join(map(str, view.maps.frame.box_of(view.cells)))} of {view.photo.name}"
-        for view in named.views
-    )
-    say(f"kept as {object_name}: {boxes}; {_count(len(kept.views), 'photo')} in all")
-    fill_and_say(index, object_name, device)
+    with ordinary_index_to_write(index) as target:
+        with open_index(target.folder, device) as opened:
+            named, fingerprint = opened.object_named(object_name, query), opened.reader.fingerprint
+        kept = name_object(target.folder, named, fingerprint)
+        target.push()
+        boxes = ", ".join(
+            f"{','.join(map(str, view.maps.frame.box_of(view.cells)))} of {view.photo.name}"
+            for view in named.views
+        )
+        say(f"kept as {object_name}: {boxes}; {_count(len(kept.views), 'photo')} in all")
+        fill_and_say(target, object_name, device)
 
 
 def named(index: IndexOption, json_output: JsonOption = False) -> None:
@@ -72,7 +75,10 @@ def named(index: IndexOption, json_output: JsonOption = False) -> None:
     from indexer.reader import IndexReader
     from search.albums.album import read_albums
 
-    with IndexReader.open(index) as reader:
+    with (
+        index_to_read(index, may_be_fleet=False) as folder,
+        IndexReader.open(folder) as reader,
+    ):
         objects = [reader.named(each) for each in reader.names]
         showing = {name: len(album.shown) for name, album in read_albums(reader).items()}
     if json_output:
@@ -99,7 +105,8 @@ def rename(
     """Give a named object another name."""
     from indexer.upkeep.naming import rename_object
 
-    rename_object(index, old.removeprefix("@"), new)
+    with ordinary_index_to_write(index) as target:
+        rename_object(target.folder, old.removeprefix("@"), new)
 
 
 def merge(
@@ -111,8 +118,10 @@ def merge(
     from indexer.upkeep.naming import merge_objects
 
     name = object_name.removeprefix("@")
-    merge_objects(index, name, other.removeprefix("@"))
-    fill_and_say(index, name)
+    with ordinary_index_to_write(index) as target:
+        merge_objects(target.folder, name, other.removeprefix("@"))
+        target.push()
+        fill_and_say(target, name)
 
 
 def forget(
@@ -122,7 +131,8 @@ def forget(
     """Forget a name and what is kept with it. Photos stay."""
     from indexer.upkeep.naming import forget_object
 
-    forget_object(index, object_name.removeprefix("@"))
+    with ordinary_index_to_write(index) as target:
+        forget_object(target.folder, object_name.removeprefix("@"))
 
 
 def _as_json(kept: "NamedObject", showing: int) -> dict[str, object]:

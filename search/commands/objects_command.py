@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.commands.terminal.index_places import WrittenIndex, ordinary_index_to_write
 from search.commands.terminal.options import (
     DeviceOption,
     IndexOption,
@@ -64,22 +65,24 @@ def objects(
     from search.recurring.recurrence import recurring_objects
 
     wanted = None if name is None else _number_and_name(name)
-    if merge or split:
+    if wanted is not None and (merge or split):
+        raise WaldoError("--name: not with --merge and --split, after which numbers differ")
+    with ordinary_index_to_write(index) as target:
+        if merge or split:
+            _correct(target.folder, merge or [], split or [])
+            target.push()
+        with ProgressDisplay() as display:
+            link_photos(target.folder, device, display.show, target.push)
         if wanted is not None:
-            raise WaldoError("--name: not with --merge and --split, after which numbers differ")
-        _correct(index, merge or [], split or [])
-    with ProgressDisplay() as display:
-        link_photos(index, device, display.show)
-    if wanted is not None:
-        _keep(index, *wanted)
-        return
-    with IndexReader.open(index) as reader:
-        found = recurring_objects(reader)
+            _keep(target, *wanted)
+            return
+        with IndexReader.open(target.folder) as reader:
+            found = recurring_objects(reader)
     if html is not None:
         write_objects_page(found, html)
         say(f"page: {html.resolve()}")
     if json_output:
-        print_json({"index_dir": str(index), "objects": [_as_json(one) for one in found]})
+        print_json({"index_dir": target.name, "objects": [_as_json(one) for one in found]})
     else:
         _print_objects(found)
 
@@ -127,17 +130,18 @@ def _correct(index: Path, merge: list[str], split: list[str]) -> None:
     correct_objects(index, merged, taken_out)
 
 
-def _keep(index: Path, number: int, name: str) -> None:
+def _keep(target: WrittenIndex, number: int, name: str) -> None:
     from indexer.reader import IndexReader
     from indexer.upkeep.naming import name_object
     from search.albums.filling import fill_albums
     from search.recurring.recurrence import as_named, find_among, recurring_objects
 
-    with IndexReader.open(index) as reader:
+    with IndexReader.open(target.folder) as reader:
         found = find_among(recurring_objects(reader), number)
         named, fingerprint = as_named(reader, found, name), reader.fingerprint
-    kept = name_object(index, named, fingerprint)
-    fill_albums(index)
+    kept = name_object(target.folder, named, fingerprint)
+    target.push()
+    fill_albums(target.folder)
     say(f"kept as {name}: {len(kept.views)} photos in all; `waldo album` lists those that show it")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.commands.terminal.index_places import index_to_read
 from search.commands.terminal.options import (
     ANSWER,
     EXPERTS,
@@ -28,7 +29,6 @@ from search.commands.terminal.options import (
     PointOption,
     RayOption,
     check_confidence,
-    local_index,
     object_in,
     photo_filter,
     print_json,
@@ -239,7 +239,8 @@ def query(
         output.check_for_several()
     with ExitStack() as stack:
         opened = [
-            stack.enter_context(_open(local_index(index), device, maps, ray)) for index in indexes
+            stack.enter_context(_open(stack.enter_context(index_to_read(index)), device, maps, ray))
+            for index in indexes
         ]
         searches = read_queries(photos, pattern)
         if single:

@@ -9,17 +9,17 @@ from typing import Annotated
 
 import typer
 
+from search.commands.terminal.index_places import index_to_read
 from search.commands.terminal.options import (
     EXPERTS,
     DeviceOption,
-    IndexOrUrlOption,
-    local_index,
+    IndexOption,
     say,
 )
 
 
 def serve(
-    index: IndexOrUrlOption,
+    index: IndexOption,
     open_browser: Annotated[
         bool, typer.Option("--open", help="Open the page in the browser.")
     ] = False,
@@ -58,15 +58,16 @@ def serve(
         raise WaldoError("--token: must be of letters A to Z, digits, _ and -, as it is in a link")
     listening = _listen(host, port)
     secret = None if host in LOOPBACK and token is None else token or new_secret()
-    worker = SearchWorker(local_index(index), device)
-    link = f"http://{_name_in_link(host, listening)}:{listening.getsockname()[1]}/"
-    if secret is not None:
-        link += f"?token={secret}"
-    say(f"the page: {link}")
-    if open_browser:
-        webbrowser.open(link)
-    _end_with_the_terminal()
-    create_server(create_application(worker, secret)).run(sockets=[listening])
+    with index_to_read(index) as folder:
+        worker = SearchWorker(folder, device)
+        link = f"http://{_name_in_link(host, listening)}:{listening.getsockname()[1]}/"
+        if secret is not None:
+            link += f"?token={secret}"
+        say(f"the page: {link}")
+        if open_browser:
+            webbrowser.open(link)
+        _end_with_the_terminal()
+        create_server(create_application(worker, secret)).run(sockets=[listening])
 
 
 def _end_with_the_terminal() -> None:

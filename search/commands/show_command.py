@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.commands.terminal.index_places import index_to_read
 from search.commands.terminal.options import (
     BoxOption,
     ClassOption,
@@ -14,7 +15,6 @@ from search.commands.terminal.options import (
     MaskOption,
     PointOption,
     load_extractor,
-    local_index,
     model_names,
     object_in,
     say_error,
@@ -115,6 +115,6 @@ def _model(
         return
     if model is not None:
         raise WaldoError("--model and --index: an index has its own model; give one of them")
-    with open_collection(local_index(index)) as reader:
+    with index_to_read(index) as folder, open_collection(folder) as reader:
         extractor = extractor_of(reader.fingerprint, device)
         yield extractor, Index(reader, extractor).preview

@@ -131,13 +131,15 @@ def fit_index(
     work: Path,
     on_progress: Callable[[Progress], None] | None = None,
     on_step: OnStep | None = None,
+    on_commit: Callable[[], None] | None = None,
 ) -> Fit:
     """Fit weights to a benchmark's queries, and keep them with an index for its searches.
 
     Where no weights are clearly better than the model's own, the index keeps none.
 
     extractor: the index's own model and settings. work, on_progress, on_step: as for `run_methods`.
-    Raises WaldoError, also where the queries are of fewer than 6 objects.
+    on_commit: called when the weights are stored; if it raises, what was measured is kept for the
+    next call. Raises WaldoError, also where the queries are of fewer than 6 objects.
     """
     _check_objects(benchmark.queries)
     found = run_methods(
@@ -149,6 +151,8 @@ def fit_index(
     components = Components(*(_WholeRows(result.queries) for result in found.results))
     fit = fit_weights(benchmark.queries, components, default_weights(extractor.model.name))
     store_weights(index_dir, asdict(fit.weights) if fit.changed else None)
+    if on_commit is not None:
+        on_commit()
     shutil.rmtree(found.folder)
     return fit
 

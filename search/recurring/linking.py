@@ -71,15 +71,19 @@ def stored_links(reader: IndexReader) -> RegionLinks:
 
 
 def link_photos(
-    index_dir: Path, device: str = "cpu", on_step: Callable[[str, int, int], None] | None = None
+    index_dir: Path,
+    device: str = "cpu",
+    on_step: Callable[[str, int, int], None] | None = None,
+    on_commit: Callable[[], None] | None = None,
 ) -> int:
     """Compare the regions of photos that are new, and store which show the same thing; returns how
     many photos were new.
 
     No model is needed. It commits every minute, so a run that is killed goes on from there. device:
     the torch device that compares. on_step: called with what is done, how many photos of it are
-    done, and of how many. Links that are damaged are made again. Raises IndexMissingError,
-    IndexFormatError, IndexDamagedError, IndexBusyError, IndexWriteError.
+    done, and of how many. on_commit: called after each commit. Links that are damaged are made
+    again. Raises IndexMissingError, IndexFormatError, IndexDamagedError, IndexBusyError,
+    IndexWriteError.
     """
     import torch
 
@@ -93,16 +97,22 @@ def link_photos(
             links = stored_links(reader)
         except IndexDamagedError:  # nothing is lost that cannot be found again
             links = RegionLinks.none(reader.grid)
+
+        def commit() -> None:
+            commit_links(index_dir, links, basis, reader.fingerprint)
+            if on_commit is not None:
+                on_commit()
+
         new = 0
         _ = reader.word_recall  # read once, before threads need it
         committed = time.monotonic()
         for found, done in _steps(comparing, links, on_step or _ignore):
             links, new = found, new + done
             if time.monotonic() - committed > _COMMIT_SECONDS:
-                commit_links(index_dir, links, basis, reader.fingerprint)
+                commit()
                 committed = time.monotonic()
         if new:
-            commit_links(index_dir, links, basis, reader.fingerprint)
+            commit()
     return new
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,51 +96,8 @@ def _needs_faiss(context: typer.Context, index: Any) -> Any:
     return index
 
 
-def _in_a_folder(context: typer.Context, index: Path) -> Path:
-    """As `_needs_faiss`. Raises WaldoError for an address in a bucket."""
-    from features.errors import WaldoError
-    from indexer.bucket.object_store import url_in
-
-    if url := url_in(index):
-        raise WaldoError(
-            f"{url}: this needs an index in a folder; copy it first: `waldo export --index {url} "
-            "--to DIR`"
-        )
-    found: Path = _needs_faiss(context, index)
-    return found
-
-
-def local_index(index: Path) -> Path:
-    """The folder of an index; of one in a bucket, that in the cache which stands for it.
-
-    Raises as `cached_index`.
-    """
-    from indexer.bucket.object_store import url_in
-
-    url = url_in(index)
-    if url is None:
-        return index
-    from indexer.bucket.remote_index import cached_index
-    from search.commands.terminal.progress_bar import ProgressDisplay
-
-    with ProgressDisplay() as display:
-        return cached_index(url, partial(display.show_bytes, "copying"))
-
-
+# `index_places.py` beside this gives the folder to work in.
 IndexOption = Annotated[
-    Path,
-    typer.Option(
-        "--index",
-        metavar="DIR",
-        envvar=INDEX_VARIABLE,
-        default_factory=nearest_index,
-        show_default=False,
-        callback=_in_a_folder,
-        help="The folder of the index. Default: the nearest .waldo, here or in a folder above.",
-    ),
-]
-# `local_index` gives the folder to a command that only reads, `index_to_write` to another.
-IndexOrUrlOption = Annotated[
     Path,
     typer.Option(
         "--index",

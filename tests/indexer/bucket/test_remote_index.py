@@ -235,6 +235,5 @@ def test_from_the_terminal(server: ObjectServer, sample_index: Path, waldo: Comm
     assert described["photos"] > 0
     checked = waldo("verify", "--index", URL)
     assert (checked.code, checked.out.strip()) == (0, "no problem found")
-    assert "waldo export --index" in waldo.refusal("named", "--index", URL)
     folder = cached_index(URL)
     assert "stands for an index in a bucket" in waldo.refusal("compact", "--index", folder)

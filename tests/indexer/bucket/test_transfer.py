@@ -244,8 +244,3 @@ def test_without_obstore_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "obstore", None)
     line = waldo.refusal("export", "--index", URL, "--to", str(tmp_path / "back"))
     assert "pip install 'waldo-search[cloud]'" in line
-
-
-def test_other_commands_say_how_to_copy_it(waldo: CommandLine) -> None:
-    line = waldo.refusal("named", "--index", "s3://photos/index")
-    assert "waldo export --index s3://photos/index --to DIR" in line

@@ -65,7 +65,6 @@ def test_refusals(server: ObjectServer, photos: Path, waldo: CommandLine) -> Non
     assert "holds other objects and no index" in line
     assert "no index here" in waldo.refusal("compact", "--index", URL)
     assert "no index here" in waldo.refusal("remove", photos, "--index", URL)
-    assert "waldo export --index" in waldo.refusal("fit-weights", photos, "--index", URL)
     assert set(server.objects()) == {"one/letters/dear.txt"}
 
 

@@ -1,4 +1,4 @@
-"""The index or fleet that a command writes: in a folder, or in a bucket."""
+"""The index or fleet that a command reads or writes: in a folder, or in a bucket."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +22,36 @@ class WrittenIndex:
     name: str
     folder: Path
     copy: "CollectionCopy | None" = None
+
+    def push(self) -> None:
+        """Store in the bucket what was committed; a folder has it already. Raises as
+        `WorkingCopy.push`.
+        """
+        if self.copy is not None:
+            self.copy.push()
+
+
+@contextmanager
+def index_to_read(index: Path, may_be_fleet: bool = True) -> Iterator[Path]:
+    """The folder of an index by its folder or address; of one in a bucket, that in the cache which
+    stands for its last state, and errors name the bucket.
+
+    may_be_fleet: False for commands that need an ordinary index. Raises as `cached_index`.
+    """
+    from indexer.bucket.object_store import url_in
+
+    url = url_in(index)
+    if url is None:
+        yield index
+        return
+    from indexer.bucket.remote_index import cached_index
+    from indexer.bucket.transfer import errors_naming
+    from search.commands.terminal.progress_bar import ProgressDisplay
+
+    with ProgressDisplay() as display:
+        folder = cached_index(url, partial(display.show_bytes, "copying"), may_be_fleet)
+    with errors_naming(url, folder):
+        yield folder
 
 
 @contextmanager
@@ -54,3 +84,15 @@ def index_to_write(
                 )
             )
         yield WrittenIndex(bucket.url, copy.folder, copy)
+
+
+@contextmanager
+def ordinary_index_to_write(index: Path) -> Iterator[WrittenIndex]:
+    """As `index_to_write`, of an index that is there. Raises IndexMissingError also for a fleet, of
+    which nothing large is copied.
+    """
+    from indexer.store.manifest import read_manifest
+
+    with index_to_write(index, with_parts=False) as target:
+        read_manifest(target.folder)
+        yield target
