@@ -7,13 +7,13 @@ become white, and an animation gives its first frame.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,10 @@ from features.picture import (
     register_heif,
     to_srgb,
     upright_picture,
+    upright_size,
 )
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,18 @@ def load_photo(path: Path, at_least: int | None = None) -> Photo:
     cannot read the file.
     """
     with _reading(path) as file:
-        try:
-            photo = _decode(path, file, at_least)
-        except PhotoError as error:
-            photo = _decode_essentials(path, file, at_least, error)
+        photo = _read(file, lambda opened: _decode(path, opened, at_least))
         file.seek(0)
         return replace(photo, content_hash=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """`Photo.width` and `Photo.height` of a file, read from its header; the pixels may be broken.
+
+    Raises NotAPictureError, PhotoError and UnreadableError as `load_photo`.
+    """
+    with _reading(path) as file:
+        return _read(file, lambda opened: _size(path, opened))
 
 
 def date_taken(path: Path) -> int | None:
@@ -196,19 +205,28 @@ def _decode(path: Path, file: BinaryIO, at_least: int | None) -> Photo:
     return Photo(path, "", width, height, rgb, taken_ns)
 
 
-def _decode_essentials(
-    path: Path, file: BinaryIO, at_least: int | None, error: PhotoError
-) -> Photo:
-    """`_decode` of a picture without the metadata that may be what is broken.
+def _size(path: Path, file: BinaryIO) -> tuple[int, int]:
+    """`photo_size` of an open file. Raises OSError where the system cannot read."""
+    image = _identify(path, file)
+    try:
+        return upright_size(image)
+    except Exception as error:
+        raise _told(path, error) from error
 
-    error: of decoding the picture as it is; it is raised where nothing helps.
+
+def _read(file: BinaryIO, read: Callable[[BinaryIO], _Read]) -> _Read:
+    """What `read` gives of a picture, without the metadata that may be what is broken if it must be
+    so; it raises the error of the picture as it is where nothing helps.
     """
-    for png in essential_pngs(file):
-        try:
-            return _decode(path, png, at_least)
-        except (PhotoError, NotAPictureError):
-            continue
-    raise error
+    try:
+        return read(file)
+    except PhotoError:
+        for png in essential_pngs(file):
+            try:
+                return read(png)
+            except (PhotoError, NotAPictureError):
+                continue
+        raise
 
 
 def _identify(path: Path, file: BinaryIO) -> Image.Image:

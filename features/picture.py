@@ -11,6 +11,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 # The formats that Pillow decodes itself; EPS is left out, because it would start an interpreter.
 FORMATS = (
@@ -22,6 +24,7 @@ MOST_PIXELS = 2 * 89_478_485
 
 # Tags of TIFF: the orientation; bit 0, a reduced copy; where other pictures lie; DNG's version.
 _ORIENTATION_TAG, _KIND_TAG, _OTHERS_TAG, _DNG_TAG = 0x0112, 0x00FE, 0x014A, 0xC612
+_WIDTH_TAG, _HEIGHT_TAG = 0x0100, 0x0101
 # How a stored picture is turned upright, by EXIF orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,6 +38,9 @@ _TURNS = {
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
+# What may tell its orientation: chunks, and their names in Pillow's `info`.
+_PNG_METADATA = frozenset((b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
+_PNG_TURNS = frozenset(("exif", "Raw profile type exif", "XML:com.adobe.xmp"))
 # What a PNG is read by if it cannot be read as it is: without texts, and then with nothing else.
 _PNG_CHUNKS = (_PNG_PIXELS | {b"iCCP", b"eXIf"}, _PNG_PIXELS)
 
@@ -96,6 +102,40 @@ def upright_picture(
         return image, image.size  # Pillow has turned it
     upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
     return upright, (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """The upright width and height of an opened picture, as `upright_picture` gives them.
+
+    Pixels are decoded only where metadata of a PNG lies behind them. Raises whatever a decoder
+    raises.
+    """
+    width, height = image.size
+    if isinstance(image, TiffImageFile):
+        # As stored: whether Pillow has turned the size by now depends on its version.
+        width, height = image.tag_v2[_WIDTH_TAG], image.tag_v2[_HEIGHT_TAG]
+    if isinstance(image, PngImageFile) and not _PNG_TURNS & image.info.keys():
+        if not _ends_with_metadata(image):
+            return width, height
+        image.load()
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def _ends_with_metadata(png: PngImageFile) -> bool:
+    """Whether anything that may tell an orientation lies behind the pixels of an opened PNG, whose
+    chunks are passed over unread.
+    """
+    file = png.fp
+    assert file is not None  # it is open
+    before = file.tell()
+    file.seek(len(_PNG_SIGNATURE))
+    names = []
+    while len(head := file.read(8)) == 8:
+        names.append(head[4:])
+        file.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
+    file.seek(before)
+    behind = names[names.index(b"IDAT") :] if b"IDAT" in names else []
+    return not _PNG_METADATA.isdisjoint(behind)
 
 
 def _orientation(image: Image.Image) -> int:

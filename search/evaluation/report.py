@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from features.errors import WaldoError
-from features.photo import load_photo
+from features.photo import photo_size
 from features.regions import load_mask
 from indexer.store.files import write_atomically
 from search.evaluation.benchmarks.benchmark import Benchmark
@@ -160,10 +160,10 @@ def _object_share(asked: Query) -> float | None:
     """The share of the query's photo that its object takes, 0..1; None for a point or a name."""
     if asked.mask is None and asked.box is None:
         return None
-    photo = load_photo(asked.photo, at_least=1)
+    width, height = photo_size(asked.photo)
     if asked.mask is not None:
-        return float(load_mask(asked.mask, photo.width, photo.height).mean())
+        return float(load_mask(asked.mask, width, height).mean())
     assert asked.box is not None
     x0, y0, x1, y1 = asked.box
-    inside = (min(x1, photo.width) - max(x0, 0)) * (min(y1, photo.height) - max(y0, 0))
-    return inside / (photo.width * photo.height)
+    inside = (min(x1, width) - max(x0, 0)) * (min(y1, height) - max(y0, 0))
+    return inside / (width * height)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from features.errors import WaldoError
-from features.photo import load_photo
+from features.photo import photo_size
 from features.regions import load_mask
 from indexer.bucket.object_path import path_of
 from search.commands.pages.rendering import Picture
@@ -116,12 +116,12 @@ def _figures(
 
 
 def _faded(picture: Image.Image, query: dict[str, Any]) -> Image.Image:
-    known = load_photo(Path(query["photo"]), at_least=1)
+    width, height = photo_size(Path(query["photo"]))
     if query["mask"] is not None:
-        mask = load_mask(Path(query["mask"]), known.width, known.height)
+        mask = load_mask(Path(query["mask"]), width, height)
     elif query["box"] is not None:
         x0, y0, x1, y1 = map(round, query["box"])
-        mask = np.zeros((known.height, known.width), dtype=bool)
+        mask = np.zeros((height, width), dtype=bool)
         mask[y0:y1, x0:x1] = True
     else:
         return picture

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from features.errors import WaldoError
-from features.photo import is_picture, load_photo
+from features.photo import is_picture, photo_size
 from features.regions import Box
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, read_json
 from search.query import Query
@@ -58,8 +58,8 @@ def read_folders(root: Path) -> Benchmark:
 def _central_box(photo: Path) -> Box:
     """The central box of a photo, (x0, y0, x1, y1) in upright pixels."""
     low, high = _CENTRE
-    known = load_photo(photo, at_least=1)
-    return (low * known.width, low * known.height, high * known.width, high * known.height)
+    width, height = photo_size(photo)
+    return (low * width, low * height, high * width, high * height)
 
 
 def _read_classes(root: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from features.errors import WaldoError
-from features.photo import load_photo
+from features.photo import photo_size
 from features.regions import Box
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, read_json
 from search.query import Query
@@ -124,15 +124,15 @@ def _read_box(where: str, photo: Path, numbers: Any) -> Box:
     if not isinstance(numbers, list) or len(numbers) != 4 or not all(map(_is_finite, numbers)):
         raise WaldoError(f'{where}: "bbx" must be four numbers, [x0, y0, x1, y1]')
     x0, y0, x1, y1 = (float(number) for number in numbers)
-    known = load_photo(photo, at_least=1)
+    width, height = photo_size(photo)
     # Boxes lie beyond a photo that was scaled down.
-    centred = 0 < (x0 + x1) / 2 < known.width and 0 < (y0 + y1) / 2 < known.height
-    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, known.width), min(y1, known.height)
+    centred = 0 < (x0 + x1) / 2 < width and 0 < (y0 + y1) / 2 < height
+    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, width), min(y1, height)
     # Photos are cut at whole pixels.
     if not (centred and round(x0) < round(x1) and round(y0) < round(y1)):
         raise WaldoError(
-            f'{where}: "bbx" {numbers} is empty or off the photo, which is {known.width} x '
-            f"{known.height} pixels; use the photos in their published size"
+            f'{where}: "bbx" {numbers} is empty or off the photo, which is {width} x '
+            f"{height} pixels; use the photos in their published size"
         )
     return (x0, y0, x1, y1)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
-from features.photo import load_photo
+from features.photo import load_photo, photo_size
 from features.regions import load_mask
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.query import Query
@@ -66,10 +66,10 @@ def _describe(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
 
 def _mask(query: Query) -> NDArray[np.bool_]:
     """The query's region, (height, width) bool, upright pixels."""
-    photo = load_photo(query.photo, at_least=1)
+    width, height = photo_size(query.photo)
     if query.mask is not None:
-        return load_mask(query.mask, photo.width, photo.height)
-    mask = np.zeros((photo.height, photo.width), dtype=bool)
+        return load_mask(query.mask, width, height)
+    mask = np.zeros((height, width), dtype=bool)
     assert query.box is not None  # no protocol asks by a point, or by nothing
     x0, y0, x1, y1 = (round(value) for value in query.box)
     mask[y0:y1, x0:x1] = True

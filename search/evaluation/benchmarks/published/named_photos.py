@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
-from features.photo import load_photo
+from features.photo import photo_size
 from features.regions import Box
 
 # By the place of a photo in a gallery, its boxes.
@@ -43,8 +43,8 @@ def whole_photo(photo: Path) -> Box:
     """The box of a whole photo, (x0, y0, x1, y1) in upright pixels: the region of queries whose
     benchmark shows no object more closely. Raises WaldoError for a photo that cannot be read.
     """
-    known = load_photo(photo, at_least=1)
-    return (0.0, 0.0, float(known.width), float(known.height))
+    width, height = photo_size(photo)
+    return (0.0, 0.0, float(width), float(height))
 
 
 def read_boxes(path: Path, published_at: str) -> list[Box]:
