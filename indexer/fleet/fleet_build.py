@@ -54,17 +54,18 @@ def index_collection(
     descriptors: Sequence[Descriptor] = (),
     on_progress: Callable[[Progress], None] | None = None,
     cluster: RayCluster | None = None,
+    fit_here: bool = False,
     copy: CollectionCopy | None = None,
 ) -> IndexReport:
     """Bring an index or a fleet up to date with some sources, or make it.
 
     parts: of a new fleet; None for an ordinary index, and for whatever there is. cluster: whose
     workers update the parts of a fleet, 16 or more in a new one where nobody says how many; they
-    load the extractor themselves, one of `features.models`. None: this process does it, one part
-    after the other. copy: the working copy in index_dir, of what lies in a bucket; of a fleet,
-    without its parts. Each commit is stored there. Else as `index_photos`, but a changed photo may
-    count as removed and new. Raises WaldoError for another number of parts, ClusterError, and as
-    `collection_copy` too.
+    load the extractor themselves, one of `features.models`. None: this process does it. fit_here:
+    of a new fleet this extractor fits the codec, not a worker's with the model's own settings.
+    copy: the working copy in index_dir, of what lies in a bucket; of a fleet, without its parts.
+    Each commit is stored there. Else as `index_photos`, but a changed photo may count as removed
+    and new. Raises WaldoError for another number of parts, ClusterError, and as `collection_copy`.
     """
     fleet = read_fleet(index_dir)
     if fleet is None and parts is None and cluster is None:
@@ -91,12 +92,12 @@ def index_collection(
         if fleet is None:
             how = quality or DEFAULT_QUALITY, batch_size
             new = NewFleet.plan(index_dir, url, parts, listing(), extractor, *how)
-            fleet = _make(new, pool, extractor, copy, on_progress)
+            fleet = _make(new, None if fit_here else pool, extractor, copy, on_progress)
             chosen, fingerprint = new.chosen, fleet.fingerprint
         fleet = replace(fleet, index_dir=index_dir.absolute())
         shares = _divide(fleet, copy, opened, listing(), chosen)
-        progress = FleetProgress(on_progress, shares.total, fleet.parts)
         update = PartUpdate(fleet, url, shares.sources, fingerprint, batch_size, quality)
+        progress = FleetProgress(on_progress, shares.total, fleet.parts)
         reports = _update_parts(pool, update, shares, extractor, descriptors, progress)
         _finish(fleet, copy, shares)
     together = _together(index_dir, reports, len(shares.unreadable))

@@ -2,7 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from search.commands.terminal.options import (
     JsonOption,
     ModelOption,
     PartsOption,
+    RayOption,
     check_codec,
     codec_names,
     given_settings,
@@ -34,6 +36,7 @@ from search.commands.terminal.options import (
 if TYPE_CHECKING:
     from features.models import MapExtractor
     from search.evaluation.benchmarks.benchmark import Benchmark
+    from search.evaluation.galleries import GalleryFleet
     from search.evaluation.methods.sweep import Sweep
     from search.evaluation.retrieval import Evaluation
 
@@ -118,6 +121,7 @@ def evaluate(
         ),
     ] = None,
     parts: PartsOption = None,
+    ray: RayOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Compare methods on a labelled benchmark. Searches rank its whole gallery.
@@ -126,6 +130,7 @@ def evaluate(
     """
     from features.errors import WaldoError
     from indexer.parts import check_parts
+    from indexer.ray_cluster import RayCluster
     from search.evaluation.benchmarks import GROUPS, MASKS, TEXTS, VIDEOS
     from search.evaluation.method_table import evaluation_table, parts_table
     from search.evaluation.methods.sweep import sweep_table, sweep_title
@@ -147,10 +152,13 @@ def evaluate(
         raise WaldoError(f"--sweep {sweep[0]}: searches can be swept, not {protocol}")
     if distractors and protocol in {**MASKS, **VIDEOS, **GROUPS, **TEXTS}:
         raise WaldoError(f"--distractors {distractors}: searches have a gallery, not {protocol}")
+    for option, value in (("--parts", parts), ("--ray", ray)):
+        if value is not None and protocol in {**MASKS, **VIDEOS, **GROUPS}:
+            raise WaldoError(f"{option} {value}: searches have a gallery, not {protocol}")
     if parts is not None:
-        if protocol in {**MASKS, **VIDEOS, **GROUPS}:
-            raise WaldoError(f"--parts {parts}: searches have a gallery, not {protocol}")
         check_parts(parts)
+    if ray is not None:
+        RayCluster(ray).check()
     check_codec(codec)
     request = Request(
         *(protocol, root, model, method or [], device, batch_size, codec, sam),
@@ -158,6 +166,7 @@ def evaluate(
         sweep=sweep or [],
         distractors=distractors,
         parts=parts,
+        ray=ray,
     )
     if protocol in VIDEOS:
         evaluated = evaluate_video_labels(request)
@@ -192,6 +201,7 @@ class _Searched:
     benchmark: "Benchmark"
     extractor: "MapExtractor"
     sweeps: "list[Sweep]"
+    fleet: "GalleryFleet | None"
     evaluation: "Evaluation"
     further: dict[str, Any]
 
@@ -221,25 +231,41 @@ def _search(request: Request, some: "Callable[[Benchmark], Benchmark] | None" = 
         descriptors_of(methods), None, request.device, request.batch_size
     )
     further: dict[str, Any] = {}
-    if photos:
+    with _fleet(request, len(benchmark.gallery) + len(photos)) as fleet:
+        if photos:
+            with ProgressDisplay() as display:
+                how = Indexing(extractor, request.work, request.codec, descriptors, display, fleet)
+                benchmark, left_out = add_distractors(benchmark, photos, methods, how)
+            say(left_out.in_words(benchmark.n_distractors))
+            further["distractors_left_out"] = asdict(left_out)
+        if some is not None:
+            benchmark = some(benchmark)
         with ProgressDisplay() as display:
-            how = Indexing(
-                extractor, request.work, request.codec, descriptors, display, request.parts
+            found = run_methods(
+                *(benchmark, methods, extractor, request.work, request.codec),
+                on_progress=display,
+                on_step=display.show,
+                descriptors=descriptors,
+                fleet=fleet,
             )
-            benchmark, left_out = add_distractors(benchmark, photos, methods, how)
-        say(left_out.in_words(benchmark.n_distractors))
-        further["distractors_left_out"] = asdict(left_out)
-    if some is not None:
-        benchmark = some(benchmark)
-    with ProgressDisplay() as display:
-        found = run_methods(
-            *(benchmark, methods, extractor, request.work, request.codec),
-            on_progress=display,
-            on_step=display.show,
-            descriptors=descriptors,
-            parts=request.parts,
-        )
-    return _Searched(benchmark, extractor, sweeps, found, further)
+    return _Searched(benchmark, extractor, sweeps, fleet, found, further)
+
+
+@contextmanager
+def _fleet(request: Request, photos: int) -> "Iterator[GalleryFleet | None]":
+    """What fleets the gallery's indexes are, if any; a cluster stays connected until the context
+    ends. photos: how many there are to index.
+    """
+    from indexer.parts import usual_parts
+    from indexer.ray_cluster import RayCluster
+    from search.evaluation.galleries import GalleryFleet
+
+    if request.ray is None:
+        yield None if request.parts is None else GalleryFleet(request.parts)
+        return
+    cluster = RayCluster(request.ray, request.device)
+    with cluster.connect():
+        yield GalleryFleet(request.parts or usual_parts(photos), cluster)
 
 
 def _evaluate_searches(request: Request) -> Evaluated:
@@ -260,13 +286,13 @@ def _evaluate_searches(request: Request) -> Evaluated:
 
     def write(path: Path) -> None:
         # It measures the kernels of this machine, so it is asked for only here.
-        made = provenance(benchmark, _as_json(request, list(report["methods"])))
+        made = provenance(benchmark, _as_json(request, list(report["methods"]), searched.fleet))
         write_searches_run(path, {**report, **made}, benchmark, found)
 
     return Evaluated(report, write, found.folder)
 
 
-def _as_json(request: Request, methods: list[str]) -> dict[str, Any]:
+def _as_json(request: Request, methods: list[str], fleet: "GalleryFleet | None") -> dict[str, Any]:
     """A request for searches, so that `_check` can repeat it. methods: those that were measured."""
     return {
         "protocol": request.protocol,
@@ -276,7 +302,8 @@ def _as_json(request: Request, methods: list[str]) -> dict[str, Any]:
         "device": request.device,
         "batch_size": request.batch_size,
         "codec": request.codec,
-        "parts": request.parts,
+        "parts": fleet and fleet.parts,
+        "ray": request.ray is not None,
         "distractors": request.distractors and str(request.distractors.absolute()),
     }
 
@@ -298,6 +325,7 @@ def _check(path: Path, work: Path, json_output: bool) -> None:
         sweep=[],
         distractors=asked["distractors"] and Path(asked["distractors"]),
         parts=asked["parts"],
+        ray=None,
     )
     places: list[int] = []
 
@@ -352,10 +380,9 @@ def _evaluate_texts(request: Request) -> Evaluated:
     with ProgressDisplay() as display:
         benchmark = TEXTS[request.protocol](request.root, display.show)
     extractor = load_extractor(request.model, request.device, request.batch_size)
-    with ProgressDisplay() as display:
-        how = Indexing(
-            *(extractor, request.work, request.codec), on_progress=display, parts=request.parts
-        )
+    photos = len(benchmark.gallery.gallery)
+    with _fleet(request, photos) as fleet, ProgressDisplay() as display:
+        how = Indexing(extractor, request.work, request.codec, on_progress=display, fleet=fleet)
         report = evaluate_texts(benchmark, how, display.show)
     say(f"indexes for later runs: {request.work}")
     return Evaluated(report, partial(write_run, report=report), folder=None)

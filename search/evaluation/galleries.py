@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +14,19 @@ from features.errors import WaldoError
 from features.models import MapExtractor
 from features.vision.descriptors import ImageDescriptor
 from indexer.collection import Collection
+from indexer.fleet.cluster_reader import ClusterReader, hire_holders
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_reader import open_collection
 from indexer.ingest.progress import Progress
 from indexer.ingest.sources import Source, Unreadable, list_photos
 from indexer.protocols import Extractor
+from indexer.ray_cluster import RayCluster
 from indexer.store.failures import read_failures
 from indexer.store.files import digest
 from search.evaluation.benchmarks.benchmark import Benchmark, with_distractors
 from search.evaluation.benchmarks.published.packed_photos import OnListing, photos_of
 from search.evaluation.methods.baselines import EXTRACTORS
-from search.evaluation.methods.methods import METHODS, Method, single_methods
+from search.evaluation.methods.methods import METHODS, RANDOM_WEIGHTS, Method, single_methods
 from search.evaluation.methods.same_maps import extractors_of, group_by_maps
 from search.evaluation.run_store import gallery_folder, resolved
 
@@ -36,13 +39,24 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
+class GalleryFleet:
+    """Says that the indexes of a gallery are fleets.
+
+    parts: of each. cluster: whose workers extract the parts of the model's maps, and search those
+    of all maps; None: this process does both.
+    """
+
+    parts: int
+    cluster: RayCluster | None = None
+
+
+@dataclass(frozen=True)
 class Indexing:
     """How galleries are indexed.
 
     extractor: the model that is evaluated. work: the folder of indexes. quality: the codec's, for
     the model's maps. descriptors: those that methods need, stored beside the model's maps.
-    on_progress: called with the progress of indexing. parts: of a fleet; None for an ordinary
-    index.
+    on_progress: called with the progress of indexing. fleet: None for ordinary indexes.
     """
 
     extractor: MapExtractor
@@ -50,7 +64,7 @@ class Indexing:
     quality: str
     descriptors: Sequence[ImageDescriptor] = ()
     on_progress: Callable[[Progress], None] | None = None
-    parts: int | None = None
+    fleet: GalleryFleet | None = None
 
 
 @dataclass(frozen=True)
@@ -81,18 +95,40 @@ def index_gallery(benchmark: Benchmark, maps: str, source: Extractor, how: Index
     maps: the name of the kind. source: the extractor that makes it.
     """
     quality = "none" if maps in EXTRACTORS else how.quality
-    place = gallery_folder(how.work, benchmark, maps, source, quality, how.parts)
+    parts, cluster = None, None
+    if how.fleet is not None:
+        parts = how.fleet.parts
+        # Workers load a model by its name, which colours and random weights have not.
+        if maps not in EXTRACTORS and maps != RANDOM_WEIGHTS:
+            cluster = how.fleet.cluster
+    place = gallery_folder(how.work, benchmark, maps, source, quality, parts)
     index_collection(
         [place / "gallery.txt"],
         place / "index",
         source,
-        parts=how.parts,
+        parts=parts,
         batch_size=how.extractor.batch_size,
         quality=quality,
         descriptors=how.descriptors if source is how.extractor else (),
         on_progress=how.on_progress,
+        cluster=cluster,
+        fit_here=True,
     )
     return place / "index"
+
+
+@contextmanager
+def gallery_opener(how: Indexing) -> Iterator[Callable[[Path], Collection]]:
+    """What opens the indexes of a gallery. With a cluster, one set of workers holds the parts of
+    all of them until the context ends, and leaves no room for others that extract photos.
+
+    Raises ClusterError.
+    """
+    if how.fleet is None or how.fleet.cluster is None:
+        yield open_collection
+        return
+    with hire_holders(how.fleet.cluster, how.fleet.parts) as hired:
+        yield lambda index: ClusterReader.open_by(index, hired)
 
 
 def gallery_ids(reader: Collection, benchmark: Benchmark) -> NDArray[np.int64]:

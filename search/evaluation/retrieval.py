@@ -15,10 +15,17 @@ from features.models import MapExtractor
 from features.regions import Box
 from features.vision.descriptors import ImageDescriptor
 from indexer.codec.quality import DEFAULT_QUALITY
-from indexer.fleet.fleet_reader import open_collection
+from indexer.collection import Collection
 from indexer.ingest.progress import Progress
+from indexer.protocols import Extractor
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
-from search.evaluation.galleries import Indexing, gallery_ids, index_gallery
+from search.evaluation.galleries import (
+    GalleryFleet,
+    Indexing,
+    gallery_ids,
+    gallery_opener,
+    index_gallery,
+)
 from search.evaluation.methods.indexed_gallery import IndexedGallery, QueryBatch, References
 from search.evaluation.methods.methods import (
     CombinedMethod,
@@ -97,7 +104,7 @@ def run_methods(
     on_step: OnStep | None = None,
     descriptors: Sequence[ImageDescriptor] = (),
     depth: int = DEPTH,
-    parts: int | None = None,
+    fleet: GalleryFleet | None = None,
 ) -> Evaluation:
     """Score the whole gallery for every query by every method, and keep what is measured of it.
 
@@ -109,22 +116,22 @@ def run_methods(
     quality: the codec's, for the model's maps. on_progress: called with the progress of indexing.
     on_step: called with the progress of all other work. descriptors: those that the methods need
     (`methods.descriptors_of`). depth: the scores of so many photos are kept, the best of each
-    query. parts: of the gallery's indexes, which then are fleets; None for ordinary ones. Raises
+    query. fleet: None where the gallery's indexes are ordinary ones. Raises ClusterError, and
     WaldoError where a photo cannot be read: a number that leaves it out would be another number.
     """
     groups = group_by_maps(single_methods(methods), extractor)
     for group in groups:
         check_class_names(benchmark, group)
     decides = [*_what_decides(extractor, groups, quality, descriptors), depth]
-    if parts is not None:
-        decides.append(parts)
+    if fleet is not None:  # workers may compare by another kernel
+        decides.append([fleet.parts, fleet.cluster is not None])
     folder = run_folder(work, benchmark, decides)
     n_queries, n_gallery = len(benchmark.queries), len(benchmark.gallery)
     with (
         open_scores(folder, n_queries, n_gallery, depth) as scores,
         _shown_queries(benchmark) as shown,
     ):
-        indexing = Indexing(extractor, work, quality, descriptors, on_progress, parts)
+        indexing = Indexing(extractor, work, quality, descriptors, on_progress, fleet)
         run = _Run(shown, indexing, scores, depth, on_step or ignore_step)
         lacking = {
             batch: [method for method in methods if not scores.is_done(method.name, batch)]
@@ -166,11 +173,14 @@ def _score_batches(run: _Run, groups: Sequence[SameMaps], lacking: dict[int, lis
     """
     needed = {part.name: part for methods in lacking.values() for part in single_methods(methods)}
     with ExitStack() as opened:
-        galleries = [
-            _open_gallery(run, group, opened)
+        indexed = [
+            _index(run, group)
             for group in groups
             if any(method.name in needed for method in group.methods)
         ]
+        open_index = opened.enter_context(gallery_opener(run.indexing))
+        readers = [opened.enter_context(open_index(one.index)) for one in indexed]
+        galleries = [_open(run, *one) for one in zip(indexed, readers, strict=True)]
         # These go through the queries of all their batches.
         direct = {
             name: method.scores(replace(run.benchmark, queries=_queries_of(run, name, lacking)))
@@ -193,15 +203,31 @@ def _queries_of(run: _Run, part: str, lacking: dict[int, list[Method]]) -> list[
     ]
 
 
-def _open_gallery(run: _Run, group: SameMaps, opened: ExitStack) -> IndexedGallery:
-    """Index the gallery by one kind of maps. opened: closes the index at its end."""
+@dataclass(frozen=True)
+class _Indexed:
+    """The gallery as some methods look at it.
+
+    index: its folder. source, single: as `extractors_of` gives them.
+    """
+
+    methods: Sequence[StoreMethod]
+    index: Path
+    source: Extractor
+    single: Extractor
+
+
+def _index(run: _Run, group: SameMaps) -> _Indexed:
+    """Index the gallery by one kind of maps."""
     source, single = extractors_of(group)
     with run.scores.clock("indexing"):
         index = index_gallery(run.benchmark, group.maps, source, run.indexing)
-    reader = opened.enter_context(open_collection(index))
-    names = {method.name for method in group.methods}
+    return _Indexed(group.methods, index, source, single)
+
+
+def _open(run: _Run, indexed: _Indexed, reader: Collection) -> IndexedGallery:
     return IndexedGallery(
-        *(names, reader, gallery_ids(reader, run.benchmark), source, single),
+        {method.name for method in indexed.methods},
+        *(reader, gallery_ids(reader, run.benchmark), indexed.source, indexed.single),
         descriptors=run.indexing.descriptors,
         clock=run.scores.clock,
         on_step=run.on_step,

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from features.errors import RegionError, WaldoError
 from features.models import MapExtractor
 from indexer.collection import Collection
-from indexer.fleet.fleet_reader import open_collection
 from search.evaluation.benchmarks.benchmark import TextBenchmark, TextQuery, flags
-from search.evaluation.galleries import Indexing, gallery_ids, index_gallery
+from search.evaluation.galleries import Indexing, gallery_ids, gallery_opener, index_gallery
 from search.evaluation.methods.indexed_gallery import in_order_of
 from search.evaluation.methods.methods import MODEL
 from search.evaluation.metrics.cut_ranking import CUT_METRICS
@@ -37,8 +36,8 @@ def evaluate_texts(benchmark: TextBenchmark, how: Indexing, on_step: OnStep) -> 
 
     A photo's score is the mean over its cells of S_S, the similarity with the text's vector C (PDM
     Eq. 5 and 6). A text of which the model knows no word finds nothing, and "n_unknown" counts
-    these. on_step: as for `run_methods`. Raises WaldoError where the model knows no words, and
-    where a photo cannot be read.
+    these. on_step: as for `run_methods`. Raises ClusterError, and WaldoError where the model knows
+    no words, and where a photo cannot be read.
     """
     gallery, extractor = benchmark.gallery, how.extractor
     if not extractor.knows_words:
@@ -48,7 +47,7 @@ def evaluate_texts(benchmark: TextBenchmark, how: Indexing, on_step: OnStep) -> 
         )
     index = index_gallery(gallery, MODEL, extractor, how)
     precisions, unknown, total = np.zeros(len(benchmark.queries)), 0, len(benchmark.queries)
-    with open_collection(index) as reader:
+    with gallery_opener(how) as open_index, open_index(index) as reader:
         ids = gallery_ids(reader, gallery)
         for number, query in enumerate(benchmark.queries):
             on_step("searching by texts", number, total)

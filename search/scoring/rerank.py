@@ -31,6 +31,10 @@ Map = Callable[..., Iterable[Any]]
 # References whose tokens share one matrix product; more would leave blocks of few photos.
 _TOGETHER = 8
 
+# Photos that others are asked about at a time, so that they say how far they are, and send back a
+# bounded number of scores.
+_ASKED_TOGETHER = 16_384
+
 # How much of the difference a photo loses that is more like an unwanted object.
 _UNLIKE_WEIGHT = np.float32(0.5)
 
@@ -70,11 +74,9 @@ def score_references(
     photos at a time.
     """
     with clock(stage or scores[0].name):
-        found_there = reader.near_maps(
-            ids, partial(_score_there, references=references, scores=scores)
-        )
-    if found_there is not None:
-        return _put_together(ids, found_there, len(references), scores)
+        pieces = _scored_there(reader, ids, references, scores, on_photos)
+    if pieces is not None:
+        return _put_together(ids, pieces, len(references), scores)
     kept: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     parts = {score.name: [np.empty((len(references), 0), np.float32)] for score in scores}
     damaged: list[str] = []
@@ -97,6 +99,27 @@ def score_references(
             done += len(maps.ids) + len(maps.damaged)
     by_score = {name: np.concatenate(values, axis=1) for name, values in parts.items()}
     return Scored(np.concatenate(kept), by_score, damaged)
+
+
+def _scored_there(
+    reader: Collection,
+    ids: NDArray[np.int64],
+    references: Sequence[ScoringReference],
+    scores: Sequence[Score],
+    on_photos: Callable[[int], None] | None,
+) -> list[Scored] | None:
+    """What those who hold the maps of photos score; None where this process reads them."""
+    work = partial(_score_there, references=references, scores=scores)
+    pieces: list[Scored] = []
+    for start in range(0, max(1, len(ids)), _ASKED_TOGETHER):
+        some = ids[start : start + _ASKED_TOGETHER]
+        found = reader.near_maps(some, work)
+        if found is None:
+            return None
+        pieces += found
+        if on_photos is not None:
+            on_photos(start + len(some))
+    return pieces
 
 
 def _score_there(

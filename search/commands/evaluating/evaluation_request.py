@@ -10,7 +10,7 @@ from typing import Any
 class Request:
     """What `waldo evaluate` is asked to measure.
 
-    work: the work folder. parts: of the gallery's index, where that is a fleet.
+    work: the work folder. parts, ray: as for `waldo index`, of the gallery's indexes.
     """
 
     protocol: str
@@ -25,6 +25,7 @@ class Request:
     sweep: list[str]
     distractors: Path | None
     parts: int | None
+    ray: str | None
 
 
 @dataclass(frozen=True)

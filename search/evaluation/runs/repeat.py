@@ -197,6 +197,11 @@ def _same(was: float | None, now: float | None) -> bool:
 
 def _changed(content: dict[str, Any], model: Any) -> Iterable[str]:
     """What decides numbers and is not as in the run, in words."""
+    if content["request"].get("ray"):
+        yield (
+            "workers of a Ray cluster compared then, this process now: they take the kernel "
+            "float32, or that of WALDO_KERNEL"
+        )
     then = _facts(content["versions"], content["machine"], content["model"])
     now = _facts(versions(), _machine(), model)
     for name in {**then, **now}:

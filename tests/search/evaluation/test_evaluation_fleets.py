@@ -1,6 +1,8 @@
 """The gallery of an evaluation as a fleet: the same results, bit for bit."""
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,15 @@ from numpy.typing import NDArray
 from features.extractor import FeatureExtractor
 from indexer.fleet.fleet_reader import open_collection
 from indexer.parts import part_of_id
+from indexer.ray_cluster import RayCluster
 from search.evaluation.benchmarks.scenes import read_scenes
+from search.evaluation.galleries import GalleryFleet
 from search.evaluation.methods.methods import select_methods
 from search.evaluation.retrieval import Evaluation, run_methods
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
 from tests.helpers.query_results import whole_scores
+from tests.helpers.ray_clusters import local_cluster
 
 VALIDATION = Path(__file__).parents[3] / "data" / "scenes" / "validation"
 QUERIES, GALLERY, PARTS = 2, 22, 3
@@ -24,7 +29,7 @@ QUERIES, GALLERY, PARTS = 2, 22, 3
 # other maps; candidates of one kind that are re-ranked by another; and two kinds together.
 METHODS = [
     *("consistent-expanded", "late-by-class", "words", "pdm", "rgb-patches"),
-    *("rgb-patches+consistent", "together:late,rgb-patches"),
+    *("rgb-patches+consistent", "together:late,rgb-patches", "late@timestep=150"),
 ]
 
 
@@ -64,10 +69,18 @@ def distractors(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers take this one."""
-    monkeypatch.setenv("WALDO_KERNEL", "float32")
+@pytest.fixture(scope="module", autouse=True)
+def as_workers() -> Iterator[None]:
+    """Compare and extract as workers do: by this kernel, and in one thread."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
+        patch.setenv("WALDO_KERNEL", "float32")
+        yield
+    torch.set_num_threads(threads)
 
 
 def scores_of(found: Evaluation) -> dict[str, NDArray[np.float32]]:
@@ -75,23 +88,72 @@ def scores_of(found: Evaluation) -> dict[str, NDArray[np.float32]]:
     return {result.method.name: whole_scores(result.queries) for result in found.results}
 
 
+@pytest.fixture(scope="module")
+def of_index(
+    tiny: FeatureExtractor, scenes: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, NDArray[np.float32]]:
+    """The scores by ordinary indexes."""
+    benchmark, work = read_scenes(scenes), tmp_path_factory.mktemp("work")
+    scores = scores_of(run_methods(benchmark, select_methods(METHODS, benchmark), tiny, work))
+    assert set(scores) == set(METHODS)
+    assert all(len(np.unique(values)) > GALLERY // 2 for values in scores.values())
+    return scores
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """Of one worker with a core, which a fleet that hired its own would wait for."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-search[ray]'")
+    with local_cluster(1, tmp_path_factory.mktemp("home")) as started:
+        yield RayCluster(started.address, "cpu")
+
+
 def test_a_fleet_gives_the_scores_of_an_index(
-    tiny: FeatureExtractor, scenes: Path, tmp_path: Path
+    of_index: dict[str, NDArray[np.float32]], tiny: FeatureExtractor, scenes: Path, tmp_path: Path
 ) -> None:
-    benchmark = read_scenes(scenes)
-    methods = select_methods(METHODS, benchmark)
-    expected = scores_of(run_methods(benchmark, methods, tiny, tmp_path))
-    found = scores_of(run_methods(benchmark, methods, tiny, tmp_path, parts=PARTS))
-    assert set(found) == set(METHODS)
-    for name in METHODS:
-        assert len(np.unique(expected[name])) > GALLERY // 2
-        np.testing.assert_array_equal(found[name], expected[name])
-    places = [place / "index" for place in tmp_path.glob("scenes-model-*")]
-    [fleet] = [place for place in places if (place / "fleet.json").exists()]
-    assert len(places) == 2  # neither takes the other's
-    with open_collection(fleet) as reader:
+    benchmark, fleet = read_scenes(scenes), GalleryFleet(PARTS)
+    methods = select_methods([name for name in METHODS if "@" not in name], benchmark)
+    found = scores_of(run_methods(benchmark, methods, tiny, tmp_path, fleet=fleet))
+    for name, scores in found.items():
+        np.testing.assert_array_equal(scores, of_index[name])
+    [place] = tmp_path.glob("scenes-model-*")
+    with open_collection(place / "index") as reader:
         assert set(part_of_id(reader.ids).tolist()) == {*range(PARTS)}
         assert reader.n_photos == GALLERY
+
+
+def test_so_do_workers_that_hold_three_kinds_of_maps(
+    of_index: dict[str, NDArray[np.float32]],
+    tiny: FeatureExtractor,
+    scenes: Path,
+    cluster: RayCluster,
+    tmp_path: Path,
+) -> None:
+    """Those of the model, those with other settings, and those of colours."""
+    benchmark, fleet = read_scenes(scenes), GalleryFleet(PARTS, cluster)
+    methods = select_methods(METHODS, benchmark)
+    found = scores_of(run_methods(benchmark, methods, tiny, tmp_path, fleet=fleet))
+    for name, scores in found.items():
+        np.testing.assert_array_equal(scores, of_index[name])
+
+
+def test_the_command_line_has_workers(
+    waldo: CommandLine, collection: Path, distractors: Path, cluster: RayCluster, tmp_path: Path
+) -> None:
+    work = ("--work", tmp_path / "work")
+    ask = ["evaluate", "folders", "--root", collection, "--distractors", distractors, *work]
+    ask += ["--method", "rgb-patches", "--json", "--out", tmp_path / "r.json"]
+    found = []
+    for more in ((), ("--ray", cluster.address, "--parts", 2)):
+        result = waldo(*ask, *more)
+        assert result.code == 0, result.err
+        found.append(json.loads(result.out))
+    assert found[1]["methods"] == found[0]["methods"]
+    request = json.loads((tmp_path / "r.json").read_text())["request"]
+    assert (request["parts"], request["ray"]) == (2, True)
+    checked = waldo("evaluate", "--check", tmp_path / "r.json", *work)
+    assert checked.code == 0, checked.err
+    assert "changed since: workers of a Ray cluster compared then" in checked.out
 
 
 def test_the_command_line_makes_fleets(
@@ -121,14 +183,20 @@ def test_the_command_line_makes_fleets(
 
 
 def test_what_no_fleet_can_be_of_is_refused(
-    waldo: CommandLine, scenes: Path, tmp_path: Path
+    waldo: CommandLine, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for protocol in ("perseg", "davis2017", "objects-scenes"):
+    for protocol in ("perseg", "davis2017"):
         line = waldo.refusal("evaluate", protocol, "--root", scenes, "--parts", 2)
         assert f"searches have a gallery, not {protocol}" in line
     work = ("--work", tmp_path / "work")
     line = waldo.refusal("evaluate", "scenes", "--root", scenes, *work, "--parts", 10**6)
     assert "must be from 1 to 10000" in line
-    line = waldo.refusal("evaluate", "--check", tmp_path / "run.json", "--parts", 2)
-    assert "leave out --parts" in line
+    for option, value in (("--parts", 2), ("--ray", "auto")):
+        line = waldo.refusal("evaluate", "objects-scenes", "--root", scenes, option, value)
+        assert f"{option} {value}: searches have a gallery, not objects-scenes" in line
+        line = waldo.refusal("evaluate", "--check", tmp_path / "run.json", option, value)
+        assert f"leave out {option}" in line
+    monkeypatch.setitem(sys.modules, "ray", None)
+    line = waldo.refusal("evaluate", "scenes", "--root", scenes, *work, "--ray", "auto")
+    assert "pip install 'waldo-search[ray]'" in line
     assert not (tmp_path / "work").exists()
