@@ -42,7 +42,6 @@ from indexer.bucket.transfer import (
 )
 from indexer.errors import IndexDamagedError
 from indexer.parts import Fleet
-from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import StoredFile, write_atomically, write_bytes_atomically, writing
 from indexer.store.locks import BUCKET_NAME, LOCK_NAME, ORIGIN_NAME, without_readers
 from indexer.store.manifest import MapShard, fleet_refusal
@@ -168,15 +167,6 @@ def _take_place(unfinished: Path, folder: Path) -> None:
         with contextlib.suppress(OSError), without_readers(other) as alone:
             if alone:
                 shutil.rmtree(other)
-
-
-def copy_failures(url: str, folder: Path) -> None:
-    """Copy failures.jsonl, which no manifest names, from a bucket into a folder that stands for the
-    index there. Raises BucketError, IndexWriteError.
-    """
-    content = Bucket(url).get(FAILURES_NAME)
-    with writing(folder):
-        write_bytes_atomically(folder / FAILURES_NAME, content or b"")
 
 
 def shard_opener(index_dir: Path, bucket: Bucket | None = None) -> OpenShard:

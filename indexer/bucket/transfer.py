@@ -14,9 +14,10 @@ from threading import Lock
 
 from features.errors import WaldoError
 from indexer.bucket.object_store import Bucket, ConflictError, url_in
-from indexer.bucket.remote_state import read_state
+from indexer.bucket.remote_state import of_every_part, read_state
 from indexer.errors import IndexDamagedError, IndexWriteError
 from indexer.parts import Fleet, part_name, parts_of, read_fleet
+from indexer.store.failures import FAILURES_NAME
 from indexer.store.files import (
     StoredFile,
     digest,
@@ -38,7 +39,7 @@ Repair = Callable[[StoredFile, bool], str]
 def export_index(source: str, target: str, progress: OnBytes | None = None) -> None:
     """Copy an index or a fleet. One of the two is a folder, the other a URL (`url_in`).
 
-    What an earlier, interrupted call copied is not copied again. failures.jsonl stays behind.
+    What an earlier, interrupted call copied is not copied again. failures.jsonl goes with it.
     progress: called with the bytes that are there, and the bytes of all files. Raises WaldoError
     where something else lies at the target, BucketError, IndexMissingError, IndexDamagedError for
     a file whose digest differs from the manifest's, IndexWriteError.
@@ -74,6 +75,7 @@ def _upload(folder: Path, bucket: Bucket, progress: OnBytes | None) -> None:
         content = (folder / MANIFEST_NAME).read_bytes()
         there = bucket.get(MANIFEST_NAME)
         if there == content:
+            _upload_failures(folder, bucket)
             return
         sizes = bucket.sizes()
         if there is not None or FLEET_NAME in sizes:
@@ -82,6 +84,7 @@ def _upload(folder: Path, bucket: Bucket, progress: OnBytes | None) -> None:
             if sizes.get(object_key(file)) != file.bytes:
                 put_sound(bucket, file, folder, _repair(folder))
         _create(bucket, MANIFEST_NAME, content)
+        _upload_failures(folder, bucket)
     finally:
         lock.close()
 
@@ -99,6 +102,26 @@ def _upload_fleet(fleet: Fleet, bucket: Bucket, progress: OnBytes | None) -> Non
     if there is None:
         put_sound(bucket, fleet.codec, fleet.index_dir, _repair(fleet.index_dir))
         _create(bucket, FLEET_NAME, content)
+    _upload_failures(fleet.index_dir, bucket)
+
+
+def _upload_failures(folder: Path, bucket: Bucket) -> None:
+    """After the manifest: a place that has the index of somebody else keeps its own."""
+    path = folder / FAILURES_NAME
+    if path.exists() and path.read_bytes() != bucket.get(FAILURES_NAME):
+        bucket.put(FAILURES_NAME, path)
+
+
+def fetch_failures(bucket: Bucket, folder: Path) -> None:
+    """Copy failures.jsonl, which no manifest names, out of a bucket into the folder of the index or
+    fleet there. Raises BucketError, IndexWriteError.
+    """
+    content = bucket.get(FAILURES_NAME)
+    with writing(folder):
+        if content is None:
+            (folder / FAILURES_NAME).unlink(missing_ok=True)
+        else:
+            write_bytes_atomically(folder / FAILURES_NAME, content)
 
 
 def _repair(folder: Path) -> str:
@@ -141,6 +164,9 @@ def _download(bucket: Bucket, folder: Path, progress: OnBytes | None) -> None:
         for file in counted(manifest.files(), told):
             fetch(part.bucket, file, unfinished / part.name, manifest.repair_hint)
     parts_of(unfinished)  # are those of one fleet
+    of_every_part(lambda part: fetch_failures(part.bucket, unfinished / part.name), state.parts)
+    if state.fleet is not None:
+        fetch_failures(bucket, unfinished)
     with writing(folder):
         if folder.exists():
             folder.rmdir()

@@ -13,10 +13,8 @@ from pathlib import Path
 from indexer.bucket.collection_copy import collection_copy, scratch_folder
 from indexer.bucket.object_store import Bucket, ConflictError
 from indexer.bucket.remote_state import of_every_part
-from indexer.bucket.transfer import object_key
+from indexer.bucket.transfer import fetch_failures, object_key
 from indexer.parts import Fleet, parse_fleet, part_name, read_fleet
-from indexer.store.failures import FAILURES_NAME
-from indexer.store.files import write_bytes_atomically
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, write_manifest
 
 
@@ -82,13 +80,12 @@ def part_folder(fleet: Fleet, url: str | None, number: int) -> Path:
 
 
 def copy_failures_of_parts(fleet: Fleet, bucket: Bucket) -> None:
-    """Copy failures.jsonl of every part out of a bucket. Raises BucketError, OSError."""
+    """`fetch_failures` of every part."""
 
-    def copy(number: int) -> None:
-        content = bucket.below(part_name(number)).get(FAILURES_NAME)
-        write_bytes_atomically(fleet.folder(number) / FAILURES_NAME, content or b"")
+    def fetch(number: int) -> None:
+        fetch_failures(bucket.below(part_name(number)), fleet.folder(number))
 
-    of_every_part(copy, range(fleet.parts))
+    of_every_part(fetch, range(fleet.parts))
 
 
 def _scratch(url: str, number: int) -> Path:

@@ -191,14 +191,14 @@ def info(
     if machine:
         _show_machine(json_output)
         return
-    from indexer.bucket.object_store import url_in
-    from indexer.bucket.remote_index import copy_failures
+    from indexer.bucket.object_store import Bucket, url_in
+    from indexer.bucket.transfer import fetch_failures
     from indexer.upkeep.every_part import describe_collection
     from search.commands.terminal.tables import info_lines
 
     with index_to_read(index) as folder:
         if url := url_in(index):
-            copy_failures(url, folder)
+            fetch_failures(Bucket(url), folder)
         description = describe_collection(folder)
     if json_output:
         print_json(description)

@@ -15,11 +15,14 @@ from features.errors import WaldoError
 from indexer.bucket.object_store import Bucket, BucketError, ConflictError
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import IndexDamagedError, IndexMissingError
+from indexer.fleet.fleet_build import index_collection
 from indexer.reader import IndexReader
+from indexer.store.failures import FAILURES_NAME
 from indexer.store.manifest import MANIFEST_NAME, read_manifest
 from indexer.upkeep.check import verify
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer
+from tests.helpers.object_server import ObjectServer, no_fault
+from tests.helpers.stores import PixelExtractor, make_photos
 
 URL = "s3://photos/one/index"
 PREFIX = "one/index/"
@@ -87,8 +90,36 @@ def test_an_interrupted_copy_goes_on(
     assert not back.exists()
     server.requests.clear()
     export_index(URL, str(back))
-    assert len(server.requests) == files
+    assert len(server.requests) == files + 1  # all but the first; the manifest, and failures
     assert content_of(back) == content_of(sample_index)
+
+
+@pytest.mark.parametrize("parts", [None, 2])
+def test_what_failed_goes_with_it(server: ObjectServer, tmp_path: Path, parts: int | None) -> None:
+    """Of a fleet, also that of each part; a copy that is cut off before it is finished later."""
+    photos, original, back = (tmp_path / name for name in ("photos", "original", "back"))
+    make_photos(photos, 6)
+    for number in range(4):
+        (photos / f"broken-{number}.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing %d" % number)
+    index_collection([photos], original, PixelExtractor(), parts=parts)
+    server.fault = lambda method, path: (
+        (403, "ExpiredToken") if method == "PUT" and path.endswith(FAILURES_NAME) else None
+    )
+    with pytest.raises(BucketError, match="have expired"):
+        export_index(str(original), URL)
+    server.fault = no_fault
+    export_index(str(original), URL)
+    export_index(URL, str(back))
+    failures, found = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob(FAILURES_NAME)}
+        for folder in (original, back)
+    )
+    assert found == failures
+    assert all(failures.values())
+    assert len(failures) > (0 if parts is None else 1)
+    server.requests.clear()
+    export_index(str(original), URL)
+    assert {method for method, _ in server.requests} == {"GET"}
 
 
 def test_requests_that_fail_are_sent_again(
