@@ -88,9 +88,13 @@ class SearchableVectors:
         """
         faiss = faiss_module()
         lists = self.index.nlist
+        selector = None if allowed.all() else _selector(allowed)
+        if k == int(allowed.sum()):  # all: a heap of the best would take longer than the products
+            every = faiss.SearchParametersIVF(sel=selector, nprobe=lists)
+            _, scores, rows = self.index.range_search(query, float("-inf"), params=every)
+            return rows, scores
         share = max(_SHARE_OF_LISTS, _COMPARED_PER_ANSWER * k / int(allowed.sum()))
         probes = min(lists, math.ceil(share * lists))
-        selector = None if allowed.all() else _selector(allowed)
         while True:
             parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
             scores, rows = self.index.search(query, k, params=parameters)

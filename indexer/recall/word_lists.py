@@ -15,7 +15,7 @@ from indexer.recall.word_query import WordQuery
 
 # The most photos in a block: an entry of a list takes two bytes, and sums stay in the cache.
 BLOCK = 65_536
-# So few photos are all scored, by lists.
+# So few photos are all scored, by lists; so are more where all are asked for.
 _SMALL = 16_384
 # Of more, the exact score is computed for so many, and for so many per photo that is asked for.
 _SCORED = 4096
@@ -145,7 +145,7 @@ def search_lists(
     masks: (n,) bool for each block, the photos that may be found. Where there are many photos, one
     of the best may be missing, because its approximate score is not among the largest.
     """
-    if sum(map(len, masks)) <= _SMALL:
+    if sum(map(len, masks)) <= max(_SMALL, k):
         scores = [lists.all_scores(query)[mask] for lists, mask in zip(blocks, masks, strict=True)]
         ids = [lists.ids[mask] for lists, mask in zip(blocks, masks, strict=True)]
         return np.concatenate(ids), np.concatenate(scores)

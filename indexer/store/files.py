@@ -48,7 +48,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     sync_folder(path.parent)
 
 
-def write_bytes_atomically(path: Path, content: bytes) -> None:
+def write_bytes_atomically(path: Path, content: bytes | bytearray) -> None:
     """`write_atomically` for bytes. Raises OSError."""
 
     def write(temporary: Path) -> None:

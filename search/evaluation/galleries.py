@@ -2,10 +2,12 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,12 @@ from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.methods.methods import METHODS, RANDOM_WEIGHTS, Method, single_methods
 from search.evaluation.methods.same_maps import extractors_of, group_by_maps
 from search.evaluation.run_store import gallery_folder, resolved
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Of so many paths, objects of Python are in memory at a time.
+_PATHS_PER_CHUNK = 65_536
 
 # Names that a list of photos cannot hold.
 _UNLISTABLE = re.compile("[\r\n\ud800-\udfff]")
@@ -136,18 +144,26 @@ def gallery_ids(reader: Collection, benchmark: Benchmark) -> NDArray[np.int64]:
 
     Raises WaldoError for a photo that the index lacks, because it cannot be read.
     """
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    # As bytes in arrow's memory, paths take less than as objects of Python.
-    held = pa.array(map(os.fsencode, reader.paths()), pa.large_binary())
-    asked = pa.array(map(os.fsencode, resolved(benchmark.gallery)), pa.large_binary())
-    rows = pc.index_in(asked, value_set=held)
+    rows = pc.index_in(
+        _in_arrow(resolved(benchmark.gallery)), value_set=_in_arrow(reader.paths())
+    ).combine_chunks()
     if rows.null_count:
         lacking = benchmark.gallery[rows.is_null().index(True).as_py()]
         raise WaldoError(f"{lacking}: cannot be read; a benchmark needs all its photos")
     ids: NDArray[np.int64] = reader.ids[rows.to_numpy()]
     return ids
+
+
+def _in_arrow(paths: Iterable[str]) -> "pa.ChunkedArray":
+    """Paths as bytes in arrow's memory, where they take less than as objects of Python."""
+    import pyarrow as pa
+
+    each, chunks = map(os.fsencode, paths), []
+    while some := list(islice(each, _PATHS_PER_CHUNK)):
+        chunks.append(pa.array(some, pa.large_binary()))
+    return pa.chunked_array(chunks, pa.large_binary())
 
 
 def find_distractors(folder: Path, work: Path, on_listing: OnListing | None = None) -> list[Path]:

@@ -104,28 +104,26 @@ def write_searches_run(
     Places are those in "gallery". Of equal scores the earlier place comes first in a ranking.
     Raises as `write_run`.
     """
-    gallery = [str(photo.absolute()) for photo in benchmark.gallery]
-    write_run(path, {**report, "gallery": gallery}, _query_results(benchmark, evaluation))
+    gallery = (str(photo.absolute()) for photo in benchmark.gallery)
+    write_run(path, report, gallery=gallery, queries=_query_results(benchmark, evaluation))
 
 
-def write_run(
-    path: Path, report: dict[str, Any], queries: Iterable[dict[str, Any]] | None = None
-) -> None:
-    """Write a run file: a report, and the results of its queries where it has them.
+def write_run(path: Path, report: dict[str, Any], **lists: Iterable[Any]) -> None:
+    """Write a run file: a report, and behind it some lists by name, such as the results of queries.
 
     Raises WaldoError where the file cannot be written; a file that was there is then unchanged.
     """
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8") as file:
-            if queries is None:
-                json.dump(report, file)
-                return
-            # Query by query, because all rankings of a large gallery may not fit in memory.
-            file.write(json.dumps(report)[:-1] + ', "queries": [')
-            for row, query in enumerate(queries):
-                file.write((", " if row > 0 else "") + json.dumps(query))
-            file.write("]}")
+            # One by one, because all rankings of a large gallery may not fit in memory.
+            file.write(json.dumps(report)[:-1])
+            for name, entries in lists.items():
+                file.write(f", {json.dumps(name)}: [")
+                for row, entry in enumerate(entries):
+                    file.write((", " if row > 0 else "") + json.dumps(entry))
+                file.write("]")
+            file.write("}")
 
     try:
         write_atomically(path, write)

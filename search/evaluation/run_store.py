@@ -12,7 +12,9 @@ import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
+from stat import S_ISLNK
 from typing import Any
 from urllib.parse import quote
 
@@ -71,13 +73,12 @@ def gallery_folder(
 
     Raises WaldoError for a missing photo, OSError where the folder cannot be written.
     """
-    photos = benchmark.indexed or benchmark.gallery
     decides = [extractor.fingerprint(), quality, *(() if parts is None else (parts,))]
-    digest = _digest_with_files(photos, decides)
+    listing = bytearray()
+    digest = _digest_with_files(benchmark.indexed or benchmark.gallery, decides, listing)
     folder = work / f"{benchmark.protocol}-{maps}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
-    listing = "\n".join(resolved(photos))
-    write_text_atomically(folder / "gallery.txt", listing)
+    write_bytes_atomically(folder / "gallery.txt", listing)
     return folder
 
 
@@ -93,11 +94,11 @@ def run_folder(work: Path, benchmark: Benchmark, settings: list[Any]) -> Path:
     questions = [[q.class_name, q.box, q.point, q.mask is not None] for q in asked]
     decides = [settings, len(benchmark.gallery), questions, benchmark.cut_queries]
     decides.append(_digest_of_answers(benchmark))
-    files = [*benchmark.gallery, *(query.photo for query in asked), *masks]
+    files = chain(benchmark.gallery, (query.photo for query in asked), masks)
     return results_folder(work, benchmark.protocol, files, decides)
 
 
-def results_folder(work: Path, protocol: str, files: list[Path], settings: list[Any]) -> Path:
+def results_folder(work: Path, protocol: str, files: Iterable[Path], settings: list[Any]) -> Path:
     """The folder for the results of a benchmark.
 
     files: the benchmark's photos and masks. settings: JSON-ready; everything else that decides
@@ -108,15 +109,31 @@ def results_folder(work: Path, protocol: str, files: list[Path], settings: list[
 
 
 def resolved(paths: Iterable[Path]) -> Iterator[str]:
-    """Each path as `Path.resolve` gives it. A folder is looked at once for all photos in it."""
-    folders: dict[Path, str] = {}
+    """Each path as `Path.resolve` gives it."""
+    for _, place, _ in _look_at(paths):
+        yield place
+
+
+def _look_at(paths: Iterable[Path]) -> Iterator[tuple[Path, str, os.stat_result | None]]:
+    """Each path, the same resolved, and the status of the file, None where it takes another look.
+
+    It is one look at a file, and one at its folder for all photos in it: a gallery may have a
+    million photos, on a disk that is slow to tell. Paths are split as texts, because Path takes
+    longer than the look.
+    """
+    folders: dict[str, str] = {}
     for path in paths:
-        if path.is_symlink() or path.name in ("", ".."):
-            yield str(path.resolve())
+        folder, name = os.path.split(path)
+        try:
+            status: os.stat_result | None = os.lstat(path)
+        except OSError:
+            status = None  # missing, or in a tar
+        if name in ("", ".", "..") or (status and S_ISLNK(status.st_mode)):
+            yield path, str(path.resolve()), None
             continue
-        if path.parent not in folders:
-            folders[path.parent] = str(path.parent.resolve())
-        yield os.path.join(folders[path.parent], path.name)  # noqa: PTH118 (Path is slower)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        yield path, os.path.join(folders[folder], name), status  # noqa: PTH118
 
 
 class RunScores:
@@ -297,21 +314,27 @@ def _file_name(name: str) -> str:
     return safe if len(safe) < _LONGEST_NAME else f"{safe[:150]}-{_digest(name)}"
 
 
-def _digest_with_files(paths: list[Path], others: list[Any]) -> str:
+def _digest_with_files(
+    paths: Iterable[Path], others: list[Any], listing: bytearray | None = None
+) -> str:
     """`_digest` of the list of files, each by its path, size and modification time, and others.
 
-    The files of large galleries are hashed one by one.
+    The files of large galleries are hashed one by one. listing: gets a line for each, its path.
     """
     text = hashlib.sha256(b"[[")
-    for number, (path, place) in enumerate(zip(paths, resolved(paths), strict=True)):
+    separator = b""
+    for path, place, status in _look_at(paths):
         try:
-            stat = path.stat()
+            status = status or path.stat()
         except OSError as error:
             raise WaldoError(
                 f"{path}: cannot be read ({error.strerror}); a benchmark needs all its photos"
             ) from None
-        known = json.dumps((place, stat.st_size, stat.st_mtime_ns))
-        text.update((", " if number else "").encode() + known.encode())
+        known = json.dumps((place, status.st_size, status.st_mtime_ns))
+        text.update(separator + known.encode())
+        separator = b", "
+        if listing is not None:
+            listing += place.encode() + b"\n"
     text.update(f"], {json.dumps(others)[1:]}".encode())
     return text.hexdigest()[:16]
 

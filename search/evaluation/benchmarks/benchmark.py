@@ -99,7 +99,7 @@ class Benchmark:
     """
 
     protocol: str
-    gallery: list[Path]
+    gallery: Sequence[Path]
     gallery_classes: list[set[str]] | None
     queries: list[BenchmarkQuery]
     scenes: list[LabelledScene]
@@ -108,7 +108,7 @@ class Benchmark:
     metrics: tuple[str, ...] = ()
     parts: dict[str, list[BenchmarkQuery | None]] = field(default_factory=dict)
     n_distractors: int = 0
-    indexed: list[Path] = field(default_factory=list)
+    indexed: Sequence[Path] = field(default_factory=list)
 
     @property
     def levels(self) -> list[str]:
@@ -165,7 +165,7 @@ def with_cut_queries(benchmark: Benchmark, folder: Path) -> Benchmark:
 
 
 def with_distractors(
-    benchmark: Benchmark, photos: Sequence[Path], indexed: list[Path] | None = None
+    benchmark: Benchmark, photos: Sequence[Path], indexed: Sequence[Path] | None = None
 ) -> Benchmark:
     """The benchmark with photos behind its gallery that answer no query, as Revisited Oxford and
     Paris have a million of them (Radenovic et al., CVPR 2018).

@@ -1,6 +1,8 @@
 """Google Landmarks v2 (Weyand et al., CVPR 2020): its retrieval task."""
 
 import csv
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from features.errors import WaldoError
@@ -11,6 +13,7 @@ from search.evaluation.benchmarks.published.named_photos import (
     read_lines,
     whole_photo,
 )
+from search.evaluation.benchmarks.published.photo_files import PhotoFiles, files_below
 from search.query import Query
 
 _SOLUTION = "retrieval_solution_v2.1.csv"
@@ -31,13 +34,10 @@ def read_gldv2(root: Path) -> Benchmark:
     if not {"id", "images", "Usage"} <= set(rows.fieldnames or ()):
         raise WaldoError(f"{path}: the first line must name the columns id, images and Usage")
     asked = [row for row in rows if row["Usage"] != "Ignored"]
-    gallery = sorted((root / "index").rglob("*.jpg"))
-    if not gallery:
-        raise WaldoError(f"{root}: holds no photo index/a/b/c/ID.jpg; unpack the index set there")
-    places = {photo.stem: row for row, photo in enumerate(gallery)}
+    named = [(row["images"] or "").split() for row in asked]
+    gallery, places = _read_gallery(root, {name for names in named for name in names})
     photos = [_path(root / "test", row["id"]) for row in asked]
     check_photos(photos, path)
-    named = [(row["images"] or "").split() for row in asked]
     check_photos(
         [_path(root / "index", name) for names in named for name in names if name not in places],
         path,
@@ -53,6 +53,25 @@ def read_gldv2(root: Path) -> Benchmark:
         for photo, names, row in zip(photos, named, asked, strict=True)
     ]
     return Benchmark("gldv2", gallery, None, queries, [], metrics=("mAP@100",))
+
+
+def _read_gallery(root: Path, named: set[str]) -> tuple[PhotoFiles, dict[str, int]]:
+    """The photos of the index set, and the places of those with some names, by these. Raises
+    WaldoError where there is none.
+    """
+    places: dict[str, int] = {}
+
+    def files() -> Iterator[str]:
+        for row, file in enumerate(files_below(root / "index", ".jpg")):
+            name = os.path.basename(file).removesuffix(".jpg")  # noqa: PTH119 (Path is slower)
+            if name in named:
+                places[name] = row
+            yield file
+
+    gallery = PhotoFiles(files() if (root / "index").is_dir() else ())
+    if not gallery:
+        raise WaldoError(f"{root}: holds no photo index/a/b/c/ID.jpg; unpack the index set there")
+    return gallery, places
 
 
 def _path(folder: Path, name: str) -> Path:
