@@ -41,11 +41,11 @@ def collection_copy(
     folder = scratch / "index"
     with errors_naming(bucket.url, folder, scratch), writer_lock(scratch):
         copy: CollectionCopy
-        if bucket.has(FLEET_NAME):
+        if bucket.get(FLEET_NAME) is not None:
             copy = FleetCopy(bucket, folder, with_parts, progress)
         elif not is_fleet:
             copy = WorkingCopy(bucket, folder, progress)
-        elif bucket.has(MANIFEST_NAME):
+        elif bucket.get(MANIFEST_NAME) is not None:
             raise IndexMissingError(
                 f"{bucket.url}: is an ordinary index; choose another place for a fleet"
             )

@@ -28,6 +28,9 @@ LONGEST_WAIT = 5.0
 _CREDENTIALS = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
 _ARCHIVED = "InvalidObjectState"
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+# Of S3, where a bucket lies in another region than the request says; the server may name it.
+_OTHER_REGION = {"PermanentRedirect", "IllegalLocationConstraintException"}
+_REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>")
 # Asked for credentials where the environment has none. An index may have "metadata" in its address.
 _CREDENTIAL_HOSTS = re.compile(r"http://(169\.254\.|metadata(\.google\.internal)?/)")
 
@@ -138,18 +141,16 @@ class Bucket:
             for page in self._obstore.list(self._store, self._prefix + folder or None):
                 yield from map(self._info, page)
 
-    def has(self, key: str) -> bool:
-        """Whether there is an object. Raises BucketError."""
-        try:
-            self.info(key)
-        except FileNotFoundError:
-            return False
-        return True
-
     def info(self, key: str) -> ObjectInfo:
         """What is known of an object. Raises FileNotFoundError, BucketError."""
-        with self._told(key):
-            return self._info(self._obstore.head(self._store, self._prefix + key))
+        try:
+            with self._told(key):
+                return self._info(self._obstore.head(self._store, self._prefix + key))
+        except BucketError as error:
+            if "status code: 4" in str(error.__cause__):
+                # A refusal of HEAD has no body, and so no reason; that of a list has both.
+                next(self.files(key), None)
+            raise
 
     def pieces(self, key: str, least: int = _PIECE) -> Iterator[bytes]:
         """An object's content as it arrives, in pieces of at least so many bytes but for the last.
@@ -285,6 +286,12 @@ class Bucket:
             return "there is no such bucket; make it, or name another"
         if code in _EXPIRED:
             return "the credentials have expired; renew them"
+        if code == "RequestTimeTooSkewed":
+            return "the clock of this machine is wrong; set it"
+        region = _REGION.search(text)
+        if region or code in _OTHER_REGION or "incorrectly configured region" in text:
+            name = region.group(1) if region else "its region"
+            return f"the bucket lies in another region; set AWS_REGION to {name}"
         denied = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
         if code in _CREDENTIALS or isinstance(error, denied):
             return f"access is denied ({code or 'no reason given'}); check the credentials"
@@ -297,7 +304,10 @@ class Bucket:
             return f"no file can have the key {key.group(1) if key else ''}; rename that object"
         if isinstance(error, exceptions.GenericError):
             status = re.search(r"status code: (\d+)", text)
-            said = code or (status and f"status {status.group(1)}") or "no answer"
+            said = code or (status and f"status {status.group(1)}")
+            if not said:
+                mend = "check the network and the endpoint, and run the same command again"
+                return f"no answer; {mend}"
             return f"the store did not do what was asked ({said}); run the same command again"
         return f"the store refuses this ({type(error).__name__})"
 

@@ -119,7 +119,7 @@ def test_a_scratch_folder_that_is_there_saves_copying(server: ObjectServer, tmp_
     server.requests.clear()
     assert index(photos, tmp_path / "scratch").new == 0
     # Is there a fleet; the manifest; the list of objects.
-    assert [method for method, _ in server.requests] == ["HEAD", "GET", "GET"]
+    assert [method for method, _ in server.requests] == ["GET", "GET", "GET"]
 
 
 def test_every_commit_is_pushed(server: ObjectServer, tmp_path: Path) -> None:
