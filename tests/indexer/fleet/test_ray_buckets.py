@@ -1,5 +1,5 @@
-"""A fleet in a bucket that workers on a Ray cluster write: its rows are those of a plain run,
-whatever dies meanwhile, whoever else writes it, and whatever the network does.
+"""A fleet in a bucket that workers on a Ray cluster write and read: its rows are those of a plain
+run, whatever dies meanwhile, whoever else writes it, and whatever the network does.
 
 To run this file alone:
     timeout 280 python -m pytest -p no:xdist -x tests/indexer/fleet/test_ray_buckets.py
@@ -11,14 +11,22 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-search[ray]'")
 pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
 from indexer.bucket.remote_check import verify_remote
+from indexer.bucket.remote_index import cached_index
 from indexer.bucket.transfer import export_index
+from indexer.collection import Collection, MapBatch
+from indexer.fleet.cluster_reader import ClusterReader
+from indexer.fleet.fleet_reader import open_collection
+from indexer.parts import CODEC_NUMBER, part_name, part_of_id
+from indexer.ray_cluster import RayCluster
 from tests.helpers.object_server import ObjectServer, point_to
 from tests.helpers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
 from tests.indexer.fleet.conftest import FIRST, PARTS, PHOTOS, rows
@@ -110,6 +118,68 @@ def test_a_killed_driver_and_two_at_once(
     assert [driver.report()["total"] for driver in two] == [PHOTOS, PHOTOS]
     assert rows_there(tmp_path / "back") == rows(made / "whole")
     assert [*verify_remote(URL)] == []
+
+
+def test_workers_search_it_where_it_lies(
+    made: Path, cluster: LocalCluster, server: ObjectServer
+) -> None:
+    export_index(str(made / "whole"), URL)
+    there = RayCluster(cluster.address, "cpu")
+    with (
+        open_collection(made / "whole") as whole,
+        ClusterReader.open_on(cached_index(URL), there) as held,
+    ):
+        axis = np.eye(2 * whole.dim, dtype=np.float32)[0]
+        words = whole.words_in(np.eye(whole.dim, dtype=np.float32)[:20], CODEC_NUMBER)
+        assert whole.word_recall is not None
+        assert held.word_recall is not None
+        for k, allowed in ((5, None), (PHOTOS, None), (7, whole.ids[::2])):
+            for found, expected in (
+                (held.recall.search(axis, k, allowed), whole.recall.search(axis, k, allowed)),
+                (
+                    held.word_recall.search(lambda _: words, k, allowed),
+                    whole.word_recall.search(lambda _: words, k, allowed),
+                ),
+            ):
+                np.testing.assert_array_equal(found, expected)
+                assert len(found[0]) == k
+        expected, before = maps_of(whole.read_maps(whole.ids)), len(server.requests)
+        assert maps_there(held, whole.ids[::-1]) == (expected, [])
+        asked = server.requests[before:]
+        assert {method for method, _ in asked} == {"GET"}
+        assert all("/shards/" in path for _, path in asked)
+        flip_a_byte(server)
+        found, [line] = maps_there(held, whole.ids)
+    [lacking] = expected.keys() - found.keys()
+    assert line.startswith(f"{URL}/{part_name(part_of_id(lacking))}: ")
+    assert "its checksum differs" in line
+    assert found == {number: row for number, row in expected.items() if number != lacking}
+
+
+def flip_a_byte(server: ObjectServer) -> None:
+    """One that belongs to the maps of a photo."""
+    key, content = next(item for item in server.objects().items() if "/shards/" in item[0])
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    server.s3.put_object(Bucket="photos", Key=key, Body=bytes(flipped))
+
+
+def read_maps(reader: Collection, ids: NDArray[np.int64]) -> MapBatch:
+    return reader.read_maps(ids)
+
+
+def maps_there(held: ClusterReader, ids: NDArray[np.int64]) -> tuple[dict[int, bytes], list[str]]:
+    """The maps that the workers read, by the photos' ids, and what they find damaged."""
+    batches = held.near_maps(ids, read_maps)
+    assert len(batches) == 2
+    found = {number: row for batch in batches for number, row in maps_of(batch).items()}
+    return found, [line for batch in batches for line in batch.damaged]
+
+
+def maps_of(batch: MapBatch) -> dict[int, bytes]:
+    return {
+        number: bytes(row) for number, row in zip(batch.ids.tolist(), batch.encoded, strict=True)
+    }
 
 
 def at_work(cluster: LocalCluster) -> dict[int, int]:
