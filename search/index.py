@@ -24,7 +24,7 @@ from features.vision.descriptors import ImageDescriptor, descriptor_name
 from indexer.bucket.object_store import url_in
 from indexer.bucket.remote_index import cached_index
 from indexer.collection import Collection
-from indexer.fleet.cluster_reader import ClusterReader
+from indexer.fleet.cluster_reader import ClusterReader, HiredHolders
 from indexer.fleet.fleet_reader import open_collection
 from indexer.named_objects import NamedObject
 from indexer.protocols import Extractor
@@ -285,7 +285,7 @@ def open_index(
     device: str = "auto",
     maps: str = "disk",
     progress: Callable[[int, int], None] | None = None,
-    cluster: RayCluster | None = None,
+    cluster: RayCluster | HiredHolders | None = None,
 ) -> Index:
     """Open an index or a fleet in a folder, or in a bucket by its URL, and find the model that
     filled it.
@@ -296,7 +296,8 @@ def open_index(
     device: "auto" (a GPU where there is one) or a torch device. maps: "disk" reads candidates' maps
     for each query; "ram" and "gpu" (the model's device) hold the maps of all photos. progress:
     called with the number of photos whose maps were read, and the number of all photos. cluster:
-    whose workers hold the parts of a fleet, and do recall and re-ranking. Raises WaldoError where
+    whose workers hold the parts of a fleet, and do recall and re-ranking; or workers that
+    `hire_holders` has hired, for several fleets. Raises WaldoError where
     there is no index, where its model cannot be found or has changed, or where the maps do not fit
     into memory; and ClusterError.
     """

@@ -196,7 +196,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.protocols",
         "indexer.bucket",
         "indexer.collection",
-        "indexer.fleet.cluster_reader.ClusterReader",
+        "indexer.fleet.cluster_reader",
         "indexer.fleet.fleet_reader.open_collection",
         "indexer.ray_cluster.RayCluster",
         "indexer.store.filters.PhotoFilter",

@@ -93,40 +93,32 @@ def hire_holders(cluster: RayCluster, most: int) -> Iterator[HiredHolders]:
 
 
 class ClusterReader(FleetReader):
-    """A fleet of which workers hold the parts. Use `open_on`, or `open_by` for several fleets."""
+    """A fleet of which workers hold the parts. Use `open_on`."""
 
     _holders: "_Holders"
-    _own: contextlib.ExitStack  # closes what is this reader's alone
+    _opened: contextlib.ExitStack
 
     @classmethod
-    def open_on(cls, index_dir: Path, cluster: RayCluster) -> Self:
-        """Open a fleet, in a folder or in the cache for one in a bucket, and hire workers for it.
+    def open_on(cls, index_dir: Path, workers: RayCluster | HiredHolders) -> Self:
+        """Open a fleet, in a folder or in the cache for one in a bucket.
 
-        Raises IndexMissingError where there is no fleet, ClusterError, and as `open_collection`.
+        workers: of a cluster, who are hired for this fleet alone, until it is closed; or some who
+        are hired already, and stay. Raises IndexMissingError where there is no fleet, ClusterError,
+        and as `open_collection`.
         """
-        parts = _fleet_in(index_dir).parts
-        with contextlib.ExitStack() as own:
-            reader = cls.open_by(index_dir, own.enter_context(hire_holders(cluster, parts)))
-            reader._own = own.pop_all()
-        return reader
-
-    @classmethod
-    def open_by(cls, index_dir: Path, hired: HiredHolders) -> Self:
-        """As `open_on`, by workers that are hired already and stay when the fleet is closed."""
-        bucket = bucket_of(index_dir)
+        fleet, bucket = fleet_in(index_dir), bucket_of(index_dir)
         address = str(index_dir.absolute()) if bucket is None else bucket.url
-        reader = cls.open(_fleet_in(index_dir))
-        reader._own = contextlib.ExitStack()
-        try:
-            reader._holders = _Holders(hired, address, reader.generations)
-        except BaseException:
-            reader.close()
-            raise
+        with contextlib.ExitStack() as opened:
+            if isinstance(workers, RayCluster):
+                workers = opened.enter_context(hire_holders(workers, fleet.parts))
+            reader = cls.open(fleet)
+            opened.callback(FleetReader.close, reader)
+            reader._holders = _Holders(workers, address, reader.generations)
+            reader._opened = opened.pop_all()
         return reader
 
     def close(self) -> None:
-        self._own.close()
-        super().close()
+        self._opened.close()
 
     @cached_property
     def recall(self) -> VectorRecall:
@@ -235,7 +227,7 @@ class _Holders:
         self._workers.dismiss(holder.worker)
 
 
-def _fleet_in(index_dir: Path) -> Fleet:
+def fleet_in(index_dir: Path) -> Fleet:
     """The fleet in a folder. Raises IndexMissingError, and as `read_fleet`."""
     fleet = read_fleet(index_dir)
     if fleet is None:

@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from search.commands.terminal.options import (
 
 if TYPE_CHECKING:
     from features.errors import WaldoError
+    from indexer.fleet.cluster_reader import HiredHolders
     from search.index import Index
     from search.query import Answer, Query, SearchOptions
 
@@ -214,7 +215,6 @@ def query(
     json_output: JsonOption = False,
 ) -> None:
     """Find the photos that show the very object of PHOTO, and where in them it is."""
-    from features.errors import WaldoError
     from search.commands.terminal.search_lists import is_one_search, read_queries, with_others
     from search.query import SearchOptions
     from search.scoring.scores import DEFAULT_SCORE
@@ -232,16 +232,13 @@ def query(
     )
     output = _Output(json_output, paths or null, null, everything, html, masks, export)
     output.check()
-    if ray is not None and len(indexes) > 1:
-        raise WaldoError("--ray: the workers of a cluster hold one fleet; give one --index")
     single = is_one_search(photos)
     if not single:
         output.check_for_several()
     with ExitStack() as stack:
-        opened = [
-            stack.enter_context(_open(stack.enter_context(index_to_read(index)), device, maps, ray))
-            for index in indexes
-        ]
+        folders = [stack.enter_context(index_to_read(index)) for index in indexes]
+        workers = stack.enter_context(_hired(folders, device, ray))
+        opened = [stack.enter_context(_open(folder, device, maps, workers)) for folder in folders]
         searches = read_queries(photos, pattern)
         if single:
             [search] = searches
@@ -354,15 +351,27 @@ def _print_answer(answer: "Answer", everything: bool) -> None:
         print(line)
 
 
-def _open(index: Path, device: str, maps: str, ray: str | None) -> "Index":
-    """Open an index, and show how many of its maps have been read."""
+@contextmanager
+def _hired(fleets: Sequence[Path], device: str, ray: str | None) -> "Iterator[HiredHolders | None]":
+    """The workers that hold the parts of all the fleets, where --ray is given."""
+    from indexer.fleet.cluster_reader import fleet_in, hire_holders
     from indexer.ray_cluster import RayCluster
+
+    if ray is None:
+        yield None
+        return
+    most = max(fleet_in(folder).parts for folder in fleets)
+    with hire_holders(RayCluster(ray, device), most) as workers:
+        yield workers
+
+
+def _open(index: Path, device: str, maps: str, workers: "HiredHolders | None") -> "Index":
+    """Open an index, and show how many of its maps have been read. workers: as for `open_index`."""
     from search.commands.terminal.progress_bar import ProgressDisplay
     from search.index import open_index
 
-    cluster = None if ray is None else RayCluster(ray, device)
     if maps == "disk":
-        return open_index(index, device, cluster=cluster)
+        return open_index(index, device, cluster=workers)
     with ProgressDisplay() as display:
         report = partial(display.show, "reading maps")
-        return open_index(index, device, maps, report, cluster)
+        return open_index(index, device, maps, report, workers)

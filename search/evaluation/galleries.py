@@ -136,7 +136,7 @@ def gallery_opener(how: Indexing) -> Iterator[Callable[[Path], Collection]]:
         yield open_collection
         return
     with hire_holders(how.fleet.cluster, how.fleet.parts) as hired:
-        yield lambda index: ClusterReader.open_by(index, hired)
+        yield lambda index: ClusterReader.open_on(index, hired)
 
 
 def gallery_ids(reader: Collection, benchmark: Benchmark) -> NDArray[np.int64]:

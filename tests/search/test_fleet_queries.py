@@ -407,8 +407,11 @@ def test_the_command_line_asks_workers(
     answers = [json.loads(waldo(*ask[:5], "--index", folder / "fleet").out)]
     answers.append(json.loads(waldo(*ask, "--index", folder / "fleet").out))
     assert answers[1]["matches"] == answers[0]["matches"] != []
+    several = ["--index", folder / "fleet"] * 2  # which the workers hold side by side
+    answers = [json.loads(waldo(*asked, *several).out) for asked in (ask[:5], ask)]
+    assert answers[1]["matches"] == answers[0]["matches"] != []
     assert "is no fleet" in waldo.refusal(*ask, "--index", folder / "index")
-    assert "one --index" in waldo.refusal(*ask, "--index", folder / "fleet", "--index", folder)
+    assert "is no fleet" in waldo.refusal(*ask, "--index", folder / "fleet", "--index", folder)
     assert "choose disk" in waldo.refusal(*ask, "--index", folder / "fleet", "--maps", "ram")
 
 
