@@ -34,6 +34,9 @@ _LOCALISED = (
     "box found in it overlaps a true one with an IoU of at least 0.5, as in PASCAL VOC"
 )
 
+# The column of differences from the default score, query by query.
+MORE_THAN_DEFAULT = f"more than {DEFAULT_SCORE}"
+
 # Metrics that only some benchmarks have: the key in a report, and the column.
 _FURTHER = {
     "mAP@1k": "mAP@1k",
@@ -71,7 +74,7 @@ def method_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
     if len(methods) > 1 and DEFAULT_SCORE in methods:
         for name, cells in rows.items():
             more = "" if name == DEFAULT_SCORE else _difference(methods[name])
-            cells[f"more than {DEFAULT_SCORE}"] = more
+            cells[MORE_THAN_DEFAULT] = more
     return rows
 
 

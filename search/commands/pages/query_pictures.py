@@ -1,6 +1,6 @@
 """The best and the worst queries of a method of a run, as pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,30 +89,72 @@ def best_and_worst(entrant: Entrant, pictures: PictureStore) -> QueryGroup:
 
     # A query with nothing to find has no average precision.
     queries = [query for query in content["queries"] if precision(query) is not None]
-    queries.sort(key=precision)
-    worst = queries[: min(_QUERIES, len(queries) // 2)]
-    best = queries[len(worst) :][: -_QUERIES - 1 : -1]
+    worst = _first(queries, precision, min(_QUERIES, len(queries) // 2))
+    best = _first(
+        [query for query in queries if all(query is not one for one in worst)],
+        lambda query: -precision(query),
+        _QUERIES,
+    )
     parts = [
-        (title, [list(_figures(query, method, content["gallery"], pictures)) for query in chosen])
+        (
+            f"{title}{_ties(chosen, queries, precision)}",
+            [list(_figures(query, method, content["gallery"], pictures)) for query in chosen],
+        )
         for title, chosen in (("Best", best), ("Worst", worst))
         if chosen
     ]
     return QueryGroup(entrant.name, parts)
 
 
+def _first(
+    queries: list[dict[str, Any]], by: Callable[[dict[str, Any]], Any], most: int
+) -> list[dict[str, Any]]:
+    """The first queries by a number. Of those that share the last place, some from all over the
+    benchmark are taken, because neighbours often ask for one object.
+    """
+    ordered = sorted(queries, key=by)
+    if len(ordered) <= most or most == 0:
+        return ordered[:most]
+    last = by(ordered[most - 1])
+    sure = [query for query in ordered if by(query) < last]
+    tied = [query for query in ordered if by(query) == last]
+    places = np.linspace(0, len(tied) - 1, most - len(sure)).round().astype(int)
+    return [*sure, *(tied[place] for place in places.tolist())]
+
+
+def _ties(
+    chosen: list[dict[str, Any]],
+    queries: list[dict[str, Any]],
+    by: Callable[[dict[str, Any]], Any],
+) -> str:
+    """How many queries are as good as the last of those chosen; "" where all of them are shown."""
+    last = by(chosen[-1])
+    shown, same = (sum(by(query) == last for query in some) for some in (chosen, queries))
+    if shown == same:
+        return ""
+    return f", {shown} of {same} queries with average precision {100 * last:.1f}"
+
+
 def _figures(
     query: dict[str, Any], method: str, gallery: list[str], pictures: PictureStore
 ) -> Iterator[Figure]:
-    """The query's photo, and then the first photos of its ranking by a method."""
+    """The query's photo, and then the first photos of its ranking by a method: not those behind the
+    last right one, where nothing is left to find, and at least one right photo if the run has it.
+    """
     found = query["methods"][method]
     photo = Path(query["photo"])
     precision = f"average precision {100 * found['average_precision']:.1f}"
     yield Figure("query", pictures.number(photo, query), f"{photo.name}, {precision}")
     ranked = [number for number in found["ranking"] if number not in query["ignored"]]
-    for number in ranked[:_PHOTOS]:
-        kind = "right" if number in query["relevant"] else "wrong"
-        photo = path_of(gallery[number])
-        yield Figure(kind, pictures.number(photo), f"{kind}: {photo.name}")
+    right = np.flatnonzero(np.isin(ranked, query["relevant"])).tolist()
+    all_found = len(right) == len(query["relevant"])
+    shown = list(range(min(_PHOTOS, right[-1] + 1 if all_found else len(ranked))))
+    if right and right[0] >= _PHOTOS:
+        shown[-1] = right[0]
+    for place in shown:
+        kind = "right" if place in right else "wrong"
+        photo = path_of(gallery[ranked[place]])
+        yield Figure(kind, pictures.number(photo), f"rank {place + 1}, {kind}: {photo.name}")
 
 
 def _faded(picture: Image.Image, query: dict[str, Any]) -> Image.Image:

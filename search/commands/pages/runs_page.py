@@ -35,9 +35,12 @@ _MOST_PHOTOS = 1000  # on the x axis of recall: run files hold so many places
 
 @dataclass(frozen=True)
 class _Breakdown:
-    """A metric of the parts of a benchmark. title: the metric, and what parts it."""
+    """A metric of the parts of a benchmark. title: the metric, and what parts it. parted_by: that,
+    as the head of its column.
+    """
 
     title: str
+    parted_by: str
     parts: list[Part]
 
 
@@ -85,13 +88,15 @@ def _section(title: str, runs: list[Run], pictures: PictureStore) -> _Section:
             "Some run files are of an earlier version: their curves are those of the first 1,000 "
             "places, in which equal scores stand in the order of the gallery."
         )
-    breakdowns = [_Breakdown("mAP by class", by_class(compared))]
+    breakdowns = [_Breakdown("mAP by class", "class", by_class(compared))]
     if all(map(has_sizes, compared)):
-        breakdowns.append(_Breakdown("mAP by the object's share of its photo", by_size(compared)))
+        breakdowns.append(
+            _Breakdown("mAP by the object's share of the query photo", "share", by_size(compared))
+        )
     else:
         notes.append("No table by size: some run files are of an earlier version without sizes.")
     if (parts := runs_parts_table(searches)) is not None:
-        breakdowns.append(_Breakdown(parts.title, by_part(compared)))
+        breakdowns.append(_Breakdown(parts.title, "part", by_part(compared)))
     return _Section(
         runs_table(title, runs),
         runs,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from features.errors import WaldoError
 from search.evaluation.method_table import (
+    MORE_THAN_DEFAULT,
     benchmark_name,
     folded,
     heading,
@@ -111,10 +112,19 @@ def by_benchmark(runs: list[Run]) -> dict[str, list[Run]]:
 
 
 def runs_table(title: str, runs: list[Run]) -> RunsTable:
-    """The table of the runs of one benchmark. A metric that a run does not have is blank."""
-    metrics = list(
-        dict.fromkeys(column for run in runs for row in run.rows.values() for column in row)
-    )
+    """The table of the runs of one benchmark. A metric that a run does not have is blank.
+
+    What a method has more than the default is left out: `comparison` says it, and for all runs.
+    """
+    metrics = [
+        *dict.fromkeys(
+            column
+            for run in runs
+            for row in run.rows.values()
+            for column in row
+            if column != MORE_THAN_DEFAULT
+        )
+    ]
     rows = [
         [
             *(str(run.path), str(run.content["model"]["model"]), method),

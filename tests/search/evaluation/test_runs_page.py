@@ -72,6 +72,23 @@ def test_the_page_can_be_read_by_everybody(waldo: CommandLine, tmp_path: Path) -
         browser.close()
 
 
+def test_of_many_equal_queries_some_from_all_over_are_shown(
+    waldo: CommandLine, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    asked = benchmark(tmp_path / "photos")
+    run = save_run(tmp_path / "one.json", asked, "tiny", consistent=[1] * 9 + [2, 8, 9])
+    page = tmp_path / "page.html"
+    assert waldo("report", run, "--html", page).code == 0
+    text = page.read_text()
+    best, worst = re.split("<h4>Worst[^<]*</h4>", text.split("<h4>Best")[1])
+    assert best.startswith(", 5 of 9 queries with average precision 100.0</h4>")
+    captions = re.findall("<figcaption>&lt;([0-9]+)&gt;.png, average", best)
+    assert captions == ["1", "3", "4", "5", "7"]
+    captions = re.findall("<figcaption>&lt;([0-9]+)&gt;.png, average", worst)
+    assert captions == ["11", "10", "9", "0", "8"]
+
+
 def test_runs_of_earlier_versions(waldo: CommandLine, tmp_path: Path) -> None:
     """What their files lack is left out, and the page says so."""
     (tmp_path / "photos").mkdir()
