@@ -118,8 +118,8 @@ def write_run(path: Path, report: dict[str, Any], **lists: Iterable[Any]) -> Non
         with temporary.open("w", encoding="utf-8") as file:
             # One by one, because all rankings of a large gallery may not fit in memory.
             file.write(json.dumps(report)[:-1])
-            for name, entries in lists.items():
-                file.write(f", {json.dumps(name)}: [")
+            for number, (name, entries) in enumerate(lists.items(), start=len(report)):
+                file.write(f"{', ' if number > 0 else ''}{json.dumps(name)}: [")
                 for row, entry in enumerate(entries):
                     file.write((", " if row > 0 else "") + json.dumps(entry))
                 file.write("]")
