@@ -75,6 +75,9 @@ def test_texts_find_photos_by_their_class_maps(
     assert found == pytest.approx(wanted)
     mean = sum(wanted.values()) / 3
     assert report["methods"]["class-map"]["mAP@1k"] == pytest.approx(mean)
+    of_fleet = waldo("evaluate", "ilias_text", *options, "--codec", "none", "--json", "--parts", 2)
+    assert json.loads(of_fleet.out)["texts"] == report["texts"]
+    assert len([*(tmp_path / "work").glob("*/index/parts/*")]) == 2
     shown = waldo("report", run)
     assert "ilias_text, 2 distractors" in shown.out
     assert f"{100 * mean:.1f}" in shown.out
