@@ -41,16 +41,15 @@ def collection_copy(
     folder = scratch / "index"
     with errors_naming(bucket.url, folder, scratch), writer_lock(scratch):
         copy: CollectionCopy
-        if bucket.get(FLEET_NAME) is not None:
-            copy = FleetCopy(bucket, folder, with_parts, progress)
-        elif not is_fleet:
-            copy = WorkingCopy(bucket, folder, progress)
-        elif bucket.get(MANIFEST_NAME) is not None:
+        stored = bucket.read(MANIFEST_NAME)
+        if is_fleet and stored is not None:
             raise IndexMissingError(
                 f"{bucket.url}: is an ordinary index; choose another place for a fleet"
             )
-        else:
+        if is_fleet or (stored is None and bucket.get(FLEET_NAME) is not None):
             copy = FleetCopy(bucket, folder, with_parts, progress)
+        else:
+            copy = WorkingCopy(bucket, folder, stored, progress)
         yield copy
         with writing(copy.folder):
             copy.push()

@@ -112,7 +112,8 @@ class FleetCopy:
 
         def open_part(name: str) -> WorkingCopy:
             told = partial(together.report, name)
-            return WorkingCopy(self.bucket.below(name), self.folder / name, told)
+            part = self.bucket.below(name)
+            return WorkingCopy(part, self.folder / name, part.read(MANIFEST_NAME), told)
 
         self._parts = of_every_part(open_part, map(part_name, range(count)))
 

@@ -95,7 +95,7 @@ def _cached_fleet(state: RemoteState, fleet: Fleet, progress: OnBytes | None) ->
                     with contextlib.suppress(FileExistsError):
                         link.symlink_to(place, target_is_directory=True)
             check_parts(state, replace(fleet, index_dir=unfinished))
-            _take_place(unfinished, folder)
+            _take_place(state.bucket, unfinished, folder)
     return folder
 
 
@@ -111,11 +111,11 @@ def _cached_part(part: RemotePart, progress: OnBytes | None) -> Path:
                 mark(unfinished, BUCKET_NAME, bucket)
             shards = {file.name for file in manifest.shards}
             files = [file for file in manifest.files() if file.name not in shards]
-            earlier = _earlier(folder)
+            cached = cached_states(bucket)
             for file in counted(files, progress):
-                if not _link(file, earlier, unfinished):
+                if not link(file, cached, unfinished):
                     fetch_usable(bucket, manifest, file, unfinished)
-            _take_place(unfinished, folder)
+            _take_place(bucket, unfinished, folder)
     return folder
 
 
@@ -146,13 +146,16 @@ def _state_folder(bucket: Bucket, content: bytes) -> Path:
     return cache_folder("buckets", bucket.url) / hashlib.sha256(content).hexdigest()[:12]
 
 
-def _earlier(folder: Path) -> list[Path]:
-    """The states before that of a folder."""
-    there = (other for other in folder.parent.iterdir() if other.is_dir())
-    return [other for other in there if other != folder and other.suffix != ".part"]
+def cached_states(bucket: Bucket) -> list[Path]:
+    """The states of what lies at a place that the user's cache has, each whole."""
+    try:
+        there = list(cache_folder("buckets", bucket.url).iterdir())
+    except FileNotFoundError:
+        return []
+    return [folder for folder in there if folder.is_dir() and folder.suffix != ".part"]
 
 
-def _take_place(unfinished: Path, folder: Path) -> None:
+def _take_place(bucket: Bucket, unfinished: Path, folder: Path) -> None:
     """Let a state that is whole have its name, and delete the states before it that nobody has
     open, or was given so lately that he may be about to open it. Raises IndexWriteError.
     """
@@ -160,7 +163,9 @@ def _take_place(unfinished: Path, folder: Path) -> None:
         unfinished.rename(folder)
     for left in folder.parent.glob("*.part"):  # by copies of other states, which were killed
         shutil.rmtree(left, ignore_errors=True)
-    for other in _earlier(folder):
+    for other in cached_states(bucket):
+        if other == folder:
+            continue
         with contextlib.suppress(OSError):
             if time.time() - other.stat().st_mtime < _KEPT_SECONDS:
                 continue
@@ -288,8 +293,10 @@ def _has_content(path: Path) -> bool:
         return False
 
 
-def _link(file: StoredFile, folders: Sequence[Path], folder: Path) -> bool:
-    """Link a file from one of some folders that has it; whether that was possible."""
+def link(file: StoredFile, folders: Sequence[Path], folder: Path) -> bool:
+    """Link a file, of which nobody changes the content, from one of some folders that has it;
+    whether that was possible.
+    """
     for other in folders:
         if is_sound(other / file.name, file):
             with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from indexer.bucket.object_store import Bucket, ConflictError, ObjectVersion, StoredObject
-from indexer.bucket.remote_index import leave_hole, mark
+from indexer.bucket.remote_index import cached_states, leave_hole, link, mark
 from indexer.bucket.transfer import (
     OnBytes,
     begin_copy,
@@ -42,15 +42,21 @@ class WorkingCopy:
     folder: of the index; without a manifest where the bucket has none. bucket: its place there.
     """
 
-    def __init__(self, bucket: Bucket, folder: Path, progress: OnBytes | None = None) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        folder: Path,
+        stored: StoredObject | None,
+        progress: OnBytes | None = None,
+    ) -> None:
         """Bring the folder to the state of the bucket, whatever an earlier writer left in it.
 
-        progress: called with the bytes that are there, and the bytes of all files but map shards.
-        Raises as `collection_copy` does.
+        stored: the manifest in the bucket; None where it has none. progress: called with the bytes
+        that are there, and the bytes of all files but map shards. Raises as `collection_copy` does.
         """
         self.folder = folder
         self.bucket = bucket
-        self._stored: StoredObject | None = bucket.read(MANIFEST_NAME)
+        self._stored = stored
         # What the manifest in the bucket names, now and when the working copy was made.
         self._files: set[StoredFile] = set()
         sizes = bucket.sizes()
@@ -105,7 +111,8 @@ class WorkingCopy:
     ) -> set[StoredFile]:
         """Copy a state of the index out of the bucket, but for map shards; returns its files.
 
-        What is missing in the bucket is missing in the folder: writers know how to make it again.
+        What a search has copied into the user's cache is taken from there. What is missing in the
+        bucket is missing in the folder: writers know how to make it again.
         """
         manifest = begin_copy(self.bucket, content, self.folder)
         shards, wanted = set(manifest.shards), []
@@ -117,8 +124,10 @@ class WorkingCopy:
                 leave_hole(path, file.bytes)
             else:
                 wanted.append(file)
+        cached = cached_states(self.bucket)
         for file in counted(wanted, progress):
-            fetch_usable(self.bucket, manifest, file, self.folder)
+            if (self.folder / file.name).exists() or not link(file, cached, self.folder):
+                fetch_usable(self.bucket, manifest, file, self.folder)
         return set(manifest.files())
 
     def _put_manifest(self, content: bytes) -> ObjectVersion:

@@ -17,6 +17,7 @@ pytest.importorskip("moto.server", reason="moto is not installed")
 from indexer.bucket.collection_copy import CollectionCopy, collection_copy
 from indexer.bucket.object_store import Bucket, ConflictError
 from indexer.bucket.remote_check import verify_remote
+from indexer.bucket.remote_index import cached_index
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import IndexMissingError
 from indexer.fleet.fleet_build import index_collection
@@ -96,6 +97,19 @@ def test_a_fleet_is_that_of_a_folder(server: ObjectServer, tmp_path: Path) -> No
             assert stored[key] == content, key
     assert [*verify_remote(URL)] == []
     assert all(key.startswith(PREFIX) for key in server.objects())
+
+
+def test_a_run_without_anything_new_copies_no_part(server: ObjectServer, tmp_path: Path) -> None:
+    """Where a search on this machine has the parts in the user's cache: four requests per part."""
+    photos = tmp_path / "photos"
+    make_photos(photos, 10)
+    build_there(photos, tmp_path / "scratch")
+    cached_index(URL)
+    server.requests.clear()
+    assert build_there(photos, tmp_path / "scratch", parts=None).new == 0
+    assert len(server.requests) <= 5 + 4 * PARTS
+    names = {Path(path).name for method, path in server.requests if "list-type" not in path}
+    assert names == {MANIFEST_NAME, FLEET_NAME, FAILURES_NAME}
 
 
 KILLED = """

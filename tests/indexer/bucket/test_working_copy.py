@@ -21,6 +21,7 @@ from indexer.bucket import working_copy as writing_module
 from indexer.bucket.collection_copy import CollectionCopy, collection_copy
 from indexer.bucket.object_store import Bucket, BucketError, ConflictError
 from indexer.bucket.remote_check import verify_remote
+from indexer.bucket.remote_index import cached_index
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import (
     FingerprintError,
@@ -118,8 +119,24 @@ def test_a_scratch_folder_that_is_there_saves_copying(server: ObjectServer, tmp_
     index(photos, tmp_path / "scratch")
     server.requests.clear()
     assert index(photos, tmp_path / "scratch").new == 0
-    # Is there a fleet; the manifest; the list of objects.
-    assert [method for method, _ in server.requests] == ["GET", "GET", "GET"]
+    # The manifest, and the list of objects.
+    assert [method for method, _ in server.requests] == ["GET", "GET"]
+
+
+def test_what_a_search_has_copied_is_not_copied_again(server: ObjectServer, tmp_path: Path) -> None:
+    """Nor is what the writer makes of it seen by the search."""
+    photos = tmp_path / "photos"
+    make_photos(photos, 5)
+    index(photos, tmp_path / "scratch")
+    cached = cached_index(URL)
+    before = {path: path.read_bytes() for path in cached.rglob("*") if path.is_file()}
+    server.requests.clear()
+    assert index(photos, tmp_path / "other").new == 0
+    assert len(server.requests) == 2
+    make_photos(photos, 3, first=20)
+    assert index(photos, tmp_path / "another").new == 3
+    assert {path: path.read_bytes() for path in before} == before
+    assert [*verify_remote(URL)] == []
 
 
 def test_every_commit_is_pushed(server: ObjectServer, tmp_path: Path) -> None:
