@@ -92,18 +92,18 @@ def test_distractors_stand_behind_the_gallery(
 
 
 def test_metrics_are_those_of_the_longer_ranking(
-    tiny: FeatureExtractor, collection: Path, distractors: Path, tmp_path: Path
+    small_tiny: FeatureExtractor, collection: Path, distractors: Path, tmp_path: Path
 ) -> None:
     """Against scikit-learn, on scores of a gallery that was put together by hand."""
     work = tmp_path / "work"
     benchmark = read_folders(collection)
     methods = [METHODS[name] for name in ("rgb-patches", "rgb-histogram", "rootsift")]
     photos = find_distractors(distractors, work)
-    longer, _ = add_distractors(benchmark, photos, methods, Indexing(tiny, work, "none"))
-    found = run_methods(longer, methods, tiny, work, "none").results
+    longer, _ = add_distractors(benchmark, photos, methods, Indexing(small_tiny, work, "none"))
+    found = run_methods(longer, methods, small_tiny, work, "none").results
     by_hand = with_distractors(benchmark, longer.gallery[4:])
     assert by_hand.indexed == []  # an index of its own, without what is broken
-    expected = run_methods(by_hand, methods, tiny, work, "none").results
+    expected = run_methods(by_hand, methods, small_tiny, work, "none").results
     for own, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(whole_scores(own.queries), whole_scores(other.queries))
         assert whole_scores(own.queries).shape[1] == 7
@@ -118,9 +118,9 @@ def test_metrics_are_those_of_the_longer_ranking(
 
 
 def test_a_run_by_keypoints_alone_knows_what_is_broken(
-    tiny: FeatureExtractor, collection: Path, distractors: Path, tmp_path: Path
+    small_tiny: FeatureExtractor, collection: Path, distractors: Path, tmp_path: Path
 ) -> None:
-    photos, how = find_distractors(distractors, tmp_path), Indexing(tiny, tmp_path, "none")
+    photos, how = find_distractors(distractors, tmp_path), Indexing(small_tiny, tmp_path, "none")
     benchmark, left_out = add_distractors(
         read_folders(collection), photos, [METHODS["rootsift"]], how
     )
@@ -136,13 +136,16 @@ def test_runs_with_other_distractors_are_other_runs(collection: Path, distractor
 
 
 def test_names_that_no_list_can_hold_are_told(
-    tiny: FeatureExtractor, collection: Path, tmp_path: Path
+    small_tiny: FeatureExtractor, collection: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "others"
     folder.mkdir()
     save_photo(folder / "1.png", seed=9)
     save_photo(folder / "two\nlines.png", seed=10)
-    photos, how = find_distractors(folder, tmp_path), Indexing(tiny, tmp_path / "work", "none")
+    photos, how = (
+        find_distractors(folder, tmp_path),
+        Indexing(small_tiny, tmp_path / "work", "none"),
+    )
     benchmark, left_out = add_distractors(
         read_folders(collection), photos, [METHODS["rgb-patches"]], how
     )
@@ -152,9 +155,9 @@ def test_names_that_no_list_can_hold_are_told(
 
 
 def test_a_photo_that_the_disk_does_not_give_ends_the_run(
-    tiny: FeatureExtractor, collection: Path, distractors: Path, tmp_path: Path
+    small_tiny: FeatureExtractor, collection: Path, distractors: Path, tmp_path: Path
 ) -> None:
-    photos, how = find_distractors(distractors, tmp_path), Indexing(tiny, tmp_path, "none")
+    photos, how = find_distractors(distractors, tmp_path), Indexing(small_tiny, tmp_path, "none")
     (distractors / "7.png").unlink()
     with pytest.raises(WaldoError, match=r"7\.png: cannot be read"):
         add_distractors(read_folders(collection), photos, [METHODS["rgb-patches"]], how)

@@ -165,7 +165,9 @@ def test_revisited_has_no_classes(waldo: CommandLine, oxford: Path) -> None:
     assert "roxford5k does not give" in line
 
 
-def test_cut_queries_are_asked_as_the_cut_photo(tiny: FeatureExtractor, tmp_path: Path) -> None:
+def test_cut_queries_are_asked_as_the_cut_photo(
+    small_tiny: FeatureExtractor, tmp_path: Path
+) -> None:
     gallery = []
     for seed in range(6):
         gallery.append(tmp_path / f"{seed}.png")
@@ -186,7 +188,7 @@ def test_cut_queries_are_asked_as_the_cut_photo(tiny: FeatureExtractor, tmp_path
         asked = [BenchmarkQuery(query, np.array([0]), nothing, False) for query in queries]
         benchmark = Benchmark("test", gallery, None, asked, [], cut_queries)
         methods = [METHODS[name] for name in ("consistent", "rgb-patches", "rootsift")]
-        return run_methods(benchmark, methods, tiny, tmp_path / "work").results
+        return run_methods(benchmark, methods, small_tiny, tmp_path / "work").results
 
     whole = [Query(photo, box=box) for photo in photos]
     by_hand = scores([Query(path, box=(0.0, 0.0, 40.0, 43.0)) for path in cut], False)
@@ -248,7 +250,7 @@ def test_equal_scores_count_against_a_graded_method() -> None:
 
 
 def test_what_is_wrong_with_a_query_is_told_before_indexing(
-    tiny: FeatureExtractor, tmp_path: Path
+    small_tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     photos = [tmp_path / f"{seed}.png" for seed in range(3)]
     for seed, path in enumerate(photos):
@@ -261,7 +263,11 @@ def test_what_is_wrong_with_a_query_is_told_before_indexing(
     told: list[Progress] = []
     with pytest.raises(WaldoError, match=r"1\.png.*qwertzuiop"):
         run_methods(
-            benchmark, [METHODS["consistent"]], tiny, tmp_path / "work", on_progress=told.append
+            benchmark,
+            [METHODS["consistent"]],
+            small_tiny,
+            tmp_path / "work",
+            on_progress=told.append,
         )
     assert told == []
 

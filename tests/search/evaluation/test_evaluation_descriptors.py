@@ -144,18 +144,18 @@ def cosines(benchmark: Benchmark, descriptor: ImageDescriptor) -> NDArray[np.flo
 
 def test_scores_are_the_cosines_of_whole_photos(
     benchmark: Benchmark,
-    tiny: FeatureExtractor,
+    small_tiny: FeatureExtractor,
     descriptor_folder: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
     folder = str(descriptor_folder("siglip"))
     descriptor = ImageDescriptor.load(folder, "cpu", batch_size=2)
     work = tmp_path / "work"
-    plain = run_methods(benchmark, select_methods(["late"], benchmark), tiny, work)
+    plain = run_methods(benchmark, select_methods(["late"], benchmark), small_tiny, work)
     late = whole_scores(plain.results[0].queries)
     methods = select_methods([folder, f"{folder}+late"], benchmark)
     methods[1] = replace(methods[1], candidates=3)  # type: ignore[type-var]
-    found = run_methods(benchmark, methods, tiny, work, descriptors=[descriptor])
+    found = run_methods(benchmark, methods, small_tiny, work, descriptors=[descriptor])
     alone, both = (whole_scores(result.queries) for result in found.results)
     expected = cosines(benchmark, descriptor)
     np.testing.assert_allclose(alone, expected, atol=1e-5)

@@ -36,9 +36,9 @@ def small_davis(root: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small(tiny: FeatureExtractor) -> FeatureExtractor:
+def small(small_tiny: FeatureExtractor) -> FeatureExtractor:
     """The bundled model with small maps."""
-    return FeatureExtractor(tiny.model, replace(tiny.settings, image_size=96), batch_size=1)
+    return small_tiny.with_batch_size(1)
 
 
 Evaluate = Callable[[Path], dict[str, Any]]
@@ -184,15 +184,15 @@ def test_any_name_gets_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 def test_what_changes_results_is_another_run(
-    tiny: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_tiny: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objects = read_perseg(save_perseg(tmp_path / "PerSeg"))
     sequences = read_davis(small_davis(tmp_path / "DAVIS"))
     weights = save_photo(tmp_path / "sam.safetensors.png", 8, 8)
-    other = FeatureExtractor(tiny.model, replace(tiny.settings, timestep=100), 4)
+    other = FeatureExtractor(small_tiny.model, replace(small_tiny.settings, timestep=100), 4)
 
     def of_masks(protocol: str = "perseg", **changed: Any) -> Path:
-        given = {"objects": objects, "extractor": tiny, "others": [], **changed}
+        given = {"objects": objects, "extractor": small_tiny, "others": [], **changed}
         return masks_folder(tmp_path, protocol, **given)
 
     found = [
@@ -202,9 +202,9 @@ def test_what_changes_results_is_another_run(
         of_masks(others=[weights]),
         of_masks(objects=objects[:1]),
         of_masks(objects=[replace(objects[0], class_name="cup"), *objects[1:]]),
-        videos_folder(tmp_path, "davis2017", sequences, tiny),
+        videos_folder(tmp_path, "davis2017", sequences, small_tiny),
         videos_folder(tmp_path, "davis2017", sequences, other),
-        videos_folder(tmp_path, "davis2017", sequences[:1], tiny),
+        videos_folder(tmp_path, "davis2017", sequences[:1], small_tiny),
     ]
     assert of_masks() == found[0]
     with monkeypatch.context() as patched:
@@ -212,8 +212,8 @@ def test_what_changes_results_is_another_run(
         found.append(of_masks())
     for path in (objects[1].targets[0].mask, sequences[0].annotations[2]):
         path.touch()
-    found += [of_masks(), videos_folder(tmp_path, "davis2017", sequences, tiny)]
+    found += [of_masks(), videos_folder(tmp_path, "davis2017", sequences, small_tiny)]
     assert len(set(found)) == len(found)
     sequences[0].frames[1].unlink()
     with pytest.raises(WaldoError, match=r"00001\.jpg: cannot be read"):
-        videos_folder(tmp_path, "davis2017", sequences, tiny)
+        videos_folder(tmp_path, "davis2017", sequences, small_tiny)

@@ -76,7 +76,7 @@ def test_overlap_is_that_of_counted_pixels() -> None:
 
 def test_precision_is_that_of_a_plain_loop() -> None:
     rng = np.random.default_rng(1)
-    for _ in range(3000):
+    for _ in range(800):
         n_gallery = int(rng.integers(2, 250))
         scores = rng.integers(0, rng.choice([5, 1000]), n_gallery).astype(np.float32)
         drawn = rng.permutation(n_gallery)[: rng.integers(1, n_gallery)]
@@ -204,7 +204,7 @@ def few_scenes(tmp_path: Path) -> Path:
 
 
 def test_evaluation_says_whether_the_object_was_found_at_its_place(
-    waldo: CommandLine, tiny: FeatureExtractor, few_scenes: Path, tmp_path: Path
+    waldo: CommandLine, small_tiny: FeatureExtractor, few_scenes: Path, tmp_path: Path
 ) -> None:
     """Against all photos localised at once, pixels counted, and a plain loop over the ranking."""
     work, out = tmp_path / "work", tmp_path / "run.json"
@@ -226,7 +226,7 @@ def test_evaluation_says_whether_the_object_was_found_at_its_place(
             for record in reader.photos(numbers)
         ]
         for asked, written in zip(benchmark.queries, run["queries"], strict=True):
-            reference = make_reference(asked.query, tiny).for_scoring(tiny.device)
+            reference = make_reference(asked.query, small_tiny).for_scoring(small_tiny.device)
             everything = np.zeros(len(numbers), dtype=np.int64)
             least = np.full(len(numbers), np.inf, dtype=np.float32)
             found = localise(reader, maps, [reference], everything, SCORES["late"], least)

@@ -22,7 +22,7 @@ from search.query import Query
 from tests.helpers.pictures import save_photo
 from tests.helpers.query_results import kept, measured
 
-N_CASES = 400
+N_CASES = 100
 
 
 def random_benchmark(random: np.random.Generator) -> tuple[Benchmark, NDArray[np.float32]]:

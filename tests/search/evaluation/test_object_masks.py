@@ -66,7 +66,7 @@ def watch(
 
 
 def test_numbers_equal_those_of_a_plain_loop(
-    tiny: FeatureExtractor, perseg: Path, tmp_path: Path
+    small_tiny: FeatureExtractor, perseg: Path, tmp_path: Path
 ) -> None:
     objects = read_perseg(perseg)
     assert [item.name for item in objects] == ["cup", "toy2"]
@@ -77,7 +77,7 @@ def test_numbers_equal_those_of_a_plain_loop(
         folder = tmp_path / f"{protocol}-run"
         folder.mkdir()
         stored = RunResults(folder)
-        report = evaluate_masks(protocol, objects, tiny, watched, stored)
+        report = evaluate_masks(protocol, objects, small_tiny, watched, stored)
         assert (report["n_queries"], report["n_gallery"]) == (2, 4)
         for method in methods:
             together, single, edges, total = [], [], [], [0, 0]
@@ -120,11 +120,13 @@ def test_numbers_equal_those_of_a_plain_loop(
             assert low <= values["mIoU"] <= high
 
 
-def test_masks_find_the_squares(tiny: FeatureExtractor, perseg: Path, stored: RunResults) -> None:
+def test_masks_find_the_squares(
+    small_tiny: FeatureExtractor, perseg: Path, stored: RunResults
+) -> None:
     objects = read_perseg(perseg)
     methods = select_mask_methods([], objects, None)
     assert [m.name for m in methods] == ["segment", "segment-unsharpened", "pdm", "appearance"]
-    report = evaluate_masks("perseg", objects, tiny, methods, stored)
+    report = evaluate_masks("perseg", objects, small_tiny, methods, stored)
     found = {name: values["mIoU"] for name, values in report["methods"].items()}
     assert found["segment"] > 0.5
     assert found["segment"] > found["segment-unsharpened"]

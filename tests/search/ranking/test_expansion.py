@@ -41,10 +41,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def directory(
-    folder: Path, tiny: FeatureExtractor, tmp_path_factory: pytest.TempPathFactory
+    folder: Path, small_tiny: FeatureExtractor, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     directory = tmp_path_factory.mktemp("store") / "index"
-    index_photos([folder], directory, tiny, batch_size=4, quality="none")
+    index_photos([folder], directory, small_tiny, batch_size=4, quality="none")
     return directory
 
 
@@ -60,8 +60,8 @@ def query(folder: Path) -> Query:
 
 
 @pytest.fixture(scope="module")
-def reference(query: Query, tiny: FeatureExtractor) -> Reference:
-    return make_reference(query, tiny)
+def reference(query: Query, small_tiny: FeatureExtractor) -> Reference:
+    return make_reference(query, small_tiny)
 
 
 def test_a_match_asks_the_less_the_farther_it_is_behind_the_first() -> None:
@@ -93,7 +93,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def naive_late(tokens: np.ndarray, cells: np.ndarray, mean: np.ndarray) -> float:
     """The mean over tokens of the centred cosine with their best cell."""
     ours, theirs = unit(tokens - mean), unit(cells - mean)
-    return float(np.mean([max(token @ cell for cell in theirs) for token in ours]))
+    return float(np.mean([(theirs @ token).max() for token in ours]))
 
 
 def naive_expansion(reader: IndexReader, reference: ScoringReference, own: set[str]) -> np.ndarray:
@@ -144,9 +144,9 @@ def test_means_over_the_map_stay_as_they_are(reader: IndexReader, reference: Ref
 
 
 def test_matches_that_ask_do_not_make_themselves_or_others_surer(
-    reader: IndexReader, tiny: FeatureExtractor, query: Query, reference: Reference
+    reader: IndexReader, small_tiny: FeatureExtractor, query: Query, reference: Reference
 ) -> None:
-    answer = Index(reader, tiny).search(query, SearchOptions(top=25))
+    answer = Index(reader, small_tiny).search(query, SearchOptions(top=25))
     asked = reference.for_scoring(torch.device("cpu"))
     score = [SCORES["consistent"]]
     own = score_references(reader, reader.ids, [asked], score, Clock()).by_score["consistent"]
@@ -163,9 +163,9 @@ def test_matches_that_ask_do_not_make_themselves_or_others_surer(
 
 
 def test_a_probability_is_that_of_the_final_score(
-    reader: IndexReader, tiny: FeatureExtractor, query: Query, folder: Path
+    reader: IndexReader, small_tiny: FeatureExtractor, query: Query, folder: Path
 ) -> None:
-    index = Index(reader, tiny)
+    index = Index(reader, small_tiny)
     matches = index.search(query, SearchOptions(top=25)).matches
     assert len(matches) == 24  # all photos
     scores = np.array([match.score for match in matches], dtype=np.float32)
@@ -184,14 +184,14 @@ def test_a_probability_is_that_of_the_final_score(
 
 
 def test_what_the_object_is_not_counts_after_the_expansion(
-    reader: IndexReader, tiny: FeatureExtractor, query: Query, folder: Path
+    reader: IndexReader, small_tiny: FeatureExtractor, query: Query, folder: Path
 ) -> None:
     other = Query(folder / "object-1" / "20.png", box=BOX)
     options = SearchOptions(top=25)
-    index = Index(reader, tiny)
+    index = Index(reader, small_tiny)
     plain = index.search(query, options)
     against = index.search(Query(query.photo, box=BOX, unlike=(other,)), options)
-    asked = make_reference(other, tiny).for_scoring(torch.device("cpu"))
+    asked = make_reference(other, small_tiny).for_scoring(torch.device("cpu"))
     unwanted = score_references(
         reader, reader.ids, [asked], [SCORES["consistent"]], Clock()
     ).by_score["consistent"]
@@ -207,14 +207,20 @@ def test_what_the_object_is_not_counts_after_the_expansion(
 
 
 def test_an_evaluation_ranks_as_a_search_does(
-    folder: Path, reader: IndexReader, tiny: FeatureExtractor, tmp_path: Path
+    folder: Path, reader: IndexReader, small_tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     benchmark = read_folders(folder)
     ran = run_methods(
-        benchmark, [find_method("consistent-expanded")], tiny, tmp_path / "work", quality="none"
+        benchmark,
+        [find_method("consistent-expanded")],
+        small_tiny,
+        tmp_path / "work",
+        quality="none",
     )
     asked = benchmark.queries[0].query
-    answer = Index(reader, tiny).search(Query(asked.photo, box=asked.box), SearchOptions(top=25))
+    answer = Index(reader, small_tiny).search(
+        Query(asked.photo, box=asked.box), SearchOptions(top=25)
+    )
     found = dict(zip(benchmark.gallery, ran.results[0].queries[0].by_place().tolist(), strict=True))
     assert len(answer.matches) == 24
     for match in answer.matches:

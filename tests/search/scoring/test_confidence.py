@@ -27,11 +27,9 @@ def test_confidence_equals_its_definition(decimals: int) -> None:
     spread = (high - middle) / norm.ppf(0.9)
     expected = []
     for own in scores:
-        shares = [
-            300 * norm.sf((other - middle) / spread) / (scores >= other).sum()
-            for other in scores[scores <= own]
-        ]
-        expected.append(1 - min(1.0, *shares))
+        others = scores[scores <= own]
+        reached = [(scores >= other).sum() for other in others]
+        expected.append(1 - min(1.0, *(300 * norm.sf((others - middle) / spread) / reached)))
     found = confidences(scores)
     assert found is not None
     np.testing.assert_allclose(found, expected, atol=1e-3)

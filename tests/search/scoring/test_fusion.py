@@ -249,16 +249,18 @@ def test_stored_weights_are_those_that_were_fitted() -> None:
     assert stored_weights(None, Path()) is None
 
 
-def test_searches_use_the_weights_of_their_index(tiny: FeatureExtractor, tmp_path: Path) -> None:
+def test_searches_use_the_weights_of_their_index(
+    small_tiny: FeatureExtractor, tmp_path: Path
+) -> None:
     (tmp_path / "photos").mkdir()
     for seed in range(6):
         save_photo(tmp_path / "photos" / f"{seed}.png", 96, 80, seed=seed)
-    index_photos([tmp_path / "photos"], tmp_path / "index", tiny)
+    index_photos([tmp_path / "photos"], tmp_path / "index", small_tiny)
     query = Query(tmp_path / "photos" / "2.png", "dog", box=(10, 10, 70, 60))
 
     def scores(weights: FusionWeights | None, score: str = "fused") -> np.ndarray:
         store_weights(tmp_path / "index", None if weights is None else asdict(weights))
-        with Index(IndexReader.open(tmp_path / "index"), tiny) as index:
+        with Index(IndexReader.open(tmp_path / "index"), small_tiny) as index:
             matches = index.search(query, SearchOptions(score=score)).matches
         return np.array([m.score for m in sorted(matches, key=lambda match: match.id)])
 
@@ -292,6 +294,7 @@ def collection(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.usefixtures("small_maps")
 def test_fit_weights_of_an_index(
     waldo: CommandLine, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

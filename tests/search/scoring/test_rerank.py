@@ -31,10 +31,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def directory(
-    photos: list[Path], tiny: FeatureExtractor, tmp_path_factory: pytest.TempPathFactory
+    photos: list[Path], small_tiny: FeatureExtractor, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     directory = tmp_path_factory.mktemp("store") / "index"
-    index_photos([photos[0].parent], directory, tiny, batch_size=4)
+    index_photos([photos[0].parent], directory, small_tiny, batch_size=4)
     return directory
 
 
@@ -73,11 +73,11 @@ def extractions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_three_more_photos_read_each_candidate_once(
-    photos: list[Path], reader: IndexReader, tiny: FeatureExtractor, reads: list[int]
+    photos: list[Path], reader: IndexReader, small_tiny: FeatureExtractor, reads: list[int]
 ) -> None:
     also = tuple(Query(photos[i], "dog", box=BOX) for i in (1, 2, 3))
     unlike = (Query(photos[4], "dog", box=BOX),)
-    with Index(reader, tiny) as index:
+    with Index(reader, small_tiny) as index:
         options = SearchOptions(top=5)
         answer = index.search(Query(photos[0], "dog", box=BOX, also=also, unlike=unlike), options)
     # All candidates once, to score them; the two matches that ask, and all once more by these; then
@@ -94,12 +94,12 @@ def test_three_more_photos_read_each_candidate_once(
 def test_masks_of_matches_extract_no_photo_again(
     photos: list[Path],
     reader: IndexReader,
-    tiny: FeatureExtractor,
+    small_tiny: FeatureExtractor,
     extractions: list[str],
     tmp_path: Path,
 ) -> None:
     query = Query(photos[0], "dog", box=BOX, also=(Query(photos[1], "dog", box=BOX),))
-    with Index(reader, tiny) as index:
+    with Index(reader, small_tiny) as index:
         answer = index.search(query, SearchOptions(top=3))
         written, failures = write_match_masks(
             tmp_path / "masks", index.reader, index.extractor.device, answer
@@ -111,15 +111,15 @@ def test_masks_of_matches_extract_no_photo_again(
 
 
 def test_one_photo_asked_in_several_ways_is_extracted_once(
-    photos: list[Path], tiny: FeatureExtractor, extractions: list[str]
+    photos: list[Path], small_tiny: FeatureExtractor, extractions: list[str]
 ) -> None:
     views = [Query(photos[0], box=BOX), Query(photos[0], "dog"), Query(photos[0], "dog")]
-    references = make_references(views, tiny, [None, None, 0.3])
+    references = make_references(views, small_tiny, [None, None, 0.3])
     assert len(extractions) == 1
     assert references[0].class_vector is None
     for view, reference in zip(views[:2], references[:2], strict=True):
-        np.testing.assert_array_equal(make_reference(view, tiny).cells, reference.cells)
-    expected = tiny.class_cells(references[2].maps, "dog", 0.3)
+        np.testing.assert_array_equal(make_reference(view, small_tiny).cells, reference.cells)
+    expected = small_tiny.class_cells(references[2].maps, "dog", 0.3)
     np.testing.assert_array_equal(references[2].cells, expected)
     assert (references[1].cells != references[2].cells).any()
 
@@ -127,13 +127,13 @@ def test_one_photo_asked_in_several_ways_is_extracted_once(
 def test_many_references_and_scores_equal_each_by_itself(
     photos: list[Path],
     reader: IndexReader,
-    tiny: FeatureExtractor,
+    small_tiny: FeatureExtractor,
     reads: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Fewer wanted vectors may have another kernel, with another choice between almost equal cells.
     monkeypatch.setenv("WALDO_KERNEL", "float32")
-    made: list[Reference] = [make_reference(Query(p, box=BOX), tiny) for p in photos[:10]]
+    made: list[Reference] = [make_reference(Query(p, box=BOX), small_tiny) for p in photos[:10]]
     references = [reference.for_scoring(torch.device("cpu")) for reference in made]
     scores = [SCORES[name] for name in ("consistent", "late", "pdm")]
     ids, clock, done = reader.ids[::-1], Clock(), list[int]()
@@ -155,11 +155,13 @@ def test_many_references_and_scores_equal_each_by_itself(
 def test_threads_of_their_own_for_blocks_change_no_score(
     photos: list[Path],
     reader: IndexReader,
-    tiny: FeatureExtractor,
+    small_tiny: FeatureExtractor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WALDO_KERNEL", "float32")
-    reference = make_reference(Query(photos[0], box=BOX), tiny).for_scoring(torch.device("cpu"))
+    reference = make_reference(Query(photos[0], box=BOX), small_tiny).for_scoring(
+        torch.device("cpu")
+    )
     scores = [SCORES[name] for name in ("consistent", "pdm")]
     threads = torch.get_num_threads()
     found = []
@@ -176,9 +178,11 @@ def test_threads_of_their_own_for_blocks_change_no_score(
 
 
 def test_no_candidate_gives_no_score(
-    photos: list[Path], reader: IndexReader, tiny: FeatureExtractor
+    photos: list[Path], reader: IndexReader, small_tiny: FeatureExtractor
 ) -> None:
-    reference = make_reference(Query(photos[0], box=BOX), tiny).for_scoring(torch.device("cpu"))
+    reference = make_reference(Query(photos[0], box=BOX), small_tiny).for_scoring(
+        torch.device("cpu")
+    )
     nothing = np.empty(0, dtype=np.int64)
     scored = score_references(reader, nothing, [reference], [SCORES["late"]], Clock(), "score")
     assert scored.ids.shape == (0,)
