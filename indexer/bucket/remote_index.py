@@ -36,6 +36,7 @@ from indexer.bucket.transfer import (
     begin_copy,
     copy_head,
     counted,
+    errors_naming,
     fetch_usable,
     is_sound,
     object_key,
@@ -44,7 +45,7 @@ from indexer.errors import IndexDamagedError
 from indexer.parts import Fleet
 from indexer.store.files import StoredFile, write_atomically, write_bytes_atomically, writing
 from indexer.store.locks import BUCKET_NAME, LOCK_NAME, ORIGIN_NAME, without_readers
-from indexer.store.manifest import MapShard, fleet_refusal
+from indexer.store.manifest import Manifest, MapShard, fleet_refusal, parse_manifest
 from indexer.store.mapstore import OpenShard
 from indexer.store.shards import Shard, open_shard
 
@@ -62,8 +63,8 @@ def cached_index(url: str, progress: OnBytes | None = None, may_be_fleet: bool =
 
     Its files are compared with their digests when they are copied; those that an earlier state had
     too are not copied again, and earlier states that nobody has open are deleted. progress: called
-    with the bytes that are there, and the bytes of all files but map shards; of a fleet, those of
-    the parts that were begun. Raises IndexMissingError, also for a fleet unless it may be one,
+    with the bytes that are there, and the bytes of all files but map shards; of a fleet, of the
+    parts that the cache lacks. Raises IndexMissingError, also for a fleet unless it may be one,
     BucketError, IndexFormatError, IndexDamagedError, IndexWriteError.
     """
     state = read_state(Bucket(url))
@@ -77,6 +78,12 @@ def cached_index(url: str, progress: OnBytes | None = None, may_be_fleet: bool =
 
 def _cached_fleet(state: RemoteState, fleet: Fleet, progress: OnBytes | None) -> Path:
     together = Together(progress)
+    for part in state.parts:
+        folder = _state_folder(part.bucket, part.manifest)
+        if not folder.exists():
+            with errors_naming(part.bucket.url, folder):
+                files = _small_files(parse_manifest(folder, part.manifest))
+            together.report(part.name, 0, sum(file.bytes for file in files))
     found = of_every_part(
         lambda part: _cached_part(part, partial(together.report, part.name)), state.parts
     )
@@ -109,14 +116,18 @@ def _cached_part(part: RemotePart, progress: OnBytes | None) -> Path:
             manifest = begin_copy(bucket, part.manifest, unfinished)
             with writing(unfinished):
                 mark(unfinished, BUCKET_NAME, bucket)
-            shards = {file.name for file in manifest.shards}
-            files = [file for file in manifest.files() if file.name not in shards]
             cached = cached_states(bucket)
-            for file in counted(files, progress):
+            for file in counted(_small_files(manifest), progress):
                 if not link(file, cached, unfinished):
                     fetch_usable(bucket, manifest, file, unfinished)
             _take_place(bucket, unfinished, folder)
     return folder
+
+
+def _small_files(manifest: Manifest) -> list[StoredFile]:
+    """All but map shards."""
+    shards = {file.name for file in manifest.shards}
+    return [file for file in manifest.files() if file.name not in shards]
 
 
 @contextlib.contextmanager

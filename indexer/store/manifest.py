@@ -197,7 +197,7 @@ def read_manifest(index_dir: Path) -> Manifest:
     """
     path = index_dir / MANIFEST_NAME
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         if (index_dir / FLEET_NAME).exists():
             raise fleet_refusal(index_dir) from None
@@ -205,11 +205,21 @@ def read_manifest(index_dir: Path) -> Manifest:
             f"{index_dir}: no index here; run `waldo index PHOTOS --index {index_dir}` first, or "
             "name the folder of another index"
         ) from None
-    except (OSError, ValueError) as error:
-        raise IndexDamagedError(
-            f"{path} cannot be read ({one_line(error)}); delete {index_dir} and index the photos "
-            "again"
-        ) from error
+    except OSError as error:
+        raise _unreadable(index_dir, error) from error
+    return parse_manifest(index_dir, content)
+
+
+def parse_manifest(index_dir: Path, content: bytes) -> Manifest:
+    """The state that a manifest of an index describes.
+
+    Raises IndexFormatError for another format, IndexDamagedError.
+    """
+    path = index_dir / MANIFEST_NAME
+    try:
+        raw = json.loads(content)
+    except ValueError as error:
+        raise _unreadable(index_dir, error) from error
     version = raw.get("format") if isinstance(raw, dict) else None
     if not isinstance(version, int):
         raise IndexDamagedError(f"{path} is no index manifest; choose another folder")
@@ -224,6 +234,13 @@ def read_manifest(index_dir: Path) -> Manifest:
         raise IndexDamagedError(
             f"{path} lacks something ({error!r}); delete {index_dir} and index the photos again"
         ) from error
+
+
+def _unreadable(index_dir: Path, error: Exception) -> IndexDamagedError:
+    return IndexDamagedError(
+        f"{index_dir / MANIFEST_NAME} cannot be read ({one_line(error)}); delete {index_dir} and "
+        "index the photos again"
+    )
 
 
 def fleet_refusal(place: Path | str) -> IndexMissingError:

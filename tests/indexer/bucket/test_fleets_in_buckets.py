@@ -206,6 +206,7 @@ def test_read_where_it_lies_it_is_the_fleet_of_the_folder(
     folder = cached_index(URL, lambda *step: steps.append(step))
     assert not any("/shards/" in path for _, path in stored.requests)
     assert steps[-1][0] == steps[-1][1] > 0
+    assert {total for done, total in steps if done} == {steps[-1][1]}
     query = Query(next((original.parent / "photos").iterdir()), box=(2, 2, 20, 20))
     with open_collection(folder) as there, open_collection(original) as here:
         assert isinstance(there, FleetReader)
