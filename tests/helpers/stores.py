@@ -1,5 +1,7 @@
 """A small deterministic extractor for tests of the store, and photos and indexes made with it."""
 
+import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -170,6 +172,23 @@ def rows(index_dir: Path) -> dict[str, tuple[int, bytes, bytes, bytes]]:
             )
             for record, appearance, semantic in zip(records, appearances, semantics, strict=True)
         }
+
+
+def failures(index: Path) -> dict[str, str]:
+    """Why each photo that could not be indexed could not be, by its name."""
+    lines = (index / "failures.jsonl").read_text().splitlines()
+    return {Path(r["path"]).name: r["reason"] for r in map(json.loads, lines)}
+
+
+def ids_by_name(index: Path) -> dict[str, int]:
+    """The id of every photo by its name."""
+    return {Path(path).name: row[0] for path, row in rows(index).items()}
+
+
+def set_later(path: Path) -> None:
+    """Give a file another modification time, without waiting for the clock."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
 
 
 def photo_row(photo_id: int, place: Place, **known: Any) -> PhotoRow:
