@@ -3,8 +3,9 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,17 +127,18 @@ def index_gallery(benchmark: Benchmark, maps: str, source: Extractor, how: Index
 
 
 @contextmanager
-def gallery_opener(how: Indexing) -> Iterator[Callable[[Path], Collection]]:
-    """What opens the indexes of a gallery. With a cluster, one set of workers holds the parts of
-    all of them until the context ends, and leaves no room for others that extract photos.
+def open_galleries(indexes: Sequence[Path], how: Indexing) -> Iterator[list[Collection]]:
+    """Indexes of a gallery, open until the context ends.
 
-    Raises ClusterError.
+    With a cluster, one set of workers holds the parts of all of them, and leaves no room for others
+    that extract photos. Raises ClusterError.
     """
-    if how.fleet is None or how.fleet.cluster is None:
-        yield open_collection
-        return
-    with hire_holders(how.fleet.cluster, how.fleet.parts) as hired:
-        yield lambda index: ClusterReader.open_on(index, hired)
+    with ExitStack() as opened:
+        open_index: Callable[[Path], Collection] = open_collection
+        if how.fleet is not None and how.fleet.cluster is not None and indexes:
+            hired = opened.enter_context(hire_holders(how.fleet.cluster, how.fleet.parts))
+            open_index = partial(ClusterReader.open_on, workers=hired)
+        yield [opened.enter_context(open_index(index)) for index in indexes]
 
 
 def gallery_ids(reader: Collection, benchmark: Benchmark) -> NDArray[np.int64]:

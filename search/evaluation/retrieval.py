@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,8 +23,8 @@ from search.evaluation.galleries import (
     GalleryFleet,
     Indexing,
     gallery_ids,
-    gallery_opener,
     index_gallery,
+    open_galleries,
 )
 from search.evaluation.methods.indexed_gallery import IndexedGallery, QueryBatch, References
 from search.evaluation.methods.methods import (
@@ -172,14 +172,12 @@ def _score_batches(run: _Run, groups: Sequence[SameMaps], lacking: dict[int, lis
     All methods take a batch before any takes the next, because some combine the scores of others.
     """
     needed = {part.name: part for methods in lacking.values() for part in single_methods(methods)}
-    with ExitStack() as opened:
-        indexed = [
-            _index(run, group)
-            for group in groups
-            if any(method.name in needed for method in group.methods)
-        ]
-        open_index = opened.enter_context(gallery_opener(run.indexing))
-        readers = [opened.enter_context(open_index(one.index)) for one in indexed]
+    indexed = [
+        _index(run, group)
+        for group in groups
+        if any(method.name in needed for method in group.methods)
+    ]
+    with open_galleries([one.index for one in indexed], run.indexing) as readers:
         galleries = [_open(run, *one) for one in zip(indexed, readers, strict=True)]
         # These go through the queries of all their batches.
         direct = {

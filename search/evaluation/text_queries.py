@@ -9,7 +9,7 @@ from features.errors import RegionError, WaldoError
 from features.models import MapExtractor
 from indexer.collection import Collection
 from search.evaluation.benchmarks.benchmark import TextBenchmark, TextQuery, flags
-from search.evaluation.galleries import Indexing, gallery_ids, gallery_opener, index_gallery
+from search.evaluation.galleries import Indexing, gallery_ids, index_gallery, open_galleries
 from search.evaluation.methods.indexed_gallery import in_order_of
 from search.evaluation.methods.methods import MODEL
 from search.evaluation.metrics.cut_ranking import CUT_METRICS
@@ -47,7 +47,7 @@ def evaluate_texts(benchmark: TextBenchmark, how: Indexing, on_step: OnStep) -> 
         )
     index = index_gallery(gallery, MODEL, extractor, how)
     precisions, unknown, total = np.zeros(len(benchmark.queries)), 0, len(benchmark.queries)
-    with gallery_opener(how) as open_index, open_index(index) as reader:
+    with open_galleries([index], how) as [reader]:
         ids = gallery_ids(reader, gallery)
         for number, query in enumerate(benchmark.queries):
             on_step("searching by texts", number, total)
