@@ -128,6 +128,13 @@ class Collection(ABC):
         Nothing can be read afterwards.
         """
 
+    @property
+    def place(self) -> Path | str:
+        """Where people know it to lie: its folder, or the address in a bucket that the folder
+        stands for.
+        """
+        return self.index_dir
+
     @abstractmethod
     def is_current(self) -> bool:
         """Whether no writer has committed since this state was opened.
@@ -281,7 +288,7 @@ class Collection(ABC):
         """
         record = self._manifest.named(name)
         if record is None:
-            raise unknown_name(self.index_dir, list(self.names), name)
+            raise unknown_name(self.place, list(self.names), name)
         return replace(read_named_object(self.index_dir / record.file.name), name=name)
 
     def words_in(

@@ -94,8 +94,10 @@ class NameSummary:
     boxes: Mapping[str, Box]
 
 
-def unknown_name(index_dir: Path, names: Sequence[str], name: str) -> UnknownNameError:
-    """The error for a name that an index does not know. names: those that it knows."""
+def unknown_name(place: Path | str, names: Sequence[str], name: str) -> UnknownNameError:
+    """The error for a name that an index does not know. place: its folder or its address. names:
+    those that it knows.
+    """
     near = difflib.get_close_matches(name, names, 1)
     shown = name if name.isprintable() else repr(name)
     if near:
@@ -104,7 +106,7 @@ def unknown_name(index_dir: Path, names: Sequence[str], name: str) -> UnknownNam
         hint = f"it knows {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}"
     else:
         hint = f"it knows none; `waldo name {shlex.quote(shown)} PHOTO` adds one"
-    return UnknownNameError(f"@{shown}: {index_dir} knows no object of this name; {hint}")
+    return UnknownNameError(f"@{shown}: {place} knows no object of this name; {hint}")
 
 
 def write_named_object(path: Path, named: NamedObject) -> None:

@@ -83,6 +83,10 @@ class IndexReader(Collection):
         self._lock.close()
 
     @property
+    def place(self) -> Path | str:
+        return self._place
+
+    @property
     def table(self) -> PhotoTable:
         """Its photo table."""
         return self._table

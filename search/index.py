@@ -235,7 +235,7 @@ class Index:
         if name not in stored:
             has = f"it has {', '.join(stored)}" if stored else "it has none"
             raise WaldoError(
-                f"recall {name}: {self.reader.index_dir} has no such descriptor, {has}; "
+                f"recall {name}: {self.reader.place} has no such descriptor, {has}; "
                 "`waldo index SOURCE... --descriptor NAME` adds one"
             )
         if name not in self._descriptors:
@@ -251,7 +251,7 @@ class Index:
         if lacking == 0:
             return []
         return [
-            f"{self.reader.index_dir}: {lacking} photos have no {name} and were not searched; run "
+            f"{self.reader.place}: {lacking} photos have no {name} and were not searched; run "
             "`waldo index` over them again"
         ]
 

@@ -110,7 +110,7 @@ def _fuse(rankings: Sequence[Ranking], readers: Sequence[Collection]) -> Ranking
         known[row, here] = True
         if lacking := len(theirs) - len(common):
             missing.append(
-                f"{readers[0].index_dir}: lacks {lacking} of the photos that {reader.index_dir} "
+                f"{readers[0].place}: lacks {lacking} of the photos that {reader.place} "
                 "finds; index them here too"
             )
     together = combined_heights(scores, known)

@@ -110,6 +110,11 @@ class FleetReader(Collection):
         self._lock.close()
 
     @property
+    def place(self) -> Path | str:
+        bucket = bucket_of(self.index_dir)
+        return self.index_dir if bucket is None else bucket.url
+
+    @property
     def generations(self) -> dict[int, int]:
         """The state of each part that was opened, by the parts' numbers."""
         return {number: part.manifest.generation for number, part in self._parts.items()}

@@ -299,4 +299,4 @@ def _overlap(one: Box, other: Box) -> float:
 
 
 def _unknown(reader: Collection, name: str) -> UnknownNameError:
-    return unknown_name(reader.index_dir, list(reader.names), name)
+    return unknown_name(reader.place, list(reader.names), name)

@@ -48,7 +48,7 @@ class KnownPhotos:
             found = number if number in self._numbers else None
         if found is None:
             raise WaldoError(
-                f"{text or repr(text)}: no photo of {self._reader.index_dir}, neither its path "
+                f"{text or repr(text)}: no photo of {self._reader.place}, neither its path "
                 "nor its id"
             )
         return found

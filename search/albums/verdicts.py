@@ -102,7 +102,7 @@ def _records(reader: IndexReader, said: Sequence[Said]) -> list[PhotoRecord]:
     try:
         records = reader.photos([one.id for one in said])
     except KeyError as error:
-        raise WaldoError(f"{reader.index_dir}: {error.args[0]}") from None
+        raise WaldoError(f"{reader.place}: {error.args[0]}") from None
     shows: dict[str, bool] = {}
     for record, one in zip(records, said, strict=True):
         if record.is_changed():

@@ -51,7 +51,7 @@ def _without(reader: IndexReader, found: RecurringObject, ids: Sequence[int]) ->
     try:
         records = reader.photos(list(ids))
     except KeyError as error:
-        raise WaldoError(f"{reader.index_dir}: {error.args[0]}") from None
+        raise WaldoError(f"{reader.place}: {error.args[0]}") from None
     contents = {record.content_hash for record in records}
     shown = {photo.record.content_hash for photo in found.photos}
     for record in records:

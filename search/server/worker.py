@@ -55,7 +55,7 @@ class SearchWorker:
                 if opened.fingerprint != self._reader.fingerprint:
                     opened.close()
                     raise WaldoError(
-                        f"{opened.index_dir}: was made anew with another model; start `waldo "
+                        f"{opened.place}: was made anew with another model; start `waldo "
                         "serve` again"
                     )
                 self._reader = opened

@@ -21,6 +21,7 @@ from indexer.bucket.object_store import Bucket, BucketError, ConflictError
 from indexer.bucket.remote_check import verify_remote
 from indexer.bucket.remote_index import cached_index
 from indexer.bucket.transfer import export_index, object_key
+from indexer.errors import UnknownNameError
 from indexer.fleet.fleet_build import index_collection
 from indexer.named_objects import NamedObject
 from indexer.reader import IndexReader
@@ -332,6 +333,11 @@ def test_readers_ask_for_nothing_that_they_have(
             assert not [path for _, path in server.requests if "/shards/" in path]
         else:
             assert server.requests == [("GET", f"/photos/{PREFIX}{MANIFEST_NAME}")]
+    with (
+        IndexReader.open(cached_index(URL)) as reader,
+        pytest.raises(UnknownNameError, match=f"^@Tom: {URL} knows no object"),
+    ):
+        reader.named("Tom")
     assert {method for method, _ in server.requests} == {"GET"}
 
 
