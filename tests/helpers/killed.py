@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 
 # Seconds after which a process that was to be killed counts as stuck.
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 
 
 def run_until_killed(work: Callable[[], object]) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from search.albums.filling import fill_albums
 from search.albums.verdicts import Said, say_of_photos
 from search.recurring.corrections import correct_objects
 from search.recurring.linking import link_photos, stored_links
+from tests.helpers.killed import run_forked
 from tests.helpers.linked_photos import link_regions, objects_of
 from tests.helpers.names import keep_name, named_view
 from tests.helpers.pictures import save_photo
@@ -119,14 +121,11 @@ def copy_of(before: Path, index: Path) -> Path:
     return index
 
 
-def drive(action: str, *paths: str) -> None:
-    """For a process of its own: act on copies of an index, killed at step 1, 2, ... until a copy is
-    finished before its step.
+def drive(action: str, photos: Path, before: Path, results: Path) -> None:
+    """Act on copies of an index, killed at step 1, 2, ... until a copy is finished before its step.
 
-    paths: of the photos, of the index, and of the folder where copy n is left under its number.
+    results: where copy n is left under its number.
     """
-    photos, before, results = map(Path, paths)
-    shards.SHARD_BYTES, commit._MAX_VECTORS = SHARD_BYTES, MAX_VECTORS
     # Once without being killed: every library is imported and warm before the forks.
     act(action, photos, copy_of(before, results / "warm"))
     shutil.rmtree(results / "warm")
@@ -141,24 +140,13 @@ def drive(action: str, *paths: str) -> None:
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     shutil.rmtree(results / str(step))
-    sys.exit(status)
-
-
-def in_a_process(function: str, *arguments: str | Path) -> None:
-    """Call a function of this module in a process of its own.
-
-    It has one OpenMP thread: after a fork, a process that had more would wait for them forever.
-    """
-    code = f"import sys, {__name__} as this; this.{function}(*sys.argv[1:])"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, *arguments]
-    subprocess.run(command, cwd=ROOT, env=environment, timeout=120, check=True)
+    assert status == 0
 
 
 def killed_everywhere(action: str, photos: Path, before: Path, results: Path) -> list[Path]:
-    """Run `drive` in its process; returns the indexes that were left."""
+    """`drive` in a process that forks from this one; returns the indexes that were left."""
     results.mkdir()
-    in_a_process("drive", action, photos, before, results)
+    assert run_forked(partial(drive, action, photos, before, results)) == 0
     return sorted(results.iterdir(), key=lambda path: int(path.name))
 
 
@@ -268,13 +256,11 @@ def work_until_killed(photos: Path, index: Path) -> None:
         turn += 1
 
 
-def drive_at_random(*paths: str) -> None:
-    """For a process of its own: kill ten processes that work on one index, each after some time.
+def drive_at_random(photos: Path, index: Path, results: Path) -> None:
+    """Kill ten processes that work on one index, each after some time.
 
-    paths: of the photos, of the index, and of the folder into which it is copied after each kill.
+    results: where the index is copied to after each kill.
     """
-    photos, index, results = map(Path, paths)
-    shards.SHARD_BYTES = SHARD_BYTES
     run(photos, results / "warm", batch_size=2)
     shutil.rmtree(results / "warm")
     chance = random.Random(7)
@@ -293,7 +279,7 @@ def drive_at_random(*paths: str) -> None:
 def test_killed_at_random(photos: Path, tmp_path: Path) -> None:
     results, index = tmp_path / "left", tmp_path / "index"
     results.mkdir()
-    in_a_process("drive_at_random", photos, index, results)
+    assert run_forked(partial(drive_at_random, photos, index, results)) == 0
     run(photos, tmp_path / "whole")
     # Removed photos come back with new ids, and an undisturbed run has none of that.
     expected = {path: row[1:] for path, row in rows(tmp_path / "whole").items()}
