@@ -9,6 +9,9 @@ from indexer.ingest.sources import Found
 from indexer.store.manifest import SourceRoot, absolute_path
 from indexer.store.photos import PhotoTable
 
+# Of so many rows, paths are made at a time: those of a million take 300 MB.
+_PATHS_AT_ONCE = 16_384
+
 
 class _RowsByKey:
     """Rows by a 64-bit key, 16 bytes per row. Keys may collide: the caller compares the values."""
@@ -38,9 +41,7 @@ class KnownPhotos:
         self.has_maps: NDArray[np.bool_] = np.isin(table.numbers["shard"], list(shards))
         self._sources = sources
         live = np.flatnonzero(table.live)
-        paths = table.paths.take(live).to_pylist()
-        roots = [sources[number].root for number in table.numbers["source"][live].tolist()]
-        keys = map(_path_key, map(absolute_path, roots, paths))
+        keys = map(_path_key, _absolute_paths(table, sources, live))
         self._by_path = _RowsByKey(np.fromiter(keys, np.int64, len(live)), live)
         # A new photo may share the maps of a deleted photo with the same content.
         self._by_content = _RowsByKey(_content_keys(table.hashes), np.arange(len(table)))
@@ -84,6 +85,17 @@ class KnownPhotos:
         """Whether any photo has this many bytes. If none has, the content must be new."""
         at = int(np.searchsorted(self._sizes, size))
         return at < len(self._sizes) and int(self._sizes[at]) == size
+
+
+def _absolute_paths(
+    table: PhotoTable, sources: tuple[SourceRoot, ...], rows: NDArray[np.int64]
+) -> Iterator[str]:
+    """The paths of some rows; few of them are in memory at a time."""
+    for start in range(0, len(rows), _PATHS_AT_ONCE):
+        some = rows[start : start + _PATHS_AT_ONCE]
+        numbers = table.numbers["source"][some].tolist()
+        paths = table.paths.take(some).to_pylist()
+        yield from map(absolute_path, [sources[number].root for number in numbers], paths)
 
 
 def _path_key(path: str) -> int:
