@@ -142,7 +142,7 @@ def test_few_of_the_best_photos_are_lost_by_the_approximate_score(
     lists = lists_of(scenes.photos)
     mask = scenes.random.random(4000) < allowed
     kept = []
-    for _ in range(8):
+    for _ in range(4):
         query = scenes.query()
         rows, scores = search(lists, query, k, mask)
         assert len(rows) == 10 * k

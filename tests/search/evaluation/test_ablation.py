@@ -42,10 +42,10 @@ def benchmark(tmp_path: Path) -> Benchmark:
     return Benchmark("folders", photos, [{"dog", "cup"}] * N_PHOTOS, queries, [])
 
 
-@pytest.fixture(scope="module")
-def small(tiny: FeatureExtractor) -> FeatureExtractor:
-    """The bundled model at half its input's side: maps of 12 x 12 cells."""
-    return changed(tiny, image_size=96)
+@pytest.fixture(autouse=True)
+def few_nouns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each change of features has class vectors of its own, which some 3,100 nouns make slow."""
+    monkeypatch.setattr("features.diffusion.noun_vectors.nouns", lambda: ["cat", "cup", "dog"])
 
 
 def scores_of(
@@ -58,11 +58,6 @@ def scores_of(
     methods = select_methods(names, benchmark)
     found = run_methods(benchmark, methods, extractor, work, codec)
     return {result.method.name: whole_scores(result.queries) for result in found.results}
-
-
-def changed(extractor: FeatureExtractor, **settings: int | str) -> FeatureExtractor:
-    own = replace(extractor.settings, **settings)  # type: ignore[arg-type]
-    return FeatureExtractor(extractor.model, own, extractor.batch_size)
 
 
 # What names mean
@@ -132,10 +127,10 @@ def test_changes_that_are_none(name: str, reason: str) -> None:
     ],
 )
 def test_what_a_model_cannot_do_is_told_at_once(
-    name: str, reason: str, benchmark: Benchmark, small: FeatureExtractor, tmp_path: Path
+    name: str, reason: str, benchmark: Benchmark, small_tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     with pytest.raises(WaldoError, match=f"^method {name}: .*{reason}"):
-        scores_of(benchmark, ["late", name], small, tmp_path / "work")
+        scores_of(benchmark, ["late", name], small_tiny, tmp_path / "work")
     assert not (tmp_path / "work").exists()
 
 
@@ -148,7 +143,10 @@ def test_ablations_are_for_who_asks(benchmark: Benchmark) -> None:
 
 
 def test_scores_are_those_of_an_extractor_with_these_settings(
-    benchmark: Benchmark, small: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    benchmark: Benchmark,
+    small_tiny: FeatureExtractor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     blocks = "up_blocks.1.attentions.0.transformer_blocks.0"
     settings: dict[str, dict[str, int | str]] = {
@@ -158,11 +156,11 @@ def test_scores_are_those_of_an_extractor_with_these_settings(
         f"late@timestep=50@block={blocks}": {"timestep": 50, "block": blocks},
     }
     work = tmp_path / "work"
-    found = scores_of(benchmark, ["late", *settings], small, work)
+    found = scores_of(benchmark, ["late", *settings], small_tiny, work)
     assert not np.array_equal(found["late"], found["late@timestep=200"])
     for number, (name, values) in enumerate(settings.items()):
         plain = name.partition("@")[0]
-        alone = scores_of(benchmark, [plain], changed(small, **values), tmp_path / str(number))
+        alone = scores_of(benchmark, [plain], small_tiny.changed(**values), tmp_path / str(number))
         np.testing.assert_array_equal(found[name], alone[plain], err_msg=name)
     # Each has an index of its own, which serves again, and serves other methods.
     assert len([*work.glob("folders-model-*")]) == 1 + len(settings)
@@ -174,51 +172,60 @@ def test_scores_are_those_of_an_extractor_with_these_settings(
         return begin(self, inputs)
 
     monkeypatch.setattr(FeatureExtractor, "begin", told)
-    again = scores_of(benchmark, ["late-uncentred@timestep=200", "late@timestep=0"], small, work)
+    again = scores_of(
+        benchmark, ["late-uncentred@timestep=200", "late@timestep=0"], small_tiny, work
+    )
     assert extracted == [1] * N_QUERIES * 2
     assert len([*work.glob("folders-model-*")]) == 1 + len(settings)
     # The model's own timestep.
     np.testing.assert_array_equal(again["late@timestep=0"], found["late"])
 
 
-def test_random_weights_too(benchmark: Benchmark, small: FeatureExtractor, tmp_path: Path) -> None:
+def test_random_weights_too(
+    benchmark: Benchmark, small_tiny: FeatureExtractor, tmp_path: Path
+) -> None:
     names = ["random-weights", "random-weights@image_size=64"]
-    found = scores_of(benchmark, names, small, tmp_path / "work")
-    alone = scores_of(benchmark, names[:1], changed(small, image_size=64), tmp_path / "alone")
+    found = scores_of(benchmark, names, small_tiny, tmp_path / "work")
+    alone = scores_of(benchmark, names[:1], small_tiny.changed(image_size=64), tmp_path / "alone")
     np.testing.assert_array_equal(found[names[1]], alone["random-weights"])
     assert not np.array_equal(found[names[0]], found[names[1]])
 
 
 def test_halves_are_changed_each_for_itself(
-    benchmark: Benchmark, small: FeatureExtractor, tmp_path: Path
+    benchmark: Benchmark, small_tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     names = ["words+late@timestep=200", "late@timestep=200"]
-    found = scores_of(benchmark, names, small, tmp_path / "work")
+    found = scores_of(benchmark, names, small_tiny, tmp_path / "work")
     # Six photos are all among the 400 best, so recall does not matter.
     np.testing.assert_array_equal(found[names[0]], found[names[1]])
 
 
 def test_tau_is_eq_3s_whatever_the_models_rule(
-    benchmark: Benchmark, small: FeatureExtractor, tmp_path: Path
+    benchmark: Benchmark, small_tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     query = Query(benchmark.gallery[0], "dog")
-    [maps] = small.extract([load_model_input(query.photo, small.image_size, small.grid)])
-    logits = maps.semantic.astype(np.float64) @ small.class_vector("dog").astype(np.float64)
-    attention = np.exp(logits / np.sqrt(small.dim))[maps.frame.valid()]
+    [maps] = small_tiny.extract(
+        [load_model_input(query.photo, small_tiny.image_size, small_tiny.grid)]
+    )
+    logits = maps.semantic.astype(np.float64) @ small_tiny.class_vector("dog").astype(np.float64)
+    attention = np.exp(logits / np.sqrt(small_tiny.dim))[maps.frame.valid()]
     share = (attention - attention.min()) / (attention.max() - attention.min())
     taus = (0.0, 0.25, 0.9)
-    references = make_references([query] * len(taus), small, taus)
+    references = make_references([query] * len(taus), small_tiny, taus)
     cells = {tau: found.cells for tau, found in zip(taus, references, strict=True)}
     for tau, found in cells.items():
         np.testing.assert_array_equal(found[maps.frame.valid()], share > tau)
     assert cells[0.0].sum() > cells[0.25].sum() > cells[0.9].sum() > 0
     names = ["late-by-class", *(f"late-by-class@tau={tau}" for tau in cells)]
-    found = scores_of(benchmark, names, small, tmp_path / "work", "none")
+    found = scores_of(benchmark, names, small_tiny, tmp_path / "work", "none")
     # Another way to find the object in the query's photo needs no other index.
     assert len([*(tmp_path / "work").glob("folders-model-*")]) == 1
     # By hand: one token's best cosine, about the photos' mean; the mean over tokens.
-    gallery = small.extract(
-        [load_model_input(photo, small.image_size, small.grid) for photo in benchmark.gallery]
+    gallery = small_tiny.extract(
+        [
+            load_model_input(photo, small_tiny.image_size, small_tiny.grid)
+            for photo in benchmark.gallery
+        ]
     )
     tokens = [photo.appearance[photo.frame.valid()].astype(np.float64) for photo in gallery]
     mean = np.mean([photo.mean(axis=0) for photo in tokens], axis=0)
@@ -245,15 +252,17 @@ def test_models_that_keep_eq_3_have_tau_07(
 
 
 def test_uncentred_is_late_by_plain_cosine(
-    benchmark: Benchmark, small: FeatureExtractor, tmp_path: Path
+    benchmark: Benchmark, small_tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
-    found = scores_of(benchmark, ["late", "late-uncentred"], small, tmp_path / "work", "none")
+    found = scores_of(benchmark, ["late", "late-uncentred"], small_tiny, tmp_path / "work", "none")
     asked = benchmark.queries[1].query
-    reference = make_reference(asked, small).for_scoring(torch.device("cpu"))
+    reference = make_reference(asked, small_tiny).for_scoring(torch.device("cpu"))
     wanted = unit(reference.tokens.double().numpy())
-    photos = [load_model_input(path, small.image_size, small.grid) for path in benchmark.gallery]
+    photos = [
+        load_model_input(path, small_tiny.image_size, small_tiny.grid) for path in benchmark.gallery
+    ]
     naive = []
-    for maps in small.extract(photos):
+    for maps in small_tiny.extract(photos):
         tokens = unit(maps.appearance[maps.frame.valid()].astype(np.float64))
         naive.append((tokens @ wanted.T).max(axis=0).mean())
     np.testing.assert_allclose(found["late-uncentred"][1], naive, atol=5e-3)

@@ -15,7 +15,7 @@ from search.evaluation.metrics.cut_ranking import (
     trapezoidal,
 )
 
-N_CASES = 1000
+N_CASES = 300
 
 
 def cases(distinct: bool) -> list[tuple[NDArray[np.bool_], NDArray[np.float64], int]]:
