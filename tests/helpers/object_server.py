@@ -78,6 +78,7 @@ def object_server() -> Iterator[ObjectServer]:
     )
     client.create_bucket(Bucket="photos")
     server = ObjectServer("", client)
+    server.reset()  # the servers of a process share what is stored
 
     class Proxy(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
