@@ -277,6 +277,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search.evaluation.methods": {
         "features",
         "indexer.codec.tokens",
+        "search.segmentation",
         "indexer.collection",
         "indexer.protocols",
         "search",

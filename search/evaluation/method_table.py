@@ -31,7 +31,8 @@ _AVERAGE_PRECISIONS = {"roxford5k": _TRAPEZOIDAL, "rparis6k": _TRAPEZOIDAL}
 
 _LOCALISED = (
     "mAP, box IoU 0.5: over the first 100 photos, of which a relevant one counts only where the "
-    "box found in it overlaps a true one with an IoU of at least 0.5, as in PASCAL VOC"
+    "box found in it overlaps a true one with an IoU of at least 0.5, as in PASCAL VOC; by the box "
+    "of cells, and by that which is fitted to the mask, as searches show it"
 )
 
 # The column of differences from the default score, query by query.
@@ -50,6 +51,7 @@ _FURTHER = {
     "Recall@100": "R@100",
     "Recall@1000": "R@1000",
     "mAP_localised": "mAP, box IoU 0.5",
+    "mAP_localised_fitted": "mAP, fitted box IoU 0.5",
     "mIoU_per_instance": "mIoU per instance",
     "bIoU_per_instance": "bIoU per instance",
     "mIoU_per_group": "mIoU per group",

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.models import MapExtractor
-from features.regions import Box
 from features.vision.descriptors import ImageDescriptor
 from indexer.codec.quality import DEFAULT_QUALITY
 from indexer.collection import Collection
@@ -26,7 +25,12 @@ from search.evaluation.galleries import (
     index_gallery,
     open_galleries,
 )
-from search.evaluation.methods.indexed_gallery import IndexedGallery, QueryBatch, References
+from search.evaluation.methods.indexed_gallery import (
+    FoundPlace,
+    IndexedGallery,
+    QueryBatch,
+    References,
+)
 from search.evaluation.methods.methods import (
     CombinedMethod,
     DirectMethod,
@@ -44,14 +48,14 @@ from search.evaluation.methods.same_maps import (
     extractors_of,
     group_by_maps,
 )
-from search.evaluation.metrics.localised import overlap, photos_to_localise
+from search.evaluation.metrics.localised import Overlaps, overlap, photos_to_localise
 from search.evaluation.metrics.measured import QueryResult, Row, query_result
 from search.evaluation.run_store import DEPTH, RunScores, open_scores, run_folder
 from search.evaluation.steps import OnStep, ignore_step
 
-# Finds the object of a query, by its place in its batch, in photos of the gallery: gives its box in
-# each by the photo's place.
-Find = Callable[[int, NDArray[np.int64]], Mapping[int, Box]]
+# Finds the object of a query, by its place in its batch, in photos of the gallery: gives where
+# it is in each by the photo's place.
+Find = Callable[[int, NDArray[np.int64]], Mapping[int, FoundPlace]]
 
 
 @dataclass(frozen=True)
@@ -300,7 +304,10 @@ class _Batch:
                 if find is not None:
                     asked = run.benchmark.queries[query]
                     boxes = find(query - place.start, photos_to_localise(asked, row))
-                    overlaps = {at: overlap(box, asked.boxes[at]) for at, box in boxes.items()}
+                    overlaps = Overlaps(
+                        {at: overlap(box.cells, asked.boxes[at]) for at, box in boxes.items()},
+                        {at: overlap(box.fitted, asked.boxes[at]) for at, box in boxes.items()},
+                    )
                 results.append(query_result(run.benchmark, query, row, run.depth, overlaps))
             if name in parts:
                 parts[name].append(row)
@@ -313,4 +320,4 @@ def _finding(method: Method, gallery: IndexedGallery, asked: References) -> Find
     if not isinstance(method, MapMethod):
         return None
     references = asked[method.region]
-    return lambda query, places: gallery.boxes(method, references[query], places)
+    return lambda query, places: gallery.find(method, references[query], places)

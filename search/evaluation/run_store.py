@@ -32,7 +32,7 @@ from search.evaluation.metrics.measured import Measured, QueryResult
 
 # Raise this number when a change of the code changes an evaluation's results for the same inputs:
 # runs that were interrupted before the change then start again.
-RESULTS_VERSION = 5
+RESULTS_VERSION = 6
 
 # An interrupted run loses the results of at most this many queries.
 QUERIES_PER_BATCH = 64

@@ -5,12 +5,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from features.errors import PhotoError, WaldoError
+from features.frame import Frame
 from indexer.collection import Collection
 from indexer.errors import IndexDamagedError
 from search.query import Match
@@ -55,19 +57,36 @@ def fit_boxes(
 
 
 def _fit(reader: Collection, tokens: Sequence[ObjectTokens], match: Match) -> Match:
-    import torch
-
-    if match.probability is not None and match.probability < POSSIBLE:
+    if match.changed or (match.probability is not None and match.probability < POSSIBLE):
         return match
     known = tokens[match.reference]
+    boxes = fit_in_photo(reader, known, match.id, match.path, match.frame, match.boxes)
+    return replace(match, boxes=boxes)
+
+
+def fit_in_photo(
+    reader: Collection,
+    tokens: ObjectTokens,
+    number: int,
+    photo: Path,
+    frame: Frame,
+    boxes: tuple[Box, ...],
+) -> tuple[Box, ...]:
+    """The boxes of cells in a photo, one for each place of the object, fitted to its mask.
+
+    number: the photo's id. They stay as they are where the photo is gone or broken, where its maps
+    are damaged, and where nothing in it resembles the object more than the background.
+    """
+    import torch
+
     try:
-        picture, candidates = _open(match), _candidates(reader, match, known)
+        picture, candidates = load_picture(photo), _candidates(reader, number, tokens)
     except WaldoError:
-        return match
+        return boxes
     with torch.inference_mode():
-        [seen] = resemblances(known, candidates, len(match.boxes))
-        cut = cut_part(object_evidence(seen, match.frame), match.frame, picture)
-    return match if cut is None else replace(match, boxes=boxes_in(cut, match.boxes))
+        [seen] = resemblances(tokens, candidates, len(boxes))
+        cut = cut_part(object_evidence(seen, frame), frame, picture)
+    return boxes if cut is None else boxes_in(cut, boxes)
 
 
 def boxes_in(cut: Cut, boxes: Sequence[Box]) -> tuple[Box, ...]:
@@ -114,7 +133,7 @@ def segment_matches(
     for match, picture in _pictures(matches):
         known = tokens[match.reference]
         try:
-            seen = picture(), _candidates(reader, match, known)
+            seen = picture(), _candidates(reader, match.id, known)
         except WaldoError as error:
             yield match, error
         else:
@@ -141,8 +160,8 @@ def _open(match: Match) -> Image.Image:
     return load_picture(match.path)
 
 
-def _candidates(reader: Collection, match: Match, tokens: ObjectTokens) -> CandidateMaps:
-    maps = reader.read_maps(np.array([match.id]))
+def _candidates(reader: Collection, number: int, tokens: ObjectTokens) -> CandidateMaps:
+    maps = reader.read_maps(np.array([number]))
     if len(maps.ids) == 0:
         raise IndexDamagedError(maps.damaged[0])
     return to_candidates(reader, maps, [tokens.scoring])

@@ -1,7 +1,8 @@
 """How methods ask an index of the gallery: the scores of all its photos, for some queries."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
+from features.frame import Frame
 from features.photo import load_photo
 from features.regions import Box
 from features.vision.descriptors import ImageDescriptor
-from indexer.collection import Collection
+from indexer.collection import Collection, PhotoRecord
 from indexer.protocols import Extractor
 from search.choosing import choose_object
 from search.clock import Clock
@@ -37,12 +39,18 @@ from search.reference import make_references
 from search.scoring.candidates import ScoringReference
 from search.scoring.rerank import score_references
 from search.scoring.scores import Score, bind_score
+from search.segmentation.match_masks import Box as PixelBox
+from search.segmentation.match_masks import fit_in_photo
+from search.segmentation.segment import ObjectTokens
 
 # A search compares this many photos by default.
 _CANDIDATES = SearchOptions().candidates
 
 # The queries of a batch, by how the object is selected.
-References = dict[Region, list[ScoringReference]]
+References = dict[Region, list[ObjectTokens]]
+
+# Photos in which a box is fitted at the same time.
+_THREADS = 3
 
 # A query's scores, (n,) float32, higher is better.
 Row = NDArray[np.float32]
@@ -57,6 +65,14 @@ class QueryBatch:
     queries: list[BenchmarkQuery]
     start: int
     total: int
+
+
+@dataclass(frozen=True)
+class FoundPlace:
+    """Where a photo shows the object. cells: the box of its cells. fitted: fitted to its mask."""
+
+    cells: Box
+    fitted: Box
 
 
 @dataclass(frozen=True)
@@ -99,13 +115,19 @@ class IndexedGallery:
             if isinstance(method, WordMethod | DescriptorMethod):
                 self.on_step(f"scoring queries by {method.name}", batch.start, batch.total)
             if isinstance(method, WordMethod):
-                yield method.name, self._timed(method, self._word_scores, asked[method.region])
+                yield (
+                    method.name,
+                    self._timed(
+                        method, self._word_scores, [each.scoring for each in asked[method.region]]
+                    ),
+                )
             elif isinstance(method, DescriptorMethod):
                 cosines = partial(self._cosines, method=method)
                 yield method.name, self._timed(method, cosines, photos)
         last = batch.start + len(photos)
         doing = f"scoring photos for queries {batch.start + 1} to {last} of {batch.total}"
-        for region, references in asked.items():
+        for region, tokens in asked.items():
+            references = [each.scoring for each in tokens]
             chosen = [m for m in methods if isinstance(m, MapMethod) and m.region == region]
             if chosen:
                 yield from self._map_scores(chosen, self.ids, references, photos, doing).items()
@@ -118,33 +140,45 @@ class IndexedGallery:
         first: by the method that chooses the candidates. asked: as in `score`.
         """
         then = method.parts[1]
-        for number, (row, query, reference) in enumerate(
+        for number, (row, query, tokens) in enumerate(
             zip(first, batch.queries, asked[then.region], strict=True), start=batch.start + 1
         ):
             best = best_places(row, method.candidates)
             doing = f"re-ranking photos by {method.name} for query {number} of {batch.total}"
             [found] = self._map_scores(
-                [then], self.ids[best], [reference], [query.query.photo], doing
+                [then], self.ids[best], [tokens.scoring], [query.query.photo], doing
             ).values()
             scores = row.copy()
             scores[best] = found[0]
             yield candidates_first(row, scores, method.candidates)
 
-    def boxes(
-        self, method: MapMethod, reference: ScoringReference, places: NDArray[np.int64]
-    ) -> dict[int, Box]:
+    def find(
+        self, method: MapMethod, tokens: ObjectTokens, places: NDArray[np.int64]
+    ) -> dict[int, FoundPlace]:
         """Where photos show the object, by their places in the gallery: the first box that a search
-        by the method's score would give, before it is fitted to a mask.
+        by the method's score would give, before and after it is fitted to a mask.
 
         places: (n,) int64.
         """
         if len(places) == 0:
             return {}
-        score = bind_score(method.score, self.source, [reference])
+        score = bind_score(method.score, self.source, [tokens.scoring])
         ids = self.ids[places]
         with self.clock("localise"):
-            found = first_boxes(self.reader, ids, reference, score)
-        return {place: found[number] for place, number in zip(places.tolist(), ids, strict=True)}
+            cells = first_boxes(self.reader, ids, tokens.scoring, score)
+        with self.clock("fit boxes"), ThreadPoolExecutor(_THREADS) as threads:
+            fitted = list(threads.map(partial(self._fit, tokens, cells), self.reader.photos(ids)))
+        return {
+            place: FoundPlace(cells[number], box)
+            for place, number, box in zip(places.tolist(), ids.tolist(), fitted, strict=True)
+        }
+
+    def _fit(self, tokens: ObjectTokens, cells: Mapping[int, PixelBox], record: PhotoRecord) -> Box:
+        frame = Frame(record.width, record.height, self.reader.image_size, self.reader.grid)
+        [box] = fit_in_photo(
+            self.reader, tokens, record.id, record.path, frame, (cells[record.id],)
+        )
+        return box
 
     def _timed(
         self, method: StoreMethod, scores: Callable[[Any], Row], asked: Iterable[Any]
@@ -169,7 +203,10 @@ class IndexedGallery:
                     reference = choose_object(
                         self.reader, view, reference, self.extractor, None, Clock()
                     )
-                asked[region, tau].append(reference.for_scoring(self.extractor.device))
+                tokens = ObjectTokens.of(reference, self.extractor.device)
+                if not query.boxes:  # no box is fitted, for which alone the background is needed
+                    tokens = replace(tokens, background=tokens.background[:0].clone())
+                asked[region, tau].append(tokens)
         return asked
 
     def _map_scores(

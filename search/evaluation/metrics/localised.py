@@ -1,6 +1,7 @@
 """Average precision where a photo is found only if the object is found at its true place in it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,17 @@ LOOKED_AT = 100
 # The least intersection over union of a box that fits, as PASCAL VOC counts detections
 # (Everingham et al., IJCV 2010).
 _LEAST_OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """How well the boxes found in `photos_to_localise` fit, by the photos' places.
+
+    cells: of the boxes of cells. fitted: of those that are fitted to masks, as searches show them.
+    """
+
+    cells: Mapping[int, float]
+    fitted: Mapping[int, float]
 
 
 def overlap(found: Box, true: Sequence[Box]) -> float:

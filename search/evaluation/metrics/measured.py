@@ -1,6 +1,5 @@
 """What is measured of one query's scores, after which most of the scores are not needed."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
@@ -17,7 +16,7 @@ from search.evaluation.metrics.graded_ranking import (
     revisited_average_precision,
     revisited_precision_at,
 )
-from search.evaluation.metrics.localised import localised_precision
+from search.evaluation.metrics.localised import Overlaps, localised_precision
 from search.evaluation.metrics.ranking import (
     average_precision,
     best_places,
@@ -28,6 +27,9 @@ from search.evaluation.metrics.ranking import (
 
 # The ranks at which every report has recall, in small galleries too.
 RECALLS = (1, 5, 10, 50)
+
+# The average precision by the right place: by the box of cells, and by the box fitted to the mask.
+LOCALISED = ("mAP_localised", "mAP_localised_fitted")
 
 Flags = NDArray[np.bool_]
 Row = NDArray[np.float32]
@@ -91,7 +93,7 @@ def query_result(
     query: int,
     scores: Row,
     depth: int,
-    overlaps: Mapping[int, float] | None = None,
+    overlaps: Overlaps | None = None,
 ) -> QueryResult:
     """What is kept of the scores of a benchmark's query.
 
@@ -104,12 +106,11 @@ def query_result(
 
 
 def measure(
-    benchmark: Benchmark, query: int, scores: Row, overlaps: Mapping[int, float] | None = None
+    benchmark: Benchmark, query: int, scores: Row, overlaps: Overlaps | None = None
 ) -> Measured:
     """Measure the scores of a benchmark's query, (n_gallery,) float32.
 
-    query: its place. overlaps: as `localised_precision` takes them; None for a method that does not
-    say where the object is.
+    query: its place. overlaps: None for a method that does not say where the object is.
     """
     asked = benchmark.queries[query]
     relevant, ranked = _ranked(asked, scores)
@@ -170,11 +171,14 @@ def _named(names: tuple[str, ...], asked: BenchmarkQuery, scores: Row) -> dict[s
     return {name: CUT_METRICS[name](relevant, ranked, n_positives) for name in names}
 
 
-def _localised(
-    asked: BenchmarkQuery, scores: Row, overlaps: Mapping[int, float] | None
-) -> dict[str, float]:
-    value = None if overlaps is None else localised_precision(asked, scores, overlaps)
-    return {} if value is None else {"mAP_localised": value}
+def _localised(asked: BenchmarkQuery, scores: Row, overlaps: Overlaps | None) -> dict[str, float]:
+    if overlaps is None:
+        return {}
+    values = {
+        name: localised_precision(asked, scores, of_boxes)
+        for name, of_boxes in zip(LOCALISED, (overlaps.cells, overlaps.fitted), strict=True)
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _by_difficulty(asked: BenchmarkQuery, scores: Row) -> dict[str, dict[str, float]]:

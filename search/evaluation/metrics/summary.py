@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.metrics.absence import absence
 from search.evaluation.metrics.graded_ranking import Difficulty
-from search.evaluation.metrics.measured import RECALLS, Measured
+from search.evaluation.metrics.measured import LOCALISED, RECALLS, Measured
 from search.evaluation.metrics.ranking import bootstrap_interval
 
 
@@ -71,8 +71,10 @@ def _retrieval_metrics(benchmark: Benchmark, found: Sequence[Measured]) -> dict[
 
 def _localised(values: Sequence[dict[str, float]]) -> dict[str, Any]:
     """None for a method that does not say where the object is."""
-    name = "mAP_localised"
-    return _mean(name, [query[name] for query in values if name in query])
+    found: dict[str, Any] = {}
+    for name in LOCALISED:
+        found |= _mean(name, [query[name] for query in values if name in query])
+    return found
 
 
 def _parts(benchmark: Benchmark, found: Sequence[Measured]) -> dict[str, Any]:
