@@ -5,7 +5,9 @@ Two nodes of one core each, on this machine. To run this file alone:
     timeout 280 python -m pytest -p no:xdist -x tests/indexer/fleet/test_ray_cluster.py
 """
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ import pytest
 from indexer.parts import parts_of
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.every_part import verify_collection
+from tests.helpers.command_line import CommandLine
 from tests.helpers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
 from tests.indexer.fleet.conftest import FIRST, PARTS, PHOTOS, rows
 
@@ -56,9 +59,9 @@ def test_a_new_fleet_is_made_by_workers(made: Path, tmp_path: Path, cluster: Loc
     assert left == {".lock", ".readers", "fleet.json", "fleet-codec.safetensors", "parts"}
 
 
-def first_writer(fleet: Path) -> tuple[int, int]:
-    """The number of a part that a worker has begun, and the worker's process."""
-    return wait_until(lambda: next(iter(writers(fleet, but=os.getpid()).items()), None), "a part")
+def processes(fleet: Path) -> set[int]:
+    """The workers that have begun parts."""
+    return {*writers(fleet, but=os.getpid()).values()}
 
 
 def sizes(fleet: Path) -> list[int]:
@@ -72,63 +75,44 @@ def assert_whole(fleet: Path, made: Path) -> None:
     assert not (fleet / "listing").exists()
 
 
-def test_the_part_of_a_killed_worker_is_done_again(
-    drive: Callable[[], Driver], begun: Path, made: Path
-) -> None:
-    driver = drive()
-    part, process = first_writer(begun)
-    kill(process)
-    report = driver.report()
-    assert f"part {part} again" in driver.said
-    assert (report["new"], report["total"]) == (PHOTOS - FIRST, PHOTOS)
-    assert writers(begun, but=process)[part] != os.getpid()
-    assert_whole(begun, made)
-
-
-def test_a_run_goes_on_with_the_nodes_that_are_left(
+def test_parts_of_a_lost_node_and_of_a_killed_worker_are_done_again(
     drive: Callable[[], Driver], begun: Path, made: Path, cluster: LocalCluster
 ) -> None:
+    """The run goes on with the node that is left."""
     driver = drive()
-    wait_until(lambda: len(writers(begun, but=os.getpid())) > 1, "two workers")
+    wait_until(lambda: len(processes(begun)) > 1, "two workers")
+    gone = processes(begun)
     cluster.lose_node()
     try:
-        assert driver.report()["total"] == PHOTOS
+        for process in gone:
+            with contextlib.suppress(ProcessLookupError):  # that of the lost node
+                kill(process)
+        report = driver.report()
     finally:
         cluster.add_node()
-    assert "again" in driver.said
+    assert (report["new"], report["total"]) == (PHOTOS - FIRST, PHOTOS)
+    again = re.findall(r"parts? ([0-9, ]+) again", driver.said)
+    assert again
     assert ", 1 worker" in driver.said
+    done_by = writers(begun, but=os.getpid())
+    assert not {done_by[int(part)] for parts in again for part in parts.split(",")} & gone
     assert_whole(begun, made)
 
 
-def test_a_driver_that_is_stopped_or_killed_is_started_again_and_two_are_refused(
-    drive: Callable[[], Driver], begun: Path, made: Path
+def test_runs_that_are_stopped_or_fail_or_are_killed_are_started_again_and_two_are_refused(
+    drive: Callable[[], Driver],
+    begun: Path,
+    made: Path,
+    cluster: LocalCluster,
+    waldo: CommandLine,
 ) -> None:
-    driver = drive()
     before = sizes(begun)
+    driver = drive()
     wait_until(lambda: sizes(begun) != before, "a part that is done")
     driver.signal(signal.SIGINT)
     assert driver.code() == 130
     assert "run the same command again" in driver.said.splitlines()[-1]
-    kept = sizes(begun)
-    assert sum(before) < sum(kept) < PHOTOS
-    stopped = set(writers(begun, but=os.getpid()).values())
-    driver = drive()
-    process = wait_until(
-        lambda: next(iter({*writers(begun, but=os.getpid()).values()} - stopped), None), "a part"
-    )
-    second = drive()
-    assert second.code() == 2
-    assert "another run" in second.said.splitlines()[-1]
-    driver.signal(signal.SIGKILL)
-    third = drive()  # while workers of the first may still be at work
-    assert third.report()["total"] == PHOTOS
-    assert process not in writers(begun, but=os.getpid()).values()
-    assert_whole(begun, made)
-
-
-def test_what_a_worker_finds_wrong_ends_the_run(
-    drive: Callable[[], Driver], begun: Path, made: Path
-) -> None:
+    assert sum(before) < sum(sizes(begun)) < PHOTOS
     table = next(begun.glob("parts/*/photos/*.parquet"))
     whole = table.read_bytes()
     table.write_bytes(whole[:-8] + bytes(8))
@@ -136,6 +120,13 @@ def test_what_a_worker_finds_wrong_ends_the_run(
     assert driver.code() == 2
     assert str(table) in driver.said.splitlines()[-1]
     table.write_bytes(whole)
-    report = drive().report()  # a run that nothing goes wrong in
-    assert report["new"] + report["unchanged"] == report["total"] == PHOTOS
+    stopped = processes(begun)
+    driver = drive()
+    process = wait_until(lambda: next(iter(processes(begun) - stopped), None), "a part")
+    ask = ("index", made / "photos", "--index", begun, "--ray", cluster.address)
+    assert "another run" in waldo.refusal(*ask, "--batch-size", 4)
+    driver.signal(signal.SIGKILL)
+    third = drive()  # while workers of the first may still be at work
+    assert third.report()["total"] == PHOTOS
+    assert process not in processes(begun)
     assert_whole(begun, made)
