@@ -93,26 +93,14 @@ def test_photos_and_fleet_in_a_bucket_that_refuses_requests(
 
 
 @pytest.mark.usefixtures("begun")
-def test_the_part_of_a_killed_worker_is_done_again(
-    start: Start, cluster: LocalCluster, made: Path, tmp_path: Path
-) -> None:
-    driver = start(made / "photos")
-    _, process = wait_until(lambda: next(iter(at_work(cluster).items()), None), "a part")
-    kill(process)
-    report = driver.report()
-    assert " again" in driver.said
-    assert (report["new"], report["total"]) == (PHOTOS - FIRST, PHOTOS)
-    assert rows_there(tmp_path / "back") == rows(made / "whole")
-    assert [*verify_remote(URL)] == []
-
-
-@pytest.mark.usefixtures("begun")
-def test_a_killed_driver_and_two_at_once(
+def test_a_killed_worker_a_killed_driver_and_two_at_once(
     start: Start, cluster: LocalCluster, server: ObjectServer, made: Path, tmp_path: Path
 ) -> None:
     before = manifests(server)
     killed = start(made / "photos")
-    wait_until(lambda: manifests(server) != before, "a commit")
+    _, process = wait_until(lambda: next(iter(at_work(cluster).items()), None), "a part")
+    kill(process)
+    wait_until(lambda: manifests(server) != before, "a commit by a worker that is left")
     killed.signal(signal.SIGKILL)
     two = [start(made / "photos", "--workers", "1") for _ in range(2)]
     assert [driver.report()["total"] for driver in two] == [PHOTOS, PHOTOS]
