@@ -177,13 +177,12 @@ def set_threads(count: int) -> None:
 
     To be called in a worker before it computes anything.
     """
-    # Read when torch is first imported.
+    # Read when torch and FAISS are first imported: not here, for work that needs neither.
     os.environ.update(OMP_NUM_THREADS=str(count), OMP_WAIT_POLICY="PASSIVE")
-    import faiss
-    import torch
-
-    torch.set_num_threads(count)
-    faiss.omp_set_num_threads(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(count)
 
 
 def _import_ray() -> Any:

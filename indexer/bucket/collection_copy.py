@@ -22,19 +22,17 @@ def collection_copy(
     bucket: Bucket,
     scratch: Path,
     is_fleet: bool = False,
-    with_parts: bool = True,
     progress: OnBytes | None = None,
 ) -> Iterator[CollectionCopy]:
     """A working copy of an index or a fleet in a bucket, or of one that is to be made there; it is
     pushed when the context ends, unless by an exception.
 
     scratch: a folder for it, which need not exist; what is left there afterwards saves the next
-    working copy in it from copying, and may be deleted. is_fleet: whether a new one is a fleet.
-    with_parts: whether the parts of a fleet are copied too, all of them; else it has their
-    manifests. progress: as for `WorkingCopy`. Errors name the bucket in place of the folder. Raises
-    ConflictError where another writer was faster, IndexBusyError while another process has this
-    scratch folder, IndexMissingError where something else lies in the bucket, BucketError,
-    IndexDamagedError, IndexFormatError, IndexWriteError.
+    working copy in it from copying, and may be deleted. is_fleet: whether a new one is a fleet; the
+    copy of a fleet is without its parts. progress: as for `WorkingCopy`. Errors name the bucket in
+    place of the folder. Raises ConflictError where another writer was faster, IndexBusyError while
+    another process has this scratch folder, IndexMissingError where something else lies in the
+    bucket, BucketError, IndexDamagedError, IndexFormatError, IndexWriteError.
     """
     with writing(scratch):
         scratch.mkdir(parents=True, exist_ok=True)
@@ -47,7 +45,7 @@ def collection_copy(
                 f"{bucket.url}: is an ordinary index; choose another place for a fleet"
             )
         if is_fleet or (stored is None and bucket.get(FLEET_NAME) is not None):
-            copy = FleetCopy(bucket, folder, with_parts, progress)
+            copy = FleetCopy(bucket, folder)
         else:
             copy = WorkingCopy(bucket, folder, stored, progress)
         yield copy

@@ -1,17 +1,16 @@
-"""Writing a fleet that lies in a bucket: what its parts have in common, and each part as an index.
+"""Writing a fleet that lies in a bucket: what its parts have in common.
 
 fleet.json is stored before the parts, and never changed: who stores it first has the place.
 """
 
 import shutil
-from functools import partial
 from pathlib import Path
 
 from indexer.bucket.object_store import Bucket, ConflictError
 from indexer.bucket.remote_index import mark
 from indexer.bucket.remote_state import of_every_part
-from indexer.bucket.transfer import OnBytes, Together, copy_head, put_sound
-from indexer.bucket.working_copy import RUN_AGAIN, StoredFailures, WorkingCopy
+from indexer.bucket.transfer import copy_head, put_sound
+from indexer.bucket.working_copy import RUN_AGAIN, StoredFailures
 from indexer.errors import IndexMissingError
 from indexer.parts import Fleet, parse_fleet, part_name, read_fleet
 from indexer.store.failures import FAILURES_NAME
@@ -22,22 +21,19 @@ from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME
 
 
 class FleetCopy:
-    """A folder that holds the state of a fleet in a bucket; made by `collection_copy`.
+    """A folder that holds what the parts of a fleet in a bucket have in common, and the manifests
+    of the parts; made by `collection_copy`. Each part has a working copy of its own.
 
     folder: of the fleet; without fleet.json where the bucket has none. bucket: its place there.
     """
 
-    def __init__(
-        self, bucket: Bucket, folder: Path, with_parts: bool, progress: OnBytes | None = None
-    ) -> None:
+    def __init__(self, bucket: Bucket, folder: Path) -> None:
         """Bring the folder to the state of the bucket, whatever an earlier writer left in it.
 
-        with_parts: False for the manifests of the parts alone. progress: as for `WorkingCopy`, of
-        the parts. Raises as `collection_copy` does.
+        Raises as `collection_copy` does.
         """
         self.folder = folder
         self.bucket = bucket
-        self._parts: list[WorkingCopy] = []
         content = bucket.get(FLEET_NAME)
         self._is_stored = content is not None
         if content is None:
@@ -51,17 +47,15 @@ class FleetCopy:
             return
         fleet = parse_fleet(folder, content)
         copy_head(bucket, content, fleet, folder)
-        if with_parts:
-            self._open_parts(fleet.parts, progress)
-        else:
-            self._copy_manifests(fleet)
+        self._copy_manifests(fleet)
         failures = bucket.get(FAILURES_NAME)
         with writing(folder):
             mark(folder, ORIGIN_NAME, bucket)
             self._failures = StoredFailures(bucket, folder, failures)
 
     def push(self) -> None:
-        """Store in the bucket what was committed in the folder since it was read or pushed.
+        """Store in the bucket what was committed in the folder since it was read or pushed, but
+        what is in the parts.
 
         Raises as `WorkingCopy.push`.
         """
@@ -70,14 +64,7 @@ class FleetCopy:
         if not self._is_stored:
             self._push_head()
             self._is_stored = True
-        for part in self._parts:
-            part.push()
         self._failures.push()
-
-    def delete_unnamed(self) -> None:
-        """As `WorkingCopy.delete_unnamed`, of every part."""
-        for part in self._parts:
-            part.delete_unnamed()
 
     def _push_head(self) -> None:
         """Store the codec and fleet.json of a fleet that was just made."""
@@ -106,16 +93,6 @@ class FleetCopy:
                     write_bytes_atomically(path, content)
 
         of_every_part(copy_manifest, range(fleet.parts))
-
-    def _open_parts(self, count: int, progress: OnBytes | None) -> None:
-        together = Together(progress)
-
-        def open_part(name: str) -> WorkingCopy:
-            told = partial(together.report, name)
-            part = self.bucket.below(name)
-            return WorkingCopy(part, self.folder / name, part.read(MANIFEST_NAME), told)
-
-        self._parts = of_every_part(open_part, map(part_name, range(count)))
 
 
 def _check_place(bucket: Bucket) -> None:

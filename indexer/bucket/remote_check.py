@@ -2,29 +2,71 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from indexer.bucket.object_store import Bucket
-from indexer.bucket.remote_state import RemoteState, check_parts, read_state
+from indexer.bucket.remote_state import check_parts, read_state
 from indexer.bucket.transfer import OnBytes, Repair, begin_copy, codec_repair, object_key
+from indexer.errors import IndexMissingError
+from indexer.parts import Fleet
 from indexer.store.files import StoredFile
+from indexer.store.manifest import MANIFEST_NAME
+
+
+@dataclass(frozen=True)
+class FleetHead:
+    """What the parts of a fleet have in common. problems: of that. bytes: of the files of all
+    parts.
+    """
+
+    fleet: Fleet
+    problems: list[str]
+    bytes: int
+
+
+def check_remote_head(url: str) -> FleetHead | None:
+    """Check what the parts of a fleet in a bucket have in common, and that they are its parts; None
+    for an ordinary index.
+
+    Raises BucketError; IndexMissingError, IndexFormatError, IndexDamagedError where a manifest is.
+    """
+    state = read_state(Bucket(url))
+    fleet, bucket, size = state.fleet, state.bucket, 0
+    if fleet is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        for part in state.parts:
+            manifest = begin_copy(part.bucket, part.manifest, Path(folder, part.name))
+            size += sum(file.bytes for file in manifest.files())
+        check_parts(state, replace(fleet, index_dir=Path(folder)))
+    problems = _problems(bucket, [fleet.codec], partial(codec_repair, bucket, fleet))
+    return FleetHead(fleet, [*problems], size)
 
 
 def verify_remote(url: str, progress: OnBytes | None = None) -> Iterator[str]:
-    """Read all files of an index or a fleet in a bucket, map shards too, and compare them with
-    their digests.
+    """Read all files of an ordinary index in a bucket, or of a part of a fleet, map shards too, and
+    compare them with their digests.
 
     Yields one line per problem, as soon as it is found. progress: called with the bytes that were
-    read, and those of all files. Raises BucketError, also when some problems were found already;
-    IndexMissingError, IndexFormatError, IndexDamagedError where a manifest is.
+    read, and those of all files. Raises as `check_remote_head`.
     """
-    state = read_state(Bucket(url))
-    files = _files(state)
-    done, total = 0, sum(file.bytes for _, file, _ in files)
-    for bucket, file, repair in files:
+    bucket = Bucket(url)
+    content = bucket.get(MANIFEST_NAME)
+    if content is None:
+        raise IndexMissingError(f"{url}: no index here; check the address")
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = begin_copy(bucket, content, Path(folder))
+    yield from _problems(bucket, manifest.files(), manifest.repair_hint, progress)
+
+
+def _problems(
+    bucket: Bucket, files: Sequence[StoredFile], repair: Repair, progress: OnBytes | None = None
+) -> Iterator[str]:
+    done, total = 0, sum(file.bytes for file in files)
+    for file in files:
         sha256, size = hashlib.sha256(), 0
         try:
             for piece in bucket.pieces(object_key(file)):
@@ -40,22 +82,6 @@ def verify_remote(url: str, progress: OnBytes | None = None) -> Iterator[str]:
         done += file.bytes
         if difference:
             yield f"{bucket.url}/{object_key(file)}: {difference}; {mend}"
-
-
-def _files(state: RemoteState) -> list[tuple[Bucket, StoredFile, Repair]]:
-    """Every file but the manifests, where it lies, and how it is repaired."""
-    files: list[tuple[Bucket, StoredFile, Repair]] = []
-    if state.fleet is not None:
-        files.append(
-            (state.bucket, state.fleet.codec, partial(codec_repair, state.bucket, state.fleet))
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        for part in state.parts:
-            manifest = begin_copy(part.bucket, part.manifest, Path(folder, part.name))
-            files += [(part.bucket, file, manifest.repair_hint) for file in manifest.files()]
-        if state.fleet is not None:
-            check_parts(state, replace(state.fleet, index_dir=Path(folder)))
-    return files
 
 
 def _difference(file: StoredFile, size: int, sha256: str) -> str:

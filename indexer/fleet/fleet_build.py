@@ -6,21 +6,20 @@ The parts of a fleet are written by `index_photos`, one after the other, or by w
 import contextlib
 import shutil
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 from features.errors import WaldoError
 from indexer.bucket.collection_copy import CollectionCopy
-from indexer.bucket.object_store import ConflictError
 from indexer.bucket.transfer import codec_repair, fetch
 from indexer.codec.quality import DEFAULT_QUALITY
-from indexer.fleet.fleet_progress import FleetProgress
+from indexer.fleet.fleet_progress import FleetProgress, as_one_run
 from indexer.fleet.new_fleet import NewFleet
 from indexer.fleet.part_places import copy_failures_of_parts, part_folder, prepare_parts
-from indexer.fleet.part_update import MOST_CONFLICTS, PartUpdate
+from indexer.fleet.part_update import LoadedModels, PartUpdate
+from indexer.fleet.part_work import work_here
 from indexer.fleet.ray_workers import PartPool
 from indexer.fleet.shares import Shares, divide_listing
 from indexer.ingest.build import index_photos
@@ -80,8 +79,7 @@ def index_collection(
         )
     started, url = time.monotonic(), None if copy is None else copy.bucket.url
     _check_parts(index_dir, fleet, parts)
-    left_out = Exclusion(exclude)
-    opened = open_sources(sources, index_dir, left_out)
+    opened = open_sources(sources, index_dir, left_out := Exclusion(exclude))
     listing = partial(list_photos, opened, index_dir, left_out)
     make_folder(index_dir, FLEET_NAME)
     with contextlib.ExitStack() as held:
@@ -96,12 +94,13 @@ def index_collection(
             chosen, fingerprint = new.chosen, fleet.fingerprint
         fleet = replace(fleet, index_dir=index_dir.absolute())
         shares = _divide(fleet, copy, opened, listing(), chosen)
-        update = PartUpdate(fleet, url, shares.sources, fingerprint, batch_size, quality)
-        progress = FleetProgress(on_progress, shares.total, fleet.parts)
-        reports = _update_parts(pool, update, shares, extractor, descriptors, progress)
+        models = LoadedModels(extractor, descriptors).on(cluster, fingerprint, batch_size)
+        update = PartUpdate(fleet, url, shares.sources, models, batch_size, quality)
+        progress = FleetProgress(fleet.parts, as_one_run(on_progress, shares.total))
+        do = work_here if pool is None else pool.work
+        reports = do(update, range(fleet.parts), progress, shares.of)
         _finish(fleet, copy, shares)
-    together = _together(index_dir, reports, len(shares.unreadable))
-    return replace(together, seconds=time.monotonic() - started)
+    return _together(index_dir, reports, len(shares.unreadable), time.monotonic() - started)
 
 
 def stored_settings(index_dir: Path) -> Manifest | None:
@@ -180,36 +179,6 @@ def _hand_out(fleet: Fleet, url: str | None, chosen: Sequence[Found]) -> None:
             (sample / name).replace(folder / name)
 
 
-def _update_parts(
-    pool: PartPool | None,
-    update: PartUpdate,
-    shares: Shares,
-    extractor: Extractor,
-    descriptors: Sequence[Descriptor],
-    progress: FleetProgress,
-) -> list[IndexReport]:
-    """Bring every part up to date: by the workers of a pool, or one after the other."""
-    if pool is not None:
-        described = [descriptor.fingerprint() for descriptor in descriptors]
-        return pool.update_parts(update, shares, described, progress)
-    reports: dict[int, IndexReport] = {}
-    waiting, conflicts = deque(range(update.fleet.parts)), Counter[int]()
-    while waiting:
-        number = waiting.popleft()
-        report = partial(progress.report, number)
-        try:
-            share = shares.of(number)
-            reports[number] = update.run(number, share, extractor, descriptors, report)
-            progress.finish(number)
-        except ConflictError:
-            conflicts[number] += 1
-            if conflicts[number] >= MOST_CONFLICTS:
-                raise
-            waiting.append(number)
-            progress.queue_again(number)
-    return [reports[number] for number in range(update.fleet.parts)]
-
-
 def _check_parts(index_dir: Path, fleet: Fleet | None, parts: int | None) -> None:
     """Raise WaldoError where a fleet of so many parts can be neither made nor updated."""
     if parts is not None:
@@ -241,9 +210,11 @@ def _gather_failures(fleet: Fleet) -> None:
         write_failures(fleet.index_dir, current)
 
 
-def _together(index_dir: Path, reports: Sequence[IndexReport], unreadable: int) -> IndexReport:
+def _together(
+    index_dir: Path, reports: Mapping[int, IndexReport], unreadable: int, seconds: float
+) -> IndexReport:
     """The reports of all parts as one. unreadable: what all parts reported alike."""
     names = [field.name for field in fields(IndexReport) if field.name != "index_dir"]
-    sums = {name: sum(getattr(report, name) for report in reports) for name in names}
+    sums = {name: sum(getattr(report, name) for report in reports.values()) for name in names}
     sums["failed"] -= unreadable * (len(reports) - 1)
-    return IndexReport(index_dir, **sums)
+    return IndexReport(index_dir, **{**sums, "seconds": seconds})

@@ -1,32 +1,32 @@
-"""The progress of a fleet's parts as that of one run."""
+"""What the parts of a fleet tell of their progress, put together."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Any
 
 from indexer.ingest.progress import PartsProgress, Progress
 
 _COUNTS = ("done", "new", "skipped", "failed")
 
+# Is called with the last that each part has told, of those that have begun, and with how many parts
+# are done.
+OnParts = Callable[[Collection[Any], PartsProgress], None]
+
 
 class FleetProgress:
-    """Puts the progress of parts together.
+    """Tells a listener of every step of the parts. parts: how many are to be done."""
 
-    total: files of all parts. parts: how many there are.
-    """
-
-    def __init__(self, listener: Callable[[Progress], None] | None, total: int, parts: int) -> None:
+    def __init__(self, parts: int, listener: OnParts | None) -> None:
         self._listener = listener
-        self._total = total
-        self._started = time.monotonic()
-        self._last: dict[int, Progress] = {}
+        self._last: dict[int, Any] = {}
         self._finished: set[int] = set()
         self._again: set[int] = set()
         self._parts = PartsProgress(parts, 0)
 
-    def report(self, part: int, progress: Progress) -> None:
+    def report(self, part: int, step: Any) -> None:
         """A part, by its number, has come so far."""
-        self._last[part] = progress
+        self._last[part] = step
         self._notify()
 
     def finish(self, part: int) -> None:
@@ -48,12 +48,22 @@ class FleetProgress:
         self._notify()
 
     def _notify(self) -> None:
-        if self._listener is None:
-            return
         self._parts = replace(
             self._parts, done=len(self._finished), again=tuple(sorted(self._again))
         )
-        sums = {name: sum(getattr(one, name) for one in self._last.values()) for name in _COUNTS}
-        seconds = time.monotonic() - self._started
-        together = Progress("index", total=self._total, seconds=seconds, parts=self._parts, **sums)
-        self._listener(together)
+        if self._listener is not None:
+            self._listener(self._last.values(), self._parts)
+
+
+def as_one_run(listener: Callable[[Progress], None] | None, files: int) -> OnParts | None:
+    """Tells a listener of indexing runs, one for each part, as of one run. files: of all parts."""
+    if listener is None:
+        return None
+    started = time.monotonic()
+
+    def tell(last: Collection[Progress], parts: PartsProgress) -> None:
+        sums = {name: sum(getattr(one, name) for one in last) for name in _COUNTS}
+        seconds = time.monotonic() - started
+        listener(Progress("index", total=files, seconds=seconds, parts=parts, **sums))
+
+    return tell

@@ -7,10 +7,10 @@ take room there, and each commit looks at its own part alone.
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from indexer.bucket.collection_copy import collection_copy, scratch_folder
+from indexer.bucket.collection_copy import CollectionCopy, collection_copy, scratch_folder
 from indexer.bucket.object_store import Bucket, ConflictError
 from indexer.bucket.remote_state import of_every_part
 from indexer.bucket.transfer import fetch_failures, object_key
@@ -57,8 +57,9 @@ def prepare_parts(fleet: Fleet, bucket: Bucket | None) -> None:
 @contextlib.contextmanager
 def part_to_write(
     fleet: Fleet, url: str | None, number: int
-) -> Iterator[tuple[Path, Callable[[], None] | None]]:
-    """The folder to write a part in, and what is to be called after each commit.
+) -> Iterator[tuple[Path, CollectionCopy | None]]:
+    """The folder to write a part in; of a fleet in a bucket also the working copy that it is, which
+    is pushed at the end too.
 
     url: of a fleet in a bucket. Raises ConflictError where another run has written the part since
     it was opened, IndexBusyError while another process of this machine writes it, and as
@@ -69,7 +70,7 @@ def part_to_write(
         return
     part = Bucket(url).below(part_name(number))
     with collection_copy(part, _scratch(url, number)) as copy:
-        yield copy.folder, copy.push
+        yield copy.folder, copy
         copy.push()
         shutil.rmtree(copy.folder)
 

@@ -1,60 +1,131 @@
-"""What a run does to every part of a fleet, in any process that sees its folder or bucket."""
+"""What a run of `waldo index` does to every part of a fleet."""
 
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
+from features.models import MapExtractor, extractor_of
+from features.vision.descriptors import ImageDescriptor
+from indexer.bucket.object_store import url_in
+from indexer.errors import SourceError
 from indexer.fleet.part_places import part_to_write
+from indexer.fleet.part_work import OnStep
 from indexer.fleet.shares import Share
 from indexer.ingest.build import index_photos
-from indexer.ingest.progress import IndexReport, Progress
+from indexer.ingest.progress import IndexReport
 from indexer.ingest.sources import Source
 from indexer.parts import Fleet
 from indexer.protocols import Descriptor, Extractor
+from indexer.ray_cluster import RayCluster
 from indexer.store.manifest import Fingerprint
 
-# A part that another run has written meanwhile is brought up to date again. Each time that run has
-# got on; only a server that refuses without a reason would do so for ever.
-MOST_CONFLICTS = 100
+# Photos per batch of descriptors where nobody says how many.
+_DESCRIBED_AT_ONCE = 8
+
+
+class Models(Protocol):
+    """What extracts photos, and what describes them."""
+
+    @property
+    def extractor(self) -> Extractor: ...
+
+    @property
+    def descriptors(self) -> Sequence[Descriptor]: ...
+
+
+@dataclass(frozen=True)
+class NamedModels:
+    """Those that a worker loads when it first needs them.
+
+    fingerprint: of the extractor; described: of the descriptors. device: its name on the worker's
+    machine. batch_size: photos per batch, or None.
+    """
+
+    fingerprint: Fingerprint
+    described: tuple[Mapping[str, Any], ...]
+    device: str
+    batch_size: int | None
+
+    @cached_property
+    def extractor(self) -> MapExtractor:
+        return extractor_of(self.fingerprint, self.device, self.batch_size)
+
+    @cached_property
+    def descriptors(self) -> list[ImageDescriptor]:
+        size = self.batch_size or _DESCRIBED_AT_ONCE
+        return [
+            ImageDescriptor.from_fingerprint(dict(fingerprint), self.device, size)
+            for fingerprint in self.described
+        ]
+
+
+@dataclass(frozen=True)
+class LoadedModels:
+    """Those of this process."""
+
+    extractor: Extractor
+    descriptors: Sequence[Descriptor]
+
+    def on(
+        self, cluster: RayCluster | None, fingerprint: Fingerprint, batch_size: int | None
+    ) -> Models:
+        """Those that a cluster's workers load in their place; themselves where there is none.
+
+        fingerprint: of the extractor, as the workers have it.
+        """
+        if cluster is None:
+            return self
+        described = tuple(descriptor.fingerprint() for descriptor in self.descriptors)
+        return NamedModels(fingerprint, described, cluster.device, batch_size)
 
 
 @dataclass(frozen=True)
 class PartUpdate:
-    """Brings parts of a fleet up to date with a listing.
+    """Brings parts up to date with a listing; what it is given for a part is its share of that.
 
-    fleet: by its absolute path. url: of a fleet in a bucket, of which only the machine of the run
-    has the folder. sources: of the listing. fingerprint: of the extractor. batch_size, quality: as
-    for `index_photos`.
+    fleet, url: as in `PartWork`. sources: of the listing. batch_size, quality: as for
+    `index_photos`.
     """
 
     fleet: Fleet
     url: str | None
     sources: tuple[Source, ...]
-    fingerprint: Fingerprint
+    models: Models
     batch_size: int | None
     quality: str | None
 
-    def run(
-        self,
-        number: int,
-        share: Share,
-        extractor: Extractor,
-        descriptors: Sequence[Descriptor],
-        on_progress: Callable[[Progress], None],
-    ) -> IndexReport:
-        """Bring the part of this number up to date with its share of the listing.
+    def check_machine(self) -> None:
+        """Raise SourceError where a machine does not see the photos."""
+        for source in self.sources:
+            check_visible(source)
 
-        Raises as `index_photos` and `part_to_write`.
+    def run(self, number: int, given: Share, on_step: OnStep) -> IndexReport:
+        """As `PartWork.run`, and raises as `index_photos` and `part_to_write`.
+
+        on_step: called with the `Progress` of the part.
         """
-        with part_to_write(self.fleet, self.url, number) as (folder, on_commit):
+        with part_to_write(self.fleet, self.url, number) as (folder, copy):
             return index_photos(
                 self.sources,
                 folder,
-                extractor,
+                self.models.extractor,
                 batch_size=self.batch_size,
                 quality=self.quality,
-                descriptors=descriptors,
-                on_progress=on_progress,
-                on_commit=on_commit,
-                share=share.entries,
-                first_unlisted=share.first_unlisted,
+                descriptors=self.models.descriptors,
+                on_progress=on_step,
+                on_commit=None if copy is None else copy.push,
+                share=given.entries,
+                first_unlisted=given.first_unlisted,
             )
+
+
+def check_visible(source: Source) -> None:
+    """Raise SourceError where this machine does not see a source."""
+    # Buckets are the same for all; who may not read them is told when a photo is fetched.
+    if url_in(source.path) is None and not source.path.exists():
+        raise SourceError(
+            f"{source.path}: is not there on the machine {socket.gethostname()}; every machine of "
+            "the cluster must see the photos at the same paths"
+        )

@@ -1,4 +1,4 @@
-"""Parts of a fleet are brought up to date by workers on a Ray cluster.
+"""Work is done to the parts of a fleet by workers on a Ray cluster.
 
 This process owns the queue of parts. Where a worker dies, alone or with its machine, its part is
 queued again, and another worker is hired as soon as there is room. So a run goes on with the
@@ -6,18 +6,16 @@ machines that are left.
 """
 
 import contextlib
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.bucket.object_store import ConflictError
 from indexer.fleet.fleet_progress import FleetProgress
 from indexer.fleet.new_fleet import NewFleet
-from indexer.fleet.part_update import MOST_CONFLICTS, PartUpdate
-from indexer.fleet.part_worker import CodecWorker, PartWork, PartWorker
-from indexer.fleet.shares import Shares
-from indexer.ingest.progress import IndexReport
+from indexer.fleet.part_work import Given, PartQueue, PartWork, nothing
+from indexer.fleet.part_worker import CodecWorker, PartWorker
 from indexer.parts import Fleet
 from indexer.ray_cluster import ClusterError, RayWorkers, WorkerLostError, ray_on_stderr
 
@@ -41,15 +39,12 @@ class _Hired:
 
 
 class PartPool:
-    """The workers that make and update a fleet. workers: of a cluster that is connected."""
+    """The workers that make, update and look after a fleet. workers: of a cluster that is
+    connected.
+    """
 
     def __init__(self, workers: RayWorkers) -> None:
         self._workers = workers
-        self._hired: list[_Hired] = []
-        self._waiting: deque[int] = deque()
-        self._reports: dict[int, IndexReport] = {}
-        self._deaths: Counter[int | None] = Counter()
-        self._conflicts: Counter[int] = Counter()
 
     @ray_on_stderr()
     def fit(self, new: NewFleet, model: str, on_progress: Callable[[int], None]) -> Fleet:
@@ -76,125 +71,130 @@ class PartPool:
         raise _too_many_deaths("as they fitted the codec", last)
 
     @ray_on_stderr()
-    def update_parts(
+    def work(
         self,
-        update: PartUpdate,
-        shares: Shares,
-        descriptors: Sequence[Mapping[str, Any]],
+        work: PartWork,
+        parts: Sequence[int],
         progress: FleetProgress,
-    ) -> list[IndexReport]:
-        """Bring every part of a fleet up to date; returns their reports in order.
+        given: Given = nothing,
+    ) -> dict[int, Any]:
+        """As `work_here`.
 
-        descriptors: their fingerprints. On KeyboardInterrupt, and where a worker fails, the others
-        commit what they have extracted. Raises what a worker raised, and ClusterError.
+        On KeyboardInterrupt, and where a worker fails, the others commit what they have done.
+        Raises what a worker raised, and ClusterError.
         """
-        parts = range(update.fleet.parts)
-        self._waiting.extend(parts)
+        return _Run(self._workers, work, PartQueue(parts, progress), progress, given).results()
+
+
+@dataclass
+class _Run:
+    """One piece of work, and the workers that are at it."""
+
+    workers: RayWorkers
+    work: PartWork
+    queue: PartQueue
+    progress: FleetProgress
+    given: Given
+    hired: list[_Hired] = field(default_factory=list)
+    done: dict[int, Any] = field(default_factory=dict)
+    deaths: Counter[int | None] = field(default_factory=Counter)
+
+    def results(self) -> dict[int, Any]:
+        """Do all of it."""
+        parts = len(self.queue)
         try:
-            while len(self._reports) < len(parts):
-                self._hire(update, descriptors)
-                self._take_answers(shares, progress)
-                self._take_progress(progress)
+            while len(self.done) < parts:
+                self._hire()
+                self._take_answers()
+                self._take_progress()
         except BaseException:
             self._stop()
             raise
         finally:
-            for hired in self._hired[:]:
+            for hired in self.hired[:]:
                 self._dismiss(hired)
-        return [self._reports[number] for number in parts]
+        return self.done
 
-    def _hire(self, update: PartUpdate, descriptors: Sequence[Mapping[str, Any]]) -> None:
+    def _hire(self) -> None:
         """Ask for as many workers as there is work and room for. Each gets a part when it is there,
         so none is kept for a worker that may never come.
         """
-        at_work = sum(hired.part is not None for hired in self._hired)
-        room = self._workers.room()
-        wanted = min(room.workers, at_work + len(self._waiting))
-        while len(self._hired) < wanted:
-            device = self._workers.cluster.device
-            work = PartWork(update, tuple(descriptors), device, room.cores)
-            worker = self._workers.hire(PartWorker, room, work)
-            self._hired.append(_Hired(worker, worker.start.remote()))
+        at_work = sum(hired.part is not None for hired in self.hired)
+        room = self.workers.room()
+        wanted = min(room.workers, at_work + len(self.queue))
+        while len(self.hired) < wanted:
+            worker = self.workers.hire(PartWorker, room, self.work, room.cores)
+            self.hired.append(_Hired(worker, worker.start.remote()))
 
-    def _take_answers(self, shares: Shares, progress: FleetProgress) -> None:
+    def _take_answers(self) -> None:
         """Wait a moment for answers; give whoever has answered the next part."""
-        by_answer = {hired.answer: hired for hired in self._hired}
-        for answer in self._workers.come(list(by_answer), _BETWEEN_LOOKS):
+        by_answer = {hired.answer: hired for hired in self.hired}
+        for answer in self.workers.come(list(by_answer), _BETWEEN_LOOKS):
             hired = by_answer[answer]
             try:
-                self._settle(hired, self._workers.answer(answer), progress)
+                self._settle(hired, self.workers.answer(answer))
             except ConflictError as error:
-                self._queue_last(hired, error, progress)
+                assert hired.part is not None
+                self.queue.put_last(hired.part, error)
             except WorkerLostError as error:
-                self._replace(hired, error, progress)
+                self._replace(hired, error)
                 continue
-            if self._waiting:
-                hired.part = self._waiting.popleft()
-                hired.answer = hired.actor.update.remote(hired.part, shares.of(hired.part))
+            if self.queue:
+                hired.part = self.queue.take()
+                hired.answer = hired.actor.do.remote(hired.part, self.given(hired.part))
             else:
                 self._dismiss(hired)
-        progress.workers(sum(hired.part is not None for hired in self._hired))
+        self.progress.workers(sum(hired.part is not None for hired in self.hired))
 
-    def _settle(self, hired: _Hired, done: Any, progress: FleetProgress) -> None:
-        """Note that a worker has started, or has brought its part up to date."""
+    def _settle(self, hired: _Hired, answer: Any) -> None:
+        """Note that a worker has started, or that it is done with its part."""
         if hired.part is None:
-            del self._deaths[None]  # workers can be started
+            del self.deaths[None]  # workers can be started
             return
-        self._reports[hired.part], last = done
-        progress.report(hired.part, last)
-        progress.finish(hired.part)
+        self.done[hired.part], last = answer
+        if last is not None and last[0] == hired.part:
+            self.progress.report(*last)
+        self.progress.finish(hired.part)
 
-    def _queue_last(self, hired: _Hired, error: ConflictError, progress: FleetProgress) -> None:
-        """Queue a part again, behind the others, which another run has written meanwhile. Raises
-        the error where that has happened too often.
-        """
-        assert hired.part is not None
-        self._conflicts[hired.part] += 1
-        if self._conflicts[hired.part] >= MOST_CONFLICTS:
-            raise error
-        self._waiting.append(hired.part)
-        progress.queue_again(hired.part)
-
-    def _replace(self, dead: _Hired, error: Exception, progress: FleetProgress) -> None:
+    def _replace(self, dead: _Hired, error: Exception) -> None:
         """Queue the part of a worker again that is gone. Raises ClusterError where that has
         happened too often.
         """
         self._dismiss(dead)
-        self._deaths[dead.part] += 1
-        if self._deaths[dead.part] >= _MOST_DEATHS:
+        self.deaths[dead.part] += 1
+        if self.deaths[dead.part] >= _MOST_DEATHS:
             of_what = "as they started" if dead.part is None else f"at part {dead.part:05d}"
             raise _too_many_deaths(of_what, error)
         if dead.part is not None:
-            self._waiting.appendleft(dead.part)
-            progress.queue_again(dead.part)
+            self.queue.put_first(dead.part)
 
-    def _take_progress(self, progress: FleetProgress) -> None:
+    def _take_progress(self) -> None:
         """Ask every worker how far it is, and report what those say who have answered."""
-        asked = {hired.told: hired for hired in self._hired if hired.told is not None}
-        told = self._workers.come([*asked], 0, len(asked)) if asked else []
+        asked = {hired.told: hired for hired in self.hired if hired.told is not None}
+        told = self.workers.come([*asked], 0, len(asked)) if asked else []
         for answer in told:
             asked[answer].told = None
             with contextlib.suppress(WorkerLostError):  # `_take_answers` deals with it
-                found = self._workers.answer(answer)
+                found = self.workers.answer(answer)
                 if found is not None and found[0] == asked[answer].part:
-                    progress.report(*found)
-        for hired in self._hired:
+                    self.progress.report(*found)
+        for hired in self.hired:
             if hired.part is not None and hired.told is None:
                 hired.told = hired.actor.progress.remote()
 
     def _stop(self) -> None:
         """Have all workers commit what they have, and wait for it."""
-        at_work = [hired for hired in self._hired if hired.part is not None]
+        at_work = [hired for hired in self.hired if hired.part is not None]
         for hired in at_work:
             hired.actor.stop.remote()
         if at_work:
             answers = [hired.answer for hired in at_work]
-            self._workers.come(answers, _TO_STOP, len(answers))
+            self.workers.come(answers, _TO_STOP, len(answers))
 
     def _dismiss(self, hired: _Hired) -> None:
         """Let go of a worker, dead or alive."""
-        self._hired.remove(hired)
-        self._workers.dismiss(hired.actor)
+        self.hired.remove(hired)
+        self.workers.dismiss(hired.actor)
 
 
 def _too_many_deaths(when: str, error: Exception) -> ClusterError:

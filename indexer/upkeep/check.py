@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.bucket.transfer import OnBytes
 from indexer.codec.codec import load_codec
 from indexer.errors import REPAIR_HINT, IndexDamagedError
 from indexer.recall.descriptor_vectors import has_vector, load_descriptor_recall, read_vectors
@@ -78,29 +79,52 @@ def describe(index_dir: Path) -> dict[str, Any]:
     }
 
 
-def verify(index_dir: Path) -> list[str]:
+def verify(index_dir: Path, progress: OnBytes | None = None) -> list[str]:
     """Read the whole index and compare it with its digests, counts and checksums.
 
     Returns one line per problem, with the file and what to do; none where the index is sound.
-    Raises IndexMissingError and IndexFormatError.
+    progress: called with the bytes that were read, and `bytes_to_verify`. Raises IndexMissingError
+    and IndexFormatError.
     """
     with contextlib.closing(ReaderLock(index_dir)):
         try:
             manifest = read_manifest(index_dir)
         except IndexDamagedError as error:
             return [str(error)]
-        return list(_problems(index_dir, manifest))
+        return list(_problems(index_dir, manifest, _Reading(bytes_to_verify(manifest), progress)))
 
 
-def _problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
+def bytes_to_verify(manifest: Manifest) -> int:
+    """What `verify` reads of an index: all of its files, and the rows of its map shards again."""
+    rows = sum(file.rows for file in manifest.shards)
+    return sum(file.bytes for file in manifest.files()) + rows * manifest.photo_bytes
+
+
+class _Reading:
+    """Counts what is read."""
+
+    def __init__(self, total: int, progress: OnBytes | None) -> None:
+        self._total = total
+        self._progress = progress
+        self._done = 0
+
+    def add(self, count: int) -> None:
+        """So many bytes were read, or need not be."""
+        self._done += count
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _problems(index_dir: Path, manifest: Manifest, reading: _Reading) -> Iterator[str]:
     # Of these files no more is read where it would need a parser, which may fail on damaged input.
     bad = set()
     for file in manifest.files():
         for problem in _file_problems(index_dir, manifest, file):
             bad.add(file.name)
             yield problem
+        reading.add(file.bytes)
     yield from _codec_problems(index_dir, manifest, bad)
-    yield from _row_problems(index_dir, manifest)
+    yield from _row_problems(index_dir, manifest, reading)
     if not bad.intersection(file.name for file in manifest.photos):
         try:
             table = read_photo_table(index_dir, manifest)
@@ -144,7 +168,7 @@ def _table_problems(index_dir: Path, manifest: Manifest, table: PhotoTable) -> I
         yield f"{index_dir}: photos of an unknown source; index the photos into a new folder"
 
 
-def _row_problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
+def _row_problems(index_dir: Path, manifest: Manifest, reading: _Reading) -> Iterator[str]:
     """Every map shard against its record in the manifest, and its rows against their checksums."""
     store = MapStore(index_dir, manifest.shards, manifest.photo_bytes)
     try:
@@ -155,6 +179,7 @@ def _row_problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
                 layout = read_layout(path, file.rows, manifest.photo_bytes)
             except IndexDamagedError as error:
                 yield f"{path}: {error}; {REPAIR_HINT}"
+                reading.add(file.rows * manifest.photo_bytes)
                 continue
             if file.layout not in (None, layout):
                 yield f"{path}: its columns lie elsewhere than the manifest says; {REPAIR_HINT}"
@@ -162,6 +187,7 @@ def _row_problems(index_dir: Path, manifest: Manifest) -> Iterator[str]:
                 rows = range(start, min(start + _ROWS_AT_ONCE, len(ids)))
                 _, damaged = store.read([Place(file.number, r, int(ids[r])) for r in rows])
                 yield from (f"{index_dir}: {damaged[i]}" for i in sorted(damaged))
+                reading.add(len(rows) * manifest.photo_bytes)
     finally:
         store.close()
 

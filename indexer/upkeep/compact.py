@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import WaldoError
+from indexer.bucket.collection_copy import CollectionCopy
 from indexer.bucket.remote_index import shard_opener
+from indexer.bucket.working_copy import WorkingCopy
 from indexer.errors import IndexDamagedError
 from indexer.recall.descriptor_vectors import is_fragmented, refresh_descriptors, rewrite_column
 from indexer.recall.inverted_file import refresh_word_recall
@@ -95,6 +97,20 @@ class Plan:
     def is_nothing(self, manifest: Manifest) -> bool:
         rewrites = self.shards or self.table or self.descriptors
         return not rewrites and self.codecs == manifest.codecs
+
+
+def compact_copy(index_dir: Path, copy: CollectionCopy | None) -> CompactReport:
+    """As `compact`; of a working copy in the folder, what is compacted is stored in its bucket, and
+    what has been named no more for long is deleted there.
+
+    Raises as `WorkingCopy.push` too.
+    """
+    report = compact(index_dir)
+    if isinstance(copy, WorkingCopy):
+        with writing(index_dir):
+            copy.push()
+            copy.delete_unnamed()
+    return report
 
 
 def compact(index_dir: Path) -> CompactReport:

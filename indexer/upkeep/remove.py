@@ -1,6 +1,5 @@
 """Removing photos from an index by their paths."""
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +9,15 @@ from unicodedata import normalize
 
 from features.errors import WaldoError
 from indexer.bucket.object_store import url_in
-from indexer.parts import parts_of
 from indexer.store.files import writing
 from indexer.store.filters import real_folders
 from indexer.store.folder import remove_leftovers
 from indexer.store.locks import writer_lock
 from indexer.store.manifest import Manifest, absolute_path, read_manifest, write_manifest
 from indexer.store.photos import PhotoTable, photo_path, read_photo_table
+
+# All the names by which an index may know one path.
+Names = frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,25 @@ class RemoveReport:
     total: int
 
 
+@dataclass(frozen=True)
+class Matches:
+    """Which of some paths an index has photos at, in their order. photos: of the whole index."""
+
+    has: tuple[bool, ...]
+    photos: int
+
+    @property
+    def any(self) -> bool:
+        """Whether it has photos at one of the paths."""
+        return True in self.has
+
+    def of(self, paths: Sequence[Names]) -> list[Names]:
+        """Those of the paths that it has photos at."""
+        return [names for names, has in zip(paths, self.has, strict=True) if has]
+
+
 def remove(index_dir: Path, paths: Sequence[Path]) -> RemoveReport:
-    """Remove the photos at or beneath some paths from an index or a fleet, in one commit of the
-    index or of each part.
+    """Remove the photos at or beneath some paths from an index, in one commit.
 
     paths: absolute, or relative to the working directory, or URLs; they need not exist any more.
     The photos' ids become tombstones; `compact` frees their room on disk. Photos whose files are
@@ -39,34 +56,47 @@ def remove(index_dir: Path, paths: Sequence[Path]) -> RemoveReport:
     Raises WaldoError, with nothing removed, where a path matches no photo; IndexMissingError,
     IndexBusyError, IndexFormatError, IndexDamagedError, IndexWriteError.
     """
-    folders = parts_of(index_dir)
-    for folder in folders:
-        read_manifest(folder)  # raises where there is no index, before a lock file is made
-    with contextlib.ExitStack() as locks, writing(index_dir):
-        parts = []
-        for folder in folders:
-            locks.enter_context(writer_lock(folder))
-            parts.append(_Part.read(folder))
-        chosen: list[set[int]] = [set() for _ in parts]
-        unmatched = []
-        for path in paths:
-            rows = [part.rows_at(path) for part in parts]
-            for own, more in zip(chosen, rows, strict=True):
-                own |= more
-            if not any(rows):
-                unmatched.append(str(path))
-        if unmatched:
-            raise WaldoError(
-                f"{', '.join(unmatched)}: no photo of {index_dir} lies there; nothing was removed; "
-                f"`waldo info --index {index_dir}` lists the sources of its photos"
-            )
-        left = [part.remove(rows) for part, rows in zip(parts, chosen, strict=True)]
-    return RemoveReport(index_dir, sum(map(len, chosen)), sum(left))
+    names = [names_of(path) for path in paths]
+    check_matches(str(index_dir), paths, [find_matches(index_dir, names)])
+    return remove_matches(index_dir, names)
+
+
+def check_matches(index: str, paths: Sequence[Path], matches: Sequence[Matches]) -> None:
+    """Raise WaldoError where a path matches no photo in an index, or in any part of a fleet.
+
+    index: its name, for people.
+    """
+    found = zip(*(one.has for one in matches), strict=True)
+    unmatched = [str(path) for path, has in zip(paths, found, strict=True) if not any(has)]
+    if unmatched:
+        raise WaldoError(
+            f"{', '.join(unmatched)}: no photo of {index} lies there; nothing was removed; "
+            f"`waldo info --index {index}` lists the sources of its photos"
+        )
+
+
+def find_matches(index_dir: Path, paths: Sequence[Names]) -> Matches:
+    """Look which paths an index has photos at. paths: by all their names (`names_of`).
+
+    Only the manifest and the photo table are read. Raises IndexMissingError, IndexFormatError,
+    IndexDamagedError.
+    """
+    photos = _Photos.read(index_dir)
+    return Matches(tuple(bool(photos.rows_at(names)) for names in paths), photos.count)
+
+
+def remove_matches(index_dir: Path, paths: Sequence[Names]) -> RemoveReport:
+    """As `remove`, of paths by all their names, where some may match no photo."""
+    read_manifest(index_dir)  # raises where there is no index, before a lock file is made
+    with writer_lock(index_dir), writing(index_dir):
+        photos = _Photos.read(index_dir)
+        rows: set[int] = set().union(*map(photos.rows_at, paths))
+        return RemoveReport(index_dir, len(rows), photos.remove(rows))
 
 
 @dataclass(frozen=True)
-class _Part:
-    """An index whose lock is held. names: see `_names_of_photos`."""
+class _Photos:
+    """The photos of an index. names: see `_names_of_photos`."""
 
     folder: Path
     manifest: Manifest
@@ -81,9 +111,13 @@ class _Part:
         photos = {row: photo_path(manifest, table, row) for row in live}
         return cls(folder, manifest, table, _names_of_photos(photos))
 
-    def rows_at(self, path: Path) -> set[int]:
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return int(self.table.live.sum())
+
+    def rows_at(self, names: Names) -> set[int]:
         """The rows of the photos at or beneath a path."""
-        names = {normalize("NFC", name) for name in _names_of(path)}
         beneath = tuple(name.rstrip("/") + "/" for name in names)
         return {row for row, name in self.names if name in names or name.startswith(beneath)}
 
@@ -95,7 +129,7 @@ class _Part:
             manifest = replace(
                 manifest,
                 generation=manifest.generation + 1,
-                n_photos=int(self.table.live.sum()) - len(rows),
+                n_photos=self.count - len(rows),
                 tombstones=tuple(sorted({*manifest.tombstones, *ids})),
             )
             write_manifest(self.folder, manifest)
@@ -117,15 +151,15 @@ def _names_of_photos(photos: Mapping[int, str]) -> list[tuple[int, str]]:
     return [(row, normalize("NFC", path)) for row, path in (*photos.items(), *linked)]
 
 
-def _names_of(path: Path) -> set[str]:
-    """The paths by which an index may know a path.
+def names_of(path: Path) -> Names:
+    """The names by which an index may know a path, in one normal form of Unicode.
 
     Symbolic links are resolved in the path of a source, and below it where a photo has a real path.
     """
     if url := url_in(path):
-        return {url}
+        return frozenset([normalize("NFC", url)])
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 (it resolves "..", not links)
     names = {str(absolute), os.path.realpath(path)}
     for parent in absolute.parents:
         names.add(os.path.join(os.path.realpath(parent), absolute.relative_to(parent)))  # noqa: PTH118
-    return names
+    return frozenset(normalize("NFC", name) for name in names)

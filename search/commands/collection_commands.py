@@ -16,6 +16,7 @@ from search.commands.terminal.options import (
     PartsOption,
     RayOption,
     check_codec,
+    cluster_of,
     codec_names,
     load_descriptors,
     model_names,
@@ -109,24 +110,21 @@ def index(
     from features.models import find_extractor
     from indexer.fleet.fleet_build import index_collection, stored_settings
     from indexer.ingest.sources import Exclusion, open_sources
-    from indexer.ray_cluster import RayCluster
     from indexer.store.manifest import check_quality
     from indexer.workers.extractor_pool import ExtractorPool
     from search.albums.filling import fill_albums
     from search.commands.terminal.progress_bar import ProgressDisplay
 
     # Wrong arguments are refused before a model is looked for, and perhaps downloaded.
-    cluster = None if ray is None else RayCluster(ray, device, workers)
+    cluster = cluster_of(ray, device, workers)
     if cluster is None:
         _check_workers(workers)
-    else:
-        cluster.check()
     if codec is not None:
         check_codec(codec)
     opened = open_sources(sources, index, Exclusion(exclude or []))
     try:
         is_fleet = parts is not None or cluster is not None
-        with index_to_write(index, is_fleet, with_parts=False) as target:
+        with index_to_write(index, is_fleet) as target:
             stored = stored_settings(target.folder)
             if stored is not None:
                 check_quality(target.folder, stored, codec)
@@ -220,21 +218,18 @@ def _show_machine(json_output: bool) -> None:
         print_table(machine_table(described))
 
 
-def verify(index: IndexOption, json_output: JsonOption = False) -> None:
+def verify(index: IndexOption, ray: RayOption = None, json_output: JsonOption = False) -> None:
     """Read and check everything in an index. The exit code is 1 where something is wrong."""
     from features.errors import WaldoError
-    from indexer.bucket.object_store import url_in
-    from indexer.bucket.remote_check import verify_remote
     from indexer.upkeep.every_part import verify_collection
     from search.commands.terminal.progress_bar import ProgressDisplay
 
-    url, failure = url_in(index), None
+    failure = None
     problems: list[str] = []
     try:
         with ProgressDisplay() as display:
             progress = partial(display.show_bytes, "verifying")
-            found = verify_collection(index) if url is None else verify_remote(url, progress)
-            for problem in found:
+            for problem in verify_collection(index, progress, cluster_of(ray)):
                 problems.append(problem)
     except WaldoError as error:
         failure = error
@@ -248,18 +243,18 @@ def verify(index: IndexOption, json_output: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def compact(index: IndexOption, json_output: JsonOption = False) -> None:
+def compact(index: IndexOption, ray: RayOption = None, json_output: JsonOption = False) -> None:
     """Free the space of deleted and changed photos, and merge small files."""
     from dataclasses import asdict
 
     from indexer.upkeep.every_part import compact_collection
+    from search.commands.terminal.progress_bar import ProgressDisplay
 
+    cluster = cluster_of(ray)
     try:
-        with index_to_write(index) as target:
-            report = compact_collection(target.folder)
-            target.push()
-            if target.copy is not None:
-                target.copy.delete_unnamed()
+        with index_to_write(index) as target, ProgressDisplay() as display:
+            show = partial(display.show_parts, "compacting")
+            report = compact_collection(target.folder, target.copy, show, cluster)
     except KeyboardInterrupt:
         say("stopped; nothing is lost: run the same command again")
         raise typer.Exit(130) from None
@@ -279,15 +274,19 @@ def remove(
         ),
     ],
     index: IndexOption,
+    ray: RayOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Remove photos from an index. The files themselves stay."""
     from dataclasses import asdict
 
-    from indexer.upkeep.remove import remove as remove_photos
+    from indexer.upkeep.every_part import remove_from_collection
+    from search.commands.terminal.progress_bar import ProgressDisplay
 
-    with index_to_write(index) as target:
-        report = remove_photos(target.folder, paths)
+    cluster = cluster_of(ray)
+    with index_to_write(index) as target, ProgressDisplay() as display:
+        show = partial(display.show_parts, "removing")
+        report = remove_from_collection(target.folder, paths, target.copy, show, cluster)
     say("those that are still on disk come back when their SOURCE is indexed again")
     if json_output:
         print_json({**asdict(report), "index_dir": target.name})

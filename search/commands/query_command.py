@@ -29,6 +29,7 @@ from search.commands.terminal.options import (
     PointOption,
     RayOption,
     check_confidence,
+    cluster_of,
     object_in,
     photo_filter,
     print_json,
@@ -40,6 +41,7 @@ from search.commands.terminal.options import (
 if TYPE_CHECKING:
     from features.errors import WaldoError
     from indexer.fleet.cluster_reader import HiredHolders
+    from indexer.ray_cluster import RayCluster
     from search.index import Index
     from search.query import Answer, Query, SearchOptions
 
@@ -232,12 +234,13 @@ def query(
     )
     output = _Output(json_output, paths or null, null, everything, html, masks, export)
     output.check()
+    cluster = cluster_of(ray, device)
     single = is_one_search(photos)
     if not single:
         output.check_for_several()
     with ExitStack() as stack:
         folders = [stack.enter_context(index_to_read(index)) for index in indexes]
-        workers = stack.enter_context(_hired(folders, device, ray))
+        workers = stack.enter_context(_hired(folders, cluster))
         opened = [stack.enter_context(_open(folder, device, maps, workers)) for folder in folders]
         searches = read_queries(photos, pattern)
         if single:
@@ -352,16 +355,15 @@ def _print_answer(answer: "Answer", everything: bool) -> None:
 
 
 @contextmanager
-def _hired(fleets: Sequence[Path], device: str, ray: str | None) -> "Iterator[HiredHolders | None]":
+def _hired(fleets: Sequence[Path], cluster: "RayCluster | None") -> "Iterator[HiredHolders | None]":
     """The workers that hold the parts of all the fleets, where --ray is given."""
     from indexer.fleet.cluster_reader import fleet_in, hire_holders
-    from indexer.ray_cluster import RayCluster
 
-    if ray is None:
+    if cluster is None:
         yield None
         return
     most = max(fleet_in(folder).parts for folder in fleets)
-    with hire_holders(RayCluster(ray, device), most) as workers:
+    with hire_holders(cluster, most) as workers:
         yield workers
 
 

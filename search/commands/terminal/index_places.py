@@ -55,12 +55,10 @@ def index_to_read(index: Path, may_be_fleet: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def index_to_write(
-    index: Path, is_fleet: bool = False, with_parts: bool = True
-) -> Iterator[WrittenIndex]:
+def index_to_write(index: Path, is_fleet: bool = False) -> Iterator[WrittenIndex]:
     """An index by its folder or address. When the context ends, a bucket has what was committed.
 
-    is_fleet, with_parts: as for `collection_copy`, and raises as that does.
+    is_fleet: as for `collection_copy`, and raises as that does.
     """
     from indexer.bucket.object_store import Bucket, url_in
 
@@ -79,7 +77,6 @@ def index_to_write(
                     bucket,
                     scratch_folder(bucket.url),
                     is_fleet,
-                    with_parts,
                     partial(display.show_bytes, "copying"),
                 )
             )
@@ -93,6 +90,6 @@ def ordinary_index_to_write(index: Path) -> Iterator[WrittenIndex]:
     """
     from indexer.store.manifest import read_manifest
 
-    with index_to_write(index, with_parts=False) as target:
+    with index_to_write(index) as target:
         read_manifest(target.folder)
         yield target

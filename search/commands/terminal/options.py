@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from features.models import MapExtractor
     from features.regions import Box
     from features.vision.descriptors import ImageDescriptor
+    from indexer.ray_cluster import RayCluster
     from indexer.store.filters import PhotoFilter
     from indexer.store.manifest import Manifest
     from search.query import Query
@@ -94,6 +95,23 @@ def _needs_faiss(context: typer.Context, index: Any) -> Any:
     if find_spec("faiss") is None and not context.resilient_parsing:
         raise ModuleNotFoundError(name="faiss")
     return index
+
+
+def cluster_of(
+    ray: str | None, device: str = "auto", workers: int | None = None
+) -> "RayCluster | None":
+    """The cluster that --ray names; None where it is not given.
+
+    device, workers: as in `RayCluster`. Raises ClusterError where ray is missing, or where nobody
+    answers at the address.
+    """
+    from indexer.ray_cluster import RayCluster
+
+    if ray is None:
+        return None
+    cluster = RayCluster(ray, device, workers)
+    cluster.check()
+    return cluster
 
 
 # `index_places.py` beside this gives the folder to work in.

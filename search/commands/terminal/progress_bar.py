@@ -79,10 +79,8 @@ class ProgressDisplay:
         finished = progress.done if progress.stage == "index" else 0
         worked = progress.new + progress.failed if progress.stage == "index" else 0
         total = None if progress.total is None else worked + progress.total - finished
-        parts = progress.parts
-        if parts is not None and parts.again != self._again:
-            self._again, self._next_line = parts.again, 0.0  # told at once
-        self.show("indexing", worked + progress.waiting, total, _parts_note(parts))
+        note = self._parts_note(progress.parts)
+        self.show("indexing", worked + progress.waiting, total, note)
 
     def show(self, doing: str, done: int, total: int | None, note: str = "") -> None:
         """What is being done, and how much of it is done. total: None while unknown. note: what
@@ -102,9 +100,15 @@ class ProgressDisplay:
             self._next_line = time.monotonic() + _INTERVAL
             print(f"{doing}: {self._line()}", file=sys.stderr)
 
-    def show_bytes(self, doing: str, done: int, total: int) -> None:
-        """As `show`, of bytes."""
-        self.show(f"{doing}, MiB", done >> 20, total >> 20)
+    def show_bytes(
+        self, doing: str, done: int, total: int, parts: PartsProgress | None = None
+    ) -> None:
+        """As `show`, of bytes, those of a fleet with what there is to say of its parts."""
+        self.show(f"{doing}, MiB", done >> 20, total >> 20, self._parts_note(parts))
+
+    def show_parts(self, doing: str, _: object, parts: PartsProgress) -> None:
+        """As `show`, of the parts of a fleet."""
+        self.show(f"{doing} parts", parts.done, parts.total, self._parts_note(parts))
 
     def _line(self) -> str:
         """The columns of the bar as text, e.g. '40/100, 12.5/s, 0:00:05 left'."""
@@ -114,16 +118,17 @@ class ProgressDisplay:
         known = [done, rate, left, task.fields["note"]]
         return ", ".join(part for part in known if part)
 
-
-def _parts_note(parts: PartsProgress | None) -> str:
-    """What there is to say of a fleet, e.g. '3 of 16 parts, 4 workers, part 7 again'."""
-    if parts is None:
-        return ""
-    notes = [f"{parts.done} of {parts.total} parts"]
-    if parts.workers is not None:
-        notes.append(f"{parts.workers} worker{'s' * (parts.workers != 1)}")
-    if parts.again:
-        shown = ", ".join(map(str, parts.again[:_MOST_SHOWN]))
-        more = ", ..." if len(parts.again) > _MOST_SHOWN else ""
-        notes.append(f"part{'s' * (len(parts.again) > 1)} {shown}{more} again")
-    return ", ".join(notes)
+    def _parts_note(self, parts: PartsProgress | None) -> str:
+        """What there is to say of a fleet, e.g. '3 of 16 parts, 4 workers, part 7 again'."""
+        if parts is None:
+            return ""
+        if parts.again != self._again:
+            self._again, self._next_line = parts.again, 0.0  # told at once
+        notes = [f"{parts.done} of {parts.total} parts"]
+        if parts.workers is not None:
+            notes.append(f"{parts.workers} worker{'s' * (parts.workers != 1)}")
+        if parts.again:
+            shown = ", ".join(map(str, parts.again[:_MOST_SHOWN]))
+            more = ", ..." if len(parts.again) > _MOST_SHOWN else ""
+            notes.append(f"part{'s' * (len(parts.again) > 1)} {shown}{more} again")
+        return ", ".join(notes)

@@ -16,7 +16,6 @@ pytest.importorskip("moto.server", reason="moto is not installed")
 
 from indexer.bucket.collection_copy import CollectionCopy, collection_copy
 from indexer.bucket.object_store import Bucket, ConflictError
-from indexer.bucket.remote_check import verify_remote
 from indexer.bucket.remote_index import cached_index
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import IndexMissingError
@@ -25,8 +24,11 @@ from indexer.ingest.progress import IndexReport
 from indexer.parts import part_name, read_fleet
 from indexer.store.failures import FAILURES_NAME
 from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, read_manifest
-from indexer.upkeep.every_part import compact_collection
-from indexer.upkeep.remove import remove
+from indexer.upkeep.every_part import (
+    compact_collection,
+    remove_from_collection,
+    verify_collection,
+)
 from tests.helpers.command_line import CommandLine
 from tests.helpers.object_server import ObjectServer
 from tests.helpers.stores import PixelExtractor, make_photos, rows
@@ -53,7 +55,7 @@ def build(
 
 def build_there(photos: Path, scratch: Path, parts: int | None = PARTS) -> IndexReport:
     """As `build`, into the bucket."""
-    with collection_copy(Bucket(URL), scratch, parts is not None, with_parts=False) as copy:
+    with collection_copy(Bucket(URL), scratch, parts is not None) as copy:
         return build(photos, copy.folder, copy, parts)
 
 
@@ -95,7 +97,7 @@ def test_a_fleet_is_that_of_a_folder(server: ObjectServer, tmp_path: Path) -> No
         stored = server.objects()
         for key, content in expected_objects(local).items():
             assert stored[key] == content, key
-    assert [*verify_remote(URL)] == []
+    assert [*verify_collection(Path(URL))] == []
     assert all(key.startswith(PREFIX) for key in server.objects())
 
 
@@ -155,7 +157,7 @@ def test_a_killed_writer_goes_on(server: ObjectServer, tmp_path: Path, write: in
     fleet = read_fleet(tmp_path / "local")
     assert fleet is not None
     assert rows_there(tmp_path / "back") == [rows(part) for part in fleet.folders]
-    assert [*verify_remote(URL)] == []
+    assert [*verify_collection(Path(URL))] == []
 
 
 def test_requests_that_are_refused(server: ObjectServer, tmp_path: Path) -> None:
@@ -176,14 +178,14 @@ def test_requests_that_are_refused(server: ObjectServer, tmp_path: Path) -> None
 def test_of_two_writers_one_makes_the_fleet(server: ObjectServer, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_photos(photos, 6)
-    with collection_copy(Bucket(URL), tmp_path / "late", True, with_parts=False) as late:
+    with collection_copy(Bucket(URL), tmp_path / "late", True) as late:
         build_there(photos, tmp_path / "early")
         with pytest.raises(ConflictError, match="another run has made a fleet here meanwhile"):
             build(photos, late.folder, late, parts=2)
         shutil.rmtree(late.folder)  # nothing is left to be pushed
         late.folder.mkdir()
     assert build_there(photos, tmp_path / "late", None).unchanged == 6
-    assert [*verify_remote(URL)] == []
+    assert [*verify_collection(Path(URL))] == []
 
 
 def test_places_that_are_taken(server: ObjectServer, tmp_path: Path) -> None:
@@ -205,16 +207,18 @@ def test_remove_and_compact(server: ObjectServer, tmp_path: Path) -> None:
     build_there(photos, tmp_path / "scratch")
     build(photos, local)
     gone = [photos / "photo-002.png", photos / "photo-005.png"]
-    for number, work in enumerate((lambda where: remove(where, gone), compact_collection)):
+
+    def remove_some(index_dir: Path, copy: CollectionCopy | None = None) -> None:
+        remove_from_collection(index_dir, gone, copy)
+
+    for number, work in enumerate((remove_some, compact_collection)):
         with collection_copy(Bucket(URL), tmp_path / f"scratch-{number}") as copy:
-            work(copy.folder)
-            copy.push()
-            copy.delete_unnamed()
+            work(copy.folder, copy)
         work(local)
         stored = server.objects()
         for key, content in expected_objects(local).items():
             assert stored[key] == content, key
-    assert [*verify_remote(URL)] == []
+    assert [*verify_collection(Path(URL))] == []
 
 
 def test_from_the_terminal(server: ObjectServer, tmp_path: Path, waldo: CommandLine) -> None:
@@ -246,7 +250,7 @@ def test_from_the_terminal(server: ObjectServer, tmp_path: Path, waldo: CommandL
 def build_hooked(photos: Path, scratch: Path, before: Callable[[int], None]) -> IndexReport:
     """before: called before each extraction."""
     extractor = PixelExtractor(before=before)
-    with collection_copy(Bucket(URL), scratch, with_parts=False) as copy:
+    with collection_copy(Bucket(URL), scratch) as copy:
         return index_collection([photos], copy.folder, extractor, batch_size=1, copy=copy)
 
 
@@ -276,7 +280,7 @@ def test_two_runs_at_once(
     fleet = read_fleet(local)
     assert fleet is not None
     assert rows_there(tmp_path / "back") == [rows(part) for part in fleet.folders]
-    assert [*verify_remote(URL)] == []
+    assert [*verify_collection(Path(URL))] == []
 
 
 def test_a_run_needs_room_for_one_part_without_its_maps(

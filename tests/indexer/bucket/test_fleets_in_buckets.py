@@ -13,7 +13,6 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
 from features.errors import WaldoError
-from indexer.bucket.remote_check import verify_remote
 from indexer.bucket.remote_index import cached_index
 from indexer.bucket.transfer import export_index, object_key
 from indexer.errors import IndexDamagedError, IndexMissingError, IndexWriteError
@@ -92,7 +91,7 @@ def test_there_and_back(server: ObjectServer, original: Path, tmp_path: Path) ->
     assert content_of(back) == content_of(original)
     assert steps == sorted(steps)
     assert steps[-1][0] == steps[-1][1]
-    assert verify_collection(back) == []
+    assert [*verify_collection(back)] == []
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -286,26 +285,26 @@ def test_damage_is_named_and_left_out(stored: ObjectServer, original: Path) -> N
         assert "parts/00002" in line
         assert "its checksum differs" in line
         assert len(batch.ids) == PHOTOS - 1
-    [problem] = verify_remote(URL)
+    [problem] = verify_collection(Path(URL))
     assert problem.startswith(f"{URL}/{key}: its content is not what was written")
     stored.s3.delete_object(Bucket="photos", Key=PREFIX + key)
     with open_collection(cached_index(URL)) as reader:
         batch = reader.read_maps(reader.ids)
         assert len(batch.ids) == PHOTOS - shard.rows
         assert "is missing in the bucket" in batch.damaged[0]
-    assert [*verify_remote(URL)] == [
+    assert [*verify_collection(Path(URL))] == [
         f"{URL}/{key}: is missing; run `waldo index` again over the same photos"
     ]
     stored.s3.put_object(Bucket="photos", Key=PREFIX + key, Body=sound)
-    assert [*verify_remote(URL)] == []
+    assert [*verify_collection(Path(URL))] == []
     codec = PREFIX + object_key(fleet_in(original).codec)
     stored.s3.put_object(Bucket="photos", Key=codec, Body=b"x")
-    [problem] = verify_remote(URL)
+    [problem] = verify_collection(Path(URL))
     assert "fleet-codec" in problem
     # What it says helps.
     source = problem.removesuffix(" to it").split(f"copy {URL}/")[1]
     stored.s3.put_object(Bucket="photos", Key=codec, Body=stored.objects()[PREFIX + source])
-    assert [*verify_remote(URL)] == []
+    assert [*verify_collection(Path(URL))] == []
 
 
 def test_a_part_of_another_fleet_is_refused(stored: ObjectServer, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def _photo_of(index: Path) -> str:
 
 
 def act_in_bucket(action: str, scratch: Path) -> None:
-    with collection_copy(Bucket(URL), scratch, with_parts=False) as copy:
+    with collection_copy(Bucket(URL), scratch) as copy:
         act(action, copy.folder)
         copy.push()
         fill_albums(copy.folder)

@@ -138,7 +138,7 @@ def test_an_index_below_its_source_is_left_out(
     put(server, "ix of mine.png", picture)
     place = Bucket(f"{URL}/ix")
     for _ in range(2):
-        with collection_copy(place, tmp_path / "scratch", parts is not None, False) as copy:
+        with collection_copy(place, tmp_path / "scratch", parts is not None) as copy:
             report = index_collection(
                 [Path(URL)], copy.folder, PixelExtractor(), parts=parts, copy=copy
             )

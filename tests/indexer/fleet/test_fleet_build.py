@@ -82,7 +82,7 @@ def test_rows_are_those_of_a_single_index(photos: Path, tmp_path: Path) -> None:
     assert (report.new, report.total, report.described) == (PHOTOS, PHOTOS, PHOTOS)
     assert sum(extractor.batches) == PHOTOS  # those that the codec was fitted to only once
     assert rows(tmp_path / "fleet") == rows(tmp_path / "one")
-    assert verify_collection(tmp_path / "fleet") == []
+    assert [*verify_collection(tmp_path / "fleet")] == []
     left = {path.name for path in (tmp_path / "fleet").iterdir()}
     assert left == {".lock", ".readers", "fleet.json", "fleet-codec.safetensors", "parts"}
 
@@ -281,7 +281,7 @@ def test_a_fleet_that_was_killed_is_finished_by_the_same_command(
         run_until_killed(partial(killed_before, step, work))
         work()
         assert rows(fleet) == expected
-        assert verify_collection(fleet) == []
+        assert [*verify_collection(fleet)] == []
 
 
 def test_lost_files_are_made_again(photos: Path, tmp_path: Path) -> None:

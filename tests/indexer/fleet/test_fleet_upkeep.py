@@ -12,8 +12,12 @@ from indexer.fleet.fleet_reader import open_collection
 from indexer.parts import FLEET_FORMAT, parts_of, read_fleet
 from indexer.reader import IndexReader
 from indexer.upkeep.check import describe
-from indexer.upkeep.every_part import compact_collection, describe_collection, verify_collection
-from indexer.upkeep.remove import remove
+from indexer.upkeep.every_part import (
+    compact_collection,
+    describe_collection,
+    remove_from_collection,
+    verify_collection,
+)
 from tests.helpers.command_line import CommandLine
 from tests.helpers.stores import PixelDescriptor, PixelExtractor, make_photos
 
@@ -53,7 +57,7 @@ def test_it_is_described_as_one_collection(fleet: Path, waldo: CommandLine) -> N
 
 
 def test_what_is_damaged_is_named(fleet: Path, waldo: CommandLine) -> None:
-    assert verify_collection(fleet) == []
+    assert [*verify_collection(fleet)] == []
     first, second, third = parts_of(fleet)
     [shard] = (second / "shards").iterdir()
     content = bytearray(shard.read_bytes())
@@ -62,7 +66,7 @@ def test_what_is_damaged_is_named(fleet: Path, waldo: CommandLine) -> None:
     codec = fleet / "fleet-codec.safetensors"
     codec.write_bytes(codec.read_bytes()[:-1] + b"x")
     shutil.rmtree(third)
-    problems = verify_collection(fleet)
+    problems = [*verify_collection(fleet)]
     assert str(codec) in problems[0]
     assert str(third) in problems[-1]
     assert "missing" in problems[-1]
@@ -74,16 +78,16 @@ def test_what_is_damaged_is_named(fleet: Path, waldo: CommandLine) -> None:
     shutil.copy(first / "codec-1.safetensors", codec)
     shard.unlink()
     update(fleet)
-    assert verify_collection(fleet) == []
+    assert [*verify_collection(fleet)] == []
 
 
 def test_photos_are_removed_from_every_part_or_none(fleet: Path, waldo: CommandLine) -> None:
     photos = fleet.parent / "photos"
     gone = [photos / f"photo-{number:03}.png" for number in (1, 2, 3, 4, 5, 6)]
     with pytest.raises(WaldoError, match="nothing was removed"):
-        remove(fleet, [*gone, photos / "no.png"])
+        remove_from_collection(fleet, [*gone, photos / "no.png"])
     assert len(paths(fleet)) == PHOTOS
-    report = remove(fleet, gone)
+    report = remove_from_collection(fleet, gone)
     assert (report.removed, report.total) == (6, PHOTOS - 6)
     assert paths(fleet) == sorted({path.name for path in photos.iterdir()} - {p.name for p in gone})
     shown = json.loads(waldo("remove", photos, "--index", fleet, "--json").out)
@@ -95,7 +99,7 @@ def test_photos_are_removed_from_every_part_or_none(fleet: Path, waldo: CommandL
 
 def test_compacting_frees_what_was_removed(fleet: Path, waldo: CommandLine) -> None:
     photos = fleet.parent / "photos"
-    remove(fleet, [photos / f"photo-{number:03}.png" for number in range(8)])
+    remove_from_collection(fleet, [photos / f"photo-{number:03}.png" for number in range(8)])
     left = paths(fleet)
     assert describe_collection(fleet)["compact_has_work"]
     report = compact_collection(fleet)
@@ -104,7 +108,7 @@ def test_compacting_frees_what_was_removed(fleet: Path, waldo: CommandLine) -> N
     assert report.bytes_after < report.bytes_before
     assert describe_collection(fleet)["dead_map_rows"] == 0
     assert paths(fleet) == left
-    assert verify_collection(fleet) == []
+    assert [*verify_collection(fleet)] == []
     again = json.loads(waldo("compact", "--index", fleet, "--json").out)
     assert not again["changed"]
     assert again["index_dir"] == str(fleet)
@@ -116,12 +120,12 @@ def test_a_part_may_lose_all_its_photos(fleet: Path) -> None:
     first = parts_of(fleet)[0]
     with IndexReader.open(first) as reader:
         own = [Path(path) for path in reader.paths()]
-    remove(fleet, own)
+    remove_from_collection(fleet, own)
     compact_collection(fleet)
     assert len(paths(fleet)) == PHOTOS - len(own)
     update(fleet)
     assert len(paths(fleet)) == PHOTOS
-    assert verify_collection(fleet) == []
+    assert [*verify_collection(fleet)] == []
 
 
 def test_another_format_and_a_damaged_file_are_refused(fleet: Path, waldo: CommandLine) -> None:

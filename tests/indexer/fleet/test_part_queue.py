@@ -14,7 +14,8 @@ import pytest
 from indexer.bucket.object_store import ConflictError
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_progress import FleetProgress
-from indexer.fleet.part_update import MOST_CONFLICTS, PartUpdate
+from indexer.fleet.part_update import LoadedModels, PartUpdate
+from indexer.fleet.part_work import MOST_CONFLICTS
 from indexer.fleet.ray_workers import PartPool
 from indexer.fleet.shares import Shares, divide_listing
 from indexer.ingest.progress import IndexReport, Progress
@@ -46,15 +47,15 @@ class ScriptedWorkers:
     def hire(self, worker: type, room: Room, *given: Any) -> Any:
         return SimpleNamespace(
             start=SimpleNamespace(remote=lambda: lambda: raise_if(next(self.starts, None))),
-            update=SimpleNamespace(remote=lambda number, share: lambda: self._update(number)),
+            do=SimpleNamespace(remote=lambda number, share: lambda: self._update(number)),
             progress=SimpleNamespace(remote=lambda: lambda: None),
             stop=SimpleNamespace(remote=lambda: None),
         )
 
-    def _update(self, number: int) -> tuple[IndexReport, Progress]:
+    def _update(self, number: int) -> tuple[IndexReport, tuple[int, Progress]]:
         self.asked.append(number)
         raise_if(next(self.updates, None))
-        return IndexReport(Path(), total=number), DONE
+        return IndexReport(Path(), total=number), (number, DONE)
 
     def come(self, answers: list[Any], seconds: float, count: int = 1) -> list[Any]:
         return answers
@@ -80,14 +81,15 @@ def work(tmp_path: Path) -> tuple[PartUpdate, Shares]:
     assert fleet is not None
     sources = open_sources([tmp_path / "photos"], fleet_dir)
     shares = divide_listing(fleet, sources, list_photos(sources, fleet_dir))
-    return PartUpdate(fleet, None, shares.sources, fleet.fingerprint, None, None), shares
+    models = LoadedModels(PixelExtractor(), [])
+    return PartUpdate(fleet, None, shares.sources, models, None, None), shares
 
 
 def run(workers: ScriptedWorkers, work: tuple[PartUpdate, Shares]) -> list[int]:
     """Update all parts; returns the number that the report of each has."""
-    pool = PartPool(cast(RayWorkers, workers))
-    reports = pool.update_parts(*work, [], FleetProgress(None, 4, PARTS))
-    return [report.total for report in reports]
+    pool, (update, shares) = PartPool(cast(RayWorkers, workers)), work
+    reports = pool.work(update, range(PARTS), FleetProgress(PARTS, None), shares.of)
+    return [reports[number].total for number in range(PARTS)]
 
 
 def test_deaths_at_the_start_count_until_a_worker_starts(work: tuple[PartUpdate, Shares]) -> None:

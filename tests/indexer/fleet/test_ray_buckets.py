@@ -19,7 +19,6 @@ pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-sear
 pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
-from indexer.bucket.remote_check import verify_remote
 from indexer.bucket.remote_index import cached_index
 from indexer.bucket.transfer import export_index
 from indexer.collection import Collection, MapBatch
@@ -27,6 +26,7 @@ from indexer.fleet.cluster_reader import ClusterReader
 from indexer.fleet.fleet_reader import open_collection
 from indexer.parts import CODEC_NUMBER, part_name, part_of_id
 from indexer.ray_cluster import RayCluster
+from indexer.upkeep.every_part import verify_collection
 from tests.helpers.object_server import ObjectServer, point_to
 from tests.helpers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
 from tests.indexer.fleet.conftest import FIRST, PARTS, PHOTOS, rows
@@ -89,7 +89,7 @@ def test_photos_and_fleet_in_a_bucket_that_refuses_requests(
     assert {Path(path).name: row for path, row in found.items()} == {
         Path(path).name: row for path, row in expected.items()
     }
-    assert [*verify_remote(URL)] == []
+    assert [*verify_collection(Path(URL))] == []
 
 
 @pytest.mark.usefixtures("begun")
@@ -105,7 +105,7 @@ def test_a_killed_worker_a_killed_driver_and_two_at_once(
     two = [start(made / "photos", "--workers", "1") for _ in range(2)]
     assert [driver.report()["total"] for driver in two] == [PHOTOS, PHOTOS]
     assert rows_there(tmp_path / "back") == rows(made / "whole")
-    assert [*verify_remote(URL)] == []
+    assert [*verify_collection(Path(URL))] == []
 
 
 def test_workers_search_it_where_it_lies(

@@ -71,7 +71,7 @@ def sizes(fleet: Path) -> list[int]:
 
 def assert_whole(fleet: Path, made: Path) -> None:
     assert rows(fleet) == rows(made / "whole")
-    assert verify_collection(fleet) == []
+    assert [*verify_collection(fleet)] == []
     assert not (fleet / "listing").exists()
 
 
