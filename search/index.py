@@ -297,14 +297,11 @@ def open_index(
     for each query; "ram" and "gpu" (the model's device) hold the maps of all photos. progress:
     called with the number of photos whose maps were read, and the number of all photos. cluster:
     whose workers hold the parts of a fleet, and do recall and re-ranking; or workers that
-    `hire_holders` has hired, for several fleets. Raises WaldoError where
-    there is no index, where its model cannot be found or has changed, or where the maps do not fit
-    into memory; and ClusterError.
+    `hire_holders` has hired, for several fleets. Raises WaldoError where there is no index, where
+    its model cannot be found or has changed, or where the maps do not fit into memory; and
+    ClusterError.
     """
-    if maps not in MAPS:
-        raise WaldoError(f"maps {maps}: must be one of {', '.join(MAPS)}")
-    if cluster is not None and maps != "disk":
-        raise WaldoError(f"maps {maps}: workers on a cluster read maps for each query; choose disk")
+    check_maps(maps, cluster is not None)
     url = url_in(address)
     folder = Path(address) if url is None else cached_index(url)
     reader = open_collection(folder) if cluster is None else ClusterReader.open_on(folder, cluster)
@@ -316,6 +313,14 @@ def open_index(
     except BaseException:
         reader.close()
         raise
+
+
+def check_maps(maps: str, on_cluster: bool) -> None:
+    """Raise WaldoError where maps cannot be held so. on_cluster: whether workers hold the parts."""
+    if maps not in MAPS:
+        raise WaldoError(f"maps {maps}: must be one of {', '.join(MAPS)}")
+    if on_cluster and maps != "disk":
+        raise WaldoError(f"maps {maps}: workers on a cluster read maps for each query; choose disk")
 
 
 def _holder(maps: str, extractor: Extractor) -> "torch.device":

@@ -72,7 +72,7 @@ def read_state(bucket: Bucket) -> RemoteState:
             "the photos again"
         ) from None
     names = map(part_name, range(fleet.parts))
-    parts = of_every_part(lambda name: _read_part(bucket.below(name), name), names)
+    parts = of_every_part(lambda name: read_part(bucket.below(name), name), names)
     return RemoteState(bucket, content, fleet, tuple(parts))
 
 
@@ -99,7 +99,11 @@ def check_parts(state: RemoteState, fleet: Fleet) -> None:
             ) from None
 
 
-def _read_part(bucket: Bucket, name: str) -> RemotePart:
+def read_part(bucket: Bucket, name: str) -> RemotePart:
+    """A part of a fleet. bucket: its place. name: its folder below that of the fleet.
+
+    Raises IndexMissingError, BucketError.
+    """
     content = bucket.get(MANIFEST_NAME)
     if content is None:
         raise IndexMissingError(

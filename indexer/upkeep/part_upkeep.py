@@ -7,12 +7,12 @@ from pathlib import Path
 
 from indexer.bucket.object_store import Bucket
 from indexer.bucket.remote_check import verify_remote
+from indexer.bucket.remote_state import read_part
 from indexer.bucket.transfer import begin_copy, fetch
 from indexer.errors import IndexMissingError
 from indexer.fleet.part_places import part_to_write
 from indexer.fleet.part_work import OnStep
 from indexer.parts import Fleet, part_name
-from indexer.store.manifest import MANIFEST_NAME
 from indexer.upkeep.check import verify
 from indexer.upkeep.compact import CompactReport, compact_copy
 from indexer.upkeep.remove import Matches, Names, RemoveReport, find_matches, remove_matches
@@ -78,14 +78,11 @@ class PartMatches(_UpkeepWork):
         """As `PartWork.run`. Raises BucketError, IndexFormatError, IndexDamagedError."""
         if self.url is None:
             return find_matches(self.fleet.folder(number), self.paths)
-        bucket = Bucket(self._part(number))
-        content = bucket.get(MANIFEST_NAME)
-        if content is None:
-            raise IndexMissingError(f"{bucket.url}: this part of the fleet is missing")
+        part = read_part(Bucket(self._part(number)), part_name(number))
         with tempfile.TemporaryDirectory() as folder:
-            manifest = begin_copy(bucket, content, Path(folder))
+            manifest = begin_copy(part.bucket, part.manifest, Path(folder))
             for file in manifest.photos:
-                fetch(bucket, file, Path(folder), manifest.repair_hint)
+                fetch(part.bucket, file, Path(folder), manifest.repair_hint)
             return find_matches(Path(folder), self.paths)
 
 

@@ -24,6 +24,7 @@ from search.commands.terminal.options import (
     PartsOption,
     RayOption,
     check_codec,
+    cluster_of,
     codec_names,
     given_settings,
     load_descriptors,
@@ -130,7 +131,6 @@ def evaluate(
     """
     from features.errors import WaldoError
     from indexer.parts import check_parts
-    from indexer.ray_cluster import RayCluster
     from search.evaluation.benchmarks import GROUPS, MASKS, TEXTS, VIDEOS
     from search.evaluation.method_table import evaluation_table, parts_table
     from search.evaluation.methods.sweep import sweep_table, sweep_title
@@ -157,8 +157,7 @@ def evaluate(
             raise WaldoError(f"{option} {value}: searches have a gallery, not {protocol}")
     if parts is not None:
         check_parts(parts)
-    if ray is not None:
-        RayCluster(ray).check()
+    cluster_of(ray)  # refuses it before anything is read
     check_codec(codec)
     request = Request(
         *(protocol, root, model, method or [], device, batch_size, codec, sam),
@@ -257,13 +256,12 @@ def _fleet(request: Request, photos: int) -> "Iterator[GalleryFleet | None]":
     ends. photos: how many there are to index.
     """
     from indexer.parts import usual_parts
-    from indexer.ray_cluster import RayCluster
     from search.evaluation.galleries import GalleryFleet
 
-    if request.ray is None:
+    cluster = cluster_of(request.ray, request.device)
+    if cluster is None:
         yield None if request.parts is None else GalleryFleet(request.parts)
         return
-    cluster = RayCluster(request.ray, request.device)
     with cluster.connect():
         yield GalleryFleet(request.parts or usual_parts(photos), cluster)
 

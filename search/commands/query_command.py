@@ -218,6 +218,7 @@ def query(
 ) -> None:
     """Find the photos that show the very object of PHOTO, and where in them it is."""
     from search.commands.terminal.search_lists import is_one_search, read_queries, with_others
+    from search.index import check_maps
     from search.query import SearchOptions
     from search.scoring.scores import DEFAULT_SCORE
 
@@ -234,6 +235,7 @@ def query(
     )
     output = _Output(json_output, paths or null, null, everything, html, masks, export)
     output.check()
+    check_maps(maps, ray is not None)
     cluster = cluster_of(ray, device)
     single = is_one_search(photos)
     if not single:

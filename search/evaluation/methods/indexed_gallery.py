@@ -115,12 +115,8 @@ class IndexedGallery:
             if isinstance(method, WordMethod | DescriptorMethod):
                 self.on_step(f"scoring queries by {method.name}", batch.start, batch.total)
             if isinstance(method, WordMethod):
-                yield (
-                    method.name,
-                    self._timed(
-                        method, self._word_scores, [each.scoring for each in asked[method.region]]
-                    ),
-                )
+                references = [each.scoring for each in asked[method.region]]
+                yield method.name, self._timed(method, self._word_scores, references)
             elif isinstance(method, DescriptorMethod):
                 cosines = partial(self._cosines, method=method)
                 yield method.name, self._timed(method, cosines, photos)

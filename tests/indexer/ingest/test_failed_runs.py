@@ -243,12 +243,17 @@ class TestInterrupts:
         def interrupt(count: int) -> None:
             raise KeyboardInterrupt
 
+        before = set(threading.enumerate())  # also of readers that other tests have left open
         with pytest.raises(KeyboardInterrupt):
             run(photos, index, PixelExtractor(before=interrupt))
         names = ("decode", "commit", "maps")
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
-            alive = [t for t in threading.enumerate() if t.name.startswith(names)]
+            alive = [
+                thread
+                for thread in set(threading.enumerate()) - before
+                if thread.name.startswith(names)
+            ]
             if not alive:
                 break
             time.sleep(0.01)
