@@ -138,8 +138,10 @@ def small_tiny(tiny: "FeatureExtractor") -> "FeatureExtractor":
 
 
 @pytest.fixture(scope="module")
-def small_maps() -> Iterator[None]:
-    """The bundled model has the maps of `small_tiny` for all who load it by its name."""
+def small_maps(tiny: "FeatureExtractor") -> Iterator[None]:
+    """The bundled model has the maps of `small_tiny` for all who load it by its name; but not
+    `tiny`, which is loaded before, because it stays for the tests that follow.
+    """
     from features.diffusion.presets import PRESETS
 
     usual = PRESETS["tiny"]

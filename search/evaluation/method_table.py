@@ -31,8 +31,10 @@ _AVERAGE_PRECISIONS = {"roxford5k": _TRAPEZOIDAL, "rparis6k": _TRAPEZOIDAL}
 
 _LOCALISED = (
     "mAP, box IoU 0.5: over the first 100 photos, of which a relevant one counts only where the "
-    "box found in it overlaps a true one with an IoU of at least 0.5, as in PASCAL VOC; by the box "
-    "of cells, and by that which is fitted to the mask, as searches show it"
+    "box of cells found in it overlaps a true one with an IoU of at least 0.5, as in PASCAL VOC"
+)
+_FITTED = (
+    "mAP, fitted box IoU 0.5: the same by the box that is fitted to the mask, as searches show it"
 )
 
 # The column of differences from the default score, query by query.
@@ -98,8 +100,10 @@ def table_notes(report: dict[str, Any]) -> list[str]:
     """What must be known to read a report's table, in sentences: how average precision is counted,
     and whose the published figures are.
     """
-    localised = any("mAP_localised" in values for values in report["methods"].values())
-    notes = (_counted(report), localised and _LOCALISED, published_note(report))
+    metrics = set().union(*report["methods"].values())
+    localised = "mAP_localised" in metrics and _LOCALISED
+    fitted = "mAP_localised_fitted" in metrics and _FITTED
+    notes = (_counted(report), localised, fitted, published_note(report))
     return [note for note in notes if note]
 
 
