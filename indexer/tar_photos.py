@@ -11,9 +11,10 @@ import stat
 import tarfile
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
 from features.errors import WaldoError
+from indexer.read_only_path import ReadOnlyPath
 
 _INSIDE = f".tar{os.sep}"
 _BLOCK = 512  # bytes; a tar ends with blocks of zeros
@@ -21,13 +22,8 @@ _BLOCK = 512  # bytes; a tar ends with blocks of zeros
 # Where the content of each file in a tar begins, and its size, in bytes.
 _Contents = dict[str, tuple[int, int]]
 
-if TYPE_CHECKING:
-    _Path = Path
-else:
-    _Path = type(Path())  # that of this system
 
-
-class TarPath(_Path):
+class TarPath(ReadOnlyPath):
     """The path of a file in a tar, which can be read and looked at as that of any file.
 
     What fails raises OSError, also where the tar is broken.
@@ -52,21 +48,8 @@ class TarPath(_Path):
             return False
         return True
 
-    def is_file(self, *, follow_symlinks: bool = True) -> bool:
-        """As `exists`."""
-        return self.exists()
-
-    def open(  # type: ignore[override]
-        self,
-        mode: str = "r",
-        buffering: int = -1,
-        encoding: str | None = None,
-        errors: str | None = None,
-        newline: str | None = None,
-    ) -> IO[Any]:
+    def read_from(self) -> IO[bytes]:
         """The file as bytes, which are read at once."""
-        if mode != "rb":
-            raise OSError(errno.EROFS, "photos in tars are only read, as bytes", str(self))
         tar, name = _parts(str(self))
         with Path(tar).open("rb") as packed:
             start, size = self._place(tar, os.fstat(packed.fileno()), name)

@@ -40,10 +40,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "indexer.codec.codec.codec_name",
         "indexer.store",
     },
-    "indexer.tar_photos": {"features.errors"},
+    "indexer.read_only_path": set(),
+    "indexer.tar_photos": {"features.errors", "indexer.read_only_path"},
     "indexer.bucket": {
         "features.errors",
         "features.user_cache.user_cache",
+        "indexer.read_only_path",
         "indexer.tar_photos.tar_path_of",
         "indexer.errors",
         "indexer.parts",

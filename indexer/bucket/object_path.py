@@ -12,9 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from indexer.bucket.object_store import Bucket, BucketError, ObjectInfo, url_in
+from indexer.read_only_path import ReadOnlyPath
 from indexer.tar_photos import tar_path_of
 
 # Most photos arrive in one piece or a few; of an object that is no picture, the first one is read.
@@ -25,13 +26,8 @@ _IN_MEMORY = 32 * 2**20
 # The variables that a client of a store is made by.
 _PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
 
-if TYPE_CHECKING:
-    _Path = Path
-else:
-    _Path = type(Path())  # that of this system
 
-
-class ObjectPath(_Path):
+class ObjectPath(ReadOnlyPath):
     """The path of an object, or of a place in a bucket; its text is the URL.
 
     It can be read and looked at as that of a file: what fails raises OSError, of which
@@ -72,10 +68,6 @@ class ObjectPath(_Path):
             return False
         return True
 
-    def is_file(self, *, follow_symlinks: bool = True) -> bool:
-        """As `exists`."""
-        return self.exists()
-
     def is_dir(self, *, follow_symlinks: bool = True) -> bool:
         """No object is a folder."""
         return False
@@ -92,17 +84,8 @@ class ObjectPath(_Path):
         """Itself."""
         return self
 
-    def open(  # type: ignore[override]
-        self,
-        mode: str = "r",
-        buffering: int = -1,
-        encoding: str | None = None,
-        errors: str | None = None,
-        newline: str | None = None,
-    ) -> IO[Any]:
+    def read_from(self) -> IO[bytes]:
         """The object as a file of bytes, in one request; no more is read than is asked for."""
-        if mode != "rb":
-            raise OSError(errno.EROFS, "objects are only read, as bytes", str(self))
         pieces = self._pieces()
         file = _ObjectFile(pieces)
         file.fetch(1)  # what is missing is missing now

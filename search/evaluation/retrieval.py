@@ -53,8 +53,8 @@ from search.evaluation.metrics.measured import QueryResult, Row, query_result
 from search.evaluation.run_store import DEPTH, RunScores, open_scores, run_folder
 from search.evaluation.steps import OnStep, ignore_step
 
-# Finds the object of a query, by its place in its batch, in photos of the gallery: gives where
-# it is in each by the photo's place.
+# Finds where photos show the object of a query, which is given by its place in the batch. Photos
+# are given, and the answers are, by the photos' places in the gallery.
 Find = Callable[[int, NDArray[np.int64]], Mapping[int, FoundPlace]]
 
 

@@ -35,7 +35,7 @@ from search.recurring.linking import link_photos, stored_links
 from search.scoring.fusion import FusionWeights
 from tests.helpers.command_line import CommandLine
 from tests.helpers.linked_photos import link_regions, objects_of
-from tests.helpers.names import keep_name, named_view
+from tests.helpers.names import keep_name, keep_two_names, named_view
 from tests.helpers.object_server import Fault, ObjectServer, no_fault
 from tests.helpers.pictures import smooth_pixels
 from tests.helpers.stores import PixelExtractor, make_photos, run
@@ -58,10 +58,7 @@ def local(server: ObjectServer, photos: Path, tmp_path: Path) -> Path:
     """An index in a folder that knows two names and three objects, and its copy at URL."""
     index = tmp_path / "local"
     run(photos, index)
-    keep_name(index, NamedObject("Max", (named_view(photos / "photo-001.png"),)))
-    keep_name(index, NamedObject("Rex", (named_view(photos / "photo-002.png"),)))
-    say_of_photos(index, "Max", [Said(3, True)])
-    fill_albums(index)
+    keep_two_names(index, photos)
     link_regions(index, ((0, 1), (2, 3), (4, 5)))
     export_index(str(index), URL)
     make_photos(photos, 2, first=20)

@@ -23,11 +23,6 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    return tmp_path / "index"
-
-
 def ids(index: Path) -> dict[str, int]:
     """The id of each photo by its path below its source."""
     with IndexReader.open(index) as reader:

@@ -40,7 +40,7 @@ from search.recurring.corrections import correct_objects
 from search.recurring.linking import link_photos, stored_links
 from tests.helpers.killed import run_forked
 from tests.helpers.linked_photos import link_regions, objects_of
-from tests.helpers.names import keep_name, named_view
+from tests.helpers.names import keep_name, keep_two_names, named_view
 from tests.helpers.pictures import save_photo
 from tests.helpers.stores import (
     PixelDescriptor,
@@ -322,10 +322,7 @@ def test_killed_at_every_step_of_what_is_said_of_photos(photos: Path, tmp_path: 
     """
     before = tmp_path / "before"
     run(photos, before)
-    keep_name(before, NamedObject("Max", (named_view(photos / "photo-001.png"),)))
-    keep_name(before, NamedObject("Rex", (named_view(photos / "photo-002.png"),)))
-    say_of_photos(before, "Max", [Said(3, True)])
-    fill_albums(before)
+    keep_two_names(before, photos)
     whole = undisturbed("say", photos, before, tmp_path / "whole")
     left = killed_everywhere("say", photos, before, tmp_path / "left")
     assert len(left) > 10

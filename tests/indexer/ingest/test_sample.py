@@ -27,11 +27,6 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    return tmp_path / "index"
-
-
 class Counting(PixelExtractor):
     """Records which photos are extracted, and how often the vocabulary is asked for."""
 
