@@ -5,8 +5,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.helpers.browsing import drag
-from tests.helpers.server import running_server
+from tests.helpers.servers.browsing import drag
+from tests.helpers.servers.server import running_server
 
 DOCS = Path(__file__).parent
 CAT = DOCS.parent / "data" / "demo" / "query" / "cat.jpg"

@@ -92,7 +92,7 @@ def pipeline_folder(made_once: MadeOnce) -> Callable[[str], Path]:
     """The folder of a random-weights pipeline of a family."""
 
     def make(family: str, folder: Path) -> None:
-        from tests.helpers.pipelines import save_pipeline
+        from tests.helpers.models.pipelines import save_pipeline
 
         save_pipeline(family, folder)
 
@@ -104,7 +104,7 @@ def descriptor_folder(made_once: MadeOnce) -> Callable[[str], Path]:
     """The folder of a random-weights descriptor of a kind."""
 
     def make(kind: str, folder: Path) -> None:
-        from tests.helpers.descriptor_models import save_descriptor
+        from tests.helpers.models.descriptor_models import save_descriptor
 
         save_descriptor(kind, folder)
 
@@ -116,7 +116,7 @@ def vision_folder(made_once: MadeOnce) -> Callable[[str], Path]:
     """The folder of a random-weights vision transformer of a kind."""
 
     def make(kind: str, folder: Path) -> None:
-        from tests.helpers.vision_models import save_vision_model
+        from tests.helpers.models.vision_models import save_vision_model
 
         save_vision_model(kind, folder)
 

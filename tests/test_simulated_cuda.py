@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from tests.helpers.simulated_cuda import SimulatedCuda, SimulatedTensor, simulated_cuda
+from tests.helpers.models.simulated_cuda import SimulatedCuda, SimulatedTensor, simulated_cuda
 
 
 @pytest.fixture

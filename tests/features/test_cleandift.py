@@ -12,8 +12,8 @@ from features.diffusion.presets import PRESETS
 from features.errors import ModelError
 from features.extractor import FeatureExtractor
 from features.photo import load_model_input
+from tests.helpers.models.pipelines import build_pipeline
 from tests.helpers.pictures import save_photo
-from tests.helpers.pipelines import build_pipeline
 
 NAMES = ("cleandift-sd15", "cleandift-sd21")
 BASE, UNET = "a" * 40, "c" * 40

@@ -19,7 +19,7 @@ from features.diffusion.presets import PRESETS
 from features.errors import ModelError, RegionError
 from features.extractor import FeatureExtractor
 from features.photo import ModelInput, load_model_input
-from tests.helpers.naive_dit import (
+from tests.helpers.models.naive_dit import (
     block_input,
     joint_maps,
     joint_text_keys,
@@ -30,8 +30,8 @@ from tests.helpers.naive_dit import (
     run_pipeline,
     scaled_by_hand,
 )
+from tests.helpers.models.pipelines import TRANSFORMERS
 from tests.helpers.pictures import save_photo
-from tests.helpers.pipelines import TRANSFORMERS
 
 Folder = Callable[[str], Path]
 

@@ -15,7 +15,7 @@ import torch
 
 from features.diffusion.loading import load_model
 from features.errors import ModelError
-from tests.helpers.naive_dit import open_pipeline, scaled_by_hand
+from tests.helpers.models.naive_dit import open_pipeline, scaled_by_hand
 
 Folder = Callable[[str], Path]
 

@@ -15,7 +15,7 @@ from features.models import find_extractor
 from features.pretrained.checkpoints import Layout, locate
 from features.vision.descriptors import ImageDescriptor
 from search.segmentation.sam import Sam
-from tests.helpers.mask_models import save_sam
+from tests.helpers.models.mask_models import save_sam
 
 Folder = Callable[[str], Path]
 

@@ -16,7 +16,7 @@ from features.errors import ModelError
 from features.photo import load_photo
 from features.vision.descriptors import DESCRIPTORS, ImageDescriptor, descriptor_name
 from features.vision.image_processor import ImageProcessor
-from tests.helpers.descriptor_models import PREPROCESSORS, build_descriptor
+from tests.helpers.models.descriptor_models import PREPROCESSORS, build_descriptor
 from tests.helpers.pictures import save_photo, smooth_pixels
 
 KINDS = ["dinov2", "clip", "siglip", "siglip_vision_model"]

@@ -20,8 +20,8 @@ from features.diffusion.vocabulary import nouns
 from features.errors import ModelError, RegionError
 from features.extractor import FeatureExtractor
 from features.photo import load_model_input
+from tests.helpers.models.pipelines import FAMILIES
 from tests.helpers.pictures import save_photo
-from tests.helpers.pipelines import FAMILIES
 
 Folder = Callable[[str], Path]
 

@@ -16,9 +16,8 @@ from features.models import extractor_of, find_extractor
 from features.photo import ModelInput, load_model_input
 from features.vision.vision_extractor import VisionExtractor
 from features.vision.vision_presets import VISION_PRESETS
-from tests.helpers.descriptor_models import PREPROCESSORS
-from tests.helpers.pictures import save_photo
-from tests.helpers.vision_models import (
+from tests.helpers.models.descriptor_models import PREPROCESSORS
+from tests.helpers.models.vision_models import (
     DIM,
     PATCH,
     SIZE,
@@ -26,6 +25,7 @@ from tests.helpers.vision_models import (
     build_vision_model,
     save_vision_model,
 )
+from tests.helpers.pictures import save_photo
 
 Folder = Callable[[str], Path]
 

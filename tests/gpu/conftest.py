@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from features.extractor import FeatureExtractor
-from tests.helpers.simulated_cuda import SimulatedCuda, simulated_cuda
-from tests.helpers.twins import Twins, index
+from tests.helpers.models.simulated_cuda import SimulatedCuda, simulated_cuda
+from tests.helpers.models.twins import Twins, index
 
 SIZE = 96  # side of the model's input, pixels: small maps are quick
 

@@ -20,10 +20,10 @@ from search.segmentation.match_masks import segment_matches
 from search.segmentation.propagate import carry_labels
 from search.segmentation.sam import Sam
 from search.segmentation.segment import Segmentation, segment_photos
-from tests.helpers.mask_models import save_sam
-from tests.helpers.query_results import whole_scores
-from tests.helpers.twins import CAT, CAT_BOX, PHOTOS, Twins, opened
-from tests.helpers.video_folders import save_frames
+from tests.helpers.benchmarks.query_results import whole_scores
+from tests.helpers.benchmarks.video_folders import save_frames
+from tests.helpers.models.mask_models import save_sam
+from tests.helpers.models.twins import CAT, CAT_BOX, PHOTOS, Twins, opened
 
 
 def same_masks(found: list[Segmentation], expected: list[Segmentation]) -> None:

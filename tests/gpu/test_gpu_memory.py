@@ -31,10 +31,10 @@ from search.segmentation.frames import open_video
 from search.segmentation.propagate import carry_labels
 from search.segmentation.sam import Sam
 from search.segmentation.segment import segment_photos
-from tests.helpers.mask_models import save_sam
-from tests.helpers.simulated_cuda import SimulatedCuda
-from tests.helpers.twins import CAT, CAT_BOX, PHOTOS, Twins, assert_alike, opened
-from tests.helpers.video_folders import save_frames
+from tests.helpers.benchmarks.video_folders import save_frames
+from tests.helpers.models.mask_models import save_sam
+from tests.helpers.models.simulated_cuda import SimulatedCuda
+from tests.helpers.models.twins import CAT, CAT_BOX, PHOTOS, Twins, assert_alike, opened
 
 Folder = Callable[[str], Path]
 

@@ -11,9 +11,9 @@ from features.device import find_device
 from features.diffusion.presets import InversionMethod
 from features.errors import ModelError, WaldoError
 from features.extractor import FeatureExtractor
-from tests.helpers.pipelines import FAMILIES
-from tests.helpers.simulated_cuda import SimulatedCuda
-from tests.helpers.twins import Twins, assert_alike, index
+from tests.helpers.models.pipelines import FAMILIES
+from tests.helpers.models.simulated_cuda import SimulatedCuda
+from tests.helpers.models.twins import Twins, assert_alike, index
 
 INVERSIONS: tuple[InversionMethod, ...] = ("none", "noise", "ddim", "fixed-point")
 

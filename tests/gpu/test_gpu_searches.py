@@ -13,7 +13,7 @@ from indexer.reader import IndexReader
 from search.index import Index
 from search.query import Query, SearchOptions
 from search.scoring.scores import SCORES
-from tests.helpers.twins import CAT, CAT_BOX, PHOTOS, Twins, index, opened
+from tests.helpers.models.twins import CAT, CAT_BOX, PHOTOS, Twins, index, opened
 
 
 @pytest.mark.parametrize("quality", QUALITIES)

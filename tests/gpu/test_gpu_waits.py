@@ -10,9 +10,9 @@ import torch
 from features.diffusion.vocabulary import nouns
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
-from tests.helpers.pipelines import FAMILIES
-from tests.helpers.simulated_cuda import SimulatedCuda
-from tests.helpers.twins import PHOTOS, Twins
+from tests.helpers.models.pipelines import FAMILIES
+from tests.helpers.models.simulated_cuda import SimulatedCuda
+from tests.helpers.models.twins import PHOTOS, Twins
 
 
 def test_a_batch_of_photos_waits_for_its_result_alone(

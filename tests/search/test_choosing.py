@@ -26,7 +26,7 @@ from search.scoring.candidates import to_candidates
 from search.scoring.confidence import probabilities
 from search.scoring.rerank import score_references
 from search.scoring.scores import SCORES
-from tests.helpers.query_results import whole_scores
+from tests.helpers.benchmarks.query_results import whole_scores
 
 PHOTOS = Path(__file__).parents[2] / "data" / "demo" / "photos"
 

@@ -36,9 +36,9 @@ from search.reference import make_reference
 from search.scoring.rerank import score_references
 from search.scoring.scores import SCORES, bind_score
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import object_server, point_to
-from tests.helpers.ray_clusters import local_cluster
-from tests.helpers.server import running_server
+from tests.helpers.servers.object_server import object_server, point_to
+from tests.helpers.servers.ray_clusters import local_cluster
+from tests.helpers.servers.server import running_server
 
 if TYPE_CHECKING:
     from tests.conftest import MadeOnce

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 import indexer.store.shards as shards
-from tests.helpers.object_server import ObjectServer, object_server, point_to
+from tests.helpers.servers.object_server import ObjectServer, object_server, point_to
 
 SHARD_BYTES = 3 * 2 * (4 * 4 * 6 * 2)  # three photos
 

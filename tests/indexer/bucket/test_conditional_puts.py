@@ -6,7 +6,7 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
 from indexer.bucket.object_store import Bucket, BucketError, ConflictError, ObjectVersion
-from tests.helpers.object_server import Fault, ObjectServer, no_fault
+from tests.helpers.servers.object_server import Fault, ObjectServer, no_fault
 
 KEY = "one/index/manifest.json"
 

@@ -30,7 +30,7 @@ from indexer.upkeep.every_part import (
     verify_collection,
 )
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer
+from tests.helpers.servers.object_server import ObjectServer
 from tests.helpers.stores import PixelExtractor, make_photos, rows
 from tests.indexer.bucket.test_working_copy import PREFIX, URL, changes
 

@@ -25,7 +25,7 @@ from indexer.upkeep.every_part import describe_collection, verify_collection
 from search import Query
 from search.index import Index
 from search.query import SearchOptions
-from tests.helpers.object_server import ObjectServer
+from tests.helpers.servers.object_server import ObjectServer
 from tests.helpers.stores import PixelDescriptor, PixelExtractor, make_photos
 
 URL = "s3://photos/one/fleet"

@@ -36,8 +36,8 @@ from search.scoring.fusion import FusionWeights
 from tests.helpers.command_line import CommandLine
 from tests.helpers.linked_photos import link_regions, objects_of
 from tests.helpers.names import keep_name, keep_two_names, named_view
-from tests.helpers.object_server import Fault, ObjectServer, no_fault
 from tests.helpers.pictures import smooth_pixels
+from tests.helpers.servers.object_server import Fault, ObjectServer, no_fault
 from tests.helpers.stores import PixelExtractor, make_photos, run
 
 ROOT = Path(__file__).parents[3]

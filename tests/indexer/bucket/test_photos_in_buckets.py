@@ -25,8 +25,8 @@ from indexer.ingest.sources import list_photos, open_sources
 from indexer.reader import IndexReader
 from indexer.store.failures import read_failures
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer, no_fault
-from tests.helpers.server import running_server
+from tests.helpers.servers.object_server import ObjectServer, no_fault
+from tests.helpers.servers.server import running_server
 from tests.helpers.stores import PixelExtractor, make_photos, rows
 
 ROOT = Path(__file__).parents[3]

@@ -27,7 +27,7 @@ from indexer.reader import IndexReader
 from indexer.store.manifest import read_manifest
 from search import Query, open_index
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer, no_fault, object_server, point_to
+from tests.helpers.servers.object_server import ObjectServer, no_fault, object_server, point_to
 
 ROOT = Path(__file__).parents[3]
 PHOTO = ROOT / "data/demo/query/cat.jpg"

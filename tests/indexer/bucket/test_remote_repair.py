@@ -17,7 +17,7 @@ from indexer.errors import IndexDamagedError
 from indexer.reader import IndexReader
 from indexer.store.manifest import MANIFEST_NAME, Manifest, read_manifest
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer, no_fault
+from tests.helpers.servers.object_server import ObjectServer, no_fault
 from tests.helpers.stores import make_photos, rows, run
 
 URL = "s3://photos/one/index"

@@ -21,7 +21,7 @@ from indexer.store.failures import FAILURES_NAME
 from indexer.store.manifest import MANIFEST_NAME, read_manifest
 from indexer.upkeep.check import verify
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer, no_fault
+from tests.helpers.servers.object_server import ObjectServer, no_fault
 from tests.helpers.stores import PixelExtractor, make_photos
 
 URL = "s3://photos/one/index"

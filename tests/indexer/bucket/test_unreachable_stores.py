@@ -12,7 +12,7 @@ pytest.importorskip("moto.server", reason="moto is not installed")
 
 from indexer.bucket import object_store
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer
+from tests.helpers.servers.object_server import ObjectServer
 from tests.helpers.stores import make_photos, run
 
 URL = "s3://photos/one/index"

@@ -35,7 +35,7 @@ from indexer.store.failures import FAILURES_NAME, read_failures
 from indexer.store.manifest import MANIFEST_NAME, read_manifest
 from indexer.upkeep.compact import compact
 from indexer.upkeep.remove import remove
-from tests.helpers.object_server import Fault, ObjectServer, no_fault
+from tests.helpers.servers.object_server import Fault, ObjectServer, no_fault
 from tests.helpers.stores import PixelExtractor, make_photos, rows, run
 from tests.indexer.bucket.conftest import SHARD_BYTES
 

@@ -10,7 +10,7 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
 
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer
+from tests.helpers.servers.object_server import ObjectServer
 
 ROOT = Path(__file__).parents[3]
 URL = "s3://photos/one/index"

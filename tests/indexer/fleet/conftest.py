@@ -10,8 +10,8 @@ import pytest
 
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_reader import open_collection
-from tests.helpers.object_server import ObjectServer, object_server, point_to
-from tests.helpers.ray_clusters import LocalCluster, local_cluster
+from tests.helpers.servers.object_server import ObjectServer, object_server, point_to
+from tests.helpers.servers.ray_clusters import LocalCluster, local_cluster
 
 if TYPE_CHECKING:
     from features.extractor import FeatureExtractor

@@ -27,8 +27,8 @@ from indexer.fleet.fleet_reader import open_collection
 from indexer.parts import CODEC_NUMBER, part_name, part_of_id
 from indexer.ray_cluster import RayCluster
 from indexer.upkeep.every_part import verify_collection
-from tests.helpers.object_server import ObjectServer, point_to
-from tests.helpers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
+from tests.helpers.servers.object_server import ObjectServer, point_to
+from tests.helpers.servers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
 from tests.indexer.fleet.conftest import FIRST, PARTS, PHOTOS, rows
 
 URL = "s3://photos/fleets/one"

@@ -19,7 +19,7 @@ from indexer.parts import parts_of
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.every_part import verify_collection
 from tests.helpers.command_line import CommandLine
-from tests.helpers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
+from tests.helpers.servers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
 from tests.indexer.fleet.conftest import FIRST, PARTS, PHOTOS, rows
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-search[ray]'")

@@ -22,8 +22,8 @@ from indexer.parts import parts_of
 from indexer.ray_cluster import RayCluster
 from indexer.upkeep.every_part import compact_collection, remove_from_collection
 from tests.helpers.command_line import CommandLine
-from tests.helpers.object_server import ObjectServer, point_to
-from tests.helpers.ray_clusters import LocalCluster
+from tests.helpers.servers.object_server import ObjectServer, point_to
+from tests.helpers.servers.ray_clusters import LocalCluster
 from tests.indexer.fleet.conftest import FIRST, rows
 
 URL = "s3://photos/fleets/looked-after"

@@ -19,7 +19,7 @@ from indexer.fleet import cluster_reader
 from indexer.fleet.cluster_reader import ClusterReader, HiredHolders, hire_holders
 from indexer.fleet.fleet_reader import open_collection
 from indexer.ray_cluster import ClusterError, RayCluster
-from tests.helpers.ray_clusters import LocalCluster, kill
+from tests.helpers.servers.ray_clusters import LocalCluster, kill
 from tests.indexer.fleet.conftest import FIRST, PARTS
 
 

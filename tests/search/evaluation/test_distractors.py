@@ -20,9 +20,9 @@ from search.evaluation.metrics.summary import summary
 from search.evaluation.paper import published_json, published_rows
 from search.evaluation.retrieval import run_methods
 from search.evaluation.run_store import run_folder
+from tests.helpers.benchmarks.query_results import whole_scores
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo, smooth_pixels
-from tests.helpers.query_results import whole_scores
 
 
 @pytest.fixture

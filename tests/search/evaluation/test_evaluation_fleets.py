@@ -17,10 +17,10 @@ from search.evaluation.benchmarks.scenes import read_scenes
 from search.evaluation.galleries import GalleryFleet
 from search.evaluation.methods.methods import select_methods
 from search.evaluation.retrieval import Evaluation, run_methods
+from tests.helpers.benchmarks.query_results import whole_scores
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
-from tests.helpers.query_results import whole_scores
-from tests.helpers.ray_clusters import local_cluster
+from tests.helpers.servers.ray_clusters import local_cluster
 
 VALIDATION = Path(__file__).parents[3] / "data" / "scenes" / "validation"
 QUERIES, GALLERY, PARTS = 2, 22, 3

@@ -28,10 +28,10 @@ from search.query import Query
 from search.reference import make_reference
 from search.scoring.rerank import score_references
 from search.scoring.scores import SCORES, bind_score
+from tests.helpers.benchmarks.query_results import kept, whole_scores
 from tests.helpers.command_line import CommandLine
 from tests.helpers.killed import kill_myself, run_forked, run_until_killed
 from tests.helpers.pictures import save_photo
-from tests.helpers.query_results import kept, whole_scores
 from tests.helpers.stores import make_photos
 
 N_PHOTOS, N_QUERIES, BATCH = 6, 5, 2

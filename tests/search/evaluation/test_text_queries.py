@@ -11,8 +11,8 @@ from features.extractor import FeatureExtractor
 from features.photo import load_model_input
 from search.evaluation.benchmarks.published.ilias import read_ilias_texts
 from tests.conftest import DEMO
+from tests.helpers.benchmarks.published_folders import save_text
 from tests.helpers.command_line import CommandLine
-from tests.search.evaluation.test_published_searches import save_text
 
 PHOTOS = sorted((DEMO / "photos").glob("*.jpg"))[:7]
 TEXTS = {"cat": "a cat", "vase": "a vase on a table", "riddle": "qwertz"}

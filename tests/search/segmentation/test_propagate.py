@@ -35,8 +35,8 @@ from search.segmentation.video import (
     propagate_video,
     read_first_ids,
 )
+from tests.helpers.benchmarks.video_folders import HEIGHT, SIDE, WIDTH, save_frames, square_frame
 from tests.helpers.command_line import CommandLine
-from tests.helpers.video_folders import HEIGHT, SIDE, WIDTH, save_frames, square_frame
 
 Ids = NDArray[np.uint8]
 FRAME = Frame(160, 96, 160, 10)  # 10 x 6 cells

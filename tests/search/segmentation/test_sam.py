@@ -17,7 +17,7 @@ from search.segmentation.cascade import Prompt, Proposals, agreement, prompted_b
 from search.segmentation.sam import Sam
 from search.segmentation.segment import box_around
 from tests.helpers.command_line import CommandLine
-from tests.helpers.mask_models import build_sam, save_sam
+from tests.helpers.models.mask_models import build_sam, save_sam
 from tests.helpers.pictures import save_photo, smooth_pixels
 
 PROMPT = Prompt(np.array([[30.5, 20.5], [3.0, 3.0]], np.float32), np.array([1, 0]))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.server import Client, running_server
+from tests.helpers.servers.server import Client, running_server
 
 
 @pytest.fixture(scope="session")

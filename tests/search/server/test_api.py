@@ -19,7 +19,7 @@ from search.presentation.sureness import sureness
 from search.server.objects import cell_boxes
 from tests.conftest import DEMO
 from tests.helpers.command_line import CommandLine
-from tests.helpers.server import Client, Reply, running_server
+from tests.helpers.servers.server import Client, Reply, running_server
 
 QUERY = DEMO / "query" / "cat.jpg"
 BOX = [172, 31, 333, 164]

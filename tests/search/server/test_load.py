@@ -28,7 +28,7 @@ from search.server import uploads
 from search.server.worker import SearchWorker
 from tests.conftest import DEMO
 from tests.helpers.command_line import CommandLine
-from tests.helpers.server import Client, Reply, running_server
+from tests.helpers.servers.server import Client, Reply, running_server
 
 BOX = [10, 10, 120, 120]
 

@@ -13,7 +13,7 @@ import search.albums.filling as filling
 from indexer.reader import IndexReader
 from indexer.store.locks import writer_lock
 from tests.conftest import DEMO
-from tests.helpers.server import Client, running_server
+from tests.helpers.servers.server import Client, running_server
 
 BOX = [40, 40, 200, 200]
 

@@ -11,7 +11,7 @@ from PIL import Image
 from indexer.reader import IndexReader
 from indexer.upkeep.remove import remove
 from search.recurring.recurrence import RecurringObject, recurring_objects
-from tests.helpers.server import Client, running_server
+from tests.helpers.servers.server import Client, running_server
 
 
 @pytest.fixture

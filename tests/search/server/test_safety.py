@@ -8,7 +8,7 @@ import pytest
 
 from indexer.ingest.build import index_photos
 from tests.conftest import DEMO
-from tests.helpers.server import Client, running_server
+from tests.helpers.servers.server import Client, running_server
 
 LOCAL_NAMES = ("localhost", "localhost:99", "127.0.0.1:80", "[::1]:5")
 FOREIGN_NAMES = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.helpers.server import Client
+from tests.helpers.servers.server import Client
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

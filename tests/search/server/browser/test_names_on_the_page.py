@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.server import Client, running_server
+from tests.helpers.servers.server import Client, running_server
 from tests.search.server.browser.conftest import DESK, PHONE, OpenPage
 
 ODD_NAME = '<b>Zoë & "Tom"?#%'

@@ -9,8 +9,15 @@ import pytest
 from PIL import Image
 
 from tests.conftest import DEMO
-from tests.helpers.browsing import Box, answer_first, drag, drag_by_finger, drop_file, marked
-from tests.helpers.server import Client
+from tests.helpers.servers.browsing import (
+    Box,
+    answer_first,
+    drag,
+    drag_by_finger,
+    drop_file,
+    marked,
+)
+from tests.helpers.servers.server import Client
 from tests.search.server.browser.conftest import DESK, PHONE, OpenPage
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.server import Client, running_server
+from tests.helpers.servers.server import Client, running_server
 from tests.search.server.browser.conftest import DESK, PHONE, OpenPage
 
 

@@ -29,7 +29,7 @@ from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import smooth_pixels
 from training.compositor import Cutout
 
-SHIPPED = Path(__file__).parents[3] / "data" / "scenes"
+SHIPPED = Path(__file__).parents[4] / "data" / "scenes"
 
 
 @pytest.mark.parametrize(

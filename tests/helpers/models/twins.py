@@ -12,7 +12,7 @@ from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
 from search.index import Index
 
-DEMO = Path(__file__).parents[2] / "data" / "demo"
+DEMO = Path(__file__).parents[3] / "data" / "demo"
 PHOTOS = sorted((DEMO / "photos").glob("*.jpg"))[:6]
 CAT, CAT_BOX = DEMO / "query" / "cat.jpg", (172.0, 31.0, 333.0, 164.0)
 

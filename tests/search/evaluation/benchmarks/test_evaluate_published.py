@@ -18,17 +18,20 @@ from search.evaluation.metrics.measured import query_precision
 from search.evaluation.metrics.summary import summary
 from search.evaluation.retrieval import MethodResult, run_methods
 from search.query import Query
-from tests.helpers.benchmark_folders import (
+from tests.helpers.benchmarks.benchmark_folders import (
     HEIGHT,
     WIDTH,
     ground_truth,
     save_revisited,
     save_streets,
 )
+from tests.helpers.benchmarks.query_results import measured, whole_scores
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import smooth_pixels
-from tests.helpers.query_results import measured, whole_scores
-from tests.search.evaluation.test_graded_ranking import naive_average_precision, naive_precision_at
+from tests.search.evaluation.metrics.test_graded_ranking import (
+    naive_average_precision,
+    naive_precision_at,
+)
 
 DIFFICULTIES = ("easy", "medium", "hard")
 

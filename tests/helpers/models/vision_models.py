@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.descriptor_models import PREPROCESSORS
+from tests.helpers.models.descriptor_models import PREPROCESSORS
 
 # By config.json's model_type.
 VISION_KINDS = ["dinov2", "dinov2_with_registers", "dinov3_vit", "siglip", "siglip_vision_model"]

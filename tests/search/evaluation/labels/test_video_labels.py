@@ -19,8 +19,8 @@ from search.evaluation.method_table import method_cells
 from search.evaluation.methods.baselines import PatchExtractor
 from search.evaluation.metrics.masks import boundary_f_measure, j_and_f
 from search.evaluation.run_store import RunResults
+from tests.helpers.benchmarks.video_folders import save_davis
 from tests.helpers.command_line import CommandLine
-from tests.helpers.video_folders import save_davis
 
 # A square crosses the picture; two pass each other, one of them out of sight for a while.
 SEQUENCES: dict[str, list[dict[int, tuple[int, int] | None]]] = {

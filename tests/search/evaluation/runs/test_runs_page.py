@@ -10,7 +10,7 @@ import pytest
 
 from search.commands.pages.chart import Chart, plot
 from tests.helpers.command_line import CommandLine
-from tests.search.evaluation.test_evaluate_report import RANKS, benchmark, save_run
+from tests.search.evaluation.runs.test_evaluate_report import RANKS, benchmark, save_run
 
 DESK, PHONE = (1280, 900), (390, 844)
 

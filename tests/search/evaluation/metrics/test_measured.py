@@ -19,8 +19,8 @@ from search.evaluation.metrics.measured import Measured, query_result
 from search.evaluation.metrics.summary import summary
 from search.evaluation.run_store import RunScores, resolved
 from search.query import Query
+from tests.helpers.benchmarks.query_results import kept, measured
 from tests.helpers.pictures import save_photo
-from tests.helpers.query_results import kept, measured
 
 N_CASES = 100
 

@@ -19,9 +19,9 @@ from search.evaluation.report import evaluation_json, write_searches_run
 from search.evaluation.retrieval import Evaluation, MethodResult
 from search.evaluation.runs.run_files import by_benchmark, read_run, runs_table, terminal_table
 from search.query import Query
+from tests.helpers.benchmarks.query_results import kept
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
-from tests.helpers.query_results import kept
 
 N_PHOTOS = 14
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Seconds in which whatever is waited for must happen.
 PATIENCE = 120.0
 _STORE_BYTES = 80_000_000

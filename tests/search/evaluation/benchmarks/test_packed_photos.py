@@ -13,14 +13,14 @@ from search.evaluation.benchmarks.published.ilias import read_ilias_texts
 from search.evaluation.benchmarks.published.packed_photos import photos_of
 from search.evaluation.galleries import find_distractors
 from search.evaluation.paper import published_rows
-from tests.helpers.command_line import CommandLine
-from tests.helpers.pictures import save_photo
-from tests.helpers.tars import save_tar
-from tests.search.evaluation.test_published_searches import (
+from tests.helpers.benchmarks.published_folders import (
     save_ilias,
     save_mini_ilias,
     save_text,
 )
+from tests.helpers.command_line import CommandLine
+from tests.helpers.pictures import save_photo
+from tests.helpers.tars import save_tar
 
 
 def save_list(root: Path, n_listed: int) -> None:

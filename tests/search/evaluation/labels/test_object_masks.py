@@ -22,10 +22,10 @@ from search.evaluation.labels.object_masks import (
 from search.evaluation.method_table import method_cells
 from search.evaluation.metrics.masks import boundaries, boundary_iou
 from search.evaluation.run_store import RunResults
-from tests.helpers.benchmark_folders import save_streets
+from tests.helpers.benchmarks.benchmark_folders import save_streets
+from tests.helpers.benchmarks.video_folders import save_perseg
 from tests.helpers.command_line import CommandLine
-from tests.helpers.mask_models import save_sam
-from tests.helpers.video_folders import save_perseg
+from tests.helpers.models.mask_models import save_sam
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ from search.evaluation.methods.methods import (
 )
 from search.evaluation.retrieval import run_methods
 from search.query import Query
+from tests.helpers.benchmarks.query_results import whole_scores
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
-from tests.helpers.query_results import whole_scores
 from tests.helpers.stores import make_photos
 
 N_PHOTOS, N_QUERIES = 7, 3

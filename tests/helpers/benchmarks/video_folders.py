@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.segmentation.drawing import write_ids
-from tests.helpers.benchmark_folders import save_ids
+from tests.helpers.benchmarks.benchmark_folders import save_ids
 from tests.helpers.pictures import smooth_pixels
 
 WIDTH, HEIGHT, SIDE = 96, 64, 20

@@ -14,7 +14,7 @@ from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
 from tests.test_docs import blocks
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 # The widths of the object in the frames of each video; the largest is the query.
 WIDTHS = {"10": (20, 30, 10), "2": (12, 8, 40), "3": (25, 25, 8)}

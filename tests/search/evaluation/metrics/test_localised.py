@@ -23,16 +23,16 @@ from search.ranking.localise import localise
 from search.reference import make_reference
 from search.scoring.scores import SCORES
 from search.segmentation.match_masks import fit_boxes
-from tests.helpers.benchmark_folders import save_streets
-from tests.helpers.command_line import CommandLine
-from tests.search.evaluation.test_published_searches import (
+from tests.helpers.benchmarks.benchmark_folders import save_streets
+from tests.helpers.benchmarks.published_folders import (
     save_ilias,
     save_instre,
     save_pods,
     save_text,
 )
+from tests.helpers.command_line import CommandLine
 
-SCENES = Path(__file__).parents[3] / "data" / "scenes" / "validation"
+SCENES = Path(__file__).parents[4] / "data" / "scenes" / "validation"
 
 
 def naive_overlap(found: Box, true: list[Box]) -> float:

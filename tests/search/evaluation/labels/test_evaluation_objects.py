@@ -22,10 +22,10 @@ from search.evaluation.labels.video_labels import (
 )
 from search.evaluation.methods.baselines import PatchExtractor
 from search.evaluation.run_store import RunResults, open_results
+from tests.helpers.benchmarks.video_folders import save_davis, save_perseg
 from tests.helpers.command_line import CommandLine
 from tests.helpers.killed import kill_myself, run_until_killed
 from tests.helpers.pictures import save_photo
-from tests.helpers.video_folders import save_davis, save_perseg
 
 
 def small_davis(root: Path) -> Path:
