@@ -1,5 +1,6 @@
 """A small deterministic extractor for tests of the store, and photos and indexes made with it."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,15 +14,17 @@ from numpy.typing import NDArray
 
 from features.maps import FeatureMaps
 from features.photo import ModelInput, Photo, load_model_input
+from indexer.errors import IndexMissingError
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport
 from indexer.protocols import Extractor
 from indexer.reader import IndexReader
 from indexer.recall.vectors import RecallIndex
 from indexer.store.files import StoredFile
-from indexer.store.manifest import Manifest
+from indexer.store.manifest import Manifest, read_manifest
 from indexer.store.mapstore import Place
 from indexer.store.photos import PhotoRow, PhotoTable, read_photo_table
+from indexer.upkeep.check import verify
 from tests.helpers.pictures import save_photo
 
 
@@ -156,6 +159,13 @@ def files_of(index: Path) -> dict[str, bytes]:
     return {str(path.relative_to(index)): path.read_bytes() for path in files}
 
 
+def flip(path: Path, at: int) -> None:
+    """Change a bit of the byte at a place in a file."""
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 0x40
+    path.write_bytes(raw)
+
+
 def rows(index_dir: Path) -> dict[str, tuple[int, bytes, bytes, bytes]]:
     """Every photo by its path: id, appearance bytes, semantic bytes and pooled vector."""
     with IndexReader.open(index_dir) as reader:
@@ -244,3 +254,27 @@ def vectors_of(recall: RecallIndex) -> dict[int, np.ndarray]:
         ids, scores = recall.search(axis, len(recall))
         columns.append(scores[np.argsort(ids)])
     return dict(zip(np.sort(ids).tolist(), np.stack(columns, axis=1), strict=True))
+
+
+def assert_usable(index: Path) -> None:
+    """The index opens at its last commit, if it has one, and every file of that commit is sound."""
+    if not (index / "manifest.json").exists():
+        return
+    assert verify(index) == []
+    with contextlib.suppress(IndexMissingError), IndexReader.open(index) as reader:
+        assert reader.read_maps(reader.ids).damaged == []
+        described(index)
+        assert [reader.named(name).name for name in reader.names] == list(reader.names)
+        assert ids_by_recall(reader) == reader.ids.tolist()
+
+
+def assert_nothing_left_over(index: Path) -> None:
+    """An index holds the files of its last commit, and the list of failures, alone."""
+    names = {file.name for file in read_manifest(index).files()} | {"manifest.json"}
+    assert set(files_of(index)) - {"failures.jsonl"} == names
+
+
+def generation(index: Path) -> int:
+    """The number of an index's last commit; -1 where there is no index."""
+    manifest = Manifest.load_if_present(index)
+    return -1 if manifest is None else manifest.generation

@@ -1,6 +1,6 @@
 """Columns of descriptors: added with the photos or later, shared by copies, kept by compaction.
 
-What happens to them when a run is killed is in ingest/test_crash.py.
+What happens to them when a run is killed is in crash/test_killed_runs.py.
 """
 
 import json

@@ -15,7 +15,7 @@ from indexer.store import shards
 from indexer.store.manifest import StoredFile, read_manifest, write_manifest
 from indexer.upkeep.check import describe, verify
 from indexer.upkeep.compact import compact
-from tests.helpers.stores import make_photos, run
+from tests.helpers.stores import files_of, make_photos, run
 
 ACTIONS: list[Callable[[Path, Path], object]] = [
     lambda index, photos: IndexReader.open(index),
@@ -24,11 +24,6 @@ ACTIONS: list[Callable[[Path, Path], object]] = [
     lambda index, photos: compact(index),
     lambda index, photos: run(photos, index),
 ]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +92,12 @@ def test_other_formats_are_refused_and_left_alone(
     path = index / "manifest.json"
     text = path.read_text()
     path.write_text(json.dumps(json.loads(text) | {"format": version}))
-    before = content(index)
+    before = files_of(index)
     try:
         words = f"{index}: the index has format {version}, this waldo reads format 2; {mend}"
         with pytest.raises(IndexFormatError, match=re.escape(words)) as caught:
             action(index, folder / "photos")
         assert "\n" not in str(caught.value)
-        assert content(index) == before
+        assert files_of(index) == before
     finally:
         path.write_text(text)

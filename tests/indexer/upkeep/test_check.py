@@ -12,7 +12,7 @@ from indexer.errors import IndexDamagedError, IndexMissingError
 from indexer.reader import IndexReader
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import describe, verify
-from tests.helpers.stores import PixelExtractor, make_photos, maps_of, rows, run
+from tests.helpers.stores import PixelExtractor, flip, make_photos, maps_of, rows, run
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +39,6 @@ def photos(original: Path) -> Path:
 @pytest.fixture
 def index(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original / "index", tmp_path / "index"))
-
-
-def flip(path: Path, at: int) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[at] ^= 0x40
-    path.write_bytes(raw)
 
 
 def test_a_sound_index_has_no_problems(index: Path) -> None:

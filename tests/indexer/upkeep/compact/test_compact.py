@@ -2,16 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-import indexer.store.shards as shards
-import indexer.upkeep.compact as compact_module
 from indexer.errors import (
     IndexBusyError,
     IndexDamagedError,
@@ -24,49 +19,14 @@ from indexer.store.manifest import read_manifest
 from indexer.upkeep.check import describe, verify
 from indexer.upkeep.compact import compact
 from tests.helpers.pictures import save_photo
-from tests.helpers.stores import PixelExtractor, ids_by_recall, make_photos, rows, run
-
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_shards() -> Iterator[None]:
-    """Five photos fill a map shard, eight a shard of the photo table."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "SHARD_BYTES", 5 * 2 * (4 * 4 * 6 * 2))
-        patch.setattr(compact_module, "_PHOTOS_PER_SHARD", 8)
-        yield
-
-
-@pytest.fixture(scope="module")
-def made(small_shards: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos, and an index with dead rows, small shards, a changed photo and copies of photos."""
-    folder = tmp_path_factory.mktemp("compact") / "work"
-    photos, index = folder / "photos", folder / "index"
-    make_photos(photos, 13)
-    run(photos, index)
-    make_photos(photos, 1, first=20)
-    save_photo(photos / "photo-012.png", 50, 50, seed=90)
-    shutil.copy(photos / "photo-006.png", photos / "photo-030.png")
-    shutil.copy(photos / "photo-007.png", photos / "photo-031.png")
-    run(photos, index)
-    for number in (1, 3, 6):
-        (photos / f"photo-{number:03}.png").unlink()
-    (photos / "photo-005.png").rename(photos / "photo-040.png")
-    run(photos, index)
-    return folder
-
-
-def content(index: Path) -> dict[str, bytes]:
-    """Every file of an index but its locks."""
-    files = (path for path in index.rglob("*") if path.is_file() and path.name[0] != ".")
-    return {str(path.relative_to(index)): path.read_bytes() for path in files}
-
-
-def flip(path: Path, at: int) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[at] ^= 0x40
-    path.write_bytes(raw)
+from tests.helpers.stores import (
+    PixelExtractor,
+    files_of,
+    flip,
+    make_photos,
+    rows,
+    run,
+)
 
 
 def places(index: Path) -> dict[int, tuple[int, int, int]]:
@@ -110,7 +70,7 @@ class TestWhatItDoes:
         assert report.bytes_after == sum(f.bytes for f in new.files()) < report.bytes_before
         assert (report.lost, report.in_use) == ((), False)
         named = {file.name for file in new.files()}
-        assert set(content(index)) == {*named, "manifest.json"}
+        assert set(files_of(index)) == {*named, "manifest.json"}
         described = describe(index)
         assert (described["dead_map_rows"], described["deleted"]) == (0, 0)
         assert not described["compact_has_work"]
@@ -119,10 +79,10 @@ class TestWhatItDoes:
     def test_nothing_to_do_writes_nothing(self, index: Path) -> None:
         compact(index)
         before = {path: path.stat().st_mtime_ns for path in index.rglob("*")}
-        held = content(index)
+        held = files_of(index)
         report = compact(index)
         assert (report.changed, report.dropped, report.deleted) == (False, 0, 0)
-        assert content(index) == held
+        assert files_of(index) == held
         after = {path: path.stat().st_mtime_ns for path in index.rglob("*")}
         assert after.pop(index / ".lock") >= before.pop(index / ".lock")
         assert after == before
@@ -256,7 +216,7 @@ class TestWhatItDoes:
         twin = Path(shutil.copytree(index, tmp_path / "twin"))
         compact(index)
         compact(twin)
-        assert content(twin) == content(index)
+        assert files_of(twin) == files_of(index)
 
     def test_indexing_goes_on_afterwards(self, index: Path, photos: Path) -> None:
         compact(index)
@@ -335,10 +295,10 @@ class TestDamage:
             path.unlink()
         else:
             flip(path, path.stat().st_size - 40)
-        before = content(index)
+        before = files_of(index)
         with pytest.raises(IndexDamagedError, match=f"{path}.*waldo index"):
             compact(index)
-        assert content(index) == before
+        assert files_of(index) == before
 
 
 class TestRefusals:
@@ -357,109 +317,7 @@ class TestRefusals:
     def test_a_newer_format(self, index: Path) -> None:
         raw = json.loads((index / "manifest.json").read_text())
         (index / "manifest.json").write_text(json.dumps({**raw, "format": 99}))
-        before = content(index)
+        before = files_of(index)
         with pytest.raises(IndexFormatError, match=r"format 99.*update waldo"):
             compact(index)
-        assert content(index) == before
-
-
-class TestReaders:
-    def leftovers(self, index: Path) -> set[str]:
-        named = {file.name for file in read_manifest(index).files()}
-        kinds = ("*.parquet", "*.faiss", "*.safetensors")
-        paths = {path for kind in kinds for path in index.rglob(kind)}
-        return {str(path.relative_to(index)) for path in paths} - named
-
-    def test_a_reader_keeps_its_snapshot(self, index: Path, photos: Path) -> None:
-        before, old = rows(index), read_manifest(index)
-        with IndexReader.open(index) as reader:
-            report = compact(index)
-            assert report.in_use
-            assert self.leftovers(index) > {old.shards[0].name, old.photos[0].name}
-            described = describe(index)
-            assert described["bytes_on_disk"] > described["bytes"]
-            # Nothing was read before: the recall index and all maps still come from old files.
-            batch = reader.read_maps(reader.ids)
-            assert batch.damaged == []
-            assert ids_by_recall(reader) == reader.ids.tolist()
-            paths = [str(record.path) for record in reader.photos(reader.ids)]
-            assert paths == [path for path, _ in sorted(before.items(), key=lambda r: r[1][0])]
-            run(photos, index)
-            assert self.leftovers(index)  # the next writer, too, leaves them
-        assert self.leftovers(index)
-        run(photos, index)
-        assert self.leftovers(index) == set()
-        assert rows(index) == before
-        assert verify(index) == []
-
-    def test_the_last_of_several_readers_counts(self, index: Path, photos: Path) -> None:
-        first, second = IndexReader.open(index), IndexReader.open(index)
-        compact(index)
-        first.close()
-        run(photos, index)
-        assert self.leftovers(index)
-        second.close()
-        run(photos, index)
-        assert self.leftovers(index) == set()
-
-    @pytest.mark.parametrize("end", ["closed", "killed"])
-    def test_a_reader_in_another_process(self, index: Path, photos: Path, end: str) -> None:
-        code = (
-            "import sys; from pathlib import Path; from indexer.reader import IndexReader\n"
-            "reader = IndexReader.open(Path(sys.argv[1]))\n"
-            "print('open', flush=True); sys.stdin.readline()\n"
-            "batch = reader.read_maps(reader.ids)\n"
-            "print(len(batch.ids), len(batch.damaged), len(reader.recall), flush=True)\n"
-            "sys.stdin.readline(); reader.close(); print('closed', flush=True)\n"
-            "sys.stdin.readline()\n"
-        )
-        arguments = [sys.executable, "-c", code, str(index)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        with subprocess.Popen(arguments, cwd=ROOT, **pipes) as process:
-            assert process.stdout is not None
-            assert process.stdin is not None
-            assert process.stdout.readline() == "open\n"
-            assert compact(index).in_use
-            process.stdin.write("\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "13 0 13\n"
-            run(photos, index)
-            assert self.leftovers(index)
-            if end == "killed":
-                process.kill()
-                process.wait()
-            else:
-                process.stdin.write("\n")
-                process.stdin.flush()
-                assert process.stdout.readline() == "closed\n"
-            run(photos, index)
-            assert self.leftovers(index) == set()
-
-    def test_a_failed_opening_holds_nothing(self, index: Path) -> None:
-        path = index / read_manifest(index).photos[0].name
-        held = path.read_bytes()
-        path.write_bytes(b"no parquet")
-        with pytest.raises(IndexDamagedError) as caught:
-            IndexReader.open(index)
-        path.write_bytes(held)
-        assert not compact(index).in_use
-        assert caught.value is not None  # and with it the frames of the failed call
-
-    def test_a_missing_lock_file_is_made_anew(self, index: Path) -> None:
-        (index / ".readers").unlink()
-        with IndexReader.open(index):
-            assert compact(index).in_use
-
-    def test_a_lock_that_cannot_be_had_does_not_matter(self, index: Path) -> None:
-        (index / ".readers").unlink()
-        (index / ".readers").symlink_to("nowhere/at/all")
-        before = content(index)
-        with IndexReader.open(index) as reader:
-            assert len(reader.read_maps(reader.ids).ids) == 13
-        assert content(index) == before
-
-    def test_no_file_is_made_where_there_is_no_index(self, tmp_path: Path) -> None:
-        for function in (IndexReader.open, describe, verify):
-            with pytest.raises(IndexMissingError):
-                function(tmp_path)
-        assert list(tmp_path.iterdir()) == []
+        assert files_of(index) == before
