@@ -81,11 +81,13 @@ def objects_json(
     summarise: Callable[[Results], dict[str, Any]],
     n_objects: int,
     n_pictures: int,
+    convention: str = "",
 ) -> dict[str, Any]:
     """The report of an evaluation, JSON-ready; metrics are fractions, 0..1.
 
     "methods" holds the summary of each method, "objects" its result on each object. "n_queries"
-    counts objects, "n_gallery" the photos or frames in which they were to be found.
+    counts objects, "n_gallery" the photos or frames in which they were to be found. convention: the
+    benchmark's, "" where it has one alone.
     """
     report = {
         "protocol": protocol,
@@ -97,4 +99,6 @@ def objects_json(
         "versions": versions(),
         "paper": None,
     }
+    if convention:
+        report["convention"] = convention
     return report | published_json(report)

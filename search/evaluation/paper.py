@@ -116,13 +116,13 @@ PUBLISHED: tuple[Published, ...] = (
     # SAM 89.3) is counted is not known, so it stands beside nothing.
     Published(
         "permis",
-        "",
+        "150 videos",
         PDM,
         150,
         None,
         {"PDM": {"cumulative IoU": 42.3}, "PDM + SAM": {"cumulative IoU": 49.7}},
     ),
-    Published("permis", "", FOUNDYOU, 216, None, {"FoundYou": {"mIoU per group": 62.6}}),
+    Published("permis", "216 folders", FOUNDYOU, 216, None, {"FoundYou": {"mIoU per group": 62.6}}),
     Published("davis2017", "", PDM, 61, None, {"PDM": {"J&F": 75.8}, "PDM + SAM": {"J&F": 78.0}}),
     Published(
         "ilias",

@@ -23,7 +23,8 @@ def evaluate_mask_labels(request: Request) -> Evaluated:
     from search.segmentation.cascade import prompted_by
     from search.segmentation.sam import Sam
 
-    objects = MASKS[request.protocol](request.root)
+    benchmark = MASKS[request.protocol](request.root)
+    objects = benchmark.objects
     sam = None if request.sam is None else Sam.load(request.sam, request.device)
     draw = None if sam is None else prompted_by(sam)
     methods = select_mask_methods(request.methods, objects, draw)
@@ -32,7 +33,7 @@ def evaluate_mask_labels(request: Request) -> Evaluated:
     return _evaluate_by_object(
         masks_folder(request.work, request.protocol, objects, extractor, files),
         lambda stored, on_step: evaluate_masks(
-            *(request.protocol, objects, extractor, methods, stored, on_step), work=request.work
+            *(request.protocol, benchmark, extractor, methods, stored, on_step), work=request.work
         ),
         things="objects",
         items=[item.name for item in objects],

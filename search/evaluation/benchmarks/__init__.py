@@ -12,7 +12,7 @@ from features.errors import WaldoError
 from search.evaluation.benchmarks.benchmark import Benchmark, TextBenchmark
 from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.folders import read_folders
-from search.evaluation.benchmarks.labelled_objects import AnnotatedVideo, SegmentationObject
+from search.evaluation.benchmarks.labelled_objects import AnnotatedVideo, SegmentationBenchmark
 from search.evaluation.benchmarks.permir import read_permir, read_permis
 from search.evaluation.benchmarks.perseg import read_perseg
 from search.evaluation.benchmarks.published.gldv2 import read_gldv2
@@ -60,7 +60,7 @@ TEXTS: dict[str, Callable[[Path, OnListing | None], TextBenchmark]] = {
 }
 
 # Segment an object in photos.
-MASKS: dict[str, Callable[[Path], list[SegmentationObject]]] = {
+MASKS: dict[str, Callable[[Path], SegmentationBenchmark]] = {
     "perseg": read_perseg,
     "permis": read_permis,
     "pods_masks": read_pods_masks,

@@ -186,6 +186,6 @@ def with_distractors(
 def read_json(path: Path) -> Any:
     """The content of a benchmark's JSON file. Raises WaldoError where it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise WaldoError(f"{path}: not JSON ({error})") from None

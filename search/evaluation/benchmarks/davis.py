@@ -21,7 +21,7 @@ def read_davis(root: Path) -> list[AnnotatedVideo]:
     """
     listing = root / "ImageSets" / "2017" / "val.txt"
     try:
-        names = listing.read_text(encoding="utf-8").split()
+        names = listing.read_text(encoding="utf-8-sig").split()
     except (OSError, ValueError):
         raise WaldoError(
             f"{root}: holds no readable ImageSets/2017/val.txt; unpack "

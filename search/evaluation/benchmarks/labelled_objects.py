@@ -40,6 +40,14 @@ class SegmentationObject:
 
 
 @dataclass(frozen=True)
+class SegmentationBenchmark:
+    """objects: at least one. convention: as of `Benchmark`."""
+
+    objects: list[SegmentationObject]
+    convention: str = ""
+
+
+@dataclass(frozen=True)
 class AnnotatedVideo:
     """A video with an annotation for each of its frames.
 

@@ -14,6 +14,7 @@ from features.regions import Box
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, read_json
 from search.evaluation.benchmarks.labelled_objects import (
     MaskedPhoto,
+    SegmentationBenchmark,
     SegmentationObject,
     box_of_mask,
     check_sizes,
@@ -121,17 +122,18 @@ def read_permir(root: Path) -> Benchmark:
     return Benchmark("permir", gallery, classes or None, queries, [], convention=convention)
 
 
-def read_permis(root: Path) -> list[SegmentationObject]:
+def read_permis(root: Path) -> SegmentationBenchmark:
     """Read PerMIS-image: segmentation among objects of the same class.
 
     The first frame of a video is the reference, the other two are the targets. root: as of
-    `read_permir`. Raises WaldoError where the folder is incomplete.
+    `read_permir`, with the same convention. Raises WaldoError where the folder is incomplete.
     """
     objects = []
-    for video in _read_either(root)[0]:
+    videos, convention = _read_either(root)
+    for video in videos:
         first, *others = video.frames
         objects.append(SegmentationObject(video.name, video.class_name, first, others))
-    return objects
+    return SegmentationBenchmark(objects, convention)
 
 
 def masked_photo(root: Path, frame: ChosenFrame) -> MaskedPhoto:

@@ -46,4 +46,4 @@ def _pair(folder: Path, name: str) -> MaskedPhoto:
 
 
 def _frames(folder: Path, name: str) -> list[Path]:
-    return [path for path in sorted(folder.glob(f"{name}.*")) if path.suffix in _SUFFIXES]
+    return [path for path in sorted(folder.glob(f"{name}.*")) if path.suffix.lower() in _SUFFIXES]

@@ -5,12 +5,13 @@ from pathlib import Path
 from features.errors import WaldoError
 from search.evaluation.benchmarks.labelled_objects import (
     MaskedPhoto,
+    SegmentationBenchmark,
     SegmentationObject,
     check_sizes,
 )
 
 
-def read_perseg(root: Path) -> list[SegmentationObject]:
+def read_perseg(root: Path) -> SegmentationBenchmark:
     """Read `Images/OBJECT/NN.jpg` with `Annotations/OBJECT/NN.png`; photo 00 is the reference.
 
     Objects and photos come in the order of their names. The name of a folder ("red_teapot", "cat2")
@@ -28,7 +29,9 @@ def read_perseg(root: Path) -> list[SegmentationObject]:
     )
     if not folders:
         raise WaldoError(f"{root / 'Images'}: holds no object's folder")
-    return [_read_object(folder, root / "Annotations" / folder.name) for folder in folders]
+    return SegmentationBenchmark(
+        [_read_object(folder, root / "Annotations" / folder.name) for folder in folders]
+    )
 
 
 def _read_object(images: Path, annotations: Path) -> SegmentationObject:
@@ -51,4 +54,4 @@ def _read_object(images: Path, annotations: Path) -> SegmentationObject:
 def _files(folder: Path, suffix: str) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix == suffix and p.name[0] != ".")
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == suffix and p.name[0] != ".")

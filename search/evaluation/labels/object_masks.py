@@ -16,7 +16,11 @@ from features.models import MapExtractor
 from features.photo import load_model_input
 from indexer.reader import IndexReader
 from search.evaluation.benchmarks.benchmark import Benchmark
-from search.evaluation.benchmarks.labelled_objects import SegmentationObject, read_mask
+from search.evaluation.benchmarks.labelled_objects import (
+    SegmentationBenchmark,
+    SegmentationObject,
+    read_mask,
+)
 from search.evaluation.by_object import (
     Results,
     choose_methods,
@@ -222,7 +226,7 @@ def masks_folder(
 
 def evaluate_masks(
     protocol: str,
-    objects: list[SegmentationObject],
+    benchmark: SegmentationBenchmark,
     extractor: MapExtractor,
     methods: list[MaskMethod],
     stored: RunResults,
@@ -247,6 +251,7 @@ def evaluate_masks(
     is needed where there are such photos. Raises WaldoError for what cannot be read.
     """
     known = {method.name: method for method in methods}
+    objects = benchmark.objects
 
     with _opened_maps(protocol, objects, extractor, work, on_step or ignore_step) as maps_of:
 
@@ -259,7 +264,10 @@ def evaluate_masks(
         results = measure_items(items, list(known), measure, stored, on_step)
     n_photos = sum(len(item.targets) for item in objects)
     summarise = _summary_over_objects if protocol == "perseg" else _summary_over_photos
-    return objects_json(protocol, extractor, results, summarise, len(objects), n_photos)
+    return objects_json(
+        *(protocol, extractor, results, summarise, len(objects), n_photos),
+        convention=benchmark.convention,
+    )
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class RunsTable:
 def read_run(path: Path) -> Run:
     """Read a run file. Raises WaldoError for any other file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise WaldoError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError):

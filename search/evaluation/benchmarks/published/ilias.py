@@ -29,6 +29,7 @@ from search.evaluation.benchmarks.published.packed_photos import (
     photo_id,
     photos_of,
 )
+from search.evaluation.benchmarks.published.photo_files import files_below
 from search.query import Query
 
 _SOURCE = "vrg.fel.cvut.cz/ilias"
@@ -219,8 +220,8 @@ def _part(
 
 
 def _ids(path: Path) -> list[str]:
-    """The ids of a list, sorted as the published evaluator sorts them."""
-    names = sorted(line.split(",")[0].strip() for line in read_lines(path, _SOURCE))
+    """The ids of a list, each once, sorted as the published evaluator sorts them."""
+    names = sorted({line.split(",")[0].strip() for line in read_lines(path, _SOURCE)})
     for name in names:
         if name.count("/") != 2:
             raise WaldoError(f"{path}: {name!r} is no id; it must be OBJECT/query/FILE or so")
@@ -233,7 +234,7 @@ def _object(name: str) -> str:
 
 def _distractors(root: Path, chosen: set[str] | None, on_listing: OnListing | None) -> list[Path]:
     folders = [root / name for name in _DISTRACTORS if (root / name).is_dir()]
-    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+    files = sorted(Path(file) for folder in folders for file in files_below(folder))
     return photos_of(files, chosen, on_listing)
 
 

@@ -23,7 +23,7 @@ def read_lines(path: Path, published_at: str) -> list[str]:
     if not path.is_file():
         raise WaldoError(f"{path}: no such file; it is published at {published_at}")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise WaldoError(f"{path}: not readable as text ({error})") from None
     return [line.strip() for line in lines if line.strip()]

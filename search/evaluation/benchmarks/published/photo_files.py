@@ -42,9 +42,10 @@ class PhotoFiles(Sequence[Path]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def files_below(folder: Path, suffix: str) -> Iterator[str]:
+def files_below(folder: Path, suffix: str = "") -> Iterator[str]:
     """The paths of the files in a folder and in those below it whose names end so, depth first in
-    the order of names. Links to folders are not followed.
+    the order of names. Links to folders are followed, because large sets lie on several disks, but
+    not back to a folder that they are in.
 
     Raises WaldoError for a folder that is missing or cannot be listed.
     """
@@ -54,7 +55,15 @@ def files_below(folder: Path, suffix: str) -> Iterator[str]:
     except OSError as error:
         raise WaldoError(f"{error.filename}: cannot be listed ({error.strerror})") from None
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir():
+            if entry.is_symlink() and _leads_back(Path(entry.path)):
+                continue
             yield from files_below(Path(entry.path), suffix)
         elif entry.name.endswith(suffix):
             yield entry.path
+
+
+def _leads_back(link: Path) -> bool:
+    """Whether a link leads to a folder that it is in, by whatever links it was reached."""
+    target = link.resolve()
+    return any(folder.resolve().is_relative_to(target) for folder in link.absolute().parents)

@@ -4,13 +4,17 @@ from pathlib import Path
 
 from features.errors import WaldoError
 from features.photo import is_picture
-from search.evaluation.benchmarks.labelled_objects import MaskedPhoto, SegmentationObject
+from search.evaluation.benchmarks.labelled_objects import (
+    MaskedPhoto,
+    SegmentationBenchmark,
+    SegmentationObject,
+)
 from search.evaluation.benchmarks.published.pods import read_info
 
 _PHOTOS, _MASKS = "test_dense", "test_dense_masks"
 
 
-def read_pods_masks(root: Path) -> list[SegmentationObject]:
+def read_pods_masks(root: Path) -> SegmentationBenchmark:
     """Read PODS' segmentation: the objects of its test set, each to be found in its test photos
     with masks (12 each in the published data), and not in those of the other objects.
 
@@ -42,7 +46,7 @@ def read_pods_masks(root: Path) -> list[SegmentationObject]:
         )
     if not objects:
         raise WaldoError(f"{root}/pods_info.json: names no object of the test set")
-    return objects
+    return SegmentationBenchmark(objects)
 
 
 def _photos(folder: Path) -> list[Path]:

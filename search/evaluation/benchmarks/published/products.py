@@ -2,6 +2,7 @@
 Retrieval (Liu et al., CVPR 2016).
 """
 
+from collections import Counter
 from pathlib import Path
 
 from features.errors import WaldoError
@@ -35,6 +36,7 @@ def read_sop(root: Path) -> Benchmark:
             )
     gallery = [root / row[3] for row in rows]
     check_photos(gallery, path)
+    _check_once(gallery, path)
     same = rows_by_name([row[1] for row in rows])
     queries = []
     for place, (row, photo) in enumerate(zip(rows, gallery, strict=True)):
@@ -73,6 +75,7 @@ def read_inshop(root: Path) -> Benchmark:
     asked = [row for row in rows if row[2] == "query"]
     gallery, photos = [home / row[0] for row in of_gallery], [home / row[0] for row in asked]
     check_photos([*photos, *gallery], path)
+    _check_once([*photos, *gallery], path)
     same = rows_by_name([row[1] for row in of_gallery])
     queries = [
         BenchmarkQuery(
@@ -85,3 +88,10 @@ def read_inshop(root: Path) -> Benchmark:
     ]
     further = tuple(f"Recall@{k}" for k in (20, 30))
     return Benchmark("inshop", gallery, None, queries, [], metrics=further)
+
+
+def _check_once(photos: list[Path], listing: Path) -> None:
+    """Raise WaldoError where a list names a photo twice: it would be found as its own match."""
+    twice = next((photo for photo, count in Counter(photos).items() if count > 1), None)
+    if twice is not None:
+        raise WaldoError(f"{listing}: names {twice} twice; each photo must have one line")

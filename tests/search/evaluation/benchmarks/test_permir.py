@@ -61,7 +61,7 @@ def test_permir_and_permis(burst: Path, tmp_path: Path) -> None:
     assert first.level is None
     np.testing.assert_array_equal(load_mask(mask, WIDTH, HEIGHT), box_mask(40))
 
-    one, other = read_permis(out)
+    one, other = read_permis(out).objects
     assert (one.name, one.class_name) == ("test/BDD/street", "car")
     assert one.reference == MaskedPhoto(photos / "test/BDD/street/0001.jpg", mask)
     assert [target.photo for target in other.targets] == benchmark.gallery[2:]
@@ -85,7 +85,7 @@ def test_the_query_is_the_largest_mask_and_the_reference_the_largest_box(tmp_pat
     assert chosen.query == 1
     benchmark = read_permir(out)
     [benchmark_query] = benchmark.queries
-    [instance] = read_permis(out)
+    [instance] = read_permis(out).objects
     assert benchmark_query.query.photo == instance.targets[0].photo
     # Nothing else is in the gallery.
     assert benchmark.gallery == [instance.reference.photo, instance.targets[1].photo]

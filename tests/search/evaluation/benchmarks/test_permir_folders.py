@@ -73,7 +73,9 @@ def test_each_folder_is_a_query_and_two_photos(
     assert benchmark.queries[0].query.mask == root / "10/masks/1.png"
     assert benchmark.queries[0].query.class_name is None
     assert benchmark.queries[0].boxes == {0: ((5, 10, 25, 30),), 1: ((5, 10, 15, 30),)}
-    objects = read_permis(root)
+    segmentation = read_permis(root)
+    assert segmentation.convention == "3 folders"
+    objects = segmentation.objects
     assert [item.name for item in objects] == ["10", "2", "3"]
     assert objects[0].reference.photo == root / "10/0.jpg"
     assert [target.photo.name for target in objects[0].targets] == ["1.jpg", "2.jpg"]
@@ -94,6 +96,15 @@ def test_the_head_of_the_table_names_the_convention(
     table = " ".join(waldo("evaluate", "permir", *options, "--method", "rgb-patches").out.split())
     assert "permir, 3 folders" in table
     assert "216 folders" in table  # of what the published figures are, which are not shown
+    masks = waldo("evaluate", "permis", *options, "--method", "appearance").out
+    assert "permis, 3 folders" in " ".join(masks.split())
+
+
+def test_frames_may_have_names_in_capitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = save_videos(tmp_path / "PerMIRS")
+    make_pictures(root, monkeypatch)
+    (root / "3" / "0.jpg").rename(root / "3" / "0.JPG")
+    assert read_permis(root).objects[2].reference.photo == root / "3" / "0.JPG"
 
 
 def test_pickles_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def perseg(tmp_path: Path) -> Path:
 
 
 def test_perseg(perseg: Path) -> None:
-    cat, teapot = read_perseg(perseg)
+    cat, teapot = read_perseg(perseg).objects
     assert (cat.name, cat.class_name) == ("cat2", None)
     images, annotations = perseg / "Images" / "cat2", perseg / "Annotations" / "cat2"
     assert cat.reference == MaskedPhoto(images / "00.jpg", annotations / "00.png")
@@ -55,6 +55,13 @@ def test_perseg(perseg: Path) -> None:
     assert coloured.dtype == grey.dtype == bool
     assert np.argwhere(coloured).tolist() == [[4, 7], [4, 8], [5, 7], [5, 8]]
     np.testing.assert_array_equal(grey, np.eye(30, 40, dtype=bool))
+
+
+def test_photos_may_have_names_in_capitals(perseg: Path) -> None:
+    for photo in sorted((perseg / "Images" / "cat2").glob("0*.jpg")):
+        photo.rename(photo.with_suffix(".JPG"))
+    cat, _ = read_perseg(perseg).objects
+    assert [cat.reference.photo.name, cat.targets[0].photo.name] == ["00.JPG", "01.JPG"]
 
 
 def test_perseg_that_is_none(perseg: Path, tmp_path: Path) -> None:

@@ -41,9 +41,22 @@ def test_files_are_listed_as_pathlib_sorts_them(tmp_path: Path) -> None:
     expected = sorted(tmp_path.rglob("*.jpg"))
     assert len(expected) == 6
     assert list(map(Path, files_below(tmp_path, ".jpg"))) == expected
-    # A circle of links ends nothing.
-    (tmp_path / "z" / "again").symlink_to(tmp_path)
-    assert list(map(Path, files_below(tmp_path, ".jpg"))) == expected
+
+
+def test_linked_folders_are_listed_but_no_circle_of_links(tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other" / "disk"
+    for path in (root / "a" / "1.jpg", other / "2.jpg"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (root / "b").symlink_to(other)
+    expected = [str(root / "a" / "1.jpg"), str(root / "b" / "2.jpg")]
+    assert list(files_below(root)) == expected
+    (root / "a" / "again").symlink_to(root)
+    (other / "itself").symlink_to(other)
+    (other / "above").symlink_to(other.parent)
+    (other / "back").symlink_to(root)
+    (root / "gone").symlink_to(tmp_path / "unplugged")
+    assert list(files_below(root, ".jpg")) == expected
 
 
 def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path) -> None:

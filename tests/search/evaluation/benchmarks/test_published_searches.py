@@ -1,5 +1,6 @@
 """Published benchmarks of searches: miniatures of their folders, from the files to the numbers."""
 
+import codecs
 import json
 from pathlib import Path
 
@@ -104,6 +105,44 @@ def test_ilias_asks_by_the_largest_box_and_counts_missing_positives(tmp_path: Pa
     assert (cup.query.box, toy.query.box) == ((4, 6, 24, 36), (8, 2, 48, 42))
     assert (cup.missing, toy.missing) == (0, 1)
     assert toy.relevant.tolist() == [1]
+
+
+def test_ids_that_a_list_of_ilias_repeats_count_once(tmp_path: Path) -> None:
+    root = save_ilias(tmp_path)
+    once = read_benchmark("ilias", root)
+    for name in ("positive_ids.txt", "image_query_ids.txt"):
+        listing = root / "image_ids" / name
+        lines = listing.read_text().splitlines()
+        save_text(listing, *lines, *lines)
+    again = read_benchmark("ilias", root)
+    assert again.gallery == once.gallery
+    assert [asked.relevant.tolist() for asked in again.queries] == [[0], [1]]
+    assert [asked.missing for asked in again.queries] == [0, 1]
+
+
+def test_distractors_of_ilias_may_lie_behind_links(tmp_path: Path) -> None:
+    root = save_ilias(tmp_path / "ilias")
+    (root / "distractors").rename(tmp_path / "disk")
+    (root / "distractors").mkdir()
+    (root / "distractors" / "linked").symlink_to(tmp_path / "disk")
+    benchmark = read_benchmark("ilias", root)
+    assert benchmark.convention == "3 distractors"
+    assert [photo.name for photo in benchmark.gallery[2:]] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize("protocol", SAVERS)
+def test_lists_that_windows_wrote_are_read_as_others(tmp_path: Path, protocol: str) -> None:
+    root = SAVERS[protocol](tmp_path)
+    plain = read_benchmark(protocol, root)
+    for file in root.rglob("*"):
+        if file.suffix in (".txt", ".csv", ".json"):
+            lines = file.read_text().splitlines()
+            file.write_bytes(codecs.BOM_UTF8 + "".join(f"{line}\r\n" for line in lines).encode())
+    again = read_benchmark(protocol, root)
+    assert again.gallery == plain.gallery
+    assert [asked.query for asked in again.queries] == [asked.query for asked in plain.queries]
+    for one, other in zip(again.queries, plain.queries, strict=True):
+        np.testing.assert_array_equal(one.relevant, other.relevant)
 
 
 def test_published_figures_stand_beside_the_whole_of_ilias_alone() -> None:
@@ -244,6 +283,21 @@ def test_products_leave_the_query_out_and_the_single_photo(tmp_path: Path) -> No
     assert first.relevant.tolist() == [1]
     assert first.ignored.tolist() == [0]
     assert len(benchmark.queries) == 4
+
+
+@pytest.mark.parametrize(
+    ("protocol", "listing"),
+    [("sop", "Ebay_test.txt"), ("inshop", "Eval/list_eval_partition.txt")],
+)
+def test_a_photo_that_is_listed_twice_is_refused(
+    tmp_path: Path, protocol: str, listing: str
+) -> None:
+    root = SAVERS[protocol](tmp_path)
+    first, *rest = (root / listing).read_text().splitlines()
+    lines = [first, *rest, rest[1]]
+    save_text(root / listing, *([str(len(rest)), *lines[1:]] if protocol == "inshop" else lines))
+    with pytest.raises(WaldoError, match=r"names .* twice; each photo must have one line"):
+        read_benchmark(protocol, root)
 
 
 @pytest.mark.parametrize("protocol", SAVERS)

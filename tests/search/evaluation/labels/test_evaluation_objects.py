@@ -46,12 +46,13 @@ Evaluate = Callable[[Path], dict[str, Any]]
 
 def masks_of(root: Path, extractor: FeatureExtractor) -> tuple[list[str], list[str], Evaluate]:
     """Items, methods, and what evaluates them, given a work folder."""
-    objects, names = read_perseg(save_perseg(root)), ["segment", "appearance"]
+    benchmark, names = read_perseg(save_perseg(root)), ["segment", "appearance"]
+    objects = benchmark.objects
 
     def evaluate(work: Path) -> dict[str, Any]:
         methods = select_mask_methods(names, objects, None)
         with open_results(masks_folder(work, "perseg", objects, extractor, [])) as stored:
-            return evaluate_masks("perseg", objects, extractor, methods, stored)
+            return evaluate_masks("perseg", benchmark, extractor, methods, stored)
 
     return ["cup", "toy2"], names, evaluate
 
@@ -186,7 +187,7 @@ def test_any_name_gets_a_file_of_its_own(tmp_path: Path) -> None:
 def test_what_changes_results_is_another_run(
     small_tiny: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objects = read_perseg(save_perseg(tmp_path / "PerSeg"))
+    objects = read_perseg(save_perseg(tmp_path / "PerSeg")).objects
     sequences = read_davis(small_davis(tmp_path / "DAVIS"))
     weights = save_photo(tmp_path / "sam.safetensors.png", 8, 8)
     other = FeatureExtractor(small_tiny.model, replace(small_tiny.settings, timestep=100), 4)

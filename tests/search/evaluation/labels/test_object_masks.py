@@ -68,7 +68,8 @@ def watch(
 def test_numbers_equal_those_of_a_plain_loop(
     small_tiny: FeatureExtractor, perseg: Path, tmp_path: Path
 ) -> None:
-    objects = read_perseg(perseg)
+    benchmark = read_perseg(perseg)
+    objects = benchmark.objects
     assert [item.name for item in objects] == ["cup", "toy2"]
     for protocol in ("perseg", "permis"):
         masks: dict[str, list[np.ndarray]] = {}
@@ -77,7 +78,7 @@ def test_numbers_equal_those_of_a_plain_loop(
         folder = tmp_path / f"{protocol}-run"
         folder.mkdir()
         stored = RunResults(folder)
-        report = evaluate_masks(protocol, objects, small_tiny, watched, stored)
+        report = evaluate_masks(protocol, benchmark, small_tiny, watched, stored)
         assert (report["n_queries"], report["n_gallery"]) == (2, 4)
         for method in methods:
             together, single, edges, total = [], [], [], [0, 0]
@@ -123,10 +124,10 @@ def test_numbers_equal_those_of_a_plain_loop(
 def test_masks_find_the_squares(
     small_tiny: FeatureExtractor, perseg: Path, stored: RunResults
 ) -> None:
-    objects = read_perseg(perseg)
-    methods = select_mask_methods([], objects, None)
+    benchmark = read_perseg(perseg)
+    methods = select_mask_methods([], benchmark.objects, None)
     assert [m.name for m in methods] == ["segment", "segment-unsharpened", "pdm", "appearance"]
-    report = evaluate_masks("perseg", objects, small_tiny, methods, stored)
+    report = evaluate_masks("perseg", benchmark, small_tiny, methods, stored)
     found = {name: values["mIoU"] for name, values in report["methods"].items()}
     assert found["segment"] > 0.5
     assert found["segment"] > found["segment-unsharpened"]
@@ -137,7 +138,7 @@ def test_masks_find_the_squares(
 
 
 def test_methods_that_cannot_run_are_refused(perseg: Path) -> None:
-    objects = read_perseg(perseg)
+    objects = read_perseg(perseg).objects
     with pytest.raises(WaldoError, match=r"^method segmnt: no such method; one of segment, "):
         select_mask_methods(["segmnt"], objects, None)
     with pytest.raises(WaldoError, match=r"^method sam-by-class: needs a SAM"):

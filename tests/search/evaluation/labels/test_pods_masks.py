@@ -118,7 +118,7 @@ def pods(tmp_path: Path) -> Path:
 
 
 def test_objects_are_to_be_found_among_photos_of_others(pods: Path) -> None:
-    objects = {item.name: item for item in read_pods_masks(pods)}
+    objects = {item.name: item for item in read_pods_masks(pods).objects}
     assert list(objects) == ["cup_a", "cup_b"]
     first = objects["cup_a"]
     assert first.reference.photo == pods / "train/cup_a/0.jpg"
