@@ -74,7 +74,7 @@ class RayCluster:
         if ray.is_initialized():
             yield RayWorkers(self, ray)
             return
-        self.check()
+        self.check()  # also after an earlier check: for a cluster that is gone Ray waits minutes
         try:
             ray.init(
                 None if self.address == "auto" else self.address,

@@ -66,6 +66,9 @@ class FleetCopy:
             self._is_stored = True
         self._failures.push()
 
+    def delete_unnamed(self) -> None:
+        """Nothing: no file that the parts have in common ever takes another's place."""
+
     def _push_head(self) -> None:
         """Store the codec and fleet.json of a fleet that was just made."""
         fleet = read_fleet(self.folder)

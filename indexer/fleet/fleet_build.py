@@ -19,8 +19,8 @@ from indexer.fleet.fleet_progress import FleetProgress, as_one_run
 from indexer.fleet.new_fleet import NewFleet
 from indexer.fleet.part_places import copy_failures_of_parts, part_folder, prepare_parts
 from indexer.fleet.part_update import LoadedModels, PartUpdate
-from indexer.fleet.part_work import work_here
-from indexer.fleet.ray_workers import PartPool
+from indexer.fleet.part_work import PartWorkers, ThisProcess
+from indexer.fleet.ray_workers import part_workers
 from indexer.fleet.shares import Shares, divide_listing
 from indexer.ingest.build import index_photos
 from indexer.ingest.progress import IndexReport, Progress, ProgressReporter
@@ -84,21 +84,21 @@ def index_collection(
     make_folder(index_dir, FLEET_NAME)
     with contextlib.ExitStack() as held:
         held.enter_context(writer_lock(index_dir))
-        pool = None if cluster is None else PartPool(held.enter_context(cluster.connect()))
+        workers = held.enter_context(part_workers(cluster))
         chosen: Sequence[Found] = ()
         fingerprint = extractor.fingerprint()
         if fleet is None:
             how = quality or DEFAULT_QUALITY, batch_size
             new = NewFleet.plan(index_dir, url, parts, listing(), extractor, *how)
-            fleet = _make(new, None if fit_here else pool, extractor, copy, on_progress)
+            fitting = ThisProcess() if fit_here else workers
+            fleet = _make(new, fitting, extractor, copy, on_progress)
             chosen, fingerprint = new.chosen, fleet.fingerprint
         fleet = replace(fleet, index_dir=index_dir.absolute())
         shares = _divide(fleet, copy, opened, listing(), chosen)
         models = LoadedModels(extractor, descriptors).on(cluster, fingerprint, batch_size)
         update = PartUpdate(fleet, url, shares.sources, models, batch_size, quality)
         progress = FleetProgress(fleet.parts, as_one_run(on_progress, shares.total))
-        do = work_here if pool is None else pool.work
-        reports = do(update, range(fleet.parts), progress, shares.of)
+        reports = workers.work(update, range(fleet.parts), progress, shares.of)
         _finish(fleet, copy, shares)
     return _together(index_dir, reports, len(shares.unreadable), time.monotonic() - started)
 
@@ -121,25 +121,20 @@ def stored_settings(index_dir: Path) -> Manifest | None:
 
 def _make(
     new: NewFleet,
-    pool: PartPool | None,
+    workers: PartWorkers,
     extractor: Extractor,
     copy: CollectionCopy | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> Fleet:
-    """Fit the codec of a fleet, by a worker where there is a pool, and write fleet.json last.
+    """Have the codec of a fleet fitted, and write fleet.json last.
 
     Raises as `NewFleet.fit`, and ConflictError where another run has made a fleet in the bucket.
     """
     progress = ProgressReporter(on_progress, new.files, time.monotonic())
-    if pool is None:
-        fleet = new.fit(extractor, progress.report_fit)
-    else:
-        fleet = pool.fit(new, str(extractor.fingerprint()["model"]), progress.report_fit)
-        if copy is not None:
-            fetch(
-                *(copy.bucket, fleet.codec, new.index_dir),
-                partial(codec_repair, copy.bucket, fleet),
-            )
+    fleet = workers.fit(new, extractor, progress.report_fit)
+    if copy is not None:  # a worker on a cluster has stored the codec in the bucket alone
+        repair = partial(codec_repair, copy.bucket, fleet)
+        fetch(copy.bucket, fleet.codec, new.index_dir, repair)
     with writing(new.index_dir):
         write_fleet(fleet)
         if copy is not None:

@@ -1,5 +1,5 @@
-"""Work that is done to every part of a fleet: by this process, one part after the other, or by the
-workers of a pool.
+"""Work that is done to every part of a fleet, and who does it: this process, one part after the
+other, or the workers of a pool.
 """
 
 from collections import Counter, deque
@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 from indexer.bucket.object_store import ConflictError
 from indexer.fleet.fleet_progress import FleetProgress
+from indexer.fleet.new_fleet import NewFleet
 from indexer.parts import Fleet
+from indexer.protocols import Extractor
 
 # A part that another run has written meanwhile is done again. Each time that run has got on; only a
 # server that refuses without a reason would do so for ever.
@@ -48,6 +50,21 @@ def nothing(number: int) -> None:
     """What work needs for one part alone that is the same for all parts."""
 
 
+class PartWorkers(Protocol):
+    """Who makes a fleet, and does work to its parts."""
+
+    def fit(self, new: NewFleet, extractor: Extractor, on_progress: Callable[[int], None]) -> Fleet:
+        """As `NewFleet.fit`."""
+
+    def work(
+        self, work: PartWork, parts: Sequence[int], progress: FleetProgress, given: Given = nothing
+    ) -> dict[int, Any]:
+        """Do some work to parts; returns what it makes of each, by number.
+
+        Raises what the work raises.
+        """
+
+
 class PartQueue:
     """The parts, by number, that nobody works on yet."""
 
@@ -79,20 +96,22 @@ class PartQueue:
         self._progress.queue_again(number)
 
 
-def work_here(
-    work: PartWork, parts: Sequence[int], progress: FleetProgress, given: Given = nothing
-) -> dict[int, Any]:
-    """Do some work to parts, one after the other; returns what it makes of each, by number.
+class ThisProcess:
+    """Does everything itself (`PartWorkers`)."""
 
-    Raises what the work raises.
-    """
-    queue, results = PartQueue(parts, progress), dict[int, Any]()
-    while queue:
-        number = queue.take()
-        try:
-            report = partial(progress.report, number)
-            results[number] = work.run(number, given(number), report)
-            progress.finish(number)
-        except ConflictError as error:
-            queue.put_last(number, error)
-    return results
+    def fit(self, new: NewFleet, extractor: Extractor, on_progress: Callable[[int], None]) -> Fleet:
+        return new.fit(extractor, on_progress)
+
+    def work(
+        self, work: PartWork, parts: Sequence[int], progress: FleetProgress, given: Given = nothing
+    ) -> dict[int, Any]:
+        queue, results = PartQueue(parts, progress), dict[int, Any]()
+        while queue:
+            number = queue.take()
+            try:
+                report = partial(progress.report, number)
+                results[number] = work.run(number, given(number), report)
+                progress.finish(number)
+            except ConflictError as error:
+                queue.put_last(number, error)
+        return results

@@ -7,17 +7,31 @@ machines that are left.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.bucket.object_store import ConflictError
 from indexer.fleet.fleet_progress import FleetProgress
 from indexer.fleet.new_fleet import NewFleet
-from indexer.fleet.part_work import Given, PartQueue, PartWork, nothing
+from indexer.fleet.part_work import (
+    Given,
+    PartQueue,
+    PartWork,
+    PartWorkers,
+    ThisProcess,
+    nothing,
+)
 from indexer.fleet.part_worker import CodecWorker, PartWorker
 from indexer.parts import Fleet
-from indexer.ray_cluster import ClusterError, RayWorkers, WorkerLostError, ray_on_stderr
+from indexer.protocols import Extractor
+from indexer.ray_cluster import (
+    ClusterError,
+    RayCluster,
+    RayWorkers,
+    WorkerLostError,
+    ray_on_stderr,
+)
 
 # A part that has cost so many workers their lives would cost others too.
 _MOST_DEATHS = 5
@@ -38,21 +52,33 @@ class _Hired:
     told: Any = None
 
 
+@contextlib.contextmanager
+def part_workers(cluster: RayCluster | None) -> Iterator[PartWorkers]:
+    """The workers of a cluster, or this process where there is none. Raises ClusterError."""
+    if cluster is None:
+        yield ThisProcess()
+        return
+    with cluster.connect() as workers:
+        yield PartPool(workers)
+
+
 class PartPool:
-    """The workers that make, update and look after a fleet. workers: of a cluster that is
-    connected.
+    """The workers that make, update and look after a fleet (`PartWorkers`). workers: of a cluster
+    that is connected.
     """
 
     def __init__(self, workers: RayWorkers) -> None:
         self._workers = workers
 
     @ray_on_stderr()
-    def fit(self, new: NewFleet, model: str, on_progress: Callable[[int], None]) -> Fleet:
+    def fit(self, new: NewFleet, extractor: Extractor, on_progress: Callable[[int], None]) -> Fleet:
         """Have a worker fit the codec of a new fleet: it has the workers' device, and what it finds
         out of the model, such as the precision there, holds for all.
 
-        model: its name. Raises what the worker raised, and ClusterError.
+        extractor: the worker loads its model by name. Raises what the worker raised, and
+        ClusterError.
         """
+        model = str(extractor.fingerprint()["model"])
         for _ in range(_MOST_DEATHS):
             room, device = self._workers.room(), self._workers.cluster.device
             worker = self._workers.hire(CodecWorker, room, new, model, device, room.cores)
@@ -78,7 +104,7 @@ class PartPool:
         progress: FleetProgress,
         given: Given = nothing,
     ) -> dict[int, Any]:
-        """As `work_here`.
+        """As `PartWorkers.work`.
 
         On KeyboardInterrupt, and where a worker fails, the others commit what they have done.
         Raises what a worker raised, and ClusterError.

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from features.errors import WaldoError
 from indexer.bucket.collection_copy import CollectionCopy
 from indexer.bucket.remote_index import shard_opener
-from indexer.bucket.working_copy import WorkingCopy
 from indexer.errors import IndexDamagedError
 from indexer.recall.descriptor_vectors import is_fragmented, refresh_descriptors, rewrite_column
 from indexer.recall.inverted_file import refresh_word_recall
@@ -106,7 +105,7 @@ def compact_copy(index_dir: Path, copy: CollectionCopy | None) -> CompactReport:
     Raises as `WorkingCopy.push` too.
     """
     report = compact(index_dir)
-    if isinstance(copy, WorkingCopy):
+    if copy is not None:
         with writing(index_dir):
             copy.push()
             copy.delete_unnamed()

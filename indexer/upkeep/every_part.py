@@ -12,8 +12,7 @@ from indexer.bucket.collection_copy import CollectionCopy
 from indexer.bucket.object_store import url_in
 from indexer.bucket.remote_check import FleetHead, check_remote_head, verify_remote
 from indexer.fleet.fleet_progress import FleetProgress, OnParts
-from indexer.fleet.part_work import Given, PartWork, nothing, work_here
-from indexer.fleet.ray_workers import PartPool
+from indexer.fleet.ray_workers import part_workers
 from indexer.ingest.progress import PartsProgress
 from indexer.parts import Fleet, parts_of, read_fleet
 from indexer.ray_cluster import RayCluster
@@ -28,9 +27,6 @@ from indexer.upkeep.remove import RemoveReport, check_matches, names_of, remove
 
 # Is called with the bytes that were read, those to be read, and how many parts of a fleet are done.
 OnVerified = Callable[[int, int, PartsProgress | None], None]
-
-# Does work to parts, as `work_here` does.
-_Worker = Callable[[PartWork, Sequence[int], FleetProgress, Given], dict[int, Any]]
 
 # Of `describe`, what is added up over the parts of a fleet.
 _SUMS = (
@@ -88,8 +84,8 @@ def verify_collection(
             yield from check.problems(number, partial(of_all.report, number))
             of_all.finish(number)
         return
-    with _workers(cluster) as work:
-        found = work(check, parts, of_all, nothing)
+    with part_workers(cluster) as workers:
+        found = workers.work(check, parts, of_all)
     for number in parts:
         yield from found[number]
 
@@ -112,8 +108,8 @@ def compact_collection(
         _check_no_cluster(index_dir, cluster)
         return compact_copy(index_dir, copy)
     where, parts = _where(fleet, copy), range(fleet.parts)
-    with _writing(index_dir), _workers(cluster) as work:
-        found = work(PartCompaction(*where), parts, FleetProgress(len(parts), on_parts), nothing)
+    with _writing(index_dir), part_workers(cluster) as workers:
+        found = workers.work(PartCompaction(*where), parts, FleetProgress(len(parts), on_parts))
     reports = [found[number] for number in parts]
     values = {field.name: [getattr(r, field.name) for r in reports] for field in fields(reports[0])}
     merged: dict[str, Any] = {
@@ -141,13 +137,13 @@ def remove_from_collection(
         _check_no_cluster(index_dir, cluster)
         return remove(index_dir, paths)
     where, parts, names = _where(fleet, copy), range(fleet.parts), tuple(map(names_of, paths))
-    with _writing(index_dir), _workers(cluster) as work:
-        matches = work(PartMatches(*where, names), parts, FleetProgress(len(parts), None), nothing)
+    with _writing(index_dir), part_workers(cluster) as workers:
+        matches = workers.work(PartMatches(*where, names), parts, FleetProgress(len(parts), None))
         name = index_dir if copy is None else copy.bucket.url
         check_matches(str(name), paths, [*matches.values()])
         chosen = {number: matches[number].of(names) for number in parts if matches[number].any}
         removal, progress = PartRemoval(*where), FleetProgress(len(chosen), on_parts)
-        reports = work(removal, [*chosen], progress, chosen.__getitem__)
+        reports = workers.work(removal, [*chosen], progress, chosen.__getitem__)
     left = {number: found.photos for number, found in matches.items()}
     left |= {number: report.total for number, report in reports.items()}
     removed = sum(report.removed for report in reports.values())
@@ -195,16 +191,6 @@ def _writing(index_dir: Path) -> Iterator[None]:
     """Be the only writer of a fleet. Raises IndexBusyError, IndexWriteError."""
     with writer_lock(index_dir), writing(index_dir):
         yield
-
-
-@contextlib.contextmanager
-def _workers(cluster: RayCluster | None) -> Iterator[_Worker]:
-    """What does work to parts: the workers of a cluster, or this process. Raises ClusterError."""
-    if cluster is None:
-        yield work_here
-        return
-    with cluster.connect() as workers:
-        yield PartPool(workers).work
 
 
 def _tell_one(progress: OnVerified, done: int, total: int) -> None:

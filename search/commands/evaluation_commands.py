@@ -157,15 +157,15 @@ def evaluate(
             raise WaldoError(f"{option} {value}: searches have a gallery, not {protocol}")
     if parts is not None:
         check_parts(parts)
-    cluster_of(ray)  # refuses it before anything is read
     check_codec(codec)
+    cluster = cluster_of(ray, device)
     request = Request(
         *(protocol, root, model, method or [], device, batch_size, codec, sam),
         work=work or default_work_folder(),
         sweep=sweep or [],
         distractors=distractors,
         parts=parts,
-        ray=ray,
+        cluster=cluster,
     )
     if protocol in VIDEOS:
         evaluated = evaluate_video_labels(request)
@@ -258,12 +258,11 @@ def _fleet(request: Request, photos: int) -> "Iterator[GalleryFleet | None]":
     from indexer.parts import usual_parts
     from search.evaluation.galleries import GalleryFleet
 
-    cluster = cluster_of(request.ray, request.device)
-    if cluster is None:
+    if request.cluster is None:
         yield None if request.parts is None else GalleryFleet(request.parts)
         return
-    with cluster.connect():
-        yield GalleryFleet(request.parts or usual_parts(photos), cluster)
+    with request.cluster.connect():
+        yield GalleryFleet(request.parts or usual_parts(photos), request.cluster)
 
 
 def _evaluate_searches(request: Request) -> Evaluated:
@@ -301,7 +300,7 @@ def _as_json(request: Request, methods: list[str], fleet: "GalleryFleet | None")
         "batch_size": request.batch_size,
         "codec": request.codec,
         "parts": fleet and fleet.parts,
-        "ray": request.ray is not None,
+        "ray": request.cluster is not None,
         "distractors": request.distractors and str(request.distractors.absolute()),
     }
 
@@ -323,7 +322,7 @@ def _check(path: Path, work: Path, json_output: bool) -> None:
         sweep=[],
         distractors=asked["distractors"] and Path(asked["distractors"]),
         parts=asked["parts"],
-        ray=None,
+        cluster=None,
     )
     places: list[int] = []
 

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from indexer.ray_cluster import RayCluster
 
 
 @dataclass(frozen=True)
 class Request:
     """What `waldo evaluate` is asked to measure.
 
-    work: the work folder. parts, ray: as for `waldo index`, of the gallery's indexes.
+    work: the work folder. parts, cluster: as for `waldo index`, of the gallery's indexes.
     """
 
     protocol: str
@@ -25,7 +28,7 @@ class Request:
     sweep: list[str]
     distractors: Path | None
     parts: int | None
-    ray: str | None
+    cluster: "RayCluster | None"
 
 
 @dataclass(frozen=True)
