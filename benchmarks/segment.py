@@ -35,7 +35,7 @@ from PIL import Image
 
 from features.extractor import FeatureExtractor
 from features.maps import FeatureMaps
-from search.evaluation.labels.object_masks import MASK_METHODS, MaskInput, first_evidence
+from search.evaluation.labels.mask_methods import MASK_METHODS, MaskInput, first_evidence
 from search.evaluation.metrics.masks import boundary_iou, mask_iou
 from search.query import Query
 from search.reference import Reference, make_reference

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
 
 def evaluate_mask_labels(request: Request) -> Evaluated:
     from search.evaluation.benchmarks import MASKS
-    from search.evaluation.labels.object_masks import (
-        evaluate_masks,
-        masks_folder,
-        select_mask_methods,
-    )
+    from search.evaluation.labels.mask_methods import select_mask_methods
+    from search.evaluation.labels.object_masks import evaluate_masks, masks_folder
     from search.segmentation.cascade import prompted_by
     from search.segmentation.sam import Sam
 

@@ -215,10 +215,6 @@ def segment_table(found: "Sequence[WrittenMask | NotHere]") -> "Table":
     return table
 
 
-def _mask_path(written: "WrittenMask | None") -> str | None:
-    return None if written is None else str(written.mask)
-
-
 def bundled_words() -> list[str]:
     """The nouns whose words the bundled model all knows, sorted."""
     from features.diffusion.presets import bundled_path

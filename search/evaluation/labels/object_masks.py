@@ -1,14 +1,14 @@
-"""Personalized segmentation, measured on PerSeg and PerMIS: IoU and boundary IoU of masks."""
+"""Masks that methods find, measured against true ones: IoU and boundary IoU on PerSeg and PerMIS,
+and F1 on PODS.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from features.errors import WaldoError
 from features.maps import FeatureMaps
@@ -21,14 +21,9 @@ from search.evaluation.benchmarks.labelled_objects import (
     SegmentationObject,
     read_mask,
 )
-from search.evaluation.by_object import (
-    Results,
-    choose_methods,
-    measure_items,
-    objects_folder,
-    objects_json,
-)
+from search.evaluation.by_object import Results, measure_items, objects_folder, objects_json
 from search.evaluation.galleries import Indexing, index_gallery
+from search.evaluation.labels.mask_methods import Mask, MaskInput, MaskMethod
 from search.evaluation.methods.methods import MODEL
 from search.evaluation.metrics.detections import Detections, detection_f1
 from search.evaluation.metrics.masks import (
@@ -42,108 +37,15 @@ from search.evaluation.metrics.ranking import bootstrap_interval
 from search.evaluation.run_store import RunResults
 from search.evaluation.steps import OnStep, ignore_step
 from search.query import Query
-from search.reference import Reference, decoded_maps, make_reference
-from search.scoring.scores import SCORES, consistent
-from search.segmentation.graph_cut import cut_object
-from search.segmentation.segment import (
-    Draw,
-    ObjectTokens,
-    Resemblance,
-    candidates_of,
-    load_picture,
-    object_evidence,
-    resemblances,
-)
-
-if TYPE_CHECKING:
-    import torch
-
-Mask = NDArray[np.bool_]
+from search.reference import decoded_maps, make_reference
+from search.scoring.scores import consistent
+from search.segmentation.segment import candidates_of, load_picture
 
 # Gives the maps of photos, in their order.
 MapsOf = Callable[[Sequence[Path]], Iterable[FeatureMaps]]
 
 # A photo's score, the area of the mask that was found, that of the true one, and their IoU.
 _Sighting = tuple[float, float, float, float]
-
-# PDM's threshold between the minimum and the maximum of a map.
-_THRESHOLD = 0.7
-
-
-@dataclass(frozen=True)
-class MaskInput:
-    """What a method sees: a reference and one photo. maps: the photo's. picture: the photo, RGB,
-    upright, as `load_picture` gives it.
-    """
-
-    reference: Reference
-    maps: FeatureMaps
-    picture: Image.Image
-    device: "torch.device"
-
-
-@dataclass(frozen=True)
-class MaskMethod:
-    """A way to find the pixels of an object.
-
-    rule: gives the mask, (height, width) bool, in the upright photo's pixels. by_class: the
-    reference selects the object by its class name alone, not by its mask. needs_class: whether the
-    method needs a class name.
-    """
-
-    name: str
-    rule: Callable[[MaskInput], Mask]
-    by_class: bool = False
-    needs_class: bool = False
-
-
-def object_mask(draw: Draw) -> Callable[[MaskInput], Mask]:
-    """The rule of `waldo segment`."""
-
-    def rule(seen: MaskInput) -> Mask:
-        import torch
-
-        with torch.inference_mode():
-            frame = seen.maps.frame
-            return draw(object_evidence(_resemblance(seen), frame), frame, seen.picture)
-
-    return rule
-
-
-def unsharpened_mask(seen: MaskInput) -> Mask:
-    """The first evidence of `waldo segment`, upsampled without refinement."""
-    frame = seen.maps.frame
-    return frame.to_photo(first_evidence(seen), frame.width, frame.height) > 0
-
-
-def map_mask(score: str) -> Callable[[MaskInput], Mask]:
-    """The map of a score, upsampled, above 0.7 between its minimum and its maximum (PDM)."""
-
-    def rule(seen: MaskInput) -> Mask:
-        import torch
-
-        frame = seen.maps.frame
-        candidates = candidates_of(seen.maps, seen.reference, seen.device)
-        with torch.inference_mode():
-            heat = SCORES[score].heat(seen.reference.for_scoring(seen.device), candidates)
-        cells = heat.cpu().numpy().reshape(frame.grid, frame.grid)
-        valid = cells[frame.valid()]
-        least = valid.min() + _THRESHOLD * (valid.max() - valid.min())
-        return frame.to_photo(cells, frame.width, frame.height) > least
-
-    return rule
-
-
-_ALL = (
-    MaskMethod("segment", object_mask(cut_object)),
-    MaskMethod("segment-by-class", object_mask(cut_object), by_class=True, needs_class=True),
-    MaskMethod("segment-unsharpened", unsharpened_mask),
-    MaskMethod("pdm", map_mask("pdm")),
-    MaskMethod("pdm-by-class", map_mask("pdm"), by_class=True, needs_class=True),
-    MaskMethod("appearance", map_mask("appearance")),
-    MaskMethod("semantic", map_mask("semantic"), needs_class=True),
-)
-MASK_METHODS = {method.name: method for method in _ALL}
 
 
 @dataclass(frozen=True)
@@ -175,34 +77,6 @@ class MaskResult:
     boundary_union: int
     f1: float | None = None
     f1_50: float | None = None
-
-
-def select_mask_methods(
-    names: list[str], objects: list[SegmentationObject], sam: Draw | None
-) -> list[MaskMethod]:
-    """Methods by name; where no name is given, all that the benchmark has the class names for.
-
-    sam: the rule that adds the methods "sam" and "sam-by-class"; None for neither. Raises
-    WaldoError for an unknown method, and for one that cannot run.
-    """
-    known = dict(MASK_METHODS)
-    if sam is not None:
-        rule = object_mask(sam)
-        known["sam"] = MaskMethod("sam", rule)
-        known["sam-by-class"] = MaskMethod("sam-by-class", rule, by_class=True, needs_class=True)
-    elif lacking := {"sam", "sam-by-class"}.intersection(names):
-        raise WaldoError(f"method {min(lacking)}: needs a SAM; name its model or folder as sam")
-    all_named = all(item.class_name is not None for item in objects)
-    chosen = choose_methods(names, known).values()
-    if not names:
-        return [method for method in chosen if all_named or not method.needs_class]
-    for method in chosen:
-        if method.needs_class and not all_named:
-            raise WaldoError(
-                f"method {method.name}: needs the class name of every object, which this benchmark "
-                "does not give"
-            )
-    return list(chosen)
 
 
 def masks_folder(
@@ -380,20 +254,6 @@ def _common(pairs: list[tuple[Mask, Mask]]) -> int:
 
 def _either(pairs: list[tuple[Mask, Mask]]) -> int:
     return sum(int((found | truth).sum()) for found, truth in pairs)
-
-
-def first_evidence(seen: MaskInput) -> NDArray[np.float32]:
-    """(grid, grid) float32, positive for the object, as the reference alone tells it."""
-    import torch
-
-    with torch.inference_mode():
-        evidence = _resemblance(seen).evidence()
-    return evidence.cpu().numpy().reshape(seen.maps.frame.grid, -1)
-
-
-def _resemblance(seen: MaskInput) -> Resemblance:
-    tokens = ObjectTokens.of(seen.reference, seen.device)
-    return next(resemblances(tokens, candidates_of(seen.maps, seen.reference, seen.device)))
 
 
 def _summary_over_objects(results: Results) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from search.evaluation import run_store
 from search.evaluation.benchmarks.davis import read_davis
 from search.evaluation.benchmarks.perseg import read_perseg
 from search.evaluation.labels import object_masks, video_labels
-from search.evaluation.labels.object_masks import evaluate_masks, masks_folder, select_mask_methods
+from search.evaluation.labels.mask_methods import select_mask_methods
+from search.evaluation.labels.object_masks import evaluate_masks, masks_folder
 from search.evaluation.labels.video_labels import (
     evaluate_videos,
     select_video_methods,

@@ -12,13 +12,13 @@ from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from search.evaluation.benchmarks.labelled_objects import read_mask
 from search.evaluation.benchmarks.perseg import read_perseg
-from search.evaluation.labels.object_masks import (
+from search.evaluation.labels.mask_methods import (
     MASK_METHODS,
     MaskInput,
     MaskMethod,
-    evaluate_masks,
     select_mask_methods,
 )
+from search.evaluation.labels.object_masks import evaluate_masks
 from search.evaluation.method_table import method_cells
 from search.evaluation.metrics.masks import boundaries, boundary_iou
 from search.evaluation.run_store import RunResults
