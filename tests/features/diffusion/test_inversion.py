@@ -15,7 +15,7 @@ from features.diffusion.presets import FeatureSettings, InversionMethod
 from features.extractor import FeatureExtractor
 from features.photo import load_model_input
 
-DEMO = Path(__file__).parents[2] / "data" / "demo" / "photos"
+DEMO = Path(__file__).parents[3] / "data" / "demo" / "photos"
 
 Inverted = Callable[[InversionMethod, int, int], tuple[FeatureSettings, torch.Tensor]]
 
