@@ -29,13 +29,52 @@ _HEADINGS = {
 _TRAPEZOIDAL = "the revisited evaluator's average precision (trapezoidal, junk left out)"
 _AVERAGE_PRECISIONS = {"roxford5k": _TRAPEZOIDAL, "rparis6k": _TRAPEZOIDAL}
 
-_LOCALISED = (
-    "mAP, box IoU 0.5: over the first 100 photos, of which a relevant one counts only where the "
-    "box of cells found in it overlaps a true one with an IoU of at least 0.5, as in PASCAL VOC"
-)
-_FITTED = (
-    "mAP, fitted box IoU 0.5: the same by the box that is fitted to the mask, as searches show it"
-)
+# How the numbers of a column are counted; said once for columns that are counted alike.
+_COUNTED = {
+    "R@1": "R@k: the share of queries for which one of the first k photos is relevant",
+    "in 5 %": (
+        "in 5 %: the mean over queries of the share of their relevant photos that is among the "
+        "best 5 % of the gallery"
+    ),
+    "same class": "same class: mAP among the photos of the query's class",
+    "mAP confusable": "mAP confusable: over the queries whose class other objects share",
+    "medium mP@10": (
+        "mP@10: the mean precision among the first 10, or up to the last relevant photo if that "
+        "is earlier"
+    ),
+    "NDCG": "NDCG: over the whole list, with gain 1 and discount log2(rank + 1)",
+    "mAP@1k": (
+        "mAP@1k: scikit-learn's average precision over the first 1,000 photos, times the number "
+        "of relevant ones among them / min(1,000, number of relevant ones)"
+    ),
+    "mAP@100": (
+        "mAP@100: the sum of the precisions at the relevant photos among the first 100 / "
+        "min(100, number of relevant ones)"
+    ),
+    "mAP, trapezoidal": "mAP, trapezoidal: average precision as Oxford's evaluator counts it",
+    "mAP, box IoU 0.5": (
+        "mAP, box IoU 0.5: over the first 100 photos, of which a relevant one counts only where "
+        "the box of cells found in it overlaps a true one with an IoU of at least 0.5, as in "
+        "PASCAL VOC"
+    ),
+    "mAP, fitted box IoU 0.5": (
+        "mAP, fitted box IoU 0.5: the same by the box that is fitted to the mask, as searches "
+        "show it"
+    ),
+    "mIoU": (
+        "per instance: the mean over photos; per group: the pixels of an object's photos "
+        "together, then the mean over objects; cumulative: the pixels of all photos together; "
+        "bIoU: of the pixels within 2 % of the photo's diagonal of the masks' boundaries"
+    ),
+    "F1, IoU 0.5": (
+        "F1: that of COCO's precision and recall as PODS' evaluator takes it, with at most one "
+        "detection per photo, then the mean over objects"
+    ),
+    "J&F": (
+        "J: IoU of masks; F: F-measure of their boundaries; J&F: the mean of both; all are means "
+        "over frames, without the first and the last, then over objects"
+    ),
+}
 
 # The column of differences from the default score, query by query.
 MORE_THAN_DEFAULT = f"more than {DEFAULT_SCORE}"
@@ -63,7 +102,10 @@ _FURTHER = {
 
 
 def method_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """The row of each method: text by column, the same columns for all; metrics in percent."""
+    """The row of each method: text by column, the same columns for all; metrics in percent.
+
+    Columns that are blank for all methods are left out: those that the benchmark does not have.
+    """
     methods = report["methods"]
     shown = _HEADINGS.get(report["protocol"], {}).values()
     rows = {
@@ -79,7 +121,11 @@ def method_cells(report: dict[str, Any]) -> dict[str, dict[str, str]]:
         for name, cells in rows.items():
             more = "" if name == DEFAULT_SCORE else _difference(methods[name])
             cells[MORE_THAN_DEFAULT] = more
-    return rows
+    filled = {column for cells in rows.values() for column, text in cells.items() if text}
+    return {
+        name: {column: text for column, text in cells.items() if column in filled}
+        for name, cells in rows.items()
+    }
 
 
 def benchmark_name(report: dict[str, Any]) -> str:
@@ -97,13 +143,14 @@ def heading(protocol: str, column: str) -> str:
 
 
 def table_notes(report: dict[str, Any]) -> list[str]:
-    """What must be known to read a report's table, in sentences: how average precision is counted,
-    and whose the published figures are.
+    """What must be known to read a report's table, in sentences: how its numbers are counted, and
+    whose the published figures are.
     """
-    metrics = set().union(*report["methods"].values())
-    localised = "mAP_localised" in metrics and _LOCALISED
-    fitted = "mAP_localised_fitted" in metrics and _FITTED
-    notes = (_counted(report), localised, fitted, published_note(report))
+    columns = next(iter(method_cells(report).values()))
+    counted = [note for column, note in _COUNTED.items() if column in columns]
+    drawn = "photos" if "BCubed precision" in columns else _asked(report)
+    interval = f"95 % interval: bootstrap over {drawn}"
+    notes = (_counted(report), interval, *counted, published_note(report))
     return [note for note in notes if note]
 
 
@@ -116,10 +163,14 @@ def _counted(report: dict[str, Any]) -> str:
 
 def size(report: dict[str, Any]) -> str:
     """How much was evaluated, in words."""
-    asked = next((name for name in ("objects", "texts") if name in report), "queries")
     videos = any("J&F" in values for values in report["methods"].values())
     shown = "frames" if videos else "photos"
-    return f"{report['n_queries']} {asked}, {report['n_gallery']} {shown}"
+    return f"{report['n_queries']} {_asked(report)}, {report['n_gallery']} {shown}"
+
+
+def _asked(report: dict[str, Any]) -> str:
+    """What is looked for, in the plural."""
+    return next((name for name in ("objects", "texts") if name in report), "queries")
 
 
 def evaluation_table(report: dict[str, Any], narrow: bool = False) -> "Table":
@@ -205,13 +256,16 @@ def _cells(values: dict[str, Any]) -> dict[str, str]:
         return _mask_cells(values)
     if "medium" in values:
         return _graded_cells(values)
-    if "mAP" not in values:  # texts: their metric is among the further ones
-        return {"95 % interval": _interval(values["mAP@1k_interval"])}
+    if "mAP" not in values:
+        return {
+            "mAP@1k": percent(values["mAP@1k"]),
+            "95 % interval": _interval(values["mAP@1k_interval"]),
+        }
     return _retrieval_cells(values)
 
 
 def _retrieval_cells(values: dict[str, Any]) -> dict[str, str]:
-    by_level = {level: part["mAP"] for level, part in values["levels"].items()}
+    by_level = {f"mAP, {level}": part["mAP"] for level, part in values["levels"].items()}
     # On a benchmark with levels every query is confusable.
     parts = by_level or {"mAP confusable": values["mAP_confusable"]}
     return {

@@ -139,9 +139,8 @@ def runs_table(title: str, runs: list[Run]) -> RunsTable:
         if cells.keys() & set(metrics)
     ]
     heads = [heading(runs[0].content["protocol"], column) for column in metrics]
-    return RunsTable(
-        title, ["run", "model", "method", *heads], rows, paper, table_notes(runs[0].content)
-    )
+    notes = list(dict.fromkeys(note for run in runs for note in table_notes(run.content)))
+    return RunsTable(title, ["run", "model", "method", *heads], rows, paper, notes)
 
 
 def runs_parts_table(runs: list[Run]) -> RunsTable | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from search.evaluation.method_table import heading, method_cells
+from search.evaluation.method_table import heading, method_cells, table_notes
 from search.evaluation.paper import (
     FOUNDYOU,
     PDM,
@@ -83,6 +83,32 @@ def test_each_way_of_counting_is_a_column_of_its_own() -> None:
     assert heading("perseg", "mIoU") == "mIoU per group"
     own = method_cells(report("perseg", 40, 200, methods={"segment": MASKS}))["segment"]
     assert [heading("perseg", column) for column in own].count("mIoU per group") == 1
+
+
+def searched(**more: Any) -> dict[str, Any]:
+    """The metrics of a method of searches, in a report."""
+    always = ("mAP", "Recall@1", "Recall@5", "Recall@10", "Recall@50", "found_in_5_percent")
+    none = {"mAP_same_class": None, "mAP_confusable": None, "levels": {}}
+    return {**dict.fromkeys(always, 0.5), "mAP_interval": [0.4, 0.6], **none, **more}
+
+
+def test_each_number_says_how_it_is_counted() -> None:
+    levels = {"Public": {"mAP": 0.6}, "Private": {"mAP": 0.4}}
+    further = {"mAP@100": 0.3, "mAP_localised": None}
+    asked = report("gldv2", 4, 9, methods={"late": searched(levels=levels, **further)})
+    columns = list(method_cells(asked)["late"])
+    # Nobody may take a part's mAP for mAP@100; what the benchmark does not have has no column.
+    assert columns[:2] == ["mAP", "95 % interval"]
+    assert columns[-4:] == ["in 5 %", "mAP, Public", "mAP, Private", "mAP@100"]
+    starts = [note.split(":")[0] for note in table_notes(asked)]
+    assert starts == ["mAP", "95 % interval", "R@k", "in 5 %", "mAP@100"]
+    masks = report("permis", 9, 18, methods={"pdm": MASKS}, objects={}, convention="9 videos")
+    interval, counted, none = table_notes(masks)
+    assert interval == "95 % interval: bootstrap over objects"
+    assert all(f"{way}: " in counted for way in ("per instance", "per group", "cumulative", "bIoU"))
+    assert none.endswith(
+        "150 queries or objects, 150 videos; or of 216 queries or objects, 216 folders"
+    )
 
 
 def test_every_figure_is_a_percentage_of_a_named_source() -> None:
