@@ -11,7 +11,8 @@ from search.commands.terminal.index_places import (
     index_to_read,
     ordinary_index_to_write,
 )
-from search.commands.terminal.options import IndexOption, JsonOption, print_json, print_table, say
+from search.commands.terminal.options import IndexOption, JsonOption
+from search.commands.terminal.printing import print_json, print_table, say
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -154,7 +155,7 @@ def _said(known: "KnownPhotos", text: str, shows: bool) -> "Said":
 
 def _box(region: str) -> "Box | None":
     """The box X0,Y0,X1,Y1; None where a text is none."""
-    from search.commands.terminal.options import box_of
+    from search.commands.terminal.option_values import box_of
 
     try:
         x0, y0, x1, y1 = (float(part) for part in region.split(","))

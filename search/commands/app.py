@@ -25,7 +25,7 @@ from search.commands.query_command import query
 from search.commands.serve_command import serve
 from search.commands.show_command import show
 from search.commands.terminal.help import EXAMPLES, GroupedCommand, GroupedCommands
-from search.commands.terminal.options import say, say_error
+from search.commands.terminal.printing import say, say_error
 
 # OpenMP's threads spin at the end of every parallel loop. Where another process needs a core, the
 # spinning threads starve it and each other; threads that wait passively sleep.

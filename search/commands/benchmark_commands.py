@@ -12,10 +12,8 @@ from search.commands.terminal.options import (
     DeviceOption,
     IndexOption,
     JsonOption,
-    print_json,
-    print_table,
-    say,
 )
+from search.commands.terminal.printing import print_json, print_table, say
 
 # Photos that are gone are named up to this many.
 _NAMED = 5

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.commands.terminal.index_places import index_to_read, index_to_write
+from search.commands.terminal.option_values import check_codec, cluster_of, load_descriptors
 from search.commands.terminal.options import (
     EXPERTS,
     DeviceOption,
@@ -15,15 +16,10 @@ from search.commands.terminal.options import (
     JsonOption,
     PartsOption,
     RayOption,
-    check_codec,
-    cluster_of,
     codec_names,
-    load_descriptors,
     model_names,
-    print_json,
-    print_table,
-    say,
 )
+from search.commands.terminal.printing import print_json, print_table, say
 
 if TYPE_CHECKING:
     from indexer.ingest.progress import IndexReport

@@ -13,6 +13,13 @@ import typer
 
 from search.commands.evaluating.evaluation_request import Evaluated, Request
 from search.commands.evaluating.label_evaluations import evaluate_mask_labels, evaluate_video_labels
+from search.commands.terminal.option_values import (
+    check_codec,
+    cluster_of,
+    given_settings,
+    load_descriptors,
+    load_extractor,
+)
 from search.commands.terminal.options import (
     EXPERTS,
     OTHER_BENCHMARKS,
@@ -23,16 +30,9 @@ from search.commands.terminal.options import (
     ModelOption,
     PartsOption,
     RayOption,
-    check_codec,
-    cluster_of,
     codec_names,
-    given_settings,
-    load_descriptors,
-    load_extractor,
-    print_json,
-    print_table,
-    say,
 )
+from search.commands.terminal.printing import print_json, print_table, say
 
 if TYPE_CHECKING:
     from features.models import MapExtractor

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from search.commands.terminal.options import default_index, say
+from search.commands.terminal.options import default_index
+from search.commands.terminal.printing import say
 
 
 def export(

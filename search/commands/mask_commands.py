@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.commands.terminal.option_values import check_confidence, load_extractor, object_in
 from search.commands.terminal.options import (
     BoxOption,
     ClassOption,
@@ -14,14 +15,8 @@ from search.commands.terminal.options import (
     MaskOption,
     ModelOption,
     PointOption,
-    check_confidence,
-    load_extractor,
-    object_in,
-    print_json,
-    print_table,
-    say,
-    say_error,
 )
+from search.commands.terminal.printing import print_json, print_table, say, say_error
 
 if TYPE_CHECKING:
     from features.models import MapExtractor

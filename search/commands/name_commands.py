@@ -7,6 +7,7 @@ import typer
 
 from search.commands.album_commands import fill_and_say
 from search.commands.terminal.index_places import index_to_read, ordinary_index_to_write
+from search.commands.terminal.option_values import object_in
 from search.commands.terminal.options import (
     AlsoOption,
     BoxOption,
@@ -17,11 +18,8 @@ from search.commands.terminal.options import (
     MaskOption,
     NotOption,
     PointOption,
-    object_in,
-    print_json,
-    print_table,
-    say,
 )
+from search.commands.terminal.printing import print_json, print_table, say
 
 if TYPE_CHECKING:
     from indexer.named_objects import NamedObject

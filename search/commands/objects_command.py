@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.commands.terminal.index_places import WrittenIndex, ordinary_index_to_write
-from search.commands.terminal.options import (
-    DeviceOption,
-    IndexOption,
-    JsonOption,
-    print_json,
-    print_table,
-    say,
-)
+from search.commands.terminal.options import DeviceOption, IndexOption, JsonOption
+from search.commands.terminal.printing import print_json, print_table, say
 
 if TYPE_CHECKING:
     from search.recurring.recurrence import RecurringObject

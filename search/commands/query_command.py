@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.commands.terminal.index_places import index_to_read
+from search.commands.terminal.option_values import (
+    check_confidence,
+    cluster_of,
+    object_in,
+    photo_filter,
+)
 from search.commands.terminal.options import (
     ANSWER,
     EXPERTS,
@@ -28,15 +34,8 @@ from search.commands.terminal.options import (
     NotOption,
     PointOption,
     RayOption,
-    check_confidence,
-    cluster_of,
-    object_in,
-    photo_filter,
-    print_json,
-    print_table,
-    say,
-    say_error,
 )
+from search.commands.terminal.printing import print_json, print_table, say, say_error
 
 if TYPE_CHECKING:
     from features.errors import WaldoError

@@ -10,12 +10,8 @@ from typing import Annotated
 import typer
 
 from search.commands.terminal.index_places import index_to_read
-from search.commands.terminal.options import (
-    EXPERTS,
-    DeviceOption,
-    IndexOption,
-    say,
-)
+from search.commands.terminal.options import EXPERTS, DeviceOption, IndexOption
+from search.commands.terminal.printing import say
 
 
 def serve(

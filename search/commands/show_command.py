@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.commands.terminal.index_places import index_to_read
+from search.commands.terminal.option_values import load_extractor, object_in
 from search.commands.terminal.options import (
     BoxOption,
     ClassOption,
     DeviceOption,
     MaskOption,
     PointOption,
-    load_extractor,
     model_names,
-    object_in,
-    say_error,
 )
+from search.commands.terminal.printing import say_error
 
 if TYPE_CHECKING:
     from features.models import MapExtractor

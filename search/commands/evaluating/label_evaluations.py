@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.commands.evaluating.evaluation_request import Evaluated, Request
-from search.commands.terminal.options import load_extractor, say
+from search.commands.terminal.option_values import load_extractor
+from search.commands.terminal.printing import say
 
 if TYPE_CHECKING:
     from search.evaluation.run_store import RunResults

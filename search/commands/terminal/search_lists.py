@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from features.errors import WaldoError
 from indexer.photo_lists import STANDARD_INPUT, ListLine, is_list, read_lines
-from search.commands.terminal.options import box_of
+from search.commands.terminal.option_values import box_of
 from search.query import Query, photo_of
 
 

@@ -13,7 +13,8 @@ import typer
 from search.commands.app import app
 from search.commands.terminal import options
 from search.commands.terminal.help import EXAMPLES
-from search.commands.terminal.options import box_of, nearest_index
+from search.commands.terminal.option_values import box_of
+from search.commands.terminal.options import nearest_index
 from tests.helpers.command_line import CommandLine
 
 DEMO = Path(__file__).parents[3] / "data" / "demo"
