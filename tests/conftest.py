@@ -153,14 +153,25 @@ def small_maps(tiny: "FeatureExtractor") -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def sample_index(tiny: "FeatureExtractor", made_once: MadeOnce) -> Path:
-    """An index of the sample collection by the bundled model, to be read alone."""
+def sample_index(small_tiny: "FeatureExtractor", made_once: MadeOnce) -> Path:
+    """An index of the sample collection by the bundled model with small maps, to be read alone."""
+    from indexer.ingest.build import index_photos
+
+    def make(folder: Path) -> None:
+        index_photos([DEMO / "photos"], folder, small_tiny, batch_size=small_tiny.batch_size)
+
+    return made_once("sample-index", make)
+
+
+@pytest.fixture(scope="session")
+def demo_index(tiny: "FeatureExtractor", made_once: MadeOnce) -> Path:
+    """The same with the maps that `make demo` makes, for what must be found in the photos."""
     from indexer.ingest.build import index_photos
 
     def make(folder: Path) -> None:
         index_photos([DEMO / "photos"], folder, tiny, batch_size=tiny.batch_size)
 
-    return made_once("sample-index", make)
+    return made_once("demo-index", make)
 
 
 @pytest.fixture(scope="session")

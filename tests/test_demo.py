@@ -44,8 +44,8 @@ def ask(extractor: FeatureExtractor, directory: Path) -> tuple[list[str], float]
     return names, average_precision(hits, np.array([match.score for match in matches]))
 
 
-def test_the_right_instance_leads(tiny: FeatureExtractor, sample_index: Path) -> None:
-    names, precision = ask(tiny, sample_index)
+def test_the_right_instance_leads(tiny: FeatureExtractor, demo_index: Path) -> None:
+    names, precision = ask(tiny, demo_index)
     _, instance = the_question()
     assert set(names[:3]) <= relevant_photos(instance)
     assert precision > 0.7

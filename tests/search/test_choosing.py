@@ -36,8 +36,8 @@ ASKED = [("003.jpg", "car", 0), ("024.jpg", "ice cream", 1), ("020.jpg", "cat", 
 
 
 @pytest.fixture
-def reader(sample_index: Path) -> Iterator[IndexReader]:
-    with IndexReader.open(sample_index) as opened:
+def reader(demo_index: Path) -> Iterator[IndexReader]:
+    with IndexReader.open(demo_index) as opened:
         yield opened
 
 

@@ -114,11 +114,11 @@ def test_what_is_wrong_with_a_name_is_said(index: Index) -> None:
 
 
 def test_an_index_that_knows_no_name_says_how_to_add_one(
-    tiny: FeatureExtractor, tmp_path: Path
+    small_tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
     shutil.copy(CAT.photo, tmp_path / "photos")
-    index_photos([tmp_path / "photos"], tmp_path / "index", tiny, batch_size=4)
+    index_photos([tmp_path / "photos"], tmp_path / "index", small_tiny, batch_size=4)
     with (
         open_index(tmp_path / "index", device="cpu") as index,
         pytest.raises(WaldoError, match="knows no object of this name; it knows none; `waldo name"),

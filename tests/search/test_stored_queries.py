@@ -58,12 +58,12 @@ def extracted_answer(index: Path, tiny: FeatureExtractor, query: Query) -> Answe
 
 @pytest.mark.parametrize("query", ASKED)
 def test_the_answer_is_near_that_of_the_extracted_photo(
-    query: Query, sample_index: Path, tiny: FeatureExtractor, extractions: list[str]
+    query: Query, demo_index: Path, tiny: FeatureExtractor, extractions: list[str]
 ) -> None:
-    with IndexReader.open(sample_index) as reader:
+    with IndexReader.open(demo_index) as reader:
         answer = Index(reader, tiny).search(query, SearchOptions(top=81))
     assert extractions == []
-    expected = extracted_answer(sample_index, tiny, query)
+    expected = extracted_answer(demo_index, tiny, query)
     assert extractions == [answer.references[0].maps.content_hash]
     assert answer.matches[0].path == expected.matches[0].path == PHOTO
     found = {match.id: match.score for match in answer.matches}
@@ -104,31 +104,31 @@ except SystemExit:
 
 
 def test_a_class_name_a_point_and_an_unknown_photo_need_the_model(
-    sample_index: Path, tiny: FeatureExtractor, extractions: list[str], tmp_path: Path
+    sample_index: Path, small_tiny: FeatureExtractor, extractions: list[str], tmp_path: Path
 ) -> None:
     other = tmp_path / "other.jpg"
     other.write_bytes(PHOTO.read_bytes() + b"\0")  # the same picture with other bytes
     with IndexReader.open(sample_index) as reader:
         # each by an index of its own, which has kept nothing of earlier searches
-        Index(reader, tiny).search(Query(PHOTO, "dog", box=BOX))
+        Index(reader, small_tiny).search(Query(PHOTO, "dog", box=BOX))
         assert len(extractions) == 1
-        Index(reader, tiny).search(Query(other, box=BOX))
+        Index(reader, small_tiny).search(Query(other, box=BOX))
         assert len(extractions) == 2
-        Index(reader, tiny).search(Query(PHOTO, point=(150.0, 150.0)))
+        Index(reader, small_tiny).search(Query(PHOTO, point=(150.0, 150.0)))
         assert len(extractions) == 3
         both = Query(PHOTO, box=BOX, also=(Query(other, box=BOX),))
-        answer = Index(reader, tiny).search(both)
+        answer = Index(reader, small_tiny).search(both)
         hashes = [reference.maps.content_hash for reference in answer.references]
         assert extractions[3:] == [hashes[1]]
 
 
 def test_damaged_maps_are_not_asked_by(
-    sample_index: Path, tiny: FeatureExtractor, extractions: list[str], tmp_path: Path
+    sample_index: Path, small_tiny: FeatureExtractor, extractions: list[str], tmp_path: Path
 ) -> None:
     index = shutil.copytree(sample_index, tmp_path / "index")
     [shard] = (index / "shards").glob("*.parquet")
     data = bytearray(shard.read_bytes())
-    photo = read_query_photo([ASKED[0]], tiny)
+    photo = read_query_photo([ASKED[0]], small_tiny)
     with IndexReader.open(index) as reader:
         assert stored_maps(photo, reader) is not None
         encoded = reader.read_maps([reader.find(photo.input.content_hash)]).encoded.tobytes()
@@ -138,7 +138,7 @@ def test_damaged_maps_are_not_asked_by(
     shard.write_bytes(data)
     with IndexReader.open(index) as reader:
         assert stored_maps(photo, reader) is None
-        answer = Index(reader, tiny).search(ASKED[0])
+        answer = Index(reader, small_tiny).search(ASKED[0])
     assert extractions == [photo.input.content_hash]
     assert len(answer.damaged) == 1
 

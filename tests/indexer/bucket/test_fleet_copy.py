@@ -34,7 +34,7 @@ from tests.helpers.servers.object_server import ObjectServer
 from tests.helpers.stores import PixelExtractor, make_photos, rows
 from tests.indexer.bucket.test_working_copy import PREFIX, URL, changes
 
-pytestmark = pytest.mark.usefixtures("small_shards")
+pytestmark = pytest.mark.usefixtures("small_shards", "small_maps")
 
 PARTS = 3
 

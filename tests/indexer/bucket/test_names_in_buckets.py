@@ -41,6 +41,8 @@ from tests.helpers.servers.object_server import Fault, ObjectServer, no_fault
 from tests.helpers.stores import PixelExtractor, make_photos, run
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.usefixtures("small_maps")
+
 URL = "s3://photos/one/index"
 PREFIX = "one/index/"
 BOX = "20,20,180,180"

@@ -30,6 +30,8 @@ from tests.helpers.servers.server import running_server
 from tests.helpers.stores import PixelExtractor, make_photos, rows
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.usefixtures("small_maps")
+
 URL = "s3://photos/my photos"
 PHOTOS = 9
 

@@ -13,6 +13,8 @@ from tests.helpers.command_line import CommandLine
 from tests.helpers.servers.object_server import ObjectServer
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.usefixtures("small_maps")
+
 URL = "s3://photos/one/index"
 MANIFEST = "one/index/manifest.json"
 

@@ -13,6 +13,8 @@ from indexer.store.locks import writer_lock
 from tests.conftest import DEMO
 from tests.helpers.command_line import CommandLine
 
+pytestmark = pytest.mark.usefixtures("small_maps")
+
 CAT = DEMO / "query" / "cat.jpg"
 BOX = "172,31,333,164"
 

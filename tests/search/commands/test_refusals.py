@@ -158,8 +158,3 @@ def test_no_index_is_made_for_a_model_that_is_broken(
     # The same command works once the weights are mended.
     weights.write_bytes(whole)
     assert waldo(*ask).code == 0
-
-
-def test_an_index_that_is_up_to_date_needs_no_model(index: Path) -> None:
-    [(code, said, heavy)] = run([["index", DEMO, "--index", index]])
-    assert (code, said, heavy) == (0, "", [])

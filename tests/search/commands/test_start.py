@@ -110,14 +110,15 @@ def test_a_search_imports_only_what_it_uses(region: tuple[str, ...], sample_inde
     assert imported == ["torch", "diffusers.models.unets.unet_2d_condition"]
 
 
-def test_an_index_without_new_photos_needs_no_model(sample_index: Path, tmp_path: Path) -> None:
+def test_an_index_without_new_photos_needs_no_model(demo_index: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
-    shutil.copytree(sample_index, index)
+    shutil.copytree(demo_index, index)
     code, imported, output = run(
         *("index", "data/demo/photos", "--index", index), names=("torch", "diffusers")
     )
     assert (code, imported) == (0, []), output
     assert "0 new" in output
+    assert "loading" not in output
 
 
 def test_completed_names_are_all_there_are() -> None:

@@ -148,35 +148,35 @@ def wait_until(happens: Callable[[], bool]) -> None:
 
 
 def test_photos_that_are_indexed_meanwhile_are_found(
-    tiny: FeatureExtractor, tmp_path: Path
+    small_tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     photos, index = tmp_path / "photos", tmp_path / "index"
     photos.mkdir()
     names = sorted((DEMO / "photos").iterdir())
     shutil.copy(names[0], photos / "0.jpg")
-    index_photos([photos], index, tiny, batch_size=4)
+    index_photos([photos], index, small_tiny, batch_size=4)
     asked = {"object": {"photo": {"id": 0}, "box": BOX}}
     with running_server(index) as client:
         assert len(client.post("/api/v1/searches", asked).json["matches"]) == 1
         shutil.copy(names[1], photos / "1.jpg")
-        index_photos([photos], index, tiny, batch_size=4)
+        index_photos([photos], index, small_tiny, batch_size=4)
         assert client.get("/api/v1/collection").json["n_photos"] == 2
         assert len(client.get("/api/v1/photos").json["photos"]) == 2
         assert len(client.post("/api/v1/searches", asked).json["matches"]) == 2
 
 
 def test_a_reader_that_is_replaced_serves_those_who_have_it(
-    tiny: FeatureExtractor, tmp_path: Path
+    small_tiny: FeatureExtractor, tmp_path: Path
 ) -> None:
     photos, index = tmp_path / "photos", tmp_path / "index"
     photos.mkdir()
     names = sorted((DEMO / "photos").iterdir())
     shutil.copy(names[0], photos / "0.jpg")
-    index_photos([photos], index, tiny, batch_size=4)
+    index_photos([photos], index, small_tiny, batch_size=4)
     worker = SearchWorker(index, "cpu")
     before = worker.reader()
     shutil.copy(names[1], photos / "1.jpg")
-    index_photos([photos], index, tiny, batch_size=4)
+    index_photos([photos], index, small_tiny, batch_size=4)
     assert asyncio.run(worker.run(lambda searched: searched.reader.n_photos)) == 2
     assert before.read_maps([0]).damaged == []
     assert before.n_photos == 1
@@ -285,12 +285,12 @@ def test_areas_are_edited_in_the_thinnest_photo(server: Client) -> None:
     assert told.json["box"][2] == 3000
 
 
-def test_folders_count_what_lies_beneath_them(tiny: FeatureExtractor, tmp_path: Path) -> None:
+def test_folders_count_what_lies_beneath_them(small_tiny: FeatureExtractor, tmp_path: Path) -> None:
     photos, names = tmp_path / "photos", sorted((DEMO / "photos").iterdir())
     for place, name in zip(("1.jpg", "a/2.jpg", "a/b/c/3.jpg"), names, strict=False):
         (photos / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(name, photos / place)
-    index_photos([photos], tmp_path / "index", tiny, batch_size=4)
+    index_photos([photos], tmp_path / "index", small_tiny, batch_size=4)
     with running_server(tmp_path / "index") as client:
         folders = client.get("/api/v1/collection").json["folders"]
     assert {each["path"]: each["n_photos"] for each in folders} == {

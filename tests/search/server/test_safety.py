@@ -29,14 +29,14 @@ WANTED_HEADERS = {
 
 @pytest.fixture(scope="module")
 def collection(
-    tiny: object, tmp_path_factory: pytest.TempPathFactory
+    small_tiny: object, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, Client]]:
     """A server of four photos that tests may change. Its photos' numbers follow their names."""
     photos = tmp_path_factory.mktemp("collection")
     for number, path in enumerate(sorted((DEMO / "photos").iterdir())[:4]):
         shutil.copy(path, photos / f"{number}.jpg")
     index = tmp_path_factory.mktemp("served") / "index"
-    index_photos([photos], index, tiny, batch_size=4)  # type: ignore[arg-type]
+    index_photos([photos], index, small_tiny, batch_size=4)  # type: ignore[arg-type]
     with running_server(index) as client:
         yield photos, client
 
