@@ -13,7 +13,7 @@ from search.evaluation.benchmarks.benchmark import (
     LabelledScene,
     read_json,
 )
-from search.evaluation.benchmarks.labelled_objects import box_of_mask
+from search.evaluation.benchmarks.labelled_objects import box_of_mask, check_sizes
 from search.query import Query
 from search.segmentation.drawing import read_ids
 
@@ -22,7 +22,8 @@ def read_scenes(root: Path) -> Benchmark:
     """Read `labels.json` with "queries" and "gallery", as `data/scenes/generate.py` writes it.
 
     Query photos are not in the gallery. The gallery photos that show the query's instance are
-    relevant. Raises WaldoError where the folder has another layout.
+    relevant. Raises WaldoError where the folder has another layout, and where a mask and its photo
+    differ in size.
     """
     labels = _read_labels(root)
     try:
@@ -64,6 +65,7 @@ def read_scenes(root: Path) -> Benchmark:
 
 def _boxes(scene: LabelledScene, instances: list[str]) -> dict[str, tuple[Box, ...]]:
     """The boxes of each instance in a scene. instances: those of its objects, in their order."""
+    check_sizes(scene.photo, scene.mask)
     ids = read_ids(scene.mask)
     boxes: dict[str, tuple[Box, ...]] = {}
     for number, instance in enumerate(instances, start=1):

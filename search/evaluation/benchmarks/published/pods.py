@@ -6,7 +6,7 @@ from typing import Any
 from features.errors import WaldoError
 from features.regions import Box
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, read_json
-from search.evaluation.benchmarks.labelled_objects import box_of_mask, read_mask
+from search.evaluation.benchmarks.labelled_objects import box_of_mask, check_sizes, read_mask
 from search.evaluation.benchmarks.published.named_photos import places_of, rows_by_name, whole_photo
 from search.query import Query
 
@@ -26,7 +26,8 @@ def read_pods(root: Path) -> Benchmark:
     root: holds `pods_info.json`, `pods_image_annos.json` and the photos as SPLIT/OBJECT/FILE; an
     image id is such a path, or the file's name, with or without its suffix. Masks of train photos
     in `train_masks/OBJECT/FILE`, which may be missing, say where these show the object. Raises
-    WaldoError for a folder with another layout and for missing photos.
+    WaldoError for a folder with another layout, for missing photos, and where a mask and its photo
+    differ in size.
     """
     category, held_in = read_info(root)
     annotations = _read(root / "pods_image_annos.json")
@@ -92,6 +93,7 @@ def _boxes(root: Path, photo: Path) -> tuple[Box, ...]:
     folder = root / "train_masks" / photo.parent.name
     for path in (folder / photo.name, folder / f"{photo.stem}.png"):
         if path.is_file():
+            check_sizes(photo, path)
             return box_of_mask(read_mask(path))
     return ()
 

@@ -8,6 +8,7 @@ from search.evaluation.benchmarks.labelled_objects import (
     MaskedPhoto,
     SegmentationBenchmark,
     SegmentationObject,
+    check_sizes,
 )
 from search.evaluation.benchmarks.published.pods import read_info
 
@@ -21,7 +22,8 @@ def read_pods_masks(root: Path) -> SegmentationBenchmark:
     The reference is the first train photo of an object that has a mask. root: holds
     `pods_info.json`, photos as `train/OBJECT/FILE` and `test_dense/OBJECT/FILE`, and their masks
     below `train_masks/` and `test_dense_masks/` with the same names, or as PNG. Raises WaldoError
-    for a folder with another layout and for missing masks.
+    for a folder with another layout, for missing masks, and where a mask and its photo differ in
+    size.
     """
     category, held_in = read_info(root)
     dense = {name: _photos(root / _PHOTOS / name) for name in category}
@@ -64,4 +66,5 @@ def _masked(folder: Path, photo: Path) -> MaskedPhoto:
     mask = _mask(folder, photo)
     if mask is None:
         raise WaldoError(f"{photo}: has no mask {folder / photo.name}")
+    check_sizes(photo, mask)
     return MaskedPhoto(photo, mask)

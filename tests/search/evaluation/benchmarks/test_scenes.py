@@ -160,6 +160,12 @@ def test_scenes_that_are_none(scenes: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(labels))
     with pytest.raises(WaldoError, match="no gallery photo shows cup-7"):
         read_scenes(scenes)
+    mask = scenes / labels["gallery"][0]["mask"]
+    content = mask.read_bytes()
+    Image.new("L", (60, 48)).save(mask)
+    with pytest.raises(WaldoError, match="is 60 x 48 pixels, its photo"):
+        read_scenes(scenes)
+    mask.write_bytes(content)
     path.write_text('{"queries": [], "gallery": []}')
     with pytest.raises(WaldoError, match="holds no query"):
         read_scenes(scenes)

@@ -147,6 +147,13 @@ def test_pods_masks_are_evaluated(waldo: CommandLine, pods: Path, tmp_path: Path
 
 
 def test_refusals(pods: Path) -> None:
+    mask = pods / "test_dense_masks/cup_b/1.jpg"
+    with Image.open(mask) as right:
+        content, size = mask.read_bytes(), right.size
+    Image.new("L", (size[0] - 6, size[1])).save(mask)
+    with pytest.raises(WaldoError, match=r"cup_b/1\.jpg: is \d+ x \d+ pixels, its photo 1\.jpg"):
+        read_pods_masks(pods)
+    mask.write_bytes(content)
     (pods / "test_dense_masks/cup_b/1.jpg").unlink()
     with pytest.raises(WaldoError, match=r"cup_b/1\.jpg: has no mask"):
         read_pods_masks(pods)

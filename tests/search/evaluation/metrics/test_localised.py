@@ -180,6 +180,9 @@ def test_pods_has_the_boxes_of_its_masks(tmp_path: Path, suffix: str) -> None:
     place = benchmark.gallery.index(root / "train/mug_a/1.jpg")
     found = {asked.query.photo.parent.name: asked.boxes for asked in benchmark.queries}
     assert found == {"mug_a": {place: ((8, 16, 40, 32),)}, "mug_b": {}, "shoe_a": {}}
+    Image.fromarray(mask[:, :-4]).save(folder / f"1.{suffix}")
+    with pytest.raises(WaldoError, match="is 60 x 48 pixels, its photo"):
+        read_benchmark("pods", root)
 
 
 def match_of(photo: Path, number: int, frame: Frame, box: tuple[int, int, int, int]) -> Match:
