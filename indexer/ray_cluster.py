@@ -33,10 +33,11 @@ class WorkerLostError(Exception):
 
 @dataclass(frozen=True)
 class Room:
-    """What a worker gets, and how many workers to hire.
+    """What each worker gets, and how many workers to hire.
 
-    cores: of each. gpus: of each, 0 or 1. workers: as many as somebody asked for, so that machines
-    are added for them, else those for which there is room now.
+    cores, gpus: of each worker; 0 or 1 GPU. workers: `RayCluster.workers` where somebody set that,
+    even where there is no room for them yet: clusters that grow add machines for those that wait.
+    Else as many as there is room for now.
     """
 
     cores: int
@@ -94,10 +95,10 @@ class RayCluster:
 
 
 class RayWorkers:
-    """Hires workers, and hears what they answer; made by `RayCluster.connect`.
+    """Hires workers and waits for their answers; made by `RayCluster.connect`.
 
-    A worker is hired with a class. Its methods are asked with `.remote`, as Ray has it; what that
-    gives stands for an answer that is to come.
+    A worker is hired by its class. Its methods are called with `.remote`, as Ray has it, which
+    gives a reference to an answer that is to come.
     """
 
     def __init__(self, cluster: RayCluster, ray: Any) -> None:
@@ -128,7 +129,7 @@ class RayWorkers:
         return actor_class.remote(*given)
 
     def share(self, value: Any) -> Any:
-        """Stands for a value that several workers are given: it is sent to each machine once."""
+        """A reference to a value for several workers: Ray sends the value to each machine once."""
         return self._ray.put(value)
 
     def dismiss(self, worker: Any) -> None:
@@ -136,15 +137,14 @@ class RayWorkers:
         self._ray.kill(worker, no_restart=True)
 
     def come(self, answers: Sequence[Any], seconds: float, count: int = 1) -> list[Any]:
-        """Those of some answers that have come, as soon as there are so many, or time is up."""
+        """The answers that have come, as soon as there are `count` of them or the time is up."""
         found: list[Any] = self._ray.wait([*answers], num_returns=count, timeout=seconds)[0]
         return found
 
     def answer(self, coming: Any, seconds: float | None = None) -> Any:
-        """What a worker answers.
+        """What a worker answers. coming: what calling its method by `.remote` gave.
 
-        Raises what the worker raised, WorkerLostError, and TimeoutError where it takes more than so
-        many seconds.
+        Raises what the worker raised, WorkerLostError, and TimeoutError after so many seconds.
         """
         exceptions = self._ray.exceptions
         try:
@@ -159,13 +159,13 @@ class RayWorkers:
 
 @contextlib.contextmanager
 def ray_on_stderr() -> Iterator[None]:
-    """Have Ray say on stderr what happens to its machines: it speaks where results are expected."""
+    """Have Ray print on stderr what happens to its machines: on stdout are the results."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
 def not_seen(place: str) -> IndexMissingError:
-    """For a worker whose machine does not see a fleet. place: the folder or the address."""
+    """The error where this machine, a worker's, does not see a fleet. place: folder or address."""
     return IndexMissingError(
         f"{place}: is not this fleet on the machine {socket.gethostname()}; every machine of the "
         "cluster must see the same there"

@@ -1,4 +1,4 @@
-"""A working copy of whatever lies in a bucket: an index, or a fleet."""
+"""A working copy of an index or a fleet in a bucket."""
 
 import contextlib
 from collections.abc import Iterator

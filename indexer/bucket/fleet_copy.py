@@ -83,7 +83,7 @@ class FleetCopy:
             ) from None
 
     def _copy_manifests(self, fleet: Fleet) -> None:
-        """Of those parts that the bucket has."""
+        """Copy the manifests of those parts that the bucket has."""
 
         def copy_manifest(number: int) -> None:
             path = fleet.folder(number) / MANIFEST_NAME

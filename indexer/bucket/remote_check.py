@@ -18,8 +18,9 @@ from indexer.store.manifest import MANIFEST_NAME
 
 @dataclass(frozen=True)
 class FleetHead:
-    """What the parts of a fleet have in common. problems: of that. bytes: of the files of all
-    parts.
+    """What the parts of a fleet have in common.
+
+    problems: of fleet.json and the codec, a line for each. bytes: of the files of all parts.
     """
 
     fleet: Fleet

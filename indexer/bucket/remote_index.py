@@ -53,7 +53,8 @@ from indexer.store.shards import Shard, open_shard
 # read by one request where fewer bytes than this lie between them: benchmarks/bucket_reads.py.
 REQUEST_BYTES = 256 * 2**10
 
-# So long may it take from `cached_index` until the folder is opened, and its reader's lock held.
+# A state stays in the cache for so many seconds after `cached_index` has given its folder: until
+# then whoever asked for it has opened it, and holds its reader's lock.
 _KEPT_SECONDS = 600
 
 
@@ -132,7 +133,7 @@ def _small_files(manifest: Manifest) -> list[StoredFile]:
 
 @contextlib.contextmanager
 def _filling(folder: Path) -> Iterator[bool]:
-    """Hold the place of a state in the cache, and yield whether it is missing there.
+    """Lock the place of a state in the cache, and yield whether the state is missing there.
 
     Of several processes or threads that want it, one fills it, and the others wait. Whoever dies
     lets go, and the next one goes on. Raises IndexWriteError.
@@ -167,8 +168,8 @@ def cached_states(bucket: Bucket) -> list[Path]:
 
 
 def _take_place(bucket: Bucket, unfinished: Path, folder: Path) -> None:
-    """Let a state that is whole have its name, and delete the states before it that nobody has
-    open, or was given so lately that he may be about to open it. Raises IndexWriteError.
+    """Give a complete state its name, and delete earlier states, but for those that somebody has
+    open or may be about to open (`_KEPT_SECONDS`). Raises IndexWriteError.
     """
     with writing(folder):
         unfinished.rename(folder)
@@ -186,8 +187,8 @@ def _take_place(bucket: Bucket, unfinished: Path, folder: Path) -> None:
 
 
 def shard_opener(index_dir: Path, bucket: Bucket | None = None) -> OpenShard:
-    """What opens the map shards of an index: of one that stands for an index in a bucket, those
-    that are not in its folder lie there.
+    """What opens the map shards of an index. Where the folder stands for an index in a bucket, the
+    shards that it lacks are read there.
 
     bucket: that bucket; None for `bucket_of`, which takes 50 ms to connect. Raises BucketError,
     IndexDamagedError.
@@ -218,8 +219,9 @@ def mark(folder: Path, name: str, bucket: Bucket) -> None:
 
 
 def leave_hole(path: Path, size: int) -> None:
-    """Let a file of the right size, without content, stand for a map shard that lies in the bucket
-    alone, so that nobody takes it for lost. It takes no room on disk. Raises OSError.
+    """Make a file of the right size without content, which takes no room on disk. It stands for a
+    map shard that lies in the bucket alone, so that the shard does not count as lost. Raises
+    OSError.
     """
 
     def write(temporary: Path) -> None:
@@ -247,7 +249,7 @@ class RemoteShard(Shard):
     key: str
 
     def read_ready(self, rows: Sequence[int], out: Sequence[NDArray[np.uint8]]) -> list[int]:
-        """None is in memory."""
+        """No row is in memory, so none is ready."""
         return list(range(len(rows)))
 
     def read(self, rows: Sequence[int], out: Sequence[NDArray[np.uint8]]) -> None:

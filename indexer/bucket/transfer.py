@@ -32,7 +32,8 @@ from indexer.store.manifest import FLEET_NAME, MANIFEST_NAME, Manifest, read_man
 _UNFINISHED = ".part"
 
 OnBytes = Callable[[int, int], None]
-# What to do where a file is damaged or, if so, missing: as `Manifest.repair_hint`.
+# Says how to repair a file that is damaged, or, where the flag is set, missing
+# (`Manifest.repair_hint`).
 Repair = Callable[[StoredFile, bool], str]
 
 
@@ -68,7 +69,7 @@ def object_key(file: StoredFile) -> str:
 
 def _upload(folder: Path, bucket: Bucket, progress: OnBytes | None) -> None:
     """An ordinary index, or a part of a fleet."""
-    read_manifest(folder)  # A lock would be made where no index is.
+    read_manifest(folder)  # raises where there is no index, before a lock file is made
     lock = ReaderLock(folder)
     try:
         manifest = read_manifest(folder)
@@ -106,7 +107,9 @@ def _upload_fleet(fleet: Fleet, bucket: Bucket, progress: OnBytes | None) -> Non
 
 
 def _upload_failures(folder: Path, bucket: Bucket) -> None:
-    """After the manifest: a place that has the index of somebody else keeps its own."""
+    """Upload failures.jsonl, after the manifest: where the manifest is refused, because somebody
+    else's index lies there, their list of failures stays.
+    """
     path = folder / FAILURES_NAME
     if path.exists() and path.read_bytes() != bucket.get(FAILURES_NAME):
         bucket.put(FAILURES_NAME, path)
@@ -163,7 +166,7 @@ def _download(bucket: Bucket, folder: Path, progress: OnBytes | None) -> None:
     for part, manifest, told in together:
         for file in counted(manifest.files(), told):
             fetch(part.bucket, file, unfinished / part.name, manifest.repair_hint)
-    parts_of(unfinished)  # are those of one fleet
+    parts_of(unfinished)  # raises where they are not the parts of one fleet
     of_every_part(lambda part: fetch_failures(part.bucket, unfinished / part.name), state.parts)
     if state.fleet is not None:
         fetch_failures(bucket, unfinished)
@@ -178,7 +181,8 @@ def _has(path: Path, content: bytes) -> bool:
 
 
 def _of_parts(progress: OnBytes | None, sizes: Sequence[int]) -> Iterator[OnBytes | None]:
-    """For each part, what is told of its progress; progress is then told of that of all.
+    """For each part, a listener that is told the progress of this part, and tells `progress` that
+    of all parts.
 
     sizes: bytes of each part.
     """
@@ -193,7 +197,7 @@ def _add(progress: OnBytes, before: int, total: int, done: int, _: int) -> None:
 
 
 class Together:
-    """Puts the progress of parts, which are copied at the same time, together."""
+    """Adds up the progress of parts that are copied at the same time."""
 
     def __init__(self, listener: OnBytes | None) -> None:
         self._listener = listener
@@ -271,8 +275,8 @@ def counted(files: Sequence[StoredFile], progress: OnBytes | None) -> Iterator[S
 
 
 def fetch_usable(bucket: Bucket, manifest: Manifest, file: StoredFile, folder: Path) -> None:
-    """As `fetch`. The features of a name may be damaged: they stay behind, and whoever needs them
-    says so; all else goes on, and the name can be forgotten.
+    """As `fetch`, but a damaged file of a named object is left out: only searches by this name need
+    it, and the name can still be forgotten.
     """
     try:
         fetch(bucket, file, folder, manifest.repair_hint)

@@ -9,8 +9,8 @@ from indexer.ingest.progress import PartsProgress, Progress
 
 _COUNTS = ("done", "new", "skipped", "failed")
 
-# Is called with the last that each part has told, of those that have begun, and with how many parts
-# are done.
+# Is called with the last step that each part has reported, of the parts that have begun, and with
+# how many parts are done.
 OnParts = Callable[[Collection[Any], PartsProgress], None]
 
 
@@ -25,7 +25,7 @@ class FleetProgress:
         self._parts = PartsProgress(parts, 0)
 
     def report(self, part: int, step: Any) -> None:
-        """A part, by its number, has come so far."""
+        """A part, by its number, has reached a step."""
         self._last[part] = step
         self._notify()
 
@@ -36,13 +36,13 @@ class FleetProgress:
         self._notify()
 
     def workers(self, count: int) -> None:
-        """So many workers are at it."""
+        """So many workers are at work."""
         if count != self._parts.workers:
             self._parts = replace(self._parts, workers=count)
             self._notify()
 
     def queue_again(self, part: int) -> None:
-        """The worker of a part is gone, and so may be what it had not committed."""
+        """A part is queued again, so what was reported of it no longer counts."""
         self._last.pop(part, None)
         self._again.add(part)
         self._notify()
@@ -56,7 +56,7 @@ class FleetProgress:
 
 
 def as_one_run(listener: Callable[[Progress], None] | None, files: int) -> OnParts | None:
-    """Tells a listener of indexing runs, one for each part, as of one run. files: of all parts."""
+    """Reports the indexing runs of all parts to a listener as one run. files: of all parts."""
     if listener is None:
         return None
     started = time.monotonic()

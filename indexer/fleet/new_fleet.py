@@ -49,9 +49,10 @@ class NewFleet:
         quality: str,
         batch_size: int | None,
     ) -> "NewFleet":
-        """Choose the photos from all over a listing.
+        """Choose photos from all over a listing for the codec to be fitted to.
 
-        parts: None for what suits the listing. extractor: its maps' shape says how many photos.
+        parts: None for as many as suit the listing. extractor: the shape of its maps decides how
+        many photos are chosen.
         """
         sizes = array("q")
         photos = photos_to_fit(extractor.grid, extractor.dim)
@@ -67,8 +68,8 @@ class NewFleet:
     def fit(self, extractor: Extractor, on_progress: Callable[[int], None]) -> Fleet:
         """Extract the photos, fit the codec to them and store it.
 
-        on_progress: called with how many photos are extracted. What it returns is a fleet as soon
-        as `write_fleet` has written it. Raises SourceError where no photo can be read,
+        on_progress: called with how many photos are extracted. The fleet that is returned exists
+        once `write_fleet` has written it. Raises SourceError where no photo can be read,
         IndexWriteError, and whatever the extractor raises.
         """
         extractor.get_ready()

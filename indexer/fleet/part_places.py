@@ -72,6 +72,8 @@ def part_to_write(
     with collection_copy(part, _scratch(url, number)) as copy:
         yield copy.folder, copy
         copy.push()
+        # Here, where this process has the scratch folder alone. `collection_copy` then finds
+        # nothing left to push.
         shutil.rmtree(copy.folder)
 
 

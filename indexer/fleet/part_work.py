@@ -17,8 +17,9 @@ from indexer.protocols import Extractor
 # server that refuses without a reason would do so for ever.
 MOST_CONFLICTS = 100
 
-# What a piece of work tells of how far it is, and what it needs for one part alone, by its number.
+# Is told how far a piece of work is.
 OnStep = Callable[[Any], None]
+# Gives what the work needs for one part alone, by the part's number.
 Given = Callable[[int], Any]
 
 
@@ -47,7 +48,7 @@ class PartWork(Protocol):
 
 
 def nothing(number: int) -> None:
-    """What work needs for one part alone that is the same for all parts."""
+    """For work that needs the same for all parts (`Given`)."""
 
 
 class PartWorkers(Protocol):
@@ -66,7 +67,7 @@ class PartWorkers(Protocol):
 
 
 class PartQueue:
-    """The parts, by number, that nobody works on yet."""
+    """The parts, by number, that wait for somebody to work on them."""
 
     def __init__(self, parts: Sequence[int], progress: FleetProgress) -> None:
         self._waiting = deque(parts)
@@ -86,8 +87,9 @@ class PartQueue:
         self._progress.queue_again(number)
 
     def put_last(self, number: int, error: ConflictError) -> None:
-        """Take back a part that another run has written meanwhile, which may still be at it. Raises
-        the error where that has happened too often.
+        """Take back a part that another run has written meanwhile, and may still be writing.
+
+        Raises the error where that has happened too often.
         """
         self._conflicts[number] += 1
         if self._conflicts[number] >= MOST_CONFLICTS:

@@ -42,8 +42,10 @@ _TO_STOP = 120.0
 
 @dataclass
 class _Hired:
-    """A worker. answer: to what it was asked to do last. part: that it is at; None until it is
-    ready. told: the answer to how far it is.
+    """A hired worker.
+
+    answer: the coming answer to what it was last asked to do. part: the part it works on; None
+    until it has started. told: the coming answer to how far it is; None where it was not asked.
     """
 
     actor: Any
@@ -114,7 +116,7 @@ class PartPool:
 
 @dataclass
 class _Run:
-    """One piece of work, and the workers that are at it."""
+    """One piece of work, and the workers that do it."""
 
     workers: RayWorkers
     work: PartWork
@@ -142,8 +144,9 @@ class _Run:
         return self.done
 
     def _hire(self) -> None:
-        """Ask for as many workers as there is work and room for. Each gets a part when it is there,
-        so none is kept for a worker that may never come.
+        """Ask for as many workers as there is work and room for.
+
+        A worker gets its part once it has started, so no part waits for a worker that never comes.
         """
         at_work = sum(hired.part is not None for hired in self.hired)
         room = self.workers.room()
@@ -183,8 +186,9 @@ class _Run:
         self.progress.finish(hired.part)
 
     def _replace(self, dead: _Hired, error: Exception) -> None:
-        """Queue the part of a worker again that is gone. Raises ClusterError where that has
-        happened too often.
+        """Queue the part of a lost worker again.
+
+        Raises ClusterError where the part, or the start of workers, has cost too many workers.
         """
         self._dismiss(dead)
         self.deaths[dead.part] += 1
@@ -195,7 +199,7 @@ class _Run:
             self.queue.put_first(dead.part)
 
     def _take_progress(self) -> None:
-        """Ask every worker how far it is, and report what those say who have answered."""
+        """Ask every worker how far it is, and report the answers that have come."""
         asked = {hired.told: hired for hired in self.hired if hired.told is not None}
         told = self.workers.come([*asked], 0, len(asked)) if asked else []
         for answer in told:

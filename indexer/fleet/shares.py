@@ -26,9 +26,9 @@ LISTING_NAME = "listing"
 # Lines that wait in memory until they are written.
 _MOST_LINES = 100_000
 
-# Sizes of files are no longer told apart by where they are, if so many photos have the same...
+# Photos whose files have one size go into one part by that size. They are divided by their paths
+# instead where there are more of them than this, and more than this share of an average part.
 _MOST_OF_A_SIZE = 1000
-# ... and they are this share of what a part gets of all photos.
 _SHARE_OF_A_PART = 0.5
 
 
@@ -116,10 +116,10 @@ def divide_listing(
 
 
 def common_sizes(sizes: "array[int]", parts: int, most: int = _MOST_OF_A_SIZE) -> frozenset[int]:
-    """The sizes that so many photos have that one part would get too many of them, as with raw
-    pictures of one camera.
+    """The sizes that too many photos have for all of them to go into one part, as with raw pictures
+    of one camera.
 
-    sizes: of all files, in bytes. most: so many photos of a size are never too many.
+    sizes: of all files, in bytes. most: up to so many photos of a size are never too many.
     """
     found, counts = np.unique(np.frombuffer(sizes, np.int64), return_counts=True)
     limit = max(most, _SHARE_OF_A_PART * len(sizes) / parts)

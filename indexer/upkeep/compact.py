@@ -99,8 +99,8 @@ class Plan:
 
 
 def compact_copy(index_dir: Path, copy: CollectionCopy | None) -> CompactReport:
-    """As `compact`; of a working copy in the folder, what is compacted is stored in its bucket, and
-    what has been named no more for long is deleted there.
+    """As `compact`. copy: the working copy in the folder, if it is one: its bucket then gets what
+    was compacted, and objects that its manifest has not named for long are deleted there.
 
     Raises as `WorkingCopy.push` too.
     """

@@ -1,4 +1,4 @@
-"""Looking after a collection of either kind: an index, or a fleet, by way of all its parts."""
+"""Describing, verifying, compacting and removing, for an index or for all parts of a fleet."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -61,12 +61,12 @@ def describe_collection(index_dir: Path) -> dict[str, Any]:
 def verify_collection(
     index: Path, progress: OnVerified | None = None, cluster: RayCluster | None = None
 ) -> Iterator[str]:
-    """As `verify`, or in a bucket as `verify_remote`; of a fleet, the problems of what its parts
-    have in common, and of each part, as soon as they are known.
+    """Yield the problems of an index as `verify` finds them, or `verify_remote` in a bucket; of a
+    fleet, first those of what its parts have in common, then those of each part.
 
-    index: the folder, or the URL (`url_in`). cluster: whose workers read the parts of a fleet, else
-    this process does, one after the other. Raises as these, BucketError also when some problems
-    were found already; WaldoError where there is a cluster and no fleet, ClusterError.
+    index: the folder, or the URL (`url_in`). cluster: whose workers read the parts of a fleet;
+    None: this process does, one after the other. Raises as `verify` and `verify_remote`, BucketError also
+    after some problems were found; ClusterError; WaldoError where there is a cluster and no fleet.
     """
     url = url_in(index)
     head = _check_head(index) if url is None else check_remote_head(url)
@@ -98,10 +98,10 @@ def compact_collection(
 ) -> CompactReport:
     """As `compact`; of a fleet, every part.
 
-    copy: the working copy in the folder, of what lies in a bucket; what is compacted is stored
-    there, and what is named no more is deleted. cluster: whose workers compact the parts, else this
-    process does, one after the other. Raises as `compact`, `collection_copy` and `PartPool.work`,
-    and WaldoError where there is a cluster and no fleet.
+    copy: the working copy in the folder, where the collection lies in a bucket: what is compacted
+    is stored there, and old objects that no manifest names are deleted. cluster: whose workers
+    compact the parts; None: this process does, one after the other. Raises as `compact`,
+    `collection_copy` and `PartPool.work`, and WaldoError where there is a cluster and no fleet.
     """
     fleet = read_fleet(index_dir)
     if fleet is None:

@@ -35,9 +35,9 @@ MOST_SAID_VIEWS = 12
 
 
 def name_object(index_dir: Path, named: NamedObject, fingerprint: Fingerprint) -> NamedObject:
-    """Keep an object in an index; photos of a name that is known are added to it, but for what it
-    has already: the same cells of the same photo. What this says holds: an object is in a photo
-    that it is named by, whatever people said of the photo before.
+    """Keep an object in an index. Where the name is known, the new photos are added to it, but for
+    those whose same cells it has already. A photo that an object is named by shows it, whatever
+    people said of that photo before.
 
     fingerprint: what the object's features depend on, as `IndexReader.fingerprint`. Returns the
     object as it is kept. Raises WaldoError for a name that cannot be one, FingerprintError where
@@ -109,8 +109,8 @@ def merge_objects(index_dir: Path, name: str, other: str) -> NamedObject:
 def record_verdicts(
     index_dir: Path, name: str, verdicts: Sequence[Verdict], fingerprint: Fingerprint
 ) -> NamedObject:
-    """Keep what a person said of photos: whether they show the object of a name. What is said last
-    of a photo holds. Raises as `name_object`, and WaldoError where the name is unknown.
+    """Keep what a person said of photos: whether they show the object of a name. The last that was
+    said of a photo holds. Raises as `name_object`, and WaldoError where the name is unknown.
     """
     kept: NamedObject | None = None
 
