@@ -309,7 +309,7 @@ class Bucket:
                 mend = "check the network and the endpoint, and run the same command again"
                 return f"no answer; {mend}"
             return f"the store did not do what was asked ({said}); run the same command again"
-        return f"the store refuses this ({type(error).__name__})"
+        return f"the store refuses this ({type(error).__name__}); check the address"
 
 
 def _retrying(times: int) -> Any:

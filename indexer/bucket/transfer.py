@@ -261,7 +261,10 @@ def codec_repair(bucket: Bucket, fleet: Fleet, *_: object) -> str:
 def _check_name(bucket: Bucket, file: StoredFile) -> None:
     name = PurePosixPath(file.name)
     if name.is_absolute() or ".." in name.parts or "\\" in file.name or ":" in file.name:
-        raise IndexDamagedError(f"{bucket.url}: its manifest names {file.name}, which is no file")
+        raise IndexDamagedError(
+            f"{bucket.url}: its manifest names {file.name}, which is no file; delete what lies "
+            "there, and export or index the photos again"
+        )
 
 
 def counted(files: Sequence[StoredFile], progress: OnBytes | None) -> Iterator[StoredFile]:

@@ -65,8 +65,9 @@ def verify_collection(
     fleet, first those of what its parts have in common, then those of each part.
 
     index: the folder, or the URL (`url_in`). cluster: whose workers read the parts of a fleet;
-    None: this process does, one after the other. Raises as `verify` and `verify_remote`, BucketError also
-    after some problems were found; ClusterError; WaldoError where there is a cluster and no fleet.
+    None: this process does, one after the other. Raises as `verify` and `verify_remote`,
+    BucketError also after some problems were found; ClusterError; WaldoError where there is a
+    cluster and no fleet.
     """
     url = url_in(index)
     head = _check_head(index) if url is None else check_remote_head(url)
