@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -179,8 +179,12 @@ class Collection(ABC):
         """The records of some photos, in order. Raises KeyError for an id not in the index."""
 
     @abstractmethod
-    def paths(self) -> list[str]:
-        """The absolute path of every photo, in the order of `ids`."""
+    def paths(self) -> Iterator[str]:
+        """The absolute path of every photo, in the order of `ids`; few are in memory at a time."""
+
+    @abstractmethod
+    def with_paths(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """The ids of the photos at some absolute paths, (n,) int64; -1 where there is none."""
 
     @abstractmethod
     def hold_maps(

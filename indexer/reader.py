@@ -1,6 +1,6 @@
 """Reading an index: a reader keeps the committed state it opened, whatever writers do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +22,12 @@ from indexer.store.filters import PhotoFilter
 from indexer.store.locks import ReaderLock
 from indexer.store.manifest import Manifest, absolute_path, read_manifest
 from indexer.store.mapstore import MapStore
-from indexer.store.photos import PhotoTable, read_photo_table
+from indexer.store.photos import (
+    PhotoTable,
+    RowsByPath,
+    absolute_paths,
+    read_photo_table,
+)
 from indexer.store.resident import ResidentMaps
 
 if TYPE_CHECKING:
@@ -162,14 +167,23 @@ class IndexReader(Collection):
             )
         return records
 
-    def paths(self) -> list[str]:
-        """The absolute path of every photo, in the order of `ids`."""
-        table, roots = self._table, [source.root for source in self._manifest.sources]
-        rows = zip(
-            *(table.numbers["source"].tolist(), table.paths.to_pylist(), table.live.tolist()),
-            strict=True,
-        )
-        return [absolute_path(roots[source], path) for source, path, live in rows if live]
+    def paths(self) -> Iterator[str]:
+        return absolute_paths(self._table, self._manifest.sources, self._live)
+
+    def with_paths(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        ids = self._by_path.rows(paths)
+        found = ids >= 0
+        ids[found] = self._table.ids[ids[found]]
+        return ids
+
+    @cached_property
+    def _by_path(self) -> RowsByPath:
+        return RowsByPath(self._table, self._manifest.sources, self._live)
+
+    @cached_property
+    def _live(self) -> NDArray[np.int64]:
+        """The rows of the photos in the table, (n_photos,)."""
+        return np.flatnonzero(self._table.live)
 
     def hold_maps(
         self, device: "torch.device", progress: Callable[[int, int], None] | None = None
@@ -179,7 +193,7 @@ class IndexReader(Collection):
         progress: called with the number of photos whose maps are read, and the number of all.
         Raises WaldoError where the device has too little memory.
         """
-        places = [self._table.place(int(row)) for row in np.flatnonzero(self._table.live)]
+        places = [self._table.place(int(row)) for row in self._live]
         self._maps = ResidentMaps.load(self._store, places, device, progress)
 
     def read_maps(self, ids: Sequence[int] | NDArray[np.int64]) -> MapBatch:

@@ -28,7 +28,16 @@ from indexer.ray_cluster import (
     WorkerLostError,
     ray_on_stderr,
 )
-from indexer.recall.searching import Asked, Found, VectorRecall, WordsIn, WordsRecall, best_of
+from indexer.recall.searching import (
+    Asked,
+    Found,
+    Recall,
+    VectorRecall,
+    WordsIn,
+    WordsRecall,
+    best_of,
+    by_id,
+)
 
 # Workers at most, however many parts there are; each search asks all of them.
 _MOST_HOLDERS = 64
@@ -128,7 +137,7 @@ class ClusterReader(FleetReader):
     def word_recall(self) -> WordsRecall | None:
         if self._codecs[CODEC_NUMBER].words is None:
             return None
-        return _HeldRecall(self._holders, self.n_photos, _by_words)
+        return _HeldWords(self._holders, self.n_photos, _by_words)
 
     def descriptor_recall(self, name: str) -> VectorRecall:
         if name not in self.descriptors:
@@ -242,62 +251,85 @@ class _HeldRecall(Generic[Asked]):
     """Recall of the parts that workers hold, as one."""
 
     def __init__(
-        self, holders: _Holders, length: int, search: Callable[[Asked, int], Work]
+        self,
+        holders: _Holders,
+        length: int,
+        recall_of: Callable[[Collection], Recall[Any] | None],
     ) -> None:
-        """search: the work that finds the k best photos."""
+        """recall_of: gives the recall of the parts of a worker; None where they have none."""
         self._holders = holders
         self._length = length
-        self._search = search
+        self._recall_of = recall_of
 
     def __len__(self) -> int:
         return self._length
 
     def search(self, asked: Asked, k: int, allowed: NDArray[np.int64] | None = None) -> Found:
         """As `Recall.search`."""
-        found = self._holders.do(self._search(asked, k), allowed)
-        ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in found)])
-        scores = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in found)])
-        return best_of(ids, scores, k)
+        work = partial(_search, self._recall_of, self._to_send(asked), k)
+        return best_of(*_together(self._holders.do(work, allowed)), k)
+
+    def score_all(self, asked: Asked) -> Found:
+        """As `Recall.score_all`."""
+        work = partial(_score_all, self._recall_of, self._to_send(asked))
+        return by_id(*_together(self._holders.do(work, None)))
+
+    def _to_send(self, asked: Asked) -> Any:
+        """A question as it is pickled."""
+        return asked
 
 
-def _by_vector(vector: NDArray[np.float32], k: int) -> Work:
-    return partial(_search_vector, vector, k)
+class _HeldWords(_HeldRecall[WordsIn]):
+    """Recall by visual words of the parts that workers hold."""
+
+    def _to_send(self, asked: WordsIn) -> WordsIn:
+        return partial(_given, asked(CODEC_NUMBER))  # the parts have one codec
 
 
-def _by_words(words: WordsIn, k: int) -> Work:
-    return partial(_search_words, words(CODEC_NUMBER), k)
+def _given(
+    words: tuple[NDArray[np.uint16], NDArray[np.float32]], _: int
+) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    return words
 
 
-def _by_descriptor(name: str, vector: NDArray[np.float32], k: int) -> Work:
-    return partial(_search_descriptor, name, vector, k)
+def _together(found: Sequence[Found]) -> Found:
+    """What workers found, one after the other."""
+    ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in found)])
+    scores = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in found)])
+    return ids, scores
 
 
-def _search_vector(
-    vector: NDArray[np.float32], k: int, reader: Collection, allowed: NDArray[np.int64] | None
-) -> Found:
-    return reader.recall.search(vector, k, allowed)
-
-
-def _search_words(
-    words: tuple[NDArray[np.uint16], NDArray[np.float32]],
+def _search(
+    recall_of: Callable[[Collection], Recall[Any] | None],
+    asked: Any,
     k: int,
     reader: Collection,
     allowed: NDArray[np.int64] | None,
 ) -> Found:
-    assert reader.word_recall is not None  # the parts have one codec, which has words
-    return reader.word_recall.search(lambda _: words, k, allowed)
+    recall = recall_of(reader)
+    return _together([]) if recall is None else recall.search(asked, k, allowed)
 
 
-def _search_descriptor(
-    name: str,
-    vector: NDArray[np.float32],
-    k: int,
+def _score_all(
+    recall_of: Callable[[Collection], Recall[Any] | None],
+    asked: Any,
     reader: Collection,
-    allowed: NDArray[np.int64] | None,
+    _: NDArray[np.int64] | None,
 ) -> Found:
-    if name not in reader.descriptors:
-        return np.empty(0, np.int64), np.empty(0, np.float32)
-    return reader.descriptor_recall(name).search(vector, k, allowed)
+    recall = recall_of(reader)
+    return _together([]) if recall is None else recall.score_all(asked)
+
+
+def _by_vector(reader: Collection) -> VectorRecall:
+    return reader.recall
+
+
+def _by_words(reader: Collection) -> WordsRecall | None:
+    return reader.word_recall
+
+
+def _by_descriptor(name: str, reader: Collection) -> VectorRecall | None:
+    return reader.descriptor_recall(name) if name in reader.descriptors else None
 
 
 def _count_described(name: str, reader: Collection, _: NDArray[np.int64] | None) -> int:

@@ -5,9 +5,10 @@ of what the parts find are the best K of the collection, and answers are those o
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self
 
@@ -19,7 +20,7 @@ from indexer.codec.codec import Codec, load_codec
 from indexer.collection import Collection, MapBatch, PhotoRecord
 from indexer.parts import CODEC_NUMBER, Fleet, part_ids, part_name, part_of_id, read_fleet
 from indexer.reader import IndexReader, no_photo
-from indexer.recall.searching import Asked, Found, Recall, VectorRecall, WordsRecall, best_of
+from indexer.recall.searching import Asked, Found, Recall, VectorRecall, WordsRecall, best_of, by_id
 from indexer.store.filters import PhotoFilter
 from indexer.store.locks import ReaderLock
 
@@ -63,6 +64,11 @@ class MergedRecall(Generic[Asked]):
             ids.append(found[0])
             scores.append(found[1])
         return best_of(np.concatenate(ids), np.concatenate(scores), k)
+
+    def score_all(self, asked: Asked) -> Found:
+        """As `Recall.score_all`."""
+        found = [part.score_all(asked) for part in self._parts.values()]
+        return by_id(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
 class FleetReader(Collection):
@@ -171,8 +177,14 @@ class FleetReader(Collection):
             found.update(zip(places.tolist(), self._part(number).photos(own), strict=True))
         return [found[place] for place in range(len(found))]
 
-    def paths(self) -> list[str]:
-        return [path for part in self._parts.values() for path in part.paths()]
+    def paths(self) -> Iterator[str]:
+        return chain.from_iterable(part.paths() for part in self._parts.values())
+
+    def with_paths(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        found = np.full(len(paths), -1, np.int64)
+        for part in self._parts.values():
+            found = np.maximum(found, part.with_paths(paths))
+        return found
 
     def hold_maps(
         self, device: "torch.device", progress: Callable[[int, int], None] | None = None

@@ -1,30 +1,11 @@
 """The photos that the index already holds, by path and by content."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.ingest.sources import Found
 from indexer.store.manifest import SourceRoot, absolute_path
-from indexer.store.photos import PhotoTable
-
-# Of so many rows, paths are made at a time: those of a million take 300 MB.
-_PATHS_AT_ONCE = 16_384
-
-
-class _RowsByKey:
-    """Rows by a 64-bit key, 16 bytes per row. Keys may collide: the caller compares the values."""
-
-    def __init__(self, keys: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        order = np.argsort(keys, kind="stable")
-        self._keys, self._rows = keys[order], rows[order]
-
-    def rows(self, key: int) -> Iterator[int]:
-        at = int(self._keys.searchsorted(key))
-        while at < len(self._keys) and int(self._keys[at]) == key:
-            yield int(self._rows[at])
-            at += 1
+from indexer.store.photos import PhotoTable, RowsByKey, RowsByPath
 
 
 class KnownPhotos:
@@ -40,11 +21,9 @@ class KnownPhotos:
         self.table = table
         self.has_maps: NDArray[np.bool_] = np.isin(table.numbers["shard"], list(shards))
         self._sources = sources
-        live = np.flatnonzero(table.live)
-        keys = map(_path_key, _absolute_paths(table, sources, live))
-        self._by_path = _RowsByKey(np.fromiter(keys, np.int64, len(live)), live)
+        self._by_path = RowsByPath(table, sources, np.flatnonzero(table.live))
         # A new photo may share the maps of a deleted photo with the same content.
-        self._by_content = _RowsByKey(_content_keys(table.hashes), np.arange(len(table)))
+        self._by_content = RowsByKey(_content_keys(table.hashes), np.arange(len(table)))
         self._sizes = np.unique(table.numbers["size"])
 
     def path(self, row: int) -> str:
@@ -62,10 +41,7 @@ class KnownPhotos:
 
     def by_path(self, path: str) -> int | None:
         """The row of the photo at an absolute path, if there is one that is not deleted."""
-        for row in self._by_path.rows(_path_key(path)):
-            if self.path(row) == path:
-                return row
-        return None
+        return self._by_path.row(path)
 
     def is_recorded(self, row: int, found: Found) -> bool:
         """Whether a row has the size and modification time of a file."""
@@ -85,21 +61,6 @@ class KnownPhotos:
         """Whether any photo has this many bytes. If none has, the content must be new."""
         at = int(np.searchsorted(self._sizes, size))
         return at < len(self._sizes) and int(self._sizes[at]) == size
-
-
-def _absolute_paths(
-    table: PhotoTable, sources: tuple[SourceRoot, ...], rows: NDArray[np.int64]
-) -> Iterator[str]:
-    """The paths of some rows; few of them are in memory at a time."""
-    for start in range(0, len(rows), _PATHS_AT_ONCE):
-        some = rows[start : start + _PATHS_AT_ONCE]
-        numbers = table.numbers["source"][some].tolist()
-        paths = table.paths.take(some).to_pylist()
-        yield from map(absolute_path, [sources[number].root for number in numbers], paths)
-
-
-def _path_key(path: str) -> int:
-    return hash(path)
 
 
 def _content_keys(hashes: NDArray[np.uint8]) -> NDArray[np.int64]:

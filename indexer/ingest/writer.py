@@ -34,7 +34,7 @@ from indexer.store.manifest import (
     write_manifest,
 )
 from indexer.store.mapstore import MapStore, Place
-from indexer.store.photos import PhotoRow, StoredRows, read_photo_table
+from indexer.store.photos import PhotoRow, StoredRows, count_photos
 from indexer.store.shards import rows_per_shard
 
 
@@ -212,15 +212,12 @@ class IndexWriter:
         with writing(self.index_dir):
             manifest = self._write_files(pending)
             if manifest.photos:
-                table = read_photo_table(self.index_dir, manifest)
                 manifest = replace(
                     manifest,
                     recall=refresh_recall(self.index_dir, manifest, pending.number),
                     words=refresh_word_recall(self.index_dir, manifest, pending.number),
-                    descriptors=refresh_descriptors(
-                        self.index_dir, manifest, table, pending.number
-                    ),
-                    n_photos=int(table.live.sum()),
+                    descriptors=refresh_descriptors(self.index_dir, manifest, pending.number),
+                    n_photos=count_photos(self.index_dir, manifest),
                 )
             if manifest != self._committed:
                 self._publish(replace(manifest, generation=pending.number))

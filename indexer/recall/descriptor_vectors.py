@@ -27,7 +27,7 @@ from indexer.store.parquet_files import (
     store_table,
     write_table,
 )
-from indexer.store.photos import PhotoTable
+from indexer.store.photos import PhotoTable, read_photo_table
 from indexer.store.shards import rows_per_shard
 
 if TYPE_CHECKING:
@@ -94,19 +94,19 @@ def load_descriptor_recall(
 def refresh_descriptors(
     index_dir: Path,
     manifest: Manifest,
-    table: PhotoTable,
     number: int,
     *,
     rule: RecallRule = RULE,
 ) -> tuple[DescriptorColumn, ...]:
     """The columns of the manifest; a new recall base is written for each that is due one.
 
-    table: the photo table of the manifest. number: the generation that writes the bases. See
-    `base_rule.refreshed`. Raises as `vectors.refresh_recall`.
+    number: the generation that writes the bases. See `base_rule.refreshed`. Raises as
+    `vectors.refresh_recall`.
     """
-    live = np.flatnonzero(table.live)
 
     def write(column: DescriptorColumn, place: int) -> StoredFile:
+        table = read_photo_table(index_dir, manifest)
+        live = np.flatnonzero(table.live)
         vectors = partial(_photo_vectors, index_dir, column, table, live)
         base = build_base(vectors, column.dim, rule)
         name = base_name(number, place)

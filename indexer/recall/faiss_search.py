@@ -56,12 +56,37 @@ class SearchableVectors:
         search = self._scan if is_flat(self.index) else self._probe
         return search(query, k, allowed)
 
+    def score_all(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The inner product of every row with a query, (1, dim) float32: (n,) float32."""
+        faiss = faiss_module()
+        scores = np.full(len(self.ids), -np.inf, np.float32)
+
+        def compare(start: int, stop: int) -> None:
+            selector = faiss.IDSelectorRange(start, stop, True)
+            parameters = faiss.SearchParameters(sel=selector)
+            _, values, rows = self.index.range_search(query, float("-inf"), params=parameters)
+            scores[rows] = values
+
+        if is_flat(self.index):
+            cuts = self._cuts()
+            list(_threads().map(compare, cuts[:-1], cuts[1:]))
+        else:
+            every = faiss.SearchParametersIVF(nprobe=self.index.nlist)
+            _, values, rows = self.index.range_search(query, float("-inf"), params=every)
+            scores[rows] = values
+        return scores
+
+    def _cuts(self) -> list[int]:
+        """Where the slices begin that threads scan side by side, and where the last one ends."""
+        rows = len(self.ids)
+        return np.linspace(0, rows, _slices(rows) + 1).astype(int).tolist()
+
     def _scan(
         self, query: NDArray[np.float32], k: int, allowed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Compare every row, one slice per core: FAISS does not divide a single query itself."""
         faiss = faiss_module()
-        cuts = np.linspace(0, len(allowed), _slices(len(allowed)) + 1).astype(int).tolist()
+        cuts = self._cuts()
         everything = bool(allowed.all())
 
         def scan(start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -89,10 +114,6 @@ class SearchableVectors:
         faiss = faiss_module()
         lists = self.index.nlist
         selector = None if allowed.all() else _selector(allowed)
-        if k == int(allowed.sum()):  # all: a heap of the best would take longer than the products
-            every = faiss.SearchParametersIVF(sel=selector, nprobe=lists)
-            _, scores, rows = self.index.range_search(query, float("-inf"), params=every)
-            return rows, scores
         share = max(_SHARE_OF_LISTS, _COMPARED_PER_ANSWER * k / int(allowed.sum()))
         probes = min(lists, math.ceil(share * lists))
         while True:

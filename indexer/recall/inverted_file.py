@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from indexer.errors import IndexDamagedError
 from indexer.recall.base_rule import RULE, RecallRule, refreshed
 from indexer.recall.faiss_base import read_ahead
-from indexer.recall.searching import Found, WordsIn, best_of
+from indexer.recall.searching import Found, WordsIn, best_of, by_id
 from indexer.recall.word_base import gather_lists, read_lists, write_lists
 from indexer.recall.word_lists import WordLists, search_lists
 from indexer.recall.word_query import WordQuery
@@ -63,7 +63,7 @@ class WordRecall:
         (m,) int64 and scores (m,) float32, by falling score; equal scores by rising id.
         """
         ids, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-        for codec in sorted({lists.codec for lists, _ in self._blocks}):
+        for codec in self._codecs():
             blocks = [(lists, live) for lists, live in self._blocks if lists.codec == codec]
             masks = [
                 live if allowed is None else live & np.isin(lists.ids, allowed)
@@ -74,6 +74,18 @@ class WordRecall:
             ids.append(found[0])
             scores.append(found[1])
         return best_of(np.concatenate(ids), np.concatenate(scores), k)
+
+    def score_all(self, words_in: WordsIn) -> Found:
+        """The exact score of every photo, as `Recall.score_all`. words_in: as in `search`."""
+        ids, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        queries = {codec: WordQuery(*words_in(codec)) for codec in self._codecs()}
+        for lists, live in self._blocks:
+            ids.append(lists.ids[live])
+            scores.append(lists.all_scores(queries[lists.codec])[live])
+        return by_id(np.concatenate(ids), np.concatenate(scores))
+
+    def _codecs(self) -> list[int]:
+        return sorted({lists.codec for lists, _ in self._blocks})
 
     def nearness(
         self,

@@ -24,6 +24,9 @@ class Recall(Protocol[Asked]):
         and scores (m,) float32, m <= k, by falling score; equal scores by rising id.
         """
 
+    def score_all(self, asked: Asked, /) -> Found:
+        """The score of every photo that can be found, exact: ids, rising, and their scores."""
+
 
 # The vector of a query, (d,) float32.
 VectorRecall = Recall[NDArray[np.float32]]
@@ -38,4 +41,10 @@ def best_of(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Foun
         kept = scores >= np.partition(scores, -k)[-k]
         ids, scores = ids[kept], scores[kept]
     order = np.lexsort((ids, -scores))[:k]
+    return ids[order], scores[order]
+
+
+def by_id(ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
+    """The same photos by rising id."""
+    order = np.argsort(ids, kind="stable")  # which is quick where they are nearly in order
     return ids[order], scores[order]

@@ -23,6 +23,7 @@ from indexer.recall.faiss_base import (
     write_base,
 )
 from indexer.recall.faiss_search import SearchableVectors, faiss_module
+from indexer.recall.searching import Found, by_id
 from indexer.store.files import StoredFile, describe_file
 from indexer.store.manifest import Derived, Manifest
 from indexer.store.photos import read_pooled
@@ -80,9 +81,7 @@ class RecallIndex:
         Returns ids (m,) int64 and scores (m,) float32, m <= k, by falling score; equal scores by
         rising id. Raises ValueError for a vector of another length.
         """
-        query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
-        if query.shape[1] != self.dim:
-            raise ValueError(f"the vector has length {query.shape[1]}, the index {self.dim}")
+        query = self._query(vector)
         masks = self._live
         if allowed is not None:
             masks = [
@@ -103,6 +102,21 @@ class RecallIndex:
             if ask == count or scores[-1] < scores[k - 1]:
                 return ids[:k], scores[:k]
             ask = min(count, 2 * ask)
+
+    def score_all(self, vector: NDArray[np.float32]) -> Found:
+        """The inner product of every photo, as `Recall.score_all`; raises as `search`."""
+        query = self._query(vector)
+        scores = [part.score_all(query) for part in self._parts]
+        parts = zip(self._parts, scores, self._live, strict=True)
+        found = [(part.ids[live], values[live]) for part, values, live in parts]
+        return by_id(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+    def _query(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A vector as FAISS takes it, (1, dim). Raises ValueError for one of another length."""
+        query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
+        if query.shape[1] != self.dim:
+            raise ValueError(f"the vector has length {query.shape[1]}, the index {self.dim}")
+        return query
 
     def _search(
         self, query: NDArray[np.float32], k: int, masks: list[NDArray[np.bool_]]

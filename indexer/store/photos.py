@@ -4,7 +4,7 @@ It lies in Parquet shards that are never changed. A later row of the same id rep
 (a photo that moved, or was touched). A deleted photo is a tombstone in the manifest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import REPAIR_HINT, IndexDamagedError, one_line
-from indexer.store.manifest import Manifest, absolute_path
+from indexer.errors import REPAIR_HINT, IndexDamagedError
+from indexer.store.manifest import Manifest, SourceRoot, absolute_path
 from indexer.store.mapstore import Place
 from indexer.store.parquet_files import read_columns, write_table
 
@@ -32,6 +32,8 @@ _NUMBERS = {
     "row": np.int32,
     "maps_id": np.int64,
 }
+# Of so many rows, paths are made at a time: those of a million take 300 MB.
+_PATHS_AT_ONCE = 16_384
 # Of `StoredRows`: copies mostly lie side by side, as the photos of a moved folder do.
 _SHARDS_IN_MEMORY = 4
 
@@ -197,9 +199,21 @@ def read_photo_table(index_dir: Path, manifest: Manifest) -> PhotoTable:
     """
     import pyarrow as pa
 
-    names = [*_NUMBERS, "path", "content_hash", "taken_ns"]
-    tables = [read_columns(index_dir / file.name, names) for file in manifest.photos]
-    if not tables:
+    names = [*_NUMBERS, "content_hash", "path", "taken_ns"]
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    schema = None
+    for file in manifest.photos:  # each is let go of before the next is read
+        table = read_columns(index_dir / file.name, names)
+        if not table.schema.equals(schema or table.schema):
+            reason = f"{index_dir}: the photo table's files differ"
+            raise IndexDamagedError(f"{reason}; {REPAIR_HINT}")
+        schema = table.schema
+        for name in _NUMBERS:
+            columns[name].append(table.column(name).to_numpy().copy())
+        columns["content_hash"].append(_bytes_of(table.column("content_hash"), 32).copy())
+        for name in ("path", "taken_ns"):
+            columns[name].append(table.column(name).combine_chunks())
+    if schema is None:
         return PhotoTable(
             {name: np.empty(0, dtype) for name, dtype in _NUMBERS.items()},
             pa.chunked_array([], pa.string()),
@@ -207,21 +221,85 @@ def read_photo_table(index_dir: Path, manifest: Manifest) -> PhotoTable:
             np.empty(0, bool),
             pa.chunked_array([], pa.int64()),
         )
-    try:
-        table = pa.concat_tables(tables)
-    except pa.ArrowException as error:
-        reason = f"{index_dir}: the photo table's files differ ({one_line(error)})"
-        raise IndexDamagedError(f"{reason}; {REPAIR_HINT}") from error
-    ids, rows = _last_rows(table.column("id").to_numpy())
-    table = table.take(pa.array(rows))
-    hashes = table.column("content_hash").combine_chunks()
-    return PhotoTable(
-        {name: table.column(name).to_numpy() for name in _NUMBERS},
-        table.column("path"),
-        _bytes_of(hashes, 32),
-        ~np.isin(ids, np.array(manifest.tombstones, dtype=np.int64)),
-        table.column("taken_ns"),
-    )
+    paths, taken = (pa.chunked_array(columns.pop(name)) for name in ("path", "taken_ns"))
+    numbers = {name: np.concatenate(columns.pop(name)) for name in _NUMBERS}
+    hashes, ids = np.concatenate(columns.pop("content_hash")), numbers["id"]
+    if not _is_rising(ids):
+        ids, rows = _last_rows(ids)
+        numbers = {name: values[rows] for name, values in numbers.items()}
+        paths, taken = paths.take(pa.array(rows)), taken.take(pa.array(rows))
+        hashes = hashes[rows]
+    live = ~np.isin(ids, np.array(manifest.tombstones, dtype=np.int64))
+    paths = pa.chunked_array([paths.combine_chunks()])  # rows in chunks are slow to find
+    pa.default_memory_pool().release_unused()  # what was read with, as much as the table
+    return PhotoTable(numbers, paths, hashes, live, taken)
+
+
+class RowsByKey:
+    """Rows by a 64-bit key, 16 bytes per row. Keys may collide: the caller compares the values."""
+
+    def __init__(self, keys: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._rows = keys[order], rows[order]
+
+    def rows(self, key: int) -> Iterator[int]:
+        at = int(self._keys.searchsorted(key))
+        while at < len(self._keys) and int(self._keys[at]) == key:
+            yield int(self._rows[at])
+            at += 1
+
+    def first(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The first row of each key, (n,); -1 where there is none."""
+        found = np.full(len(keys), -1, np.int64)
+        if len(self._keys):
+            at = self._keys.searchsorted(keys).clip(max=len(self._keys) - 1)
+            known = self._keys[at] == keys
+            found[known] = self._rows[at[known]]
+        return found
+
+
+class RowsByPath:
+    """Rows of a photo table by the absolute paths of their photos.
+
+    sources: those of the manifest. rows: (n,) int64, those that can be found.
+    """
+
+    def __init__(
+        self, table: PhotoTable, sources: Sequence[SourceRoot], rows: NDArray[np.int64]
+    ) -> None:
+        self._table, self._sources = table, sources
+        keys = map(_path_key, absolute_paths(table, sources, rows))
+        self._by_key = RowsByKey(np.fromiter(keys, np.int64, len(rows)), rows)
+
+    def row(self, path: str) -> int | None:
+        """The row of the photo at a path; None where there is none."""
+        for row in self._by_key.rows(_path_key(path)):
+            root = self._sources[self._table.number("source", row)].root
+            if absolute_path(root, self._table.path(row)) == path:
+                return row
+        return None
+
+    def rows(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """The rows of the photos at some paths, (n,); -1 where there is none."""
+        first = self._by_key.first(np.fromiter(map(_path_key, paths), np.int64, len(paths)))
+        has_key = np.flatnonzero(first >= 0)
+        own = absolute_paths(self._table, self._sources, first[has_key])
+        for place, path in zip(has_key.tolist(), own, strict=True):
+            if path != paths[place]:  # two paths of one key
+                row = self.row(paths[place])
+                first[place] = -1 if row is None else row
+        return first
+
+
+def absolute_paths(
+    table: PhotoTable, sources: Sequence[SourceRoot], rows: NDArray[np.int64]
+) -> Iterator[str]:
+    """The paths of the photos in some rows; few of them are in memory at a time."""
+    for start in range(0, len(rows), _PATHS_AT_ONCE):
+        some = rows[start : start + _PATHS_AT_ONCE]
+        numbers = table.numbers["source"][some].tolist()
+        paths = table.paths.take(some).to_pylist()
+        yield from map(absolute_path, [sources[number].root for number in numbers], paths)
 
 
 def photo_path(manifest: Manifest, table: PhotoTable, row: int) -> str:
@@ -245,6 +323,12 @@ def rows_that_count(
     return np.split(counts, np.cumsum([len(part) for part in ids])[:-1])
 
 
+def count_photos(index_dir: Path, manifest: Manifest) -> int:
+    """How many photos a committed state has that are not deleted. Raises IndexDamagedError."""
+    ids = [read_ids(index_dir / file.name) for file in manifest.photos]
+    return sum(int(rows.sum()) for rows in rows_that_count(ids, manifest.tombstones))
+
+
 def first_of_each(hashes: NDArray[np.uint8]) -> NDArray[np.intp]:
     """The first row of each value of (n, 32) uint8, in no order."""
     values = np.ascontiguousarray(hashes).view(np.uint64)
@@ -258,8 +342,14 @@ def first_of_each(hashes: NDArray[np.uint8]) -> NDArray[np.intp]:
 
 def _last_rows(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
     """The ids, rising and each once, and the last row of each: that is the one that counts."""
+    if _is_rising(ids):  # as the first run writes them; to sort takes seven times their memory
+        return ids, np.arange(len(ids))
     unique, from_end = np.unique(ids[::-1], return_index=True)
     return unique, len(ids) - 1 - from_end
+
+
+def _is_rising(ids: NDArray[np.int64]) -> bool:
+    return bool((ids[1:] > ids[:-1]).all())
 
 
 class StoredRows:
@@ -295,6 +385,10 @@ class StoredRows:
     def _read(self, name: str) -> tuple[NDArray[np.float32], WordRows]:
         path = self._index_dir / name
         return read_pooled(path, self._dim)[1], read_words(path)
+
+
+def _path_key(path: str) -> int:
+    return hash(path)
 
 
 def _bytes_of(values: Any, width: int) -> NDArray[np.uint8]:

@@ -267,7 +267,7 @@ def _rewrite_descriptors(index_dir: Path, manifest: Manifest, table: PhotoTable)
     )
     last = max([manifest.generation, *(f.number for column in columns for f in column.files)])
     manifest = replace(manifest, generation=last, descriptors=columns)
-    return replace(manifest, descriptors=refresh_descriptors(index_dir, manifest, table, last))
+    return replace(manifest, descriptors=refresh_descriptors(index_dir, manifest, last))
 
 
 def _merge_shards(

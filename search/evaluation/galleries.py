@@ -1,14 +1,12 @@
 """Galleries as indexes, one for each kind of maps, and the distractors behind them."""
 
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +31,8 @@ from search.evaluation.methods.methods import METHODS, RANDOM_WEIGHTS, Method, s
 from search.evaluation.methods.same_maps import extractors_of, group_by_maps
 from search.evaluation.run_store import gallery_folder, resolved
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-# Of so many paths, objects of Python are in memory at a time.
-_PATHS_PER_CHUNK = 65_536
+# So many paths are in memory as objects of Python.
+_PATHS_AT_ONCE = 65_536
 
 # Names that a list of photos cannot hold.
 _UNLISTABLE = re.compile("[\r\n\ud800-\udfff]")
@@ -146,26 +141,14 @@ def gallery_ids(reader: Collection, benchmark: Benchmark) -> NDArray[np.int64]:
 
     Raises WaldoError for a photo that the index lacks, because it cannot be read.
     """
-    import pyarrow.compute as pc
-
-    rows = pc.index_in(
-        _in_arrow(resolved(benchmark.gallery)), value_set=_in_arrow(reader.paths())
-    ).combine_chunks()
-    if rows.null_count:
-        lacking = benchmark.gallery[rows.is_null().index(True).as_py()]
-        raise WaldoError(f"{lacking}: cannot be read; a benchmark needs all its photos")
-    ids: NDArray[np.int64] = reader.ids[rows.to_numpy()]
+    ids, paths = np.empty(len(benchmark.gallery), np.int64), resolved(benchmark.gallery)
+    for start in range(0, len(ids), _PATHS_AT_ONCE):
+        found = reader.with_paths(list(islice(paths, _PATHS_AT_ONCE)))
+        if (found < 0).any():
+            lacking = benchmark.gallery[start + int((found < 0).argmax())]
+            raise WaldoError(f"{lacking}: cannot be read; a benchmark needs all its photos")
+        ids[start : start + len(found)] = found
     return ids
-
-
-def _in_arrow(paths: Iterable[str]) -> "pa.ChunkedArray":
-    """Paths as bytes in arrow's memory, where they take less than as objects of Python."""
-    import pyarrow as pa
-
-    each, chunks = map(os.fsencode, paths), []
-    while some := list(islice(each, _PATHS_PER_CHUNK)):
-        chunks.append(pa.array(some, pa.large_binary()))
-    return pa.chunked_array(chunks, pa.large_binary())
 
 
 def find_distractors(folder: Path, work: Path, on_listing: OnListing | None = None) -> list[Path]:

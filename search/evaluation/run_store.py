@@ -12,6 +12,7 @@ import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from stat import S_ISLNK
@@ -24,7 +25,11 @@ from features.errors import WaldoError
 from features.user_cache import user_cache
 from indexer.errors import IndexBusyError
 from indexer.protocols import Extractor
-from indexer.store.files import write_bytes_atomically, write_text_atomically
+from indexer.store.files import (
+    write_atomically,
+    write_bytes_atomically,
+    write_text_atomically,
+)
 from indexer.store.locks import writer_lock
 from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
@@ -74,12 +79,18 @@ def gallery_folder(
     Raises WaldoError for a missing photo, OSError where the folder cannot be written.
     """
     decides = [extractor.fingerprint(), quality, *(() if parts is None else (parts,))]
-    listing = bytearray()
-    digest = _digest_with_files(benchmark.indexed or benchmark.gallery, decides, listing)
-    folder = work / f"{benchmark.protocol}-{maps}-{digest}"
+    photos = benchmark.indexed or benchmark.gallery
+    folder = work / f"{benchmark.protocol}-{maps}-{_digest_with_files(photos, decides)}"
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(folder / "gallery.txt", listing)
+    listing = folder / "gallery.txt"
+    if not listing.exists():  # else it is this list, by the folder's name
+        write_atomically(listing, partial(_write_lines, photos))
     return folder
+
+
+def _write_lines(photos: Iterable[Path], file: Path) -> None:
+    with file.open("wb") as lines:
+        lines.writelines(f"{place}\n".encode() for place in resolved(photos))
 
 
 def run_folder(work: Path, benchmark: Benchmark, settings: list[Any]) -> Path:
@@ -314,12 +325,10 @@ def _file_name(name: str) -> str:
     return safe if len(safe) < _LONGEST_NAME else f"{safe[:150]}-{_digest(name)}"
 
 
-def _digest_with_files(
-    paths: Iterable[Path], others: list[Any], listing: bytearray | None = None
-) -> str:
+def _digest_with_files(paths: Iterable[Path], others: list[Any]) -> str:
     """`_digest` of the list of files, each by its path, size and modification time, and others.
 
-    The files of large galleries are hashed one by one. listing: gets a line for each, its path.
+    The files of large galleries are hashed one by one.
     """
     text = hashlib.sha256(b"[[")
     separator = b""
@@ -333,8 +342,6 @@ def _digest_with_files(
         known = json.dumps((place, status.st_size, status.st_mtime_ns))
         text.update(separator + known.encode())
         separator = b", "
-        if listing is not None:
-            listing += place.encode() + b"\n"
     text.update(f"], {json.dumps(others)[1:]}".encode())
     return text.hexdigest()[:16]
 

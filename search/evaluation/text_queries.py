@@ -86,6 +86,6 @@ def _precision(
     wanted = extractor.class_vector(query.text)
     # Recall's vectors are the means of F_A and of F_S over a photo's cells.
     vector = np.concatenate([np.zeros_like(wanted), wanted])
-    scores = in_order_of(ids, *reader.recall.search(vector, reader.n_photos))
+    scores = in_order_of(ids, *reader.recall.score_all(vector))
     relevant = flags(query.relevant, len(ids))
     return CUT_METRICS[_METRIC](relevant, scores, len(query.relevant) + query.missing)

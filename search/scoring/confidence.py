@@ -38,20 +38,29 @@ def confidences(scores: NDArray[np.float32]) -> NDArray[np.float64] | None:
 
     scores: (n,), the scores of all photos that were compared.
     """
+    order = np.argsort(scores)  # equal scores get the same confidence, in any order
+    rising = rising_confidences(scores[order])
+    if rising is None:
+        return None
+    result = np.empty(len(scores))
+    result[order] = rising
+    return result
+
+
+def rising_confidences(scores: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """`confidences` of scores that rise, (n,): so do the confidences."""
     if len(scores) < MINIMUM_PHOTOS:
         return None
     from scipy.special import erfc
 
     values = scores.astype(np.float64)
     median, deviation = _chance_distribution(values)
-    order = np.argsort(-scores)  # equal scores get the same confidence below, in any order
-    tails = 0.5 * erfc((values[order] - median) / deviation / math.sqrt(2))
-    rates = len(values) * tails / np.arange(1, len(values) + 1)
+    tails = 0.5 * erfc((values - median) / deviation / math.sqrt(2))
+    rates = len(values) * tails / np.arange(len(values), 0, -1)
     # A photo is never less sure than a photo with a lower score.
-    rates = np.minimum.accumulate(rates[::-1])[::-1]
-    result = np.empty(len(values))
-    result[order] = 1 - np.minimum(rates, 1.0)
-    return result
+    rates = np.minimum.accumulate(rates)
+    found: NDArray[np.float64] = 1 - np.minimum(rates, 1.0)
+    return found
 
 
 def probabilities(

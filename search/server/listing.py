@@ -33,7 +33,7 @@ class Listing:
 
     @cached_property
     def _sorted(self) -> NDArray[np.int64]:
-        paths = self.reader.paths()
+        paths = list(self.reader.paths())
         order = sorted(range(len(paths)), key=lambda at: paths[at].rpartition("/"))
         return self.reader.ids[order]
 

@@ -265,10 +265,8 @@ class IndexedGallery:
         reader = self.reader
         assert reader.word_recall is not None  # every index of this version has it
         cells = reference.tokens.cpu().numpy()
-        found, scores = reader.word_recall.search(
-            lambda codec: reader.words_in(cells, codec), reader.n_photos
-        )
-        return in_order_of(self.ids, found, scores)
+        found = reader.word_recall.score_all(lambda codec: reader.words_in(cells, codec))
+        return in_order_of(self.ids, *found)
 
     def _cosines(self, photo: Path, method: DescriptorMethod) -> NDArray[np.float32]:
         """The cosine of a whole photo's descriptor with each photo's, (n_gallery,) float32."""
@@ -278,13 +276,14 @@ class IndexedGallery:
         recall = self.reader.descriptor_recall(descriptor.name)
         if len(recall) < self.reader.n_photos or not np.isfinite(vector).all():
             raise WaldoError(f"method {method.name}: gave no finite numbers for some photo")
-        return in_order_of(self.ids, *recall.search(vector, self.reader.n_photos))
+        return in_order_of(self.ids, *recall.score_all(vector))
 
 
 def in_order_of(
     ids: NDArray[np.int64], found: NDArray[np.int64], scores: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Scores in the order of ids, (n,) float32. found, scores: (m,), the ids among others."""
-    order = np.argsort(found)
-    ranked: NDArray[np.float32] = scores[order][np.searchsorted(found[order], ids)]
+    """Scores in the order of ids, (n,) float32. found: (m,), rising, the ids among others. scores:
+    (m,), theirs.
+    """
+    ranked: NDArray[np.float32] = scores[np.searchsorted(found, ids)]
     return ranked

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.evaluation.benchmarks.benchmark import BenchmarkQuery, flags
-from search.scoring.confidence import confidences
+from search.scoring.confidence import rising_confidences
 
 _THRESHOLDS = (0.5, 0.9, 0.99)
 
@@ -36,17 +36,20 @@ def query_absence(asked: BenchmarkQuery, scores: NDArray[np.float32]) -> QueryAb
     if len(asked.relevant) == 0:
         return None
     ranked, relevant = ~flags(asked.ignored, len(scores)), flags(asked.relevant, len(scores))
-    others = ranked & ~relevant
-    whole, without = confidences(scores[ranked]), confidences(scores[others])
+    own = scores[relevant]
+    # Scores are much quicker to sort than the places of photos.
+    rising, others = np.sort(scores[ranked]), np.sort(scores[ranked & ~relevant])
+    whole, without = rising_confidences(rising), rising_confidences(others)
     if whole is None or without is None:
         return None
-    sure = whole >= np.array(_THRESHOLDS)[:, None]
+    n_sure = (whole >= np.array(_THRESHOLDS)[:, None]).sum(axis=1).tolist()
+    least = [rising[-count] if count else np.inf for count in n_sure]
     return QueryAbsence(
-        float(whole.max()),
-        float(without.max()),
-        bool(scores[relevant & ranked].max() > scores[others].max()),
-        sure.sum(axis=1).tolist(),
-        (sure & relevant[ranked]).sum(axis=1).tolist(),
+        float(whole[-1]),
+        float(without[-1]),
+        bool(own.max() > others[-1]),
+        n_sure,
+        [int((own >= score).sum()) for score in least],
     )
 
 

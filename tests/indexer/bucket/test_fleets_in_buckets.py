@@ -209,7 +209,7 @@ def test_read_where_it_lies_it_is_the_fleet_of_the_folder(
     query = Query(next((original.parent / "photos").iterdir()), box=(2, 2, 20, 20))
     with open_collection(folder) as there, open_collection(original) as here:
         assert isinstance(there, FleetReader)
-        assert there.paths() == here.paths()
+        assert list(there.paths()) == list(here.paths())
         found, expected = there.read_maps(there.ids), here.read_maps(here.ids)
         np.testing.assert_array_equal(found.encoded, expected.encoded)
         np.testing.assert_array_equal(found.ids, expected.ids)

@@ -85,7 +85,7 @@ def act(action: str, index: Path) -> None:
 
 def _photo_of(index: Path) -> str:
     with IndexReader.open(index) as reader:
-        return reader.paths()[5]
+        return list(reader.paths())[5]
 
 
 def act_in_bucket(action: str, scratch: Path) -> None:

@@ -54,7 +54,7 @@ def rows(index: Path) -> dict[str, tuple[bytes, ...]]:
         assert batch.damaged == []
         [name] = reader.descriptors
         vectors = vectors_of(reader.recall, 12), vectors_of(reader.descriptor_recall(name), 5)
-        assert [str(record.path) for record in records] == reader.paths()
+        assert [str(record.path) for record in records] == list(reader.paths())
         return {
             str(record.path): (
                 bytes(batch.encoded[at]),
@@ -107,7 +107,9 @@ def test_a_later_run_works_on_the_differences(photos: Path, tmp_path: Path) -> N
     build(photos, tmp_path / "fleet")
     before = (tmp_path / "fleet" / "fleet.json").read_bytes()
     with open_collection(tmp_path / "fleet") as reader:
-        id_of = dict(zip(reader.paths(), reader.ids, strict=True))
+        id_of = dict(zip(reader.paths(), reader.ids.tolist(), strict=True))
+        asked = [*reversed(id_of), str(photos / "none.png")]
+        assert reader.with_paths(asked).tolist() == [id_of.get(path, -1) for path in asked]
     (photos / "photo-003.png").unlink()
     (photos / "later").mkdir()
     moved = (photos / "photo-004.png").rename(photos / "later" / "moved.png")

@@ -49,6 +49,8 @@ def assert_alike(held: ClusterReader, fleet: Path) -> None:
     with open_collection(fleet) as whole:
         axis = np.eye(2 * whole.dim, dtype=np.float32)[0]
         expected = whole.recall.search(axis, whole.n_photos)
+        scores = whole.recall.score_all(axis)
+    np.testing.assert_array_equal(held.recall.score_all(axis), scores)
     np.testing.assert_array_equal(held.recall.search(axis, held.n_photos), expected)
     assert len(expected[0]) >= FIRST
 

@@ -201,7 +201,7 @@ class TestRunningAgain:
     def test_paths_whose_keys_collide_are_told_apart(
         self, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("indexer.ingest.known._path_key", lambda path: 7)
+        monkeypatch.setattr("indexer.store.photos._path_key", lambda path: 7)
         run(photos, index)
         save_photo(photos / "photo-003b.png", seed=98)
         report = run(photos, index)

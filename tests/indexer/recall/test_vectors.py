@@ -78,10 +78,14 @@ def test_ids_that_are_there_already_are_skipped() -> None:
 def test_a_vector_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="length 3"):
         RecallIndex(DIM).search(np.zeros(3, np.float32), 1)
+    with pytest.raises(ValueError, match="length 3"):
+        RecallIndex(DIM).score_all(np.zeros(3, np.float32))
 
 
 def test_an_empty_index_finds_nothing() -> None:
     ids, scores = RecallIndex(DIM).search(np.zeros(DIM, np.float32), 5)
+    assert (len(ids), len(scores)) == (0, 0)
+    ids, scores = RecallIndex(DIM).score_all(np.zeros(DIM, np.float32))
     assert (len(ids), len(scores)) == (0, 0)
 
 
@@ -126,6 +130,9 @@ def test_a_large_index_finds_the_best(large: tuple[RecallIndex, NDArray, NDArray
         assert sorted(found.tolist()) == sorted(ids.tolist())
         exact = dict(zip(ids.tolist(), (rows.astype(np.float64) @ query).tolist(), strict=True))
         np.testing.assert_allclose(scores, [exact[i] for i in found.tolist()], atol=0.02)
+        every, products = recall.score_all(query)
+        assert every.tolist() == sorted(ids.tolist())
+        assert dict(zip(every, products, strict=True)) == dict(zip(found, scores, strict=True))
     assert np.mean(shares) == 1.0 if recall.kind == "flat" else np.mean(shares) > 0.97
 
 

@@ -188,6 +188,9 @@ def test_search_finds_the_nearest_shared_words(
     expected = naive(rows, query)
     found = table.search(query, len(rows))
     assert found == pytest.approx(expected, abs=1e-5)
+    ids, scores = load_word_recall(table.folder, table.manifest).score_all(lambda _: near(query))
+    assert ids.tolist() == sorted(rows)
+    assert dict(zip(ids.tolist(), scores, strict=True)) == pytest.approx(expected, abs=1e-5)
     few = table.search(query, 3)
     assert list(few.values()) == pytest.approx(list(expected.values())[:3], abs=1e-5)
 
@@ -199,6 +202,8 @@ def test_deleted_and_excluded_photos_are_not_found(tmp_path: Path) -> None:
     table.manifest = replace(table.manifest, tombstones=(3,))
     assert list(table.search([[1, 9], [2, 9]], 9)) == [0, 1, 2]
     assert list(table.search([[1, 9], [2, 9]], 9, allowed=[1, 2, 3])) == [1, 2]
+    recall = load_word_recall(table.folder, table.manifest)
+    assert recall.score_all(lambda _: near([[1, 9], [2, 9]]))[0].tolist() == [0, 1, 2]
     assert list(table.search([[1, 9], [2, 9]], 1)) == [0]
     assert table.search([[1, 9], [2, 9]], 9, allowed=[]) == {}
 
@@ -223,6 +228,7 @@ def test_photos_of_two_codecs_are_compared_in_their_own_words(tmp_path: Path) ->
     assert ids.tolist() == [0, 2, 1, 3]
     assert scores[0] == pytest.approx(scores[1])
     assert scores[2] == scores[3] == np.float32(COSINES[1])
+    assert recall.score_all(lambda codec: own[codec])[1].tolist() == scores[[0, 2, 1, 3]].tolist()
 
 
 def test_photos_of_a_codec_without_words_come_last(tmp_path: Path) -> None:
@@ -233,6 +239,11 @@ def test_photos_of_a_codec_without_words_come_last(tmp_path: Path) -> None:
     none = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
     ids, scores = recall.search(lambda codec: none if codec == 1 else near([[8, 9]]), 4)
     assert ids.tolist() == [2, 0, 1]
+    assert recall.score_all(lambda codec: none if codec == 1 else near([[8, 9]]))[1].tolist() == [
+        0.0,
+        0.0,
+        scores[0],
+    ]
     assert scores[1] == scores[2] == 0
 
 
