@@ -33,7 +33,9 @@ def descriptor(descriptor_folder: Callable[[str], Path]) -> ImageDescriptor:
 
 @pytest.fixture(scope="module")
 def indexed(
-    tmp_path_factory: pytest.TempPathFactory, tiny: FeatureExtractor, descriptor: ImageDescriptor
+    tmp_path_factory: pytest.TempPathFactory,
+    small_tiny: FeatureExtractor,
+    descriptor: ImageDescriptor,
 ) -> Path:
     """An index of twelve photos and a copy of one, in index; the photos lie in photos."""
     folder = tmp_path_factory.mktemp("indexed")
@@ -41,14 +43,14 @@ def indexed(
     for seed in range(COUNT):
         save_photo(folder / "photos" / f"{seed:02}.png", 60 + 5 * seed, 96, seed=seed)
     shutil.copy(folder / "photos" / "03.png", folder / "photos" / "copy.png")
-    index_photos([folder / "photos"], folder / "index", tiny, descriptors=[descriptor])
+    index_photos([folder / "photos"], folder / "index", small_tiny, descriptors=[descriptor])
     return folder
 
 
 @pytest.fixture
-def opened(indexed: Path, tiny: FeatureExtractor, tmp_path: Path) -> Index:
+def opened(indexed: Path, small_tiny: FeatureExtractor, tmp_path: Path) -> Index:
     index = shutil.copytree(indexed / "index", tmp_path / "index")
-    return Index(IndexReader.open(index), tiny)
+    return Index(IndexReader.open(index), small_tiny)
 
 
 def vector(image: Image.Image, descriptor: ImageDescriptor) -> np.ndarray:
@@ -167,12 +169,12 @@ def test_several_photos_and_a_filter(
 
 
 def test_removed_photos_are_not_found(
-    indexed: Path, tiny: FeatureExtractor, descriptor: ImageDescriptor, tmp_path: Path
+    indexed: Path, small_tiny: FeatureExtractor, descriptor: ImageDescriptor, tmp_path: Path
 ) -> None:
     index = shutil.copytree(indexed / "index", tmp_path / "index")
     remove(index, [indexed / "photos" / "03.png"])
     options = SearchOptions(top=99, recall=descriptor.name, rerank=False)
-    with Index(IndexReader.open(index), tiny) as opened:
+    with Index(IndexReader.open(index), small_tiny) as opened:
         query = Query(indexed / "photos" / "03.png", "cat")
         answer = opened.search(query, options)
     assert answer.matches[0].path.name == "copy.png"
@@ -229,7 +231,7 @@ def test_index_and_query(
 def test_photos_that_lack_it_are_told_of(
     indexed: Path,
     waldo: CommandLine,
-    tiny: FeatureExtractor,
+    small_tiny: FeatureExtractor,
     descriptor: ImageDescriptor,
     query_photo: Path,
     tmp_path: Path,
@@ -238,8 +240,8 @@ def test_photos_that_lack_it_are_told_of(
     for folder, seed in ((first, 1), (second, 2)):
         folder.mkdir()
         save_photo(folder / "photo.png", 60, 50, seed=seed)
-    index_photos([first, second], index, tiny, quality="none")
-    index_photos([first], index, tiny, descriptors=[descriptor])
+    index_photos([first, second], index, small_tiny, quality="none")
+    index_photos([first], index, small_tiny, descriptors=[descriptor])
     asked = (query_photo, "--class", "cat", "--index", index, "--recall", descriptor.name)
     result = waldo("query", *asked, "--device", "cpu")
     assert "1 photos have no" in result.err
@@ -250,15 +252,15 @@ def test_photos_that_lack_it_are_told_of(
 
 
 def test_a_large_jpeg_is_shown_as_when_it_was_indexed(
-    tiny: FeatureExtractor, descriptor: ImageDescriptor, tmp_path: Path
+    small_tiny: FeatureExtractor, descriptor: ImageDescriptor, tmp_path: Path
 ) -> None:
     """Both sides decode it at the same scale: the photo finds itself with a cosine of 1."""
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.fromarray(smooth_pixels(1800, 1300)).save(photos / "large.jpg")
     index = tmp_path / "index"
-    index_photos([photos], index, tiny, quality="none", descriptors=[descriptor])
+    index_photos([photos], index, small_tiny, quality="none", descriptors=[descriptor])
     options = SearchOptions(recall=descriptor.name, rerank=False)
-    with Index(IndexReader.open(index), tiny) as opened:
+    with Index(IndexReader.open(index), small_tiny) as opened:
         [match] = opened.search(Query(photos / "large.jpg", "cat"), options).matches
     assert match.recall_score == pytest.approx(1, abs=1e-6)

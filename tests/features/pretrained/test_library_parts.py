@@ -36,35 +36,14 @@ photo = load_model_input(Path("data/demo/query/cat.jpg"), extractor.image_size, 
 arrays = (maps.appearance, maps.semantic, extractor.class_vector("cat"))
 digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 """
-PRINT_LOADED = "print(json.dumps([digest, sorted(sys.modules)]))"
+LOADED = "loaded = sorted(sys.modules)\n"
+PRINT = "print(json.dumps([digest, loaded]))\n"
 AS_USUAL = """
 import diffusers, transformers, torch._dynamo, scipy.stats
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from transformers import AutoTokenizer, CLIPTextModel
 """
-
-
-def run(program: str) -> Any:
-    """What a program prints last, as JSON, in a process of its own."""
-    found = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout.splitlines()[-1])
-
-
-def test_a_model_is_loaded_and_run_without_what_it_does_not_use() -> None:
-    """And its features are those by ordinary imports."""
-    lean, loaded = run(FEATURES + PRINT_LOADED)
-    assert "diffusers.models.unets.unet_2d_condition" in loaded
-    assert {*UNUSED} & {*loaded} == set()
-    usual, loaded = run(AS_USUAL + FEATURES + PRINT_LOADED)
-    assert "torch._dynamo" in loaded
-    assert lean == usual
-
-
-def test_the_libraries_are_whole_afterwards() -> None:
-    program = """
+ARE_WHOLE = """
 import types, torch, scipy
 import diffusers, transformers
 assert diffusers.utils.is_transformers_available()
@@ -86,9 +65,26 @@ assert scipy.stats.norm.cdf(0.0) == 0.5
 compiled = torch.compile(model.vae.encoder, backend="eager")
 pixels = torch.zeros(1, 3, 64, 64)
 assert torch.equal(compiled(pixels), model.vae.encoder(pixels))
-print(json.dumps(True))
 """
-    assert run(FEATURES + program)
+
+
+def run(program: str) -> Any:
+    """What a program prints last, as JSON, in a process of its own."""
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def test_a_model_is_loaded_and_run_without_what_it_does_not_use() -> None:
+    """And its features are those by ordinary imports, and the libraries are whole afterwards."""
+    lean, loaded = run(FEATURES + LOADED + ARE_WHOLE + PRINT)
+    assert "diffusers.models.unets.unet_2d_condition" in loaded
+    assert {*UNUSED} & {*loaded} == set()
+    usual, loaded = run(AS_USUAL + FEATURES + LOADED + PRINT)
+    assert "torch._dynamo" in loaded
+    assert lean == usual
 
 
 def test_a_postponed_name_resolves_when_it_is_used() -> None:

@@ -147,10 +147,12 @@ def test_a_lost_file_of_albums_is_made_again(index: Path, photos: Path, harm: ob
 
 
 def test_albums_hold_what_a_search_by_the_name_finds(
-    tiny: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_tiny: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In fewer than 20 photos no match asks with, so that a search scores by the name alone."""
-    index_photos(sorted((DEMO / "photos").iterdir())[:19], tmp_path / "index", tiny, batch_size=4)
+    index_photos(
+        sorted((DEMO / "photos").iterdir())[:19], tmp_path / "index", small_tiny, batch_size=4
+    )
     with open_index(tmp_path / "index", device="cpu") as opened:
         [record] = opened.reader.photos([9])
         asked = Query(

@@ -149,7 +149,7 @@ def test_cells_that_are_alike_elsewhere_are_no_pairs() -> None:
 
 @pytest.mark.parametrize("score", ["consistent", "mutual", "pdm"])
 def test_a_match_shows_which_places_are_alike(
-    tmp_path: Path, tiny: FeatureExtractor, score: str
+    tmp_path: Path, small_tiny: FeatureExtractor, score: str
 ) -> None:
     """The reference is the left half of a photo; the other photo shows it in its right half."""
     pixels, other = smooth_pixels(256, 128, seed=1), smooth_pixels(256, 128, seed=4).copy()
@@ -158,7 +158,7 @@ def test_a_match_shows_which_places_are_alike(
     photos.mkdir()
     Image.fromarray(pixels).save(photos / "asked.png")
     Image.fromarray(other).save(photos / "found.png")
-    index_photos([photos], tmp_path / "two.waldo", tiny, quality="none")
+    index_photos([photos], tmp_path / "two.waldo", small_tiny, quality="none")
     with open_index(tmp_path / "two.waldo") as index:
         query = Query(photos / "asked.png", box=(16, 16, 112, 112))
         matches = index.search(query, SearchOptions(score=score)).matches
