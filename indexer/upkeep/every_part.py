@@ -102,7 +102,7 @@ def compact_collection(
     copy: the working copy in the folder, where the collection lies in a bucket: what is compacted
     is stored there, and old objects that no manifest names are deleted. cluster: whose workers
     compact the parts; None: this process does, one after the other. Raises as `compact`,
-    `collection_copy` and `PartPool.work`, and WaldoError where there is a cluster and no fleet.
+    `collection_copy` and `PartWorkers.work`, and WaldoError where there is a cluster and no fleet.
     """
     fleet = read_fleet(index_dir)
     if fleet is None:
@@ -131,7 +131,7 @@ def remove_from_collection(
     """As `remove`; from a fleet, in one commit of each part that has some of the photos.
 
     copy, cluster: as for `compact_collection`. Raises as `remove`, `collection_copy` and
-    `PartPool.work`, and WaldoError where there is a cluster and no fleet.
+    `PartWorkers.work`, and WaldoError where there is a cluster and no fleet.
     """
     fleet = read_fleet(index_dir)
     if fleet is None:

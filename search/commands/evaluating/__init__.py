@@ -1,1 +1,1 @@
-"""What `waldo evaluate` is asked, and its evaluations of masks and videos, object by object."""
+"""The evaluations of `waldo evaluate` by kind: searches, masks and videos, and photo groups."""

@@ -1,4 +1,6 @@
-"""Evaluations of masks and of videos: what an interrupted one has left is measured."""
+"""Evaluations of masks and of videos, which go on where they were interrupted, and of groups of
+photos that show the same object.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -59,6 +61,25 @@ def evaluate_video_labels(request: Request) -> Evaluated:
         items=[video.name for video in videos],
         methods=list(methods),
     )
+
+
+def evaluate_photo_groups(request: Request) -> Evaluated:
+    from search.commands.terminal.progress_bar import ProgressDisplay
+    from search.evaluation.benchmarks import GROUPS
+    from search.evaluation.photo_groups import evaluate_groups, select_group_methods
+    from search.evaluation.report import write_run
+
+    photos = GROUPS[request.protocol](request.root)
+    methods = select_group_methods(request.methods, photos)
+    extractor = load_extractor(request.model, request.device, request.batch_size)
+    with ProgressDisplay() as display:
+        report = evaluate_groups(
+            *(request.protocol, photos, extractor, methods, request.work, request.codec),
+            on_progress=display,
+            on_step=display.show,
+        )
+    say(f"indexes for later runs: {request.work}")
+    return Evaluated(report, partial(write_run, report=report), folder=None)
 
 
 def _evaluate_by_object(
