@@ -50,9 +50,9 @@ def test_an_object_that_lies_about_in_scenes_is_the_last_of_its_class(tmp_path: 
     labels = {"queries": [query], "gallery": gallery}
     (tmp_path / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
     for n, objects in enumerate(shown):
-        Image.fromarray(np.arange(1 + len(objects), dtype=np.uint8)[None]).save(
-            tmp_path / f"{n}.png"
-        )
+        mask = Image.fromarray(np.arange(1 + len(objects), dtype=np.uint8)[None])
+        mask.save(tmp_path / f"{n}.png")
+        save_photo(tmp_path / f"{n}.jpg", *mask.size)
     assert read_scene_objects(tmp_path).labels == [
         {"stop-sign-easy-1", "stop-sign-easy-4"},
         {"dog-hard-1", "stop-sign-easy-4", "cat-easy-0"},
