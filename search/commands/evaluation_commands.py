@@ -149,8 +149,15 @@ def evaluate(
     check_codec(codec)
     cluster = cluster_of(ray, device)
     request = Request(
-        *(protocol, root, model, method or [], device, batch_size, codec, sam),
+        protocol=protocol,
+        root=root,
+        model=model,
+        methods=method or [],
+        device=device,
+        batch_size=batch_size,
+        codec=codec,
         work=work or default_work_folder(),
+        sam=sam,
         sweep=sweep or [],
         distractors=distractors,
         parts=parts,

@@ -232,7 +232,15 @@ def query(
         filter=photo_filter(path, since, until),
         min_confidence=min_confidence,
     )
-    output = _Output(json_output, paths or null, null, everything, html, masks, export)
+    output = _Output(
+        json=json_output,
+        paths=paths or null,
+        null=null,
+        everything=everything,
+        html=html,
+        masks=masks,
+        export=export,
+    )
     output.check()
     check_maps(maps, ray is not None)
     cluster = cluster_of(ray, device)

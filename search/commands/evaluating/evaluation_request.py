@@ -1,6 +1,6 @@
 """What `waldo evaluate` is asked, and what an evaluation found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class Request:
     """What `waldo evaluate` is asked to measure.
 
-    work: the work folder. parts, cluster: as for `waldo index`, of the gallery's indexes.
+    work: the work folder. sam, sweep, distractors, parts: as the options have them; parts and
+    cluster are of the gallery's indexes, as for `waldo index`.
     """
 
     protocol: str
@@ -23,12 +24,12 @@ class Request:
     device: str
     batch_size: int
     codec: str
-    sam: str | None
     work: Path
-    sweep: list[str]
-    distractors: Path | None
-    parts: int | None
-    cluster: "RayCluster | None"
+    sam: str | None = None
+    sweep: Sequence[str] = ()
+    distractors: Path | None = None
+    parts: int | None = None
+    cluster: "RayCluster | None" = None
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,16 @@ def check_sample(path: Path, work: Path, json_output: bool) -> None:
     run = read_run(path)
     asked = request_of(run)
     request = Request(
-        *(asked["protocol"], Path(asked["root"]), asked["model"], asked["methods"]),
+        protocol=asked["protocol"],
+        root=Path(asked["root"]),
+        model=asked["model"],
+        methods=asked["methods"],
         device=asked["device"],
         batch_size=asked["batch_size"],
         codec=asked["codec"],
-        sam=None,
         work=work,
-        sweep=[],
         distractors=asked["distractors"] and Path(asked["distractors"]),
         parts=asked["parts"],
-        cluster=None,
     )
     places: list[int] = []
 
