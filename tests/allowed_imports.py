@@ -243,6 +243,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search.evaluation.benchmarks.labelled_objects": {"features", "search.segmentation.drawing"},
     "search.evaluation.benchmarks.published": {
         "features",
+        "indexer.bucket.object_path.path_of",
         "indexer.tar_photos",
         "search",
         "search.evaluation.benchmarks.benchmark",
@@ -299,6 +300,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search.evaluation.benchmarks.benchmark",
         "search.evaluation.benchmarks.labelled_objects",
         "search.evaluation.benchmarks.published.packed_photos",
+        "search.evaluation.benchmarks.published.photo_files",
         "search.evaluation.methods",
         "search.evaluation.metrics",
         "search.evaluation.steps",

@@ -37,7 +37,8 @@ def run_searches(
     """Run the methods on a benchmark of searches. choose: leaves some of its queries."""
     from search.commands.terminal.progress_bar import ProgressDisplay
     from search.evaluation.benchmarks import read_benchmark
-    from search.evaluation.galleries import Indexing, add_distractors, find_distractors
+    from search.evaluation.distractors import add_distractors, find_distractors
+    from search.evaluation.galleries import Indexing
     from search.evaluation.methods.methods import descriptors_of, select_methods
     from search.evaluation.methods.sweep import find_sweeps
     from search.evaluation.retrieval import run_methods

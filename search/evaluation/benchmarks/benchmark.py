@@ -164,25 +164,6 @@ def with_cut_queries(benchmark: Benchmark, folder: Path) -> Benchmark:
     return replace(benchmark, queries=queries)
 
 
-def with_distractors(
-    benchmark: Benchmark, photos: Sequence[Path], indexed: Sequence[Path] | None = None
-) -> Benchmark:
-    """The benchmark with photos behind its gallery that answer no query, as Revisited Oxford and
-    Paris have a million of them (Radenovic et al., CVPR 2018).
-
-    Where the gallery has classes, a distractor counts as a photo that shows none of them. indexed:
-    as in Benchmark; None for the new gallery itself.
-    """
-    classes = benchmark.gallery_classes
-    return replace(
-        benchmark,
-        gallery=[*benchmark.gallery, *photos],
-        gallery_classes=classes and [*classes, *[set[str]()] * len(photos)],
-        n_distractors=benchmark.n_distractors + len(photos),
-        indexed=indexed or [],
-    )
-
-
 def read_json(path: Path) -> Any:
     """The content of a benchmark's JSON file. Raises WaldoError where it cannot be read."""
     try:

@@ -11,9 +11,9 @@ from sklearn.metrics import average_precision_score
 
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
-from search.evaluation.benchmarks.benchmark import with_distractors
 from search.evaluation.benchmarks.folders import read_folders
-from search.evaluation.galleries import Indexing, add_distractors, find_distractors
+from search.evaluation.distractors import add_distractors, find_distractors, with_distractors
+from search.evaluation.galleries import Indexing
 from search.evaluation.method_table import benchmark_name
 from search.evaluation.methods.methods import METHODS
 from search.evaluation.metrics.summary import summary

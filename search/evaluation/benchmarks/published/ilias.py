@@ -4,6 +4,7 @@ import gzip
 import math
 import zlib
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from search.evaluation.benchmarks.published.packed_photos import (
     photo_id,
     photos_of,
 )
-from search.evaluation.benchmarks.published.photo_files import files_below
+from search.evaluation.benchmarks.published.photo_files import PhotoFiles, files_below
 from search.query import Query
 
 _SOURCE = "vrg.fel.cvut.cz/ilias"
@@ -99,7 +100,7 @@ def read_ilias_texts(root: Path, on_listing: OnListing | None = None) -> TextBen
         queries.append(TextQuery(name, text, relevant, len(own) - len(relevant)))
     if not any(len(query.relevant) for query in queries):
         raise WaldoError(f"{root / _TEXTS}: no text describes an object that the gallery shows")
-    gallery = [*(core / name for name in positives.rows), *distractors]
+    gallery = PhotoFiles(chain((core / name for name in positives.rows), distractors))
     convention = named_convention(len(distractors), _count_listed(root))
     return TextBenchmark(
         Benchmark("ilias_text", gallery, None, [], [], convention=convention), queries
@@ -135,14 +136,14 @@ def _read_positives(root: Path) -> _Positives:
     return _Positives({name: row for row, name in enumerate(present)}, by_object)
 
 
-def _read(protocol: str, root: Path, distractors: list[Path], n_listed: int | None) -> Benchmark:
+def _read(protocol: str, root: Path, distractors: PhotoFiles, n_listed: int | None) -> Benchmark:
     """n_listed: how many distractors there should be; None where nobody says."""
     core = root / "ilias_core"
     asked = _ids(root / _QUERIES)
     positives = _read_positives(root)
     photos = [core / name for name in asked]
     check_photos(photos, root / _QUERIES)
-    gallery = [*(core / name for name in positives.rows), *distractors]
+    gallery = PhotoFiles(chain((core / name for name in positives.rows), distractors))
     queries = []
     for name, photo in zip(asked, photos, strict=True):
         own = positives.of(name)
@@ -232,9 +233,9 @@ def _object(name: str) -> str:
     return name.split("/")[0]
 
 
-def _distractors(root: Path, chosen: set[str] | None, on_listing: OnListing | None) -> list[Path]:
+def _distractors(root: Path, chosen: set[str] | None, on_listing: OnListing | None) -> PhotoFiles:
     folders = [root / name for name in _DISTRACTORS if (root / name).is_dir()]
-    files = sorted(Path(file) for folder in folders for file in files_below(folder))
+    files = (Path(file) for folder in folders for file in files_below(folder))
     return photos_of(files, chosen, on_listing)
 
 

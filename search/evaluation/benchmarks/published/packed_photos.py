@@ -1,11 +1,13 @@
 """Photos that are published in tars, which are read without unpacking."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from features.errors import WaldoError
 from features.photo import is_picture
 from indexer.tar_photos import files_in_tar
+from search.evaluation.benchmarks.published.photo_files import PhotoFiles
 
 # Called with what is being done, how much of it is done, and how much there is.
 OnListing = Callable[[str, int, int], None]
@@ -19,29 +21,36 @@ def photo_id(name: str) -> str:
 
 
 def photos_of(
-    files: Sequence[Path],
+    files: Iterable[Path],
     chosen: Collection[str] | None = None,
     on_listing: OnListing | None = None,
-) -> list[Path]:
+) -> PhotoFiles:
     """The photos among files, and behind them those in the tars among these, tar by tar.
 
     chosen: the ids (`photo_id`) of those that are wanted; None for all. Raises WaldoError for a tar
     that is broken, compressed or cannot be read.
     """
-    tars = [file for file in files if file.suffix == ".tar"]
-    for file in files:
-        if file.name.lower().endswith(_COMPRESSED):
-            raise WaldoError(
-                f"{file}: is a compressed tar, in which no single photo can be read; unpack it, or "
-                "make a plain tar of it"
-            )
-    loose = (file for file in files if file.suffix != ".tar")
-    photos = [file for file in loose if _is_wanted(file, chosen)]
-    for done, tar in enumerate(tars):
-        if on_listing is not None:
-            on_listing(f"listing {tar.name}", done, len(tars))
-        photos += [file for file in files_in_tar(tar) if _is_wanted(file, chosen)]
-    return photos
+    tars: list[Path] = []
+
+    def loose() -> Iterator[Path]:
+        for file in files:
+            if file.name.lower().endswith(_COMPRESSED):
+                raise WaldoError(
+                    f"{file}: is a compressed tar, in which no single photo can be read; unpack "
+                    "it, or make a plain tar of it"
+                )
+            if file.suffix == ".tar":
+                tars.append(file)
+            else:
+                yield file
+
+    def packed() -> Iterator[Path]:  # is begun when all files have been looked at
+        for done, tar in enumerate(tars):
+            if on_listing is not None:
+                on_listing(f"listing {tar.name}", done, len(tars))
+            yield from files_in_tar(tar)
+
+    return PhotoFiles(file for file in chain(loose(), packed()) if _is_wanted(file, chosen))
 
 
 def _is_wanted(file: Path, chosen: Collection[str] | None) -> bool:

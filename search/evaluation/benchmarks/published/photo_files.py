@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import overload
 
 from features.errors import WaldoError
+from indexer.bucket.object_path import path_of
 
 
 class PhotoFiles(Sequence[Path]):
-    """Paths in a fifth of the memory that so many objects take: each is made when it is looked at.
+    """Paths in a fifth of the memory that so many objects take: each is made when it is looked at,
+    by `path_of`.
 
     Equal to a sequence of the same paths.
     """
@@ -34,7 +36,7 @@ class PhotoFiles(Sequence[Path]):
             return [self[one] for one in range(len(self))[place]]
         row = range(len(self))[place]
         start, end = self._ends[row : row + 2]
-        return Path(os.fsdecode(bytes(self._text[start:end])))
+        return path_of(os.fsdecode(bytes(self._text[start:end])))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

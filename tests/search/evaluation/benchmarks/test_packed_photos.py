@@ -11,7 +11,7 @@ from features.errors import WaldoError
 from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.benchmarks.published.ilias import read_ilias_texts
 from search.evaluation.benchmarks.published.packed_photos import photos_of
-from search.evaluation.galleries import find_distractors
+from search.evaluation.distractors import find_distractors
 from search.evaluation.paper import published_rows
 from tests.helpers.benchmarks.published_folders import (
     save_ilias,

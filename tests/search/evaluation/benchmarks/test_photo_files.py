@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from features.errors import WaldoError
+from indexer.tar_photos import files_in_tar
 from search.evaluation.benchmarks.published.photo_files import PhotoFiles, files_below
+from tests.helpers.tars import save_tar
 
 
 def test_paths_are_those_of_a_list() -> None:
@@ -22,6 +24,14 @@ def test_paths_are_those_of_a_list() -> None:
     with pytest.raises(IndexError):
         files[4]
     assert not PhotoFiles(())
+
+
+def test_photos_in_tars_stay_what_they_are(tmp_path: Path) -> None:
+    tar = save_tar(tmp_path / "0.tar", ["deep/a.jpg"])
+    files = files_in_tar(tar)
+    assert [file.read_bytes() for file in PhotoFiles(files)] == [
+        file.read_bytes() for file in files
+    ]
 
 
 def test_files_are_listed_as_pathlib_sorts_them(tmp_path: Path) -> None:
