@@ -307,8 +307,10 @@ class Collection(ABC):
         return words.nearest(cells, _WORDS_PER_CELL)
 
     def distinct(self, ids: NDArray[np.int64] | None = None) -> NDArray[np.int64] | None:
-        """Of some photos, or of all for None, one for each content: the lowest id. None where all
-        photos are meant and no two have the same content.
+        """One photo for each content: the lowest id of those that have it.
+
+        ids: among which photos; None for all. Returns None where all photos are meant and no two
+        have the same content.
         """
         if ids is None:
             return None if len(self._contents) == self.n_photos else self._contents

@@ -99,7 +99,7 @@ class Fleet:
         self.check_part(number)
 
     def first_manifest(self, number: int) -> Manifest:
-        """Of a part without photos: it has the codec."""
+        """The manifest of a part without photos, which names the codec alone."""
         shape = self.image_size, self.grid, self.dim
         fresh = Manifest(self.fingerprint, *shape, self.quality, next_id=part_ids(number)[0])
         return replace(fresh, generation=CODEC_NUMBER, codecs=(self.part_codec,))

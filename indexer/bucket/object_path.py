@@ -77,11 +77,11 @@ class ObjectPath(ReadOnlyPath):
         return True
 
     def absolute(self) -> "ObjectPath":
-        """Itself."""
+        """The path itself, because a URL is absolute."""
         return self
 
     def resolve(self, strict: bool = False) -> "ObjectPath":
-        """Itself."""
+        """The path itself, because there are no links in a bucket."""
         return self
 
     def read_from(self) -> IO[bytes]:

@@ -108,7 +108,7 @@ def _cached_fleet(state: RemoteState, fleet: Fleet, progress: OnBytes | None) ->
 
 
 def _cached_part(part: RemotePart, progress: OnBytes | None) -> Path:
-    """Of an ordinary index, or of a part of a fleet."""
+    """The cached folder of an ordinary index, or of one part of a fleet."""
     bucket = part.bucket
     folder = _state_folder(bucket, part.manifest)
     with _filling(folder) as is_missing:
@@ -126,7 +126,7 @@ def _cached_part(part: RemotePart, progress: OnBytes | None) -> Path:
 
 
 def _small_files(manifest: Manifest) -> list[StoredFile]:
-    """All but map shards."""
+    """The files of an index without its map shards."""
     shards = {file.name for file in manifest.shards}
     return [file for file in manifest.files() if file.name not in shards]
 

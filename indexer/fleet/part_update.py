@@ -37,7 +37,7 @@ class Models(Protocol):
 
 @dataclass(frozen=True)
 class NamedModels:
-    """Those that a worker loads when it first needs them.
+    """Models that a worker loads when it first needs them (`Models`).
 
     fingerprint: of the extractor; described: of the descriptors. device: its name on the worker's
     machine. batch_size: photos per batch, or None.
@@ -63,7 +63,7 @@ class NamedModels:
 
 @dataclass(frozen=True)
 class LoadedModels:
-    """Those of this process."""
+    """Models that this process has loaded (`Models`)."""
 
     extractor: Extractor
     descriptors: Sequence[Descriptor]
@@ -71,7 +71,7 @@ class LoadedModels:
     def on(
         self, cluster: RayCluster | None, fingerprint: Fingerprint, batch_size: int | None
     ) -> Models:
-        """Those that a cluster's workers load in their place; themselves where there is none.
+        """The same models for the workers of a cluster to load; these ones where there is none.
 
         fingerprint: of the extractor, as the workers have it.
         """

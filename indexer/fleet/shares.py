@@ -48,7 +48,7 @@ class Share:
     lines: bytes
 
     def entries(self) -> Iterator[Found | Unreadable]:
-        """All of it, the files in the order of the listing."""
+        """What could not be looked at, then the files in the order of the listing."""
         yield from self.unreadable
         with gzip.open(io.BytesIO(self.lines)) as lines:
             for line in lines:

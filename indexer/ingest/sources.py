@@ -251,7 +251,7 @@ def _open_place(place: ObjectPath, index_dir: Path, exclude: Exclusion) -> Sourc
 
 
 def _open_pipe(pipe: Path) -> Source:
-    """All lines of a pipe; the paths in them start at the working directory."""
+    """A source of all lines of a pipe; the paths in them start at the working directory."""
     name = "standard input" if pipe == STANDARD_INPUT else str(pipe)
     if pipe == STANDARD_INPUT:
         lines = tuple(_lines_of(sys.stdin.buffer, name))

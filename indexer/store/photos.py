@@ -310,7 +310,7 @@ def photo_path(manifest: Manifest, table: PhotoTable, row: int) -> str:
 def rows_that_count(
     ids: list[NDArray[np.int64]], tombstones: tuple[int, ...]
 ) -> list[NDArray[np.bool_]]:
-    """Of each photo table shard, oldest first, the rows that are neither deleted nor replaced.
+    """Which rows of each photo table shard, oldest first, are neither deleted nor replaced.
 
     ids: (n,) int64 per shard, as stored. Returns (n,) bool per shard.
     """

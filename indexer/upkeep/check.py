@@ -109,7 +109,7 @@ class _Reading:
         self._done = 0
 
     def add(self, count: int) -> None:
-        """So many bytes were read, or need not be."""
+        """Count bytes that were read, or that need not be read."""
         self._done += count
         if self._progress is not None:
             self._progress(self._done, self._total)

@@ -42,7 +42,7 @@ class Matches:
         return True in self.has
 
     def of(self, paths: Sequence[Names]) -> list[Names]:
-        """Those of the paths that it has photos at."""
+        """The paths that the index has photos at. paths: those that were looked for."""
         return [names for names, has in zip(paths, self.has, strict=True) if has]
 
 

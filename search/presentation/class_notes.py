@@ -43,7 +43,7 @@ def class_counts(index: Index, score: Score) -> bool:
 
 
 def presence_note(extractor: Extractor, query: Query, reference: Reference) -> str | None:
-    """That a photo hardly shows its query's class, where that alone selects the object; or None."""
+    """A note that the query photo hardly shows the class that alone selects the object; or None."""
     name = query.class_name
     if name is None or (query.box, query.point, query.mask) != (None, None, None):
         return None

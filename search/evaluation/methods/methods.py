@@ -320,7 +320,7 @@ def single_methods(methods: Sequence[Method]) -> list[SingleMethod]:
 
 
 def whole_gallery_methods(methods: Sequence[Method]) -> list[SingleMethod]:
-    """Those of `single_methods` that score the whole gallery."""
+    """The single methods that score the whole gallery: without scores that only re-rank."""
     return single_methods([m.parts[0] if isinstance(m, RerankedMethod) else m for m in methods])
 
 

@@ -232,7 +232,7 @@ def _facts(
 
 
 def _digest(photos: Iterable[Path]) -> str:
-    """Of the names and sizes of files. Raises WaldoError for one that is gone."""
+    """A digest of the names and sizes of files. Raises WaldoError for one that is gone."""
     text = hashlib.sha256()
     for photo in photos:
         try:

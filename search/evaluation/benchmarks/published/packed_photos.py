@@ -54,5 +54,5 @@ def photos_of(
 
 
 def _is_wanted(file: Path, chosen: Collection[str] | None) -> bool:
-    """Also whether it is a photo: others have labels beside them."""
+    """Whether a file was chosen and is a photo: tars may hold labels too."""
     return (chosen is None or photo_id(file.name) in chosen) and is_picture(file)
