@@ -1,7 +1,7 @@
 """A query in, ranked matches out. `__all__` is Waldo's public Python API.
 
     question -> reference features -> recall -> re-ranking -> localisation -> answer
-                reference.py          recall.py  scoring/     ranking/        query.py
+                reference.py          recall.py  scoring/     ranking/        answer.py
 
 `index.py` runs these steps. Other rooms: `commands/`, the command line; `segmentation/`, masks of
 objects in photos and videos; `evaluation/`, benchmarks.
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from features.errors import WaldoError
     from indexer.store.filters import PhotoFilter
+    from search.answer import Answer, Match
     from search.index import Index, open_index
     from search.late_fusion import search_indexes
-    from search.query import Answer, Match, Query, SearchOptions
+    from search.query import Query, SearchOptions
 
 __all__ = [
     "Answer",
@@ -37,7 +38,8 @@ _MODULES = {
     "PhotoFilter": "indexer.store.filters",
     **dict.fromkeys(("Index", "open_index"), "search.index"),
     "search_indexes": "search.late_fusion",
-    **dict.fromkeys(("Answer", "Match", "Query", "SearchOptions"), "search.query"),
+    **dict.fromkeys(("Answer", "Match"), "search.answer"),
+    **dict.fromkeys(("Query", "SearchOptions"), "search.query"),
 }
 
 # Type checkers read the imports above, and so tell a name that does not exist.

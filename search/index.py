@@ -30,9 +30,10 @@ from indexer.named_objects import NamedObject
 from indexer.protocols import Extractor
 from indexer.ray_cluster import RayCluster
 from indexer.store.filters import PhotoFilter
+from search.answer import Answer
 from search.choosing import choose_object
 from search.clock import Clock
-from search.query import Answer, Query, SearchOptions
+from search.query import Query, SearchOptions
 from search.query_photos import QueryPhotos, named_view
 from search.ranking.candidate_ranking import Asked, Ranking, check_confidence, keep_recall, rank
 from search.ranking.matches import find_matches

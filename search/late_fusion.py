@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from features.errors import WaldoError
 from indexer.collection import Collection
+from search.answer import Answer
 from search.clock import Clock
 from search.index import Index
-from search.query import Answer, Query, SearchOptions
+from search.query import Query, SearchOptions
 from search.ranking.candidate_ranking import Asked, Ranking
 from search.recall import Candidates, find_candidates
 from search.reference import Reference

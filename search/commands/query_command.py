@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from features.errors import WaldoError
     from indexer.fleet.cluster_reader import HiredHolders
     from indexer.ray_cluster import RayCluster
+    from search.answer import Answer
     from search.index import Index
-    from search.query import Answer, Query, SearchOptions
+    from search.query import Query, SearchOptions
 
 
 @dataclass(frozen=True)

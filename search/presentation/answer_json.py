@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from indexer.store.filters import PhotoFilter
-from search.query import Answer, Query
+from search.answer import Answer
+from search.query import Query
 
 
 def answer_json(answer: Answer, masks: Sequence[Path | None] | None = None) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from features.diffusion.presence import LEAST_PRESENCE, class_presence
 from indexer.protocols import Extractor
+from search.answer import Answer
 from search.index import Index
-from search.query import Answer, Query
+from search.query import Query
 from search.reference import Reference
 from search.scoring.scores import SCORES, Score
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from search.query import Match
+    from search.answer import Match
 
 # The least probability that each word stands for; and the least confidence, where there is no
 # probability. What is below may be chance.

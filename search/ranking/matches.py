@@ -4,7 +4,7 @@ import numpy as np
 
 from features.frame import Frame
 from indexer.collection import Collection
-from search.query import Match
+from search.answer import Match
 from search.ranking.candidate_ranking import Asked, Ranking
 from search.ranking.localise import localise
 from search.ranking.pairs import in_pixels

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.frame import Frame
-from search.query import Pair
+from search.answer import Pair
 from search.scoring.candidates import CandidateMaps, ScoringReference
 
 MOST_PAIRS = 20

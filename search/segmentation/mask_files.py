@@ -17,7 +17,7 @@ from features.photo import is_picture
 from indexer.collection import Collection
 from indexer.ingest.sources import Found, list_photos, open_sources
 from indexer.store.files import digest
-from search.query import Answer
+from search.answer import Answer
 from search.reference import Reference
 from search.segmentation.drawing import tinted
 from search.segmentation.graph_cut import cut_object

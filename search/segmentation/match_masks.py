@@ -15,7 +15,7 @@ from features.errors import PhotoError, WaldoError
 from features.frame import Frame
 from indexer.collection import Collection
 from indexer.errors import IndexDamagedError
-from search.query import Match
+from search.answer import Match
 from search.reference import Reference
 from search.scoring.candidates import CandidateMaps, to_candidates
 from search.scoring.confidence import POSSIBLE

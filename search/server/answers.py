@@ -3,7 +3,7 @@
 import secrets
 from collections import OrderedDict
 
-from search.query import Answer
+from search.answer import Answer
 from search.server.request_bodies import RequestError
 
 # An answer holds the maps of its query photos: up to 20 MB each with large models.

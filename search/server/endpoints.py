@@ -11,10 +11,11 @@ from features.errors import WaldoError
 from indexer.bucket.object_path import path_of
 from indexer.collection import PhotoRecord
 from indexer.store.filters import PhotoFilter, time_span
+from search.answer import Answer
 from search.index import Index
 from search.presentation.class_notes import class_note, presence_note
 from search.presentation.feature_pictures import class_map, principal_components
-from search.query import Answer, SearchOptions
+from search.query import SearchOptions
 from search.segmentation.match_masks import segment_matches
 from search.segmentation.overlay import heat_layer, thumbnail
 from search.server.answers import KeptAnswers

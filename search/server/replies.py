@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from indexer.collection import Collection
+from search.answer import Answer
 from search.presentation.answer_json import answer_json
 from search.presentation.sureness import sureness
-from search.query import NAME_MARK, Answer
+from search.query import NAME_MARK
 from search.reference import Reference
 from search.server.listing import shown
 from search.server.objects import cell_boxes

@@ -28,10 +28,11 @@ from indexer.parts import part_of_id, read_fleet
 from indexer.ray_cluster import ClusterError, RayCluster
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
+from search.answer import Answer, Match
 from search.clock import Clock
 from search.index import Index, open_index
 from search.late_fusion import search_indexes
-from search.query import Answer, Match, Query, SearchOptions
+from search.query import Query, SearchOptions
 from search.reference import make_reference
 from search.scoring.rerank import score_references
 from search.scoring.scores import SCORES, bind_score

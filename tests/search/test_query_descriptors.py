@@ -17,8 +17,9 @@ from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
 from indexer.store.filters import PhotoFilter
 from indexer.upkeep.remove import remove
+from search.answer import Match
 from search.index import Index
-from search.query import Match, Query, SearchOptions
+from search.query import Query, SearchOptions
 from search.reference import make_reference
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo, smooth_pixels

@@ -16,8 +16,9 @@ from features.photo import ModelInput
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
 from indexer.upkeep.remove import remove
+from search.answer import Answer
 from search.index import Index, open_index
-from search.query import Answer, Query, SearchOptions
+from search.query import Query, SearchOptions
 from search.reference import extract_maps, read_query_photo, stored_maps
 from tests.helpers.stores import PixelExtractor, make_photos
 

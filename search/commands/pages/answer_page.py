@@ -7,11 +7,12 @@ from pathlib import Path
 from features.errors import WaldoError
 from features.photo import Photo, load_photo
 from features.regions import Box, Point
+from search.answer import Answer, Match
 from search.commands.pages.pair_picture import PairPicture, draw_pairs
 from search.commands.pages.rendering import Picture, render, write_html
 from search.commands.terminal.tables import CHANGED, describe_object, not_found_line
 from search.presentation.sureness import CHANCE, sureness
-from search.query import Answer, Match, Query
+from search.query import Query
 from search.reference import Reference
 from search.segmentation.overlay import heatmap_over, mask_over, shrunk
 

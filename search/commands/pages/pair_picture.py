@@ -7,8 +7,8 @@ from PIL import Image
 
 from features.photo import Photo
 from features.regions import Box
+from search.answer import Match
 from search.commands.pages.rendering import Picture
-from search.query import Match
 
 # Each of the two photos is drawn into a square of this side, in pixels, this far apart.
 _SIDE = 240

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from indexer.codec.machine import Machine
-    from search.query import Answer, Match, Query
+    from search.answer import Answer, Match
+    from search.query import Query
     from search.segmentation.mask_files import Failure, NotHere, WrittenMask
 
 # What is said of a photo whose boxes are those of an earlier content.

@@ -15,8 +15,9 @@ from PIL import Image
 from features.errors import WaldoError
 from features.frame import Frame
 from features.maps import FeatureMaps
+from search.answer import Answer, Match, Pair
 from search.commands.pages.answer_page import render_answer, write_answer_page
-from search.query import Answer, Match, Pair, Query, SearchOptions
+from search.query import Query, SearchOptions
 from search.reference import Reference
 from search.segmentation.overlay import heatmap_over, mask_over
 from tests.helpers.pictures import save_photo

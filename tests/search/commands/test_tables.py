@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from search.answer import Answer
 from search.commands.terminal.tables import folded_line, in_one_line, taken_line, terminal_table
-from search.query import Answer
 from tests.search.commands.test_pages import answer
 
 

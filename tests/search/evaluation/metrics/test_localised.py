@@ -14,11 +14,12 @@ from features.extractor import FeatureExtractor
 from features.frame import Frame
 from features.regions import Box
 from indexer.reader import IndexReader
+from search.answer import Match
 from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.benchmarks.benchmark import BenchmarkQuery
 from search.evaluation.benchmarks.burst import prepare_permir
 from search.evaluation.metrics.localised import localised_precision, overlap, photos_to_localise
-from search.query import Match, Query
+from search.query import Query
 from search.ranking.localise import localise
 from search.reference import make_reference
 from search.scoring.scores import SCORES
