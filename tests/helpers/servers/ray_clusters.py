@@ -51,6 +51,11 @@ class LocalCluster:
         """One of the nodes is gone, as if its power failed."""
         self._cluster.remove_node(self._nodes.pop(0), allow_graceful=False)
 
+    def take_node_away(self) -> None:
+        """One of the nodes leaves, and all know it."""
+        self._cluster.remove_node(self._nodes.pop(0))
+        self._cluster.wait_for_nodes()
+
     def shutdown(self) -> None:
         self._cluster.shutdown()
 
@@ -58,7 +63,11 @@ class LocalCluster:
         self.caches.mkdir(exist_ok=True)
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=self.caches)
         return self._cluster.add_node(
-            num_cpus=cores, num_gpus=0, object_store_memory=_STORE_BYTES, **options
+            num_cpus=cores,
+            num_gpus=0,
+            object_store_memory=_STORE_BYTES,
+            include_log_monitor=False,
+            **options,
         )
 
 
@@ -136,7 +145,7 @@ def wait_until(holds: Callable[[], Any], what: str) -> Any:
     while time.monotonic() < waited_until:
         if found := holds():
             return found
-        time.sleep(0.02)
+        time.sleep(0.1)
     raise AssertionError(f"waited {PATIENCE:.0f} s: {what}")
 
 

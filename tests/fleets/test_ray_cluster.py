@@ -2,7 +2,7 @@
 whatever dies meanwhile.
 
 Two nodes of one core each, on this machine. To run this file alone:
-    timeout 280 python -m pytest -p no:xdist -x tests/indexer/fleet/test_ray_cluster.py
+    timeout 280 python -m pytest -p no:xdist -x tests/fleets/test_ray_cluster.py
 """
 
 import contextlib
@@ -18,9 +18,9 @@ import pytest
 from indexer.parts import parts_of
 from indexer.store.manifest import read_manifest
 from indexer.upkeep.every_part import verify_collection
+from tests.fleets.conftest import FIRST, PARTS, PHOTOS, rows
 from tests.helpers.command_line import CommandLine
 from tests.helpers.servers.ray_clusters import Driver, LocalCluster, kill, wait_until, writers
-from tests.indexer.fleet.conftest import FIRST, PARTS, PHOTOS, rows
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-search[ray]'")
 
@@ -32,12 +32,13 @@ def begun(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def drive(made: Path, begun: Path, cluster: LocalCluster) -> Iterator[Callable[[], Driver]]:
+def drive(made: Path, begun: Path, cluster: LocalCluster) -> Iterator[Callable[..., Driver]]:
     """Starts drivers of this fleet, which end with the test."""
     started: list[Driver] = []
 
-    def start() -> Driver:
-        started.append(Driver(made / "photos", begun, cluster.address, begun.with_name("home")))
+    def start(*more: str) -> Driver:
+        home = begun.with_name("home")
+        started.append(Driver(made / "photos", begun, cluster.address, home, *more))
         return started[-1]
 
     yield start
@@ -48,8 +49,8 @@ def drive(made: Path, begun: Path, cluster: LocalCluster) -> Iterator[Callable[[
 def test_a_new_fleet_is_made_by_workers(made: Path, tmp_path: Path, cluster: LocalCluster) -> None:
     """Its codec too: this machine may lack the workers' GPUs."""
     fleet = tmp_path / "fleet"
-    first, parts = made / "photos" / "first.txt", ("--parts", str(PARTS))
-    driver = Driver(first, fleet, cluster.address, tmp_path / "home", *parts)
+    first, options = made / "photos" / "first.txt", ("--parts", str(PARTS), "--workers", "1")
+    driver = Driver(first, fleet, cluster.address, tmp_path / "home", *options)
     assert driver.report()["new"] == FIRST
     assert rows(fleet) == rows(made / "begun")
     assert (fleet / "fleet-codec.safetensors").read_bytes() == (
@@ -76,7 +77,7 @@ def assert_whole(fleet: Path, made: Path) -> None:
 
 
 def test_parts_of_a_lost_node_and_of_a_killed_worker_are_done_again(
-    drive: Callable[[], Driver], begun: Path, made: Path, cluster: LocalCluster
+    drive: Callable[..., Driver], begun: Path, made: Path, cluster: LocalCluster
 ) -> None:
     """The run goes on with the node that is left."""
     driver = drive()
@@ -100,14 +101,14 @@ def test_parts_of_a_lost_node_and_of_a_killed_worker_are_done_again(
 
 
 def test_runs_that_are_stopped_or_fail_or_are_killed_are_started_again_and_two_are_refused(
-    drive: Callable[[], Driver],
+    drive: Callable[..., Driver],
     begun: Path,
     made: Path,
     cluster: LocalCluster,
     waldo: CommandLine,
 ) -> None:
     before = sizes(begun)
-    driver = drive()
+    driver = drive("--workers", "1")
     wait_until(lambda: sizes(begun) != before, "a part that is done")
     driver.signal(signal.SIGINT)
     assert driver.code() == 130
@@ -121,12 +122,12 @@ def test_runs_that_are_stopped_or_fail_or_are_killed_are_started_again_and_two_a
     assert str(table) in driver.said.splitlines()[-1]
     table.write_bytes(whole)
     stopped = processes(begun)
-    driver = drive()
+    driver = drive("--workers", "1")
     process = wait_until(lambda: next(iter(processes(begun) - stopped), None), "a part")
     ask = ("index", made / "photos", "--index", begun, "--ray", cluster.address)
     assert "another run" in waldo.refusal(*ask, "--batch-size", 4)
     driver.signal(signal.SIGKILL)
-    third = drive()  # while workers of the first may still be at work
+    third = drive("--workers", "1")  # while workers of the first may still be at work
     assert third.report()["total"] == PHOTOS
     assert process not in processes(begun)
     assert_whole(begun, made)

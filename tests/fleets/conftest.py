@@ -1,4 +1,4 @@
-"""A Ray cluster and a server that stands in for S3, which the tests of fleets share."""
+"""A Ray cluster and a server that stands in for S3, which all tests of fleets share."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,16 +10,17 @@ import pytest
 
 from indexer.fleet.fleet_build import index_collection
 from indexer.fleet.fleet_reader import open_collection
+from indexer.ray_cluster import RayCluster
 from tests.helpers.servers.object_server import ObjectServer, object_server, point_to
 from tests.helpers.servers.ray_clusters import LocalCluster, local_cluster
 
 if TYPE_CHECKING:
     from features.extractor import FeatureExtractor
 
-DEMO = Path(__file__).parents[3] / "data" / "demo" / "photos"
+DEMO = Path(__file__).parents[2] / "data" / "demo" / "photos"
 PARTS = 4
 # The codec is fitted to the first photos; workers then extract the others.
-FIRST, PHOTOS = 8, 36
+FIRST, PHOTOS = 8, 24
 
 
 def rows(index: Path) -> dict[str, tuple[object, ...]]:
@@ -82,3 +83,17 @@ def cluster(
         point_to(store, patch)
         with local_cluster(2, tmp_path_factory.mktemp("home")) as started:
             yield started
+
+
+@pytest.fixture(scope="module")
+def one_worker(cluster: LocalCluster) -> Iterator[None]:
+    """While the tests of a module run, there is room for one worker: others would wait for it."""
+    cluster.take_node_away()
+    yield
+    cluster.add_node()
+
+
+@pytest.fixture
+def there(cluster: LocalCluster) -> RayCluster:
+    """It has room for two workers."""
+    return RayCluster(cluster.address, "cpu")

@@ -37,8 +37,7 @@ from search.reference import make_reference
 from search.scoring.rerank import score_references
 from search.scoring.scores import SCORES, bind_score
 from tests.helpers.command_line import CommandLine
-from tests.helpers.servers.object_server import object_server, point_to
-from tests.helpers.servers.ray_clusters import local_cluster
+from tests.helpers.servers.object_server import ObjectServer, point_to
 from tests.helpers.servers.server import running_server
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Remembering:
         return lambda: [self._maps[photo.content_hash] for photo in inputs]
 
 
-def make(tiny: FeatureExtractor, descriptor: ImageDescriptor, folder: Path) -> None:
+def make(small_tiny: FeatureExtractor, descriptor: ImageDescriptor, folder: Path) -> None:
     """The collection in photos, as index and as fleet; two photos have a copy."""
     (folder / "photos" / "copies").mkdir(parents=True)
     names = sorted((DEMO / "photos").iterdir())[::2][:PHOTOS]
@@ -74,7 +73,7 @@ def make(tiny: FeatureExtractor, descriptor: ImageDescriptor, folder: Path) -> N
         shutil.copy2(path, folder / "photos")
     for path in (names[3], names[20]):
         shutil.copy2(path, folder / "photos" / "copies" / f"again-{path.name}")
-    extractor: Any = Remembering(tiny)
+    extractor: Any = Remembering(small_tiny)
     for name, parts in (("index", None), ("fleet", PARTS)):
         index_collection(
             *([folder / "photos"], folder / name, extractor),
@@ -86,17 +85,17 @@ def make(tiny: FeatureExtractor, descriptor: ImageDescriptor, folder: Path) -> N
 
 @pytest.fixture(scope="module")
 def folder(
-    tiny: FeatureExtractor, made_once: "MadeOnce", descriptor_folder: Callable[[str], Path]
+    small_tiny: FeatureExtractor, made_once: "MadeOnce", descriptor_folder: Callable[[str], Path]
 ) -> Path:
     descriptor = ImageDescriptor.load(str(descriptor_folder("dinov2")), "cpu", batch_size=4)
-    return made_once("fleet", partial(make, tiny, descriptor))
+    return made_once("fleet", partial(make, small_tiny, descriptor))
 
 
 @pytest.fixture(scope="module")
-def both(folder: Path, tiny: FeatureExtractor) -> Iterator[tuple[Index, Index]]:
+def both(folder: Path, small_tiny: FeatureExtractor) -> Iterator[tuple[Index, Index]]:
     with (
-        Index(IndexReader.open(folder / "index"), tiny) as one,
-        Index(open_collection(folder / "fleet"), tiny) as many,
+        Index(IndexReader.open(folder / "index"), small_tiny) as one,
+        Index(open_collection(folder / "fleet"), small_tiny) as many,
     ):
         yield one, many
 
@@ -133,7 +132,7 @@ def test_answers_are_those_of_a_single_index(
     both: tuple[Index, Index], object_of: Callable[[int], Query], options: SearchOptions
 ) -> None:
     one, many = both
-    for number in (2, 11, 26):
+    for number in (2, 13, 27):  # whose photos tie with none: ties follow the ids, which differ
         query = object_of(number)
         expected, found = one.search(query, options), many.search(query, options)
         assert_same(found, expected)
@@ -171,13 +170,13 @@ def test_and_for_candidates_by_a_descriptor(
 def test_maps_held_in_memory_answer_alike(
     both: tuple[Index, Index],
     folder: Path,
-    tiny: FeatureExtractor,
+    small_tiny: FeatureExtractor,
     object_of: Callable[[int], Query],
 ) -> None:
     import torch
 
     read = []
-    with Index(open_collection(folder / "fleet"), tiny) as many:
+    with Index(open_collection(folder / "fleet"), small_tiny) as many:
         many.reader.hold_maps(torch.device("cpu"), lambda done, total: read.append((done, total)))
         assert_same(many.search(object_of(2)), both[0].search(object_of(2)))
     assert read == sorted(read)
@@ -185,10 +184,10 @@ def test_maps_held_in_memory_answer_alike(
 
 
 def test_all_photos_score_alike_as_in_an_evaluation(
-    both: tuple[Index, Index], object_of: Callable[[int], Query], tiny: FeatureExtractor
+    both: tuple[Index, Index], object_of: Callable[[int], Query], small_tiny: FeatureExtractor
 ) -> None:
-    reference = make_reference(object_of(8), tiny).for_scoring(tiny.device)
-    score = bind_score(SCORES["consistent"], tiny, [reference])
+    reference = make_reference(object_of(8), small_tiny).for_scoring(small_tiny.device)
+    score = bind_score(SCORES["consistent"], small_tiny, [reference])
     found = []
     for index in both:
         reader = index.reader
@@ -202,7 +201,7 @@ def test_all_photos_score_alike_as_in_an_evaluation(
 def test_a_damaged_row_of_a_part_is_named_and_left_out(
     both: tuple[Index, Index],
     folder: Path,
-    tiny: FeatureExtractor,
+    small_tiny: FeatureExtractor,
     object_of: Callable[[int], Query],
     tmp_path: Path,
 ) -> None:
@@ -213,7 +212,7 @@ def test_a_damaged_row_of_a_part_is_named_and_left_out(
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with Index(open_collection(fleet), tiny) as many:
+    with Index(open_collection(fleet), small_tiny) as many:
         answer = many.search(object_of(2), SearchOptions(top=50))
     [line] = answer.damaged
     assert str(part) in line
@@ -300,54 +299,43 @@ def test_it_answers_alike_from_a_bucket(
     folder: Path,
     object_of: Callable[[int], Query],
     waldo: CommandLine,
+    store: ObjectServer,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    pytest.importorskip("obstore", reason="obstore is not installed")
-    pytest.importorskip("moto.server", reason="moto is not installed")
     url, query = "s3://photos/fleet", object_of(2)
-    with object_server() as server:
-        point_to(server, monkeypatch)
-        copied = waldo("export", "--index", folder / "fleet", "--to", url)
-        assert copied.code == 0, copied
-        with open_index(url, "cpu") as there:
-            for options in (SearchOptions(), SearchOptions(filter=PhotoFilter(("*[0-4].*",)))):
-                found, expected = there.search(query, options), both[1].search(query, options)
-                assert_same(found, expected)
-                assert [m.id for m in found.matches] == [m.id for m in expected.matches]
-        box = box_of(query)
-        shown = waldo(
-            "query", query.photo, "--box", box, "--json", "--index", url, "--masks", tmp_path
-        )
-        assert len(json.loads(shown.out)["matches"]) == 20
-        picture = tmp_path / "picture.png"
-        looked = waldo("show", query.photo, "--box", box, "--out", picture, "--index", url)
-        assert looked.code == 0, looked
-        assert picture.stat().st_size > 0
-        described = json.loads(waldo("info", "--json", "--index", url).out)
-        assert (described["parts"], described["photos"]) == (PARTS, PHOTOS + 2)
-        checked = waldo("verify", "--index", url)
-        assert (checked.code, checked.out.strip()) == (0, "no problem found")
-        with running_server(cached_index(url)) as client:
-            assert client.get("/api/v1/collection").json["n_photos"] == PHOTOS + 2
-        assert "nothing to do" in waldo("compact", "--index", url).out
-        for command in ("named", "objects"):
-            assert "error: " in waldo.refusal(command, "--index", url)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """Of two workers, each with a core."""
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-search[ray]'")
-    with local_cluster(2, tmp_path_factory.mktemp("home")) as started:
-        yield RayCluster(started.address, "cpu")
+    store.reset()
+    point_to(store, monkeypatch)
+    copied = waldo("export", "--index", folder / "fleet", "--to", url)
+    assert copied.code == 0, copied
+    with open_index(url, "cpu") as there:
+        for options in (SearchOptions(), SearchOptions(filter=PhotoFilter(("*[0-4].*",)))):
+            found, expected = there.search(query, options), both[1].search(query, options)
+            assert_same(found, expected)
+            assert [m.id for m in found.matches] == [m.id for m in expected.matches]
+    box = box_of(query)
+    shown = waldo("query", query.photo, "--box", box, "--json", "--index", url, "--masks", tmp_path)
+    assert len(json.loads(shown.out)["matches"]) == 20
+    picture = tmp_path / "picture.png"
+    looked = waldo("show", query.photo, "--box", box, "--out", picture, "--index", url)
+    assert looked.code == 0, looked
+    assert picture.stat().st_size > 0
+    described = json.loads(waldo("info", "--json", "--index", url).out)
+    assert (described["parts"], described["photos"]) == (PARTS, PHOTOS + 2)
+    checked = waldo("verify", "--index", url)
+    assert (checked.code, checked.out.strip()) == (0, "no problem found")
+    with running_server(cached_index(url)) as client:
+        assert client.get("/api/v1/collection").json["n_photos"] == PHOTOS + 2
+    assert "nothing to do" in waldo("compact", "--index", url).out
+    for command in ("named", "objects"):
+        assert "error: " in waldo.refusal(command, "--index", url)
 
 
 def test_workers_that_hold_the_parts_answer_alike_until_the_last_is_gone(
     both: tuple[Index, Index],
     folder: Path,
-    tiny: FeatureExtractor,
-    cluster: RayCluster,
+    small_tiny: FeatureExtractor,
+    there: RayCluster,
     object_of: Callable[[int], Query],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -355,7 +343,7 @@ def test_workers_that_hold_the_parts_answer_alike_until_the_last_is_gone(
     one, many = both
     [descriptor] = one.reader.descriptors
     box = object_of(2)
-    with Index(ClusterReader.open_on(folder / "fleet", cluster), tiny) as held:
+    with Index(ClusterReader.open_on(folder / "fleet", there), small_tiny) as held:
         for query, options in (
             (box, SearchOptions()),
             (box, SearchOptions(top=12, candidates=25, min_confidence=0.1)),
@@ -399,12 +387,12 @@ def test_the_command_line_asks_workers(
     folder: Path,
     waldo: CommandLine,
     object_of: Callable[[int], Query],
-    cluster: RayCluster,
+    there: RayCluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WALDO_KERNEL", "float32")
     query = object_of(2)
-    ask = ("query", query.photo, "--box", box_of(query), "--json", "--ray", cluster.address)
+    ask = ("query", query.photo, "--box", box_of(query), "--json", "--ray", there.address)
     answers = [json.loads(waldo(*ask[:5], "--index", folder / "fleet").out)]
     answers.append(json.loads(waldo(*ask, "--index", folder / "fleet").out))
     assert answers[1]["matches"] == answers[0]["matches"] != []

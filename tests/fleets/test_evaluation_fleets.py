@@ -20,10 +20,9 @@ from search.evaluation.retrieval import Evaluation, run_methods
 from tests.helpers.benchmarks.query_results import whole_scores
 from tests.helpers.command_line import CommandLine
 from tests.helpers.pictures import save_photo
-from tests.helpers.servers.ray_clusters import local_cluster
 
-VALIDATION = Path(__file__).parents[3] / "data" / "scenes" / "validation"
-QUERIES, GALLERY, PARTS = 2, 22, 3
+VALIDATION = Path(__file__).parents[2] / "data" / "scenes" / "validation"
+QUERIES, GALLERY, PARTS = 2, 12, 3
 
 # Each kind of question that methods ask of a gallery: cells, words, a whole class, a descriptor;
 # other maps; candidates of one kind that are re-ranked by another; and two kinds together.
@@ -100,14 +99,6 @@ def of_index(
     return scores
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """Of one worker with a core, which a fleet that hired its own would wait for."""
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'waldo-search[ray]'")
-    with local_cluster(1, tmp_path_factory.mktemp("home")) as started:
-        yield RayCluster(started.address, "cpu")
-
-
 def test_a_fleet_gives_the_scores_of_an_index(
     of_index: dict[str, NDArray[np.float32]], tiny: FeatureExtractor, scenes: Path, tmp_path: Path
 ) -> None:
@@ -122,29 +113,31 @@ def test_a_fleet_gives_the_scores_of_an_index(
         assert reader.n_photos == GALLERY
 
 
+@pytest.mark.usefixtures("one_worker")  # a fleet that hired its own would wait for it
 def test_so_do_workers_that_hold_three_kinds_of_maps(
     of_index: dict[str, NDArray[np.float32]],
     tiny: FeatureExtractor,
     scenes: Path,
-    cluster: RayCluster,
+    there: RayCluster,
     tmp_path: Path,
 ) -> None:
     """Those of the model, those with other settings, and those of colours."""
-    benchmark, fleet = read_scenes(scenes), GalleryFleet(PARTS, cluster)
+    benchmark, fleet = read_scenes(scenes), GalleryFleet(PARTS, there)
     methods = select_methods(METHODS, benchmark)
     found = scores_of(run_methods(benchmark, methods, tiny, tmp_path, fleet=fleet))
     for name, scores in found.items():
         np.testing.assert_array_equal(scores, of_index[name])
 
 
+@pytest.mark.usefixtures("one_worker")
 def test_the_command_line_has_workers(
-    waldo: CommandLine, collection: Path, distractors: Path, cluster: RayCluster, tmp_path: Path
+    waldo: CommandLine, collection: Path, distractors: Path, there: RayCluster, tmp_path: Path
 ) -> None:
     work = ("--work", tmp_path / "work")
     ask = ["evaluate", "folders", "--root", collection, "--distractors", distractors, *work]
     ask += ["--method", "rgb-patches", "--json", "--out", tmp_path / "r.json"]
     found = []
-    for more in ((), ("--ray", cluster.address, "--parts", 2)):
+    for more in ((), ("--ray", there.address, "--parts", 2)):
         result = waldo(*ask, *more)
         assert result.code == 0, result.err
         found.append(json.loads(result.out))

@@ -1,7 +1,7 @@
 """Workers that hold parts of several fleets.
 
 To run this file alone:
-    timeout 280 python -m pytest -p no:xdist -x tests/indexer/fleet/test_shared_holders.py
+    timeout 280 python -m pytest -p no:xdist -x tests/fleets/test_shared_holders.py
 """
 
 import os
@@ -19,14 +19,8 @@ from indexer.fleet import cluster_reader
 from indexer.fleet.cluster_reader import ClusterReader, HiredHolders, hire_holders
 from indexer.fleet.fleet_reader import open_collection
 from indexer.ray_cluster import ClusterError, RayCluster
-from tests.helpers.servers.ray_clusters import LocalCluster, kill
-from tests.indexer.fleet.conftest import FIRST, PARTS
-
-
-@pytest.fixture
-def there(cluster: LocalCluster) -> RayCluster:
-    """It has room for two workers."""
-    return RayCluster(cluster.address, "cpu")
+from tests.fleets.conftest import FIRST, PARTS
+from tests.helpers.servers.ray_clusters import kill
 
 
 @pytest.fixture
