@@ -272,12 +272,12 @@ class _Batch:
             later = [method for method in again if method.parts[1].name in gallery.methods]
             asked = gallery.references([*own, *(m.parts[1] for m in later)], queries)
             for name, found in gallery.score(own, asked, queries):
-                self._take(name, found, parts, _finding(by_name[name], gallery, asked))
+                self._take(name, found, parts, _finding(by_name[name], gallery, asked, queries))
             rerankings += [(method, gallery, asked) for method in later]
         for reranked, gallery, asked in rerankings:
             first, then = parts[reranked.parts[0].name], reranked.parts[1]
             rows_of = gallery.reranked(reranked, first, asked, queries)
-            self._take(reranked.name, rows_of, parts, _finding(then, gallery, asked))
+            self._take(reranked.name, rows_of, parts, _finding(then, gallery, asked, queries))
         for method in combined:
             if isinstance(method, TogetherMethod):
                 each = zip(*(parts[part.name] for part in method.parts), strict=True)
@@ -315,9 +315,12 @@ class _Batch:
             run.scores.keep(self.number, name, results)
 
 
-def _finding(method: Method, gallery: IndexedGallery, asked: References) -> Find | None:
-    """How a method finds the object in photos; None for one that compares no maps."""
+def _finding(
+    method: Method, gallery: IndexedGallery, asked: References, batch: QueryBatch
+) -> Find | None:
+    """How a method finds the object of a query of a batch in photos; None for one that compares no
+    maps.
+    """
     if not isinstance(method, MapMethod):
         return None
-    references = asked[method.region]
-    return lambda query, places: gallery.find(method, references[query], places)
+    return lambda query, places: gallery.find(method, asked, batch, query, places)

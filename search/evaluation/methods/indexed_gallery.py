@@ -149,15 +149,23 @@ class IndexedGallery:
             yield candidates_first(row, scores, method.candidates)
 
     def find(
-        self, method: MapMethod, tokens: ObjectTokens, places: NDArray[np.int64]
+        self,
+        method: MapMethod,
+        asked: References,
+        batch: QueryBatch,
+        query: int,
+        places: NDArray[np.int64],
     ) -> dict[int, FoundPlace]:
-        """Where photos show the object, by their places in the gallery: the first box that a search
-        by the method's score would give, before and after it is fitted to a mask.
+        """Where photos show the object of a query, by their places in the gallery: the first box
+        that a search by the method's score would give, before and after it is fitted to a mask.
 
-        places: (n,) int64.
+        asked: as in `score`. query: its place in the batch. places: (n,) int64.
         """
         if len(places) == 0:
             return {}
+        # Of many relevant photos this takes longer than all else.
+        self.on_step(f"fitting boxes by {method.name}", batch.start + query, batch.total)
+        tokens = asked[method.region][query]
         score = bind_score(method.score, self.source, [tokens.scoring])
         ids = self.ids[places]
         with self.clock("localise"):

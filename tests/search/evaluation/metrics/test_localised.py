@@ -18,7 +18,9 @@ from search.answer import Match
 from search.evaluation.benchmarks import read_benchmark
 from search.evaluation.benchmarks.benchmark import BenchmarkQuery
 from search.evaluation.benchmarks.burst import prepare_permir
+from search.evaluation.methods.methods import METHODS
 from search.evaluation.metrics.localised import localised_precision, overlap, photos_to_localise
+from search.evaluation.retrieval import run_methods
 from search.query import Query
 from search.ranking.localise import localise
 from search.reference import make_reference
@@ -273,3 +275,13 @@ def test_evaluation_says_whether_the_object_was_found_at_its_place(
     assert "mAP, box IoU 0.5" in table
     assert "mAP, fitted box IoU 0.5" in table
     assert "as in PASCAL VOC" in table
+    # It can take most of the time, so it has a progress of its own.
+    steps: list[tuple[str, int, int]] = []
+    methods = [METHODS["words"], METHODS["late"]]
+    run_methods(
+        *(benchmark, methods, small_tiny, work, "none"),
+        on_step=lambda *told: steps.append(told),
+        depth=len(benchmark.gallery),
+    )
+    fitting = [(done, total) for doing, done, total in steps if doing == "fitting boxes by late"]
+    assert fitting == [(0, 3), (1, 3), (2, 3)]
