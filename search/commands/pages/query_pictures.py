@@ -147,7 +147,8 @@ def _figures(
     yield Figure("query", pictures.number(photo, query), f"{photo.name}, {precision}")
     ranked = [number for number in found["ranking"] if number not in query["ignored"]]
     right = np.flatnonzero(np.isin(ranked, query["relevant"])).tolist()
-    all_found = len(right) == len(query["relevant"])
+    # Where the files of all relevant photos are missing, there is no right one.
+    all_found = right and len(right) == len(query["relevant"])
     shown = list(range(min(_PHOTOS, right[-1] + 1 if all_found else len(ranked))))
     if right and right[0] >= _PHOTOS:
         shown[-1] = right[0]

@@ -83,9 +83,16 @@ def read_run(path: Path) -> Run:
         if not by_object:
             _look_for(content, "gallery")
         for asked in [] if by_object else content["queries"]:
-            _look_for(asked, "photo", "mask", "box", "relevant", "ignored")
+            _look_for(asked, "photo", "mask", "box")
+            n_photos = len(content["gallery"])
+            _check_places(asked["relevant"], n_photos)
+            _check_places(asked["ignored"], n_photos)
             for method in rows:
-                _look_for(asked["methods"][method], "average_precision", "ranking")
+                found = asked["methods"][method]
+                _look_for(found, "average_precision")
+                _check_places(found["ranking"], n_photos)
+                if len(found.get("relevant_ranks", [])) > len(asked["relevant"]):
+                    raise ValueError("more relevant photos were found than there are")
         if not rows:
             raise ValueError("no method")
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError):
@@ -97,6 +104,12 @@ def _look_for(entry: dict[str, Any], *keys: str) -> None:
     """Raise KeyError where a key is missing, TypeError where the entry is no dict."""
     for key in keys:
         entry[key]
+
+
+def _check_places(places: list[int], n_photos: int) -> None:
+    """Raise ValueError where a place in the gallery is none, TypeError where it is no number."""
+    if places and not (min(places) >= 0 and max(places) < n_photos):
+        raise ValueError("a place is not in the gallery")
 
 
 def by_benchmark(runs: list[Run]) -> dict[str, list[Run]]:

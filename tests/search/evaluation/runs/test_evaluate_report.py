@@ -237,6 +237,20 @@ def test_report_fades_what_is_not_the_object(runs: list[Path], tmp_path: Path) -
         assert (faded[:, 32:] > 150).all()
 
 
+def test_a_query_whose_relevant_photos_are_all_missing_has_its_wrong_matches(
+    waldo: CommandLine, runs: list[Path], tmp_path: Path
+) -> None:
+    content = json.loads(runs[2].read_text())
+    content["queries"][0]["relevant"] = []
+    content["queries"][0]["methods"]["late"] |= {"average_precision": 0.0, "relevant_ranks": []}
+    runs[2].write_text(json.dumps(content))
+    page = tmp_path / "page.html"
+    result = waldo("report", runs[2], "--html", page)
+    assert result.code == 0, result.err
+    worst = page.read_text().split("Worst")[1]
+    assert "rank 1, wrong" in worst
+
+
 def test_what_is_no_run(waldo: CommandLine, runs: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     assert "cannot be read (No such file" in waldo.refusal("report", runs[0], path)
@@ -246,12 +260,17 @@ def test_what_is_no_run(waldo: CommandLine, runs: list[Path], tmp_path: Path) ->
     without_queries = {key: value for key, value in whole.items() if key != "queries"}
     unranked = json.loads(runs[0].read_text())
     del unranked["queries"][3]["methods"]["late"]["ranking"]
+    astray, too_many = (json.loads(runs[0].read_text()) for _ in range(2))
+    astray["queries"][2]["methods"]["late"]["ranking"][1] = 99
+    too_many["queries"][2]["methods"]["late"]["relevant_ranks"] = [1, 2, 3, 4]
     for content in (
         [],
         {**whole, "methods": {}},
         {**whole, "model": "tiny"},
         without_queries,
         unranked,
+        astray,
+        too_many,
     ):
         path.write_text(json.dumps(content))
         assert "bad.json: not a run file" in waldo.refusal("report", runs[0], path)

@@ -40,7 +40,8 @@ def test_a_run_agrees_with_itself(waldo: CommandLine, run: Path, tmp_path: Path)
 def test_what_differs_is_named(waldo: CommandLine, run: Path, tmp_path: Path) -> None:
     content = json.loads(run.read_text())
     for query in content["queries"]:
-        query["methods"]["rgb-patches"]["average_precision"] += 0.25
+        query["methods"]["rgb-patches"]["average_precision"] *= 0.75
+    content["methods"]["rgb-patches"]["mAP"] *= 0.75
     content["versions"]["numpy"] = "0.1"
     run.write_text(json.dumps(content))
     result = waldo("evaluate", "--check", run, "--work", tmp_path / "work")
@@ -101,6 +102,7 @@ EDITS = {
     "queries[3].methods.rgb-patches": _set(*PRECISION, to="much"),
     "queries[3].methods.rgb-patches ": _set(*PRECISION, to=float("nan")),
     "queries[3].methods.rgb-patches is": _set(*PRECISION, to=10**400),
+    "methods.rgb-histogram.mAP": _set("methods", "rgb-histogram", "mAP", to=0.99),
     "queries[0].methods.late": _set("request", "methods", to=["late"]),
     "not a run file": _set("queries", 1, "methods", to=[]),
     "not a run file as": _set("model", to=None),
