@@ -47,8 +47,13 @@ def median_seconds(
 
 def peak_memory() -> float:
     """The most memory that this process has used so far, MiB. Needs Linux."""
+    return memory_of_process("VmHWM")
+
+
+def memory_of_process(name: str) -> float:
+    """An amount of memory in the status of this process, as proc(5) names it, MiB. Needs Linux."""
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) / 1024 for line in status if line.startswith(f"{name}:"))
 
 
 def percent(values: Sequence[float]) -> str:

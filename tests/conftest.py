@@ -5,6 +5,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The many processes that tests start find Waldo compiled, as an installed package is.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# The background jobs of a shell, and the processes that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEMO = Path(__file__).parent.parent / "data" / "demo"
 

@@ -26,6 +26,7 @@ from indexer.ingest.sources import (
     Found,
     Source,
     Unreadable,
+    count_files,
     list_photos,
     open_sources,
 )
@@ -87,7 +88,11 @@ def index_photos(
     with IndexWriter.open(index_dir, extractor, quality, on_commit) as writer:
         total = None
         if on_progress is not None:
-            total = sum(1 for _ in listing())
+            total = (
+                count_files(opened, index_dir, left_out)
+                if share is None
+                else sum(1 for _ in listing())
+            )
         progress = ProgressReporter(on_progress, total, started)
         run = _Run(opened, listing, writer, extractor, descriptors, batch_size, progress)
         return run.run(share is None, first_unlisted)

@@ -163,7 +163,17 @@ def list_photos(
     files, and the index itself are left out. Lists are read in the order of their lines, buckets
     in the order of their keys. Raises BucketError.
     """
-    walk = _Walk(index_dir, exclude)
+    return _each_once(_Walk(index_dir, exclude), sources)
+
+
+def count_files(sources: Sequence[Source], index_dir: Path, exclude: Exclusion = NOTHING) -> int:
+    """How many files and folders `list_photos` gives. No file is looked at, which takes most of the
+    time where a million are listed. Raises BucketError.
+    """
+    return sum(1 for _ in _each_once(_Walk(index_dir, exclude, looks=False), sources))
+
+
+def _each_once(walk: "_Walk", sources: Sequence[Source]) -> Iterator[Found | Unreadable]:
     # A single folder names no file twice, so a large collection needs no set of all its paths.
     alone = len(sources) == 1 and sources[0].kind in ("folder", "bucket")
     seen: set[str] = set()
@@ -284,8 +294,11 @@ def _check_not_empty(source: Source, index_dir: Path, exclude: Exclusion) -> Non
 class _Walk:
     """Lists the files of sources. No folder is entered twice."""
 
-    def __init__(self, index_dir: Path, exclude: Exclusion) -> None:
-        self._exclude = exclude
+    def __init__(self, index_dir: Path, exclude: Exclusion, looks: bool = True) -> None:
+        """looks: False for a mere count. Sizes and times of files are 0 then, and the files that
+        lists name may not exist.
+        """
+        self._exclude, self._looks = exclude, looks
         self._entered: set[tuple[int, int]] = set()
         # Links to folders, relative to their source.
         self._links: deque[tuple[Source, str]] = deque()
@@ -307,7 +320,7 @@ class _Walk:
             elif source.kind == "photo":
                 yield _stat(source, source.path.name)
             else:
-                for entry in _read_list(source):
+                for entry in _read_list(source, self._looks):
                     if not self._exclude.matches(source.root.root, _relative(entry)):
                         yield entry
         while self._links:
@@ -367,6 +380,9 @@ class _Walk:
                     else:
                         yield relative
                 elif entry.is_file():
+                    if not self._looks:
+                        yield Found(source, relative, 0, 0)
+                        continue
                     status = entry.stat()
                     yield Found(source, relative, status.st_size, status.st_mtime_ns)
                 elif entry.is_symlink():
@@ -395,12 +411,13 @@ def _lines_of(file: BinaryIO, name: str) -> Iterator[ListLine]:
         raise SourceError(f"{name}: cannot be read as a list of photos: {error}") from None
 
 
-def _read_list(source: Source) -> Iterator[Found | Unreadable]:
+def _read_list(source: Source, looks: bool = True) -> Iterator[Found | Unreadable]:
     root = source.root.root
     folder = root.rstrip("/") + "/"
     for line in _lines(source):
         path = os.path.normpath(absolute_path(root, line.photo))
-        yield _stat(source, path.removeprefix(folder), line.note)
+        relative = path.removeprefix(folder)
+        yield _stat(source, relative, line.note) if looks else Found(source, relative, 0, 0)
 
 
 def _stat(source: Source, relative: str, note: str = "") -> Found | Unreadable:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from features.errors import WaldoError
 from indexer.protocols import Extractor
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.paper import published_json
 from search.evaluation.report import versions
 from search.evaluation.run_store import RunResults, results_folder
@@ -41,7 +42,7 @@ def objects_folder(
     import torch
 
     settings = [extractor.fingerprint(), extractor.device.type, torch.__version__, asked]
-    return results_folder(work, protocol, files, settings)
+    return results_folder(work, protocol, FilesOnDisk(files), settings)
 
 
 def measure_items(

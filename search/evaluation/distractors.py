@@ -16,11 +16,10 @@ from indexer.store.failures import read_failures
 from indexer.store.files import digest
 from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.benchmarks.published.packed_photos import OnListing, photos_of
-from search.evaluation.benchmarks.published.photo_files import PhotoFiles
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk, PhotoFiles
 from search.evaluation.galleries import Indexing, ids_of, index_gallery
 from search.evaluation.methods.methods import METHODS, Method, single_methods
 from search.evaluation.methods.same_maps import extractors_of, group_by_maps
-from search.evaluation.run_store import resolved
 
 # Names that a list of photos cannot hold.
 _UNLISTABLE = re.compile("[\r\n\ud800-\udfff]")
@@ -45,7 +44,8 @@ class LeftOut:
         """How many distractors there are, and what was left out."""
         line = f"distractors: {n_distractors:,} photos"
         if self.copies:
-            line += f"; left out: {self.copies:,} copies of the benchmark's photos"
+            copies = "1 copy" if self.copies == 1 else f"{self.copies:,} copies"
+            line += f"; left out: {copies} of the benchmark's photos"
         if broken := self.broken:
             line += f"; broken and left out: {len(broken):,}, {'; '.join(broken[:_NAMED])}"
             line += f" and {len(broken) - _NAMED:,} more" if len(broken) > _NAMED else ""
@@ -81,8 +81,9 @@ def find_distractors(folder: Path, work: Path, on_listing: OnListing | None = No
     """
     if not folder.is_dir():
         raise WaldoError(f"{folder}: no such folder; it must hold the distractors")
-    files = dict.fromkeys(resolved(_listed(folder, work)))  # a link may lead to one of the others
-    photos = photos_of(map(Path, files), on_listing=on_listing)
+    files = FilesOnDisk(PhotoFiles(_listed(folder, work)))
+    once = dict.fromkeys(files.resolved())  # a link may lead to one of the others
+    photos = photos_of(map(Path, once), on_listing=on_listing)
     if not photos:
         raise WaldoError(f"{folder}: no picture in this folder, nor in a tar there; check the path")
     return photos
@@ -110,12 +111,12 @@ def add_distractors(
     groups = group_by_maps(single_methods(methods), how.extractor) or group_by_maps(
         [METHODS["rgb-patches"]], how.extractor
     )
-    there = np.ones(len(every.gallery), bool)
+    on_disk, there = FilesOnDisk(every.gallery), np.ones(len(every.gallery), bool)
     for group in groups:
         source, _ = extractors_of(group)
-        index = index_gallery(every, group.maps, source, how)
+        index = index_gallery(every.protocol, on_disk, group.maps, source, how)
         with open_collection(index) as reader:
-            ids = ids_of(reader, every.gallery)
+            ids = ids_of(reader, on_disk)
             there &= ids >= 0
             contents = reader.hashes_of(ids)  # those of -1 mean nothing
         broken |= {Path(failure.path): failure.reason for failure in read_failures(index)}

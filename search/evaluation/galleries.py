@@ -20,10 +20,11 @@ from indexer.fleet.fleet_reader import open_collection
 from indexer.ingest.progress import Progress
 from indexer.protocols import Extractor
 from indexer.ray_cluster import RayCluster
-from search.evaluation.benchmarks.benchmark import Benchmark
+from indexer.store.failures import read_failures
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.methods.methods import RANDOM_WEIGHTS
-from search.evaluation.run_store import gallery_folder, resolved
+from search.evaluation.run_store import gallery_folder
 
 # So many paths are in memory as objects of Python.
 _PATHS_AT_ONCE = 65_536
@@ -58,7 +59,9 @@ class Indexing:
     fleet: GalleryFleet | None = None
 
 
-def index_gallery(benchmark: Benchmark, maps: str, source: Extractor, how: Indexing) -> Path:
+def index_gallery(
+    protocol: str, photos: FilesOnDisk, maps: str, source: Extractor, how: Indexing
+) -> Path:
     """The index of a benchmark's gallery by one kind of maps, or its fleet, brought up to date.
 
     maps: the name of the kind. source: the extractor that makes it.
@@ -70,7 +73,7 @@ def index_gallery(benchmark: Benchmark, maps: str, source: Extractor, how: Index
         # Workers load a model by its name, which colours and random weights have not.
         if maps not in EXTRACTORS and maps != RANDOM_WEIGHTS:
             cluster = how.fleet.cluster
-    place = gallery_folder(how.work, benchmark, maps, source, quality, parts)
+    place = gallery_folder(how.work, protocol, photos, maps, source, quality, parts)
     index_collection(
         [place / "gallery.txt"],
         place / "index",
@@ -101,21 +104,23 @@ def open_galleries(indexes: Sequence[Path], how: Indexing) -> Iterator[list[Coll
         yield [opened.enter_context(open_index(index)) for index in indexes]
 
 
-def gallery_ids(reader: Collection, benchmark: Benchmark) -> NDArray[np.int64]:
+def gallery_ids(reader: Collection, gallery: FilesOnDisk) -> NDArray[np.int64]:
     """The ids of a gallery's photos in its index, (n_gallery,) int64.
 
     Raises WaldoError for a photo that the index lacks, because it cannot be read.
     """
-    ids = ids_of(reader, benchmark.gallery)
+    ids = ids_of(reader, gallery)
     if (ids < 0).any():
-        lacking = benchmark.gallery[int((ids < 0).argmax())]
-        raise WaldoError(f"{lacking}: cannot be read; a benchmark needs all its photos")
+        lacking = gallery.paths[int((ids < 0).argmax())]
+        known = {Path(failure.path): failure.reason for failure in read_failures(reader.index_dir)}
+        reason = known.get(lacking.resolve(), "cannot be read")
+        raise WaldoError(f"{lacking}: {reason}; a benchmark needs all its photos")
     return ids
 
 
-def ids_of(reader: Collection, photos: Sequence[Path]) -> NDArray[np.int64]:
+def ids_of(reader: Collection, photos: FilesOnDisk) -> NDArray[np.int64]:
     """The ids of some photos in an index, (n,) int64; -1 for a photo that the index lacks."""
-    ids, paths = np.empty(len(photos), np.int64), resolved(photos)
+    ids, paths = np.empty(len(photos.paths), np.int64), photos.resolved()
     for start in range(0, len(ids), _PATHS_AT_ONCE):
         found = reader.with_paths(list(islice(paths, _PATHS_AT_ONCE)))
         ids[start : start + len(found)] = found

@@ -17,6 +17,7 @@ from features.photo import load_photo
 from indexer.ingest.progress import Progress
 from indexer.reader import IndexReader
 from indexer.store.photos import read_pooled
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.benchmarks.shown_objects import ShownObjects
 from search.evaluation.by_object import choose_methods
 from search.evaluation.galleries import Indexing, index_gallery
@@ -131,7 +132,7 @@ def evaluate_groups(
     """
     benchmark = photos.benchmark
     how = Indexing(extractor, work, quality, on_progress=on_progress)
-    index = index_gallery(benchmark, MODEL, extractor, how)
+    index = index_gallery(benchmark.protocol, FilesOnDisk(benchmark.gallery), MODEL, extractor, how)
     link_photos(index, str(extractor.device), on_step)
     place = {photo.resolve(): number for number, photo in enumerate(benchmark.gallery)}
     with IndexReader.open(index) as reader:

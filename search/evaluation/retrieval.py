@@ -18,6 +18,7 @@ from indexer.collection import Collection
 from indexer.ingest.progress import Progress
 from indexer.protocols import Extractor
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery, with_cut_queries
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.galleries import (
     GalleryFleet,
     Indexing,
@@ -88,10 +89,13 @@ class Evaluation:
 class _Run:
     """What all steps of a run share.
 
-    scores: what is stored so far. depth: how many of each query's best photos are kept.
+    gallery, indexed: the photos of the gallery and of its index, as they lie on the disk. scores:
+    what is stored so far. depth: how many of each query's best photos are kept.
     """
 
     benchmark: Benchmark
+    gallery: FilesOnDisk
+    indexed: FilesOnDisk
     indexing: Indexing
     scores: RunScores
     depth: int
@@ -129,14 +133,16 @@ def run_methods(
     decides = [*_what_decides(extractor, groups, quality, descriptors), depth]
     if fleet is not None:  # workers may compare by another kernel
         decides.append([fleet.parts, fleet.cluster is not None])
-    folder = run_folder(work, benchmark, decides)
+    gallery = FilesOnDisk(benchmark.gallery)
+    indexed = FilesOnDisk(benchmark.indexed) if benchmark.indexed else gallery
+    folder = run_folder(work, benchmark, gallery, decides)
     n_queries, n_gallery = len(benchmark.queries), len(benchmark.gallery)
     with (
         open_scores(folder, n_queries, n_gallery, depth) as scores,
         _shown_queries(benchmark) as shown,
     ):
         indexing = Indexing(extractor, work, quality, descriptors, on_progress, fleet)
-        run = _Run(shown, indexing, scores, depth, on_step or ignore_step)
+        run = _Run(shown, gallery, indexed, indexing, scores, depth, on_step or ignore_step)
         lacking = {
             batch: [method for method in methods if not scores.is_done(method.name, batch)]
             for batch in range(scores.n_batches)
@@ -222,14 +228,15 @@ def _index(run: _Run, group: SameMaps) -> _Indexed:
     """Index the gallery by one kind of maps."""
     source, single = extractors_of(group)
     with run.scores.clock("indexing"):
-        index = index_gallery(run.benchmark, group.maps, source, run.indexing)
+        protocol = run.benchmark.protocol
+        index = index_gallery(protocol, run.indexed, group.maps, source, run.indexing)
     return _Indexed(group.methods, index, source, single)
 
 
 def _open(run: _Run, indexed: _Indexed, reader: Collection) -> IndexedGallery:
     return IndexedGallery(
         {method.name for method in indexed.methods},
-        *(reader, gallery_ids(reader, run.benchmark), indexed.source, indexed.single),
+        *(reader, gallery_ids(reader, run.gallery), indexed.source, indexed.single),
         descriptors=run.indexing.descriptors,
         clock=run.scores.clock,
         on_step=run.on_step,

@@ -8,14 +8,11 @@ written atomically: if it exists and can be read, that part of the work is done.
 import hashlib
 import io
 import json
-import os
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from stat import S_ISLNK
 from typing import Any
 from urllib.parse import quote
 
@@ -33,6 +30,7 @@ from indexer.store.files import (
 from indexer.store.locks import writer_lock
 from search.clock import Clock
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.metrics.measured import Measured, QueryResult
 
 # Raise this number when a change of the code changes an evaluation's results for the same inputs:
@@ -63,24 +61,24 @@ def default_work_folder() -> Path:
 
 def gallery_folder(
     work: Path,
-    benchmark: Benchmark,
+    protocol: str,
+    photos: FilesOnDisk,
     maps: str,
     extractor: Extractor,
     quality: str,
     parts: int | None = None,
 ) -> Path:
-    """The folder for an index of the benchmark's gallery, made if it is missing.
+    """The folder for an index of a benchmark's gallery, made if it is missing.
 
     The extractor, the codec's quality, the number of parts of a fleet (None for an ordinary index)
     and the photos (by path, size and modification time) decide the folder's name, which starts with
     the protocol and `maps`, the name of the extractor's maps. The folder holds `gallery.txt`, a
     list of the photos to index; the index goes to `index`.
 
-    Raises WaldoError for a missing photo, OSError where the folder cannot be written.
+    Raises OSError where the folder cannot be written.
     """
     decides = [extractor.fingerprint(), quality, *(() if parts is None else (parts,))]
-    photos = benchmark.indexed or benchmark.gallery
-    folder = work / f"{benchmark.protocol}-{maps}-{_digest_with_files(photos, decides)}"
+    folder = work / f"{protocol}-{maps}-{photos.digest(decides)}"
     folder.mkdir(parents=True, exist_ok=True)
     listing = folder / "gallery.txt"
     if not listing.exists():  # else it is this list, by the folder's name
@@ -88,63 +86,34 @@ def gallery_folder(
     return folder
 
 
-def _write_lines(photos: Iterable[Path], file: Path) -> None:
+def _write_lines(photos: FilesOnDisk, file: Path) -> None:
     with file.open("wb") as lines:
-        lines.writelines(f"{place}\n".encode() for place in resolved(photos))
+        lines.writelines(f"{place}\n".encode() for place in photos.resolved())
 
 
-def run_folder(work: Path, benchmark: Benchmark, settings: list[Any]) -> Path:
+def run_folder(work: Path, benchmark: Benchmark, gallery: FilesOnDisk, settings: list[Any]) -> Path:
     """The folder for what is kept of the scores of a benchmark's queries.
 
-    settings: JSON-ready; everything else that decides scores, except the method. What is relevant
-    decides too, because metrics are kept in place of scores. Raises WaldoError for a missing photo
-    or mask.
+    gallery: its photos. settings: JSON-ready; everything else that decides scores, except the
+    method. What is relevant decides too, because metrics are kept in place of scores. Raises
+    WaldoError for a missing photo or mask of a query.
     """
     asked = [query.query for query in benchmark.queries]
     masks = [query.mask for query in asked if query.mask is not None]
     questions = [[q.class_name, q.box, q.point, q.mask is not None] for q in asked]
-    decides = [settings, len(benchmark.gallery), questions, benchmark.cut_queries]
-    decides.append(_digest_of_answers(benchmark))
-    files = chain(benchmark.gallery, (query.photo for query in asked), masks)
-    return results_folder(work, benchmark.protocol, files, decides)
+    own = FilesOnDisk([*(query.photo for query in asked), *masks]).digest([])
+    decides = [settings, own, questions, benchmark.cut_queries, _digest_of_answers(benchmark)]
+    return results_folder(work, benchmark.protocol, gallery, decides)
 
 
-def results_folder(work: Path, protocol: str, files: Iterable[Path], settings: list[Any]) -> Path:
+def results_folder(work: Path, protocol: str, files: FilesOnDisk, settings: list[Any]) -> Path:
     """The folder for the results of a benchmark.
 
     files: the benchmark's photos and masks. settings: JSON-ready; everything else that decides
-    results, except the method. Raises WaldoError for a missing file.
+    results, except the method.
     """
-    digest = _digest_with_files(files, [RESULTS_VERSION, np.__version__, settings])
+    digest = files.digest([RESULTS_VERSION, np.__version__, settings])
     return work / f"{protocol}-run-{digest}"
-
-
-def resolved(paths: Iterable[Path]) -> Iterator[str]:
-    """Each path as `Path.resolve` gives it."""
-    for _, place, _ in _look_at(paths):
-        yield place
-
-
-def _look_at(paths: Iterable[Path]) -> Iterator[tuple[Path, str, os.stat_result | None]]:
-    """Each path, the same resolved, and the status of the file, None where it takes another look.
-
-    It is one look at a file, and one at its folder for all photos in it: a gallery may have a
-    million photos, on a disk that is slow to tell. Paths are split as texts, because Path takes
-    longer than the look.
-    """
-    folders: dict[str, str] = {}
-    for path in paths:
-        folder, name = os.path.split(path)
-        try:
-            status: os.stat_result | None = os.lstat(path)
-        except OSError:
-            status = None  # missing, or in a tar
-        if name in ("", ".", "..") or (status and S_ISLNK(status.st_mode)):
-            yield path, str(path.resolve()), None
-            continue
-        if folder not in folders:
-            folders[folder] = os.path.realpath(folder)
-        yield path, os.path.join(folders[folder], name), status  # noqa: PTH118
 
 
 class RunScores:
@@ -323,27 +292,6 @@ def _file_name(name: str) -> str:
     """A file name for any text, such as a folder or a prompt; long ones end in their digest."""
     safe = quote(name, safe="+@= ", errors="surrogateescape")
     return safe if len(safe) < _LONGEST_NAME else f"{safe[:150]}-{_digest(name)}"
-
-
-def _digest_with_files(paths: Iterable[Path], others: list[Any]) -> str:
-    """`_digest` of the list of files, each by its path, size and modification time, and others.
-
-    The files of large galleries are hashed one by one.
-    """
-    text = hashlib.sha256(b"[[")
-    separator = b""
-    for path, place, status in _look_at(paths):
-        try:
-            status = status or path.stat()
-        except OSError as error:
-            raise WaldoError(
-                f"{path}: cannot be read ({error.strerror}); a benchmark needs all its photos"
-            ) from None
-        known = json.dumps((place, status.st_size, status.st_mtime_ns))
-        text.update(separator + known.encode())
-        separator = b", "
-    text.update(f"], {json.dumps(others)[1:]}".encode())
-    return text.hexdigest()[:16]
 
 
 def _digest_of_answers(benchmark: Benchmark) -> str:

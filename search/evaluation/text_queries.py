@@ -9,6 +9,7 @@ from features.errors import RegionError, WaldoError
 from features.models import MapExtractor
 from indexer.collection import Collection
 from search.evaluation.benchmarks.benchmark import TextBenchmark, TextQuery, flags
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.galleries import Indexing, gallery_ids, index_gallery, open_galleries
 from search.evaluation.methods.indexed_gallery import in_order_of
 from search.evaluation.methods.methods import MODEL
@@ -45,10 +46,11 @@ def evaluate_texts(benchmark: TextBenchmark, how: Indexing, on_step: OnStep) -> 
             f"{gallery.protocol}: the model {extractor.fingerprint()['model']} knows no words, so "
             "that it cannot be asked by texts; choose another --model"
         )
-    index = index_gallery(gallery, MODEL, extractor, how)
+    on_disk = FilesOnDisk(gallery.gallery)
+    index = index_gallery(gallery.protocol, on_disk, MODEL, extractor, how)
     precisions, unknown, total = np.zeros(len(benchmark.queries)), 0, len(benchmark.queries)
     with open_galleries([index], how) as [reader]:
-        ids = gallery_ids(reader, gallery)
+        ids = gallery_ids(reader, on_disk)
         for number, query in enumerate(benchmark.queries):
             on_step("searching by texts", number, total)
             try:

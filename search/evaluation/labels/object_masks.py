@@ -15,12 +15,12 @@ from features.maps import FeatureMaps
 from features.models import MapExtractor
 from features.photo import load_model_input
 from indexer.reader import IndexReader
-from search.evaluation.benchmarks.benchmark import Benchmark
 from search.evaluation.benchmarks.labelled_objects import (
     SegmentationBenchmark,
     SegmentationObject,
     read_mask,
 )
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.by_object import Results, measure_items, objects_folder, objects_json
 from search.evaluation.galleries import Indexing, index_gallery
 from search.evaluation.labels.mask_methods import Mask, MaskInput, MaskMethod
@@ -164,7 +164,7 @@ def _opened_maps(
         *(extractor, work, "none"),
         on_progress=lambda told: on_step("indexing", told.done, told.total or len(photos)),
     )
-    index = index_gallery(Benchmark(protocol, photos, None, [], []), MODEL, extractor, how)
+    index = index_gallery(protocol, FilesOnDisk(photos), MODEL, extractor, how)
     with IndexReader.open(index) as reader:
         ids = dict(zip(map(Path, reader.paths()), reader.ids.tolist(), strict=True))
 

@@ -136,10 +136,8 @@ def test_a_signal_from_outside(
     photos, index, reached = tmp_path / "photos", tmp_path / "index", tmp_path / "reached"
     make_photos(photos, 10)
     code = (
-        "import signal, sys, time, indexer.ingest.sample, indexer.store.shards\n"
+        "import sys, time, indexer.ingest.sample, indexer.store.shards\n"
         "from pathlib import Path\n"
-        # The background jobs of a shell ignore Ctrl-C at first.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from tests.helpers.stores import PixelExtractor, run\n"
         f"indexer.store.shards.SHARD_BYTES = {SHARD_BYTES}\n"
         "indexer.ingest.sample._MOST_PHOTOS = 2\n"

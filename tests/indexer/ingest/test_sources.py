@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from indexer.errors import SourceError
-from indexer.ingest.sources import Found, Unreadable, list_photos, open_sources
+from indexer.ingest.sources import Found, Unreadable, count_files, list_photos, open_sources
 from tests.helpers.pictures import save_photo
 
 
 def listed(sources: Path | list[Path], index_dir: Path) -> list[str]:
     """Absolute paths in order of listing."""
     chosen = [sources] if isinstance(sources, Path) else sources
-    entries = list(list_photos(open_sources(chosen, index_dir), index_dir))
+    opened = open_sources(chosen, index_dir)
+    entries = list(list_photos(opened, index_dir))
+    assert count_files(opened, index_dir) == len(entries)
     assert all(isinstance(entry, Found) for entry in entries)
     return [entry.path for entry in entries]
 
@@ -144,7 +146,9 @@ class TestLists:
 
     def test_a_line_without_a_file_is_reported(self, photos: Path, tmp_path: Path) -> None:
         (photos / "list.txt").write_text("gone.png\nb.png\na\n")
-        gone, found, folder = list_photos(open_sources([photos / "list.txt"], tmp_path), tmp_path)
+        opened = open_sources([photos / "list.txt"], tmp_path)
+        gone, found, folder = list_photos(opened, tmp_path)
+        assert count_files(opened, tmp_path) == 3
         assert isinstance(found, Found)
         assert isinstance(gone, Unreadable)
         assert isinstance(folder, Unreadable)

@@ -202,7 +202,6 @@ from search.commands.app import main
 from search.commands.terminal.progress_bar import ProgressDisplay
 
 sample._MOST_PHOTOS = 4
-signal.signal(signal.SIGINT, signal.default_int_handler)
 show, stop = ProgressDisplay.__call__, sys.argv.pop(1)
 
 def stop_at(self, progress):

@@ -258,14 +258,12 @@ def test_models_lists_every_preset(waldo: CommandLine) -> None:
     assert "TFLOP" in table
 
 
-# `waldo`, interrupted when it extracts the third batch of photos. SIGINT gets its default handler,
-# because a shell starts background processes, and with them their children, with SIGINT ignored.
+# `waldo`, interrupted when it extracts the third batch of photos.
 INTERRUPTED = """
 import os, signal
 from features.extractor import FeatureExtractor
 from search.commands.app import main
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
 begin, batches = FeatureExtractor.begin, []
 
 def interrupted(self, inputs):

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score
 from features.errors import WaldoError
 from features.extractor import FeatureExtractor
 from search.evaluation.benchmarks.folders import read_folders
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.distractors import add_distractors, find_distractors, with_distractors
 from search.evaluation.galleries import Indexing
 from search.evaluation.method_table import benchmark_name
@@ -72,7 +73,7 @@ def test_distractors_stand_behind_the_gallery(
     left_out = report["distractors_left_out"]
     assert left_out["copies"] == 1
     assert [line.split(": ")[0] for line in left_out["broken"]] == [str(distractors / "half.png")]
-    assert "distractors: 3 photos; left out: 1 copies" in result.err
+    assert "distractors: 3 photos; left out: 1 copy of" in result.err
     assert "broken and left out: 1, " in result.err
     names = [Path(photo).name for photo in run["gallery"][4:]]
     assert names == ["7.png", "8.png", "like-the-mug.png"]
@@ -132,7 +133,7 @@ def test_runs_with_other_distractors_are_other_runs(collection: Path, distractor
     benchmark = read_folders(collection)
     photos = sorted(distractors.glob("[78].png"))
     runs = [benchmark, with_distractors(benchmark, photos), with_distractors(benchmark, photos[:1])]
-    assert len({run_folder(distractors, run, []) for run in runs}) == 3
+    assert len({run_folder(distractors, run, FilesOnDisk(run.gallery), []) for run in runs}) == 3
 
 
 def test_names_that_no_list_can_hold_are_told(

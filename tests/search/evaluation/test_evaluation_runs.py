@@ -19,6 +19,7 @@ from indexer.reader import IndexReader
 from search.clock import Clock
 from search.evaluation import run_store
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.methods.methods import METHODS, Method
 from search.evaluation.metrics.measured import QueryResult
 from search.evaluation.report import evaluation_json, write_searches_run
@@ -163,9 +164,10 @@ def test_other_answers_are_another_run(photos: Path, tmp_path: Path) -> None:
     other.append(replace(benchmark, gallery_classes=[{"dog"}] * N_PHOTOS))
     other.append(replace(benchmark, metrics=("NDCG",)))
     other.append(replace(benchmark, parts={"small": [first] + [None] * len(others)}))
-    folders = [run_folder(tmp_path, each, []) for each in (benchmark, *other)]
+    gallery = FilesOnDisk(benchmark.gallery)
+    folders = [run_folder(tmp_path, each, gallery, []) for each in (benchmark, *other)]
     assert len(set(folders)) == len(folders)
-    assert run_folder(tmp_path, photos_benchmark(photos), []) == folders[0]
+    assert run_folder(tmp_path, photos_benchmark(photos), gallery, []) == folders[0]
 
 
 # Files are stored batch by batch: of the oracle, the model's three methods and patches.
@@ -331,8 +333,9 @@ def test_what_changes_scores_is_another_run(
 
     def folders(asked: Benchmark, extractor: FeatureExtractor, codec: str) -> tuple[Path, Path]:
         settings = [extractor.fingerprint(), codec]
-        gallery = gallery_folder(tmp_path, asked, "model", extractor, codec)
-        return gallery, run_folder(tmp_path, asked, settings)
+        on_disk = FilesOnDisk(asked.gallery)
+        gallery = gallery_folder(tmp_path, asked.protocol, on_disk, "model", extractor, codec)
+        return gallery, run_folder(tmp_path, asked, on_disk, settings)
 
     index, scores = folders(benchmark, small, "standard")
     assert folders(photos_benchmark(photos), small, "standard") == (index, scores)

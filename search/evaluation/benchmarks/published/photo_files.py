@@ -1,10 +1,13 @@
 """The files of a gallery that may have a million photos."""
 
+import hashlib
+import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from stat import S_ISLNK
+from typing import Any, overload
 
 from features.errors import WaldoError
 from indexer.bucket.object_path import path_of
@@ -42,6 +45,67 @@ class PhotoFiles(Sequence[Path]):
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class FilesOnDisk:
+    """Files as they lie on a disk, which may be slow to tell: each is looked at once.
+
+    paths: theirs, one after the other. Raises WaldoError for a file that is missing.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self._folders: dict[str, str] = {}
+        # Those that are not simply below the folder that their path names, by their numbers.
+        self._elsewhere: dict[int, str] = {}
+        self._text = hashlib.sha256(b"[[")
+        for number, path in enumerate(paths):
+            status, is_link = _look_at(path)
+            if is_link or path.name in ("", ".."):
+                self._elsewhere[number] = str(path.resolve())
+            place = self._place(number, path)
+            known = json.dumps((place, status.st_size, status.st_mtime_ns))
+            self._text.update(f"{', ' if number else ''}{known}".encode())
+
+    def resolved(self) -> Iterator[str]:
+        """Each path as `Path.resolve` gives it."""
+        for number, path in enumerate(self.paths):
+            yield self._place(number, path)
+
+    def digest(self, others: list[Any]) -> str:
+        """Of the files, each by its path, size and modification time, and of others, JSON-ready."""
+        text = self._text.copy()
+        text.update(f"], {json.dumps(others)[1:]}".encode())
+        return text.hexdigest()[:16]
+
+    def _place(self, number: int, path: Path) -> str:
+        """The path of a file, resolved: its folder is, once for all files in it. Paths are split as
+        texts, because Path takes longer than the look.
+        """
+        if number in self._elsewhere:
+            return self._elsewhere[number]
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)  # noqa: PTH118
+
+
+def _look_at(path: Path) -> tuple[os.stat_result, bool]:
+    """The status of the file at a path, and whether the path is a link. Raises WaldoError."""
+    is_link = False
+    try:
+        status = os.lstat(path)
+        is_link = S_ISLNK(status.st_mode)
+        if not is_link:
+            return status, False
+    except OSError:
+        pass  # missing, or in a tar
+    try:
+        return path.stat(), is_link
+    except OSError as error:
+        raise WaldoError(
+            f"{path}: cannot be read ({error.strerror}); a benchmark needs all its photos"
+        ) from None
 
 
 def files_below(folder: Path, suffix: str = "") -> Iterator[str]:

@@ -1,7 +1,8 @@
 """What is kept of a query's scores, against plain loops over all of them."""
 
 import json
-from dataclasses import replace
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from sklearn.metrics import average_precision_score
 from features.errors import WaldoError
 from indexer.ingest.build import index_photos
 from indexer.reader import IndexReader
+from indexer.store.failures import read_failures
 from search.evaluation.benchmarks.benchmark import Benchmark, BenchmarkQuery
+from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.galleries import gallery_ids
 from search.evaluation.methods.baselines import EXTRACTORS
 from search.evaluation.metrics.measured import Measured, query_result
 from search.evaluation.metrics.summary import summary
-from search.evaluation.run_store import RunScores, resolved
+from search.evaluation.run_store import RunScores
 from search.query import Query
 from tests.helpers.benchmarks.query_results import kept, measured
 from tests.helpers.pictures import save_photo
@@ -152,9 +155,18 @@ def test_paths_are_resolved_as_pathlib_does(
     (tmp_path / "a" / "link.png").symlink_to("b/0.png")
     (tmp_path / "linked").symlink_to("a/b")
     monkeypatch.chdir(tmp_path)
-    names = ["a/b/0.png", "a/link.png", "linked/0.png", "a/../linked/../b/0.png", "gone/1.png", "."]
+    names = ["a/b/0.png", "a/link.png", "linked/0.png", "a/../linked/../b/0.png", "."]
     paths = [*map(Path, names), *(tmp_path / name for name in names)]
-    assert list(resolved(paths)) == [str(path.resolve()) for path in paths]
+    files = FilesOnDisk(paths)
+    assert list(files.resolved()) == [str(path.resolve()) for path in paths]
+    same = FilesOnDisk([path.resolve() for path in paths])
+    assert files.digest([1]) == same.digest([1]) != files.digest([2])
+    os.utime(tmp_path / "a" / "b" / "0.png", (1, 1))
+    assert FilesOnDisk(paths).digest([1]) != files.digest([1])
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    for gone in ("none/1.png", "gone.png"):
+        with pytest.raises(WaldoError, match=f"{gone}: cannot be read"):
+            FilesOnDisk([*paths, Path(gone)])
 
 
 def test_a_gallery_is_found_in_its_index(tmp_path: Path) -> None:
@@ -162,11 +174,16 @@ def test_a_gallery_is_found_in_its_index(tmp_path: Path) -> None:
     index_photos(photos, tmp_path / "index", EXTRACTORS["rgb-patches"](), quality="none")
     (tmp_path / "again.png").symlink_to(photos[3])
     gallery = [photos[4], photos[1], tmp_path / "again.png"]
-    benchmark = Benchmark("folders", gallery, None, [], [])
     with IndexReader.open(tmp_path / "index") as reader:
-        found = gallery_ids(reader, benchmark)
+        found = gallery_ids(reader, FilesOnDisk(gallery))
         paths = [record.path for record in reader.photos(found)]
         assert paths == [photos[4], photos[1], photos[3]]
-        lacking = replace(benchmark, gallery=[*photos, tmp_path / "gone.png"])
-        with pytest.raises(WaldoError, match=r"gone\.png: cannot be read"):
-            gallery_ids(reader, lacking)
+        added = save_photo(tmp_path / "added.png", 20, 20, seed=9)
+        with pytest.raises(WaldoError, match=r"added\.png: cannot be read; a benchmark"):
+            gallery_ids(reader, FilesOnDisk([*photos, added]))
+    added.write_bytes(added.read_bytes()[:60])
+    index_photos([*photos, added], tmp_path / "index", EXTRACTORS["rgb-patches"]())
+    with IndexReader.open(tmp_path / "index") as reader:
+        [failure] = read_failures(tmp_path / "index")
+        with pytest.raises(WaldoError, match=re.escape(f"added.png: {failure.reason}; a bench")):
+            gallery_ids(reader, FilesOnDisk([*photos, added]))
