@@ -1,6 +1,6 @@
 """How much memory and time an evaluation takes among up to a million photos.
 
-    python benchmarks/large_gallery.py                    # half an hour on two busy cores
+    python benchmarks/large_gallery.py                    # ten minutes on two cores
     python benchmarks/large_gallery.py --photos 10000
 
 Prints the table of "Large galleries" in docs/evaluation.md. The gallery has the layout of GLDv2,
