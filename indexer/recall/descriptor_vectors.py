@@ -8,7 +8,7 @@ base over photos and adds what that lacks, as for pooled vectors (`vectors.py`).
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,10 +104,13 @@ def refresh_descriptors(
     `vectors.refresh_recall`.
     """
 
+    @cache  # read where a column is due, and once for all of them
+    def table() -> PhotoTable:
+        return read_photo_table(index_dir, manifest)
+
     def write(column: DescriptorColumn, place: int) -> StoredFile:
-        table = read_photo_table(index_dir, manifest)
-        live = np.flatnonzero(table.live)
-        vectors = partial(_photo_vectors, index_dir, column, table, live)
+        live = np.flatnonzero(table().live)
+        vectors = partial(_photo_vectors, index_dir, column, table(), live)
         base = build_base(vectors, column.dim, rule)
         name = base_name(number, place)
         write_base(index_dir / name, base)

@@ -57,7 +57,7 @@ class SearchableVectors:
         return search(query, k, allowed)
 
     def score_all(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The inner product of every row with a query, (1, dim) float32: (n,) float32."""
+        """The inner products of all rows with a query, (n,) float32. query: (1, dim) float32."""
         faiss = faiss_module()
         scores = np.full(len(self.ids), -np.inf, np.float32)
 

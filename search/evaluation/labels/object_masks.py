@@ -22,7 +22,7 @@ from search.evaluation.benchmarks.labelled_objects import (
 )
 from search.evaluation.benchmarks.published.photo_files import FilesOnDisk
 from search.evaluation.by_object import Results, measure_items, objects_folder, objects_json
-from search.evaluation.galleries import Indexing, index_gallery
+from search.evaluation.galleries import Indexing, ids_of, index_gallery
 from search.evaluation.labels.mask_methods import Mask, MaskInput, MaskMethod
 from search.evaluation.methods.methods import MODEL
 from search.evaluation.metrics.detections import Detections, detection_f1
@@ -164,14 +164,14 @@ def _opened_maps(
         *(extractor, work, "none"),
         on_progress=lambda told: on_step("indexing", told.done, told.total or len(photos)),
     )
-    index = index_gallery(protocol, FilesOnDisk(photos), MODEL, extractor, how)
+    on_disk = FilesOnDisk(photos)
+    index = index_gallery(protocol, on_disk, MODEL, extractor, how)
     with IndexReader.open(index) as reader:
-        ids = dict(zip(map(Path, reader.paths()), reader.ids.tolist(), strict=True))
+        ids = dict(zip(photos, ids_of(reader, on_disk).tolist(), strict=True))
 
         def stored(photos: Sequence[Path]) -> Iterator[FeatureMaps]:
             for photo in photos:
-                number = ids.get(photo.resolve())
-                maps = None if number is None else decoded_maps(reader, number)
+                maps = None if ids[photo] < 0 else decoded_maps(reader, ids[photo])
                 if maps is None:
                     raise WaldoError(f"{photo}: cannot be read; a benchmark needs all its photos")
                 yield maps
